@@ -1,0 +1,1 @@
+"""The PyTorch engine: physics-informed networks on torch and Lightning."""

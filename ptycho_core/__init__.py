@@ -1,0 +1,1 @@
+"""Ptychography with any reconstruction engine behind one interface."""

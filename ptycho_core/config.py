@@ -1,0 +1,306 @@
+"""Configuration: three frozen, strict dataclasses, each default written once, here.
+
+A config is a value that callers pass; no module reads one from anywhere else. Constructing one checks every field's
+type and range, so an instance is always usable. ``config_from_mapping`` builds one from plain data (YAML, JSON) and
+is where the old names of fields are accepted, with a ``DeprecationWarning``, or refused with advice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError, suggest
+
+__all__ = [
+    "SUPPORTED_SIDES",
+    "InferenceConfig",
+    "ModelConfig",
+    "TrainingConfig",
+    "config_from_mapping",
+    "config_to_mapping",
+]
+
+SUPPORTED_SIDES = tuple(range(16, 513, 16))
+
+LOSSES = ("poisson", "amplitude")
+SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
+PRECISIONS = ("auto", "32", "bf16")
+SPLITS = ("random", "region")
+LOGGERS = ("tensorboard", "mlflow")
+
+_T = TypeVar("_T", "ModelConfig", "InferenceConfig", "TrainingConfig")
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value has the annotated type; an int passes for a float, a bool never passes for a number."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(annotation))
+    if origin is tuple:
+        item = typing.get_args(annotation)[0]
+        return isinstance(value, tuple) and all(_fits(v, item) for v in value)
+    if annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _check_types(config: Any) -> None:
+    hints = typing.get_type_hints(type(config))
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if not _fits(value, hints[f.name]):
+            raise ConfigError(
+                f"{type(config).__name__}.{f.name} = {value!r} is a {type(value).__name__}; "
+                f"it must be {_type_name(hints[f.name])}."
+            )
+
+
+def _check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{owner}.{name} = {value!r}; allowed: {', '.join(allowed)}.{suggest(value, allowed)}")
+
+
+def _check_range(owner: str, name: str, value: float | None, low: float, high: float = math.inf) -> None:
+    if value is not None and not low <= value <= high:
+        limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+        raise ConfigError(f"{owner}.{name} = {value!r}; it must be {limit}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: which generator, and its sizes. Two engines given the same one build the same network.
+
+    Attributes:
+        generator: name of the generator in the engine (``probe_unet``, ``cnn``).
+        width: channels of the first level of the network.
+        depth: number of times the U-net halves the side (``probe_unet``); the side must be divisible by 2**depth.
+        amplitude_max: upper end of the amplitude range of a patch; the lower end is 0.
+    """
+
+    generator: str = "probe_unet"
+    width: int = 16
+    depth: int = 3
+    amplitude_max: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_range("ModelConfig", "width", self.width, 1, 512)
+        _check_range("ModelConfig", "depth", self.depth, 1, 5)
+        _check_range("ModelConfig", "amplitude_max", self.amplitude_max, 1.0, 100.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How a trained model is applied to a scan.
+
+    Attributes:
+        batch_size: frames predicted at once; changes memory and speed, not the answer.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``32`` or ``bf16`` (network only; propagation is always float32).
+        central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
+    """
+
+    batch_size: int = 64
+    accelerator: str = "auto"
+    precision: str = "auto"
+    central_crop_px: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_range("InferenceConfig", "batch_size", self.batch_size, 1)
+        _check_choice("InferenceConfig", "precision", self.precision, PRECISIONS)
+        _check_range("InferenceConfig", "central_crop_px", self.central_crop_px, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides a training run: engine, data sampling, loss, optimiser, hardware, bookkeeping.
+
+    Attributes:
+        backend: engine name (``pytorch``, …).
+        model: the network.
+        inference: how the trained model is applied.
+        group_size: C, frames in a training sample.
+        n_groups: B, groups made for one epoch; None makes one for each training frame. More than frames repeats seeds.
+        neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest. None takes the C−1 nearest.
+        n_subsample: use only this many frames of the scan, chosen by the seed; None uses all.
+        test_fraction: fraction of the frames held out of training by ``ptycho run``.
+        test_split: ``random`` frames or a compact ``region`` are held out.
+        loss: ``poisson`` or ``amplitude``.
+        epochs: passes over the groups.
+        batch_size: groups in one optimiser step.
+        learning_rate: peak learning rate of the network.
+        schedule: ``one_cycle``, ``cosine``, ``exponential`` or ``constant``.
+        weight_decay: decoupled weight decay of the network.
+        gradient_clip_norm: largest gradient norm of a step; None does not clip.
+        weight_average: decay a step of the moving average of the weights used in the end; 0 keeps the last weights.
+        early_stopping_patience: epochs without a better held-out loss before training stops; None never stops.
+        probe_modes: incoherent probe modes to use; None takes as many as the scan's probe has.
+        probe_trainable: refine the probe together with the network.
+        probe_learning_rate: peak learning rate of the probe, relative to its root mean square.
+        scale_trainable: refine the intensity scale.
+        scale_learning_rate: peak learning rate of the logarithm of the intensity scale.
+        nphotons: expected photons in a frame; None measures it. A value off by more than 10 % is warned about.
+        collapse_threshold: least relative variation of the predicted object that does not count as collapsed.
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: number of devices.
+        strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
+        precision: ``auto``, ``32`` or ``bf16`` (network only; propagation and loss are always float32).
+        num_workers: processes that read groups; 0 reads in the training process.
+        seed: seed of everything random.
+        output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
+        resume_from: checkpoint to go on from.
+        loggers: extra trackers (``tensorboard``, ``mlflow``); none by default.
+    """
+
+    backend: str = "pytorch"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    group_size: int = 16
+    n_groups: int | None = None
+    neighbor_pool_size: int | None = None
+    n_subsample: int | None = None
+    test_fraction: float = 0.05
+    test_split: str = "random"
+    loss: str = "amplitude"
+    epochs: int = 10
+    batch_size: int = 1
+    learning_rate: float = 1e-3
+    schedule: str = "one_cycle"
+    weight_decay: float = 0.0
+    gradient_clip_norm: float | None = 1.0
+    weight_average: float = 0.0
+    early_stopping_patience: int | None = None
+    probe_modes: int | None = None
+    probe_trainable: bool = False
+    probe_learning_rate: float = 1e-2
+    scale_trainable: bool = False
+    scale_learning_rate: float = 1e-3
+    nphotons: float | None = None
+    collapse_threshold: float = 1e-3
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    num_workers: int = 0
+    seed: int = 0
+    output_dir: Path | None = None
+    resume_from: Path | None = None
+    loggers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        owner = "TrainingConfig"
+        for name in ("group_size", "n_groups", "neighbor_pool_size", "n_subsample", "epochs", "batch_size", "devices"):
+            _check_range(owner, name, getattr(self, name), 1)
+        for name in ("probe_modes", "early_stopping_patience"):
+            _check_range(owner, name, getattr(self, name), 1)
+        for name in ("weight_decay", "num_workers", "seed", "collapse_threshold"):
+            _check_range(owner, name, getattr(self, name), 0)
+        for name in ("learning_rate", "probe_learning_rate", "scale_learning_rate", "gradient_clip_norm", "nphotons"):
+            _check_range(owner, name, getattr(self, name), 1e-12)
+        _check_range(owner, "weight_average", self.weight_average, 0, 0.99999)
+        _check_range(owner, "test_fraction", self.test_fraction, 0, 0.9)
+        _check_choice(owner, "loss", self.loss, LOSSES)
+        _check_choice(owner, "schedule", self.schedule, SCHEDULES)
+        _check_choice(owner, "precision", self.precision, PRECISIONS)
+        _check_choice(owner, "test_split", self.test_split, SPLITS)
+        for logger in self.loggers:
+            _check_choice(owner, "loggers", logger, LOGGERS)
+        if self.neighbor_pool_size is not None and self.neighbor_pool_size < self.group_size - 1:
+            raise ConfigError(
+                f"TrainingConfig.neighbor_pool_size = {self.neighbor_pool_size} is smaller than the "
+                f"{self.group_size - 1} neighbours that group_size = {self.group_size} needs; raise it or leave it out."
+            )
+
+
+_RENAMED: dict[str, str] = {"nepochs": "epochs", "neighbor_count": "neighbor_pool_size"}
+_REFUSED: dict[str, str] = {
+    "n_images": (
+        "it meant frames in some releases and groups in others; say n_subsample for the number of frames used, "
+        "or n_groups for the number of groups made"
+    ),
+}
+
+
+def _field_hint(config_type: type, name: str) -> str:
+    own = [f.name for f in dataclasses.fields(config_type)]
+    nested = []
+    for f in dataclasses.fields(config_type):
+        sub = typing.get_type_hints(config_type)[f.name]
+        if dataclasses.is_dataclass(sub):
+            nested += [f"{f.name}.{g.name}" for g in dataclasses.fields(sub)]
+            if name in {g.name for g in dataclasses.fields(sub)}:
+                return f" Did you mean '{f.name}.{name}'?"
+    return suggest(name, own + nested)
+
+
+def _coerce(value: Any, annotation: Any, name: str) -> Any:
+    """Turn plain YAML or JSON data into the field's type: lists to tuples, text to Path, mappings to configs."""
+    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
+        if isinstance(value, Mapping):
+            return config_from_mapping(annotation, value)  # type: ignore[type-var]
+        return value
+    if isinstance(value, list) and typing.get_origin(annotation) is tuple:
+        return tuple(value)
+    if isinstance(value, str) and Path in typing.get_args(annotation):
+        return Path(value)
+    return value
+
+
+def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
+    """Build a config from plain data, strictly.
+
+    Args:
+        config_type: one of the three config classes.
+        values: field name → value; nested configs are mappings. Old names (``nepochs``, ``neighbor_count``) are
+            accepted with a ``DeprecationWarning``.
+
+    Raises:
+        ConfigError: unknown field (the nearest names are suggested), a field given under two names, a refused old
+            name, or a value of the wrong type or out of range.
+    """
+    hints = typing.get_type_hints(config_type)
+    arguments: dict[str, Any] = {}
+    for given, value in values.items():
+        name = given
+        if given in _REFUSED:
+            raise ConfigError(f"{config_type.__name__}: '{given}' is refused: {_REFUSED[given]}.")
+        if given in _RENAMED and _RENAMED[given] in hints:
+            name = _RENAMED[given]
+            warnings.warn(f"'{given}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=2)
+        if name not in hints:
+            raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, given)}")
+        if name in arguments:
+            raise ConfigError(f"{config_type.__name__}: '{name}' is given twice, once under its old name.")
+        arguments[name] = _coerce(value, hints[name], name)
+    return config_type(**arguments)
+
+
+def config_to_mapping(config: ModelConfig | InferenceConfig | TrainingConfig) -> dict[str, Any]:
+    """Return a config as plain JSON data; ``config_from_mapping`` is its inverse."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, Mapping):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    return {k: plain(v) for k, v in dataclasses.asdict(config).items()}

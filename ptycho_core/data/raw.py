@@ -1,0 +1,328 @@
+"""RawData: one scan as measured, validated once, units and axis order fixed (specs/10-data)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..config import SUPPORTED_SIDES
+from ..errors import ConfigError, DataError
+from .frames import ArrayFrames, FrameSource, SubsetFrames
+
+__all__ = ["Geometry", "ObjectGuess", "RawData", "Source"]
+
+_CHUNK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """The instrument, as far as it is known.
+
+    Attributes:
+        energy_eV: photon energy, electronvolts.
+        distance_m: sample to detector, metres.
+        detector_pixel_size_m: side of a detector pixel, metres.
+        pixel_size_m: side of an object pixel, metres.
+    """
+
+    energy_eV: float | None = None
+    distance_m: float | None = None
+    detector_pixel_size_m: float | None = None
+    pixel_size_m: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a scan came from and what was assumed in reading it.
+
+    Attributes:
+        path: file, or None for arrays.
+        dialect: name of the reader.
+        measurement: what the stored frames are, ``amplitude`` or ``counts``.
+        assumptions: one sentence each, for people.
+        warnings: what looked odd, one sentence each.
+        details: anything else worth keeping, plain JSON data (for a simulation: what was drawn, with the seed).
+    """
+
+    path: str | None = None
+    dialect: str = "arrays"
+    measurement: str = "counts"
+    assumptions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectGuess:
+    """An object to start from or to compare with: `object` (H, W) complex64, `origin_px` (2,) float64 (y, x)."""
+
+    object: NDArray[np.complex64]
+    origin_px: NDArray[np.float64]
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    array = array.view() if array.flags.owndata or array.base is not None else array
+    array.flags.writeable = False
+    return array
+
+
+def _checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.float64]:
+    try:
+        out = np.array(positions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: positions_px must be numbers of shape (M, 2), (y, x) in object pixels.") from error
+    if out.ndim != 2 or out.shape[1] != 2:
+        raise DataError(f"{name}: positions_px has shape {out.shape}; it must be (M, 2), each row (y, x).")
+    if len(out) != M:
+        raise DataError(f"{name}: {M} frames but {len(out)} positions; every frame needs exactly one position.")
+    bad = ~np.isfinite(out).all(axis=1)
+    if bad.any():
+        raise DataError(f"{name}: {bad.sum()} positions are not finite (first: frame {int(bad.argmax())}); remove them.")
+    span = np.ptp(out, axis=0)
+    if M > 1 and not span.any():
+        raise DataError(f"{name}: all {M} positions are the same point; ptychography needs a scan.")
+    if M > 1 and span.max() < 1e-2:
+        raise DataError(
+            f"{name}: positions span {span.max():.3g} pixels; by their size they are metres. "
+            "Divide them by the object pixel size and pass pixels."
+        )
+    return _read_only(out)
+
+
+def _checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.complex64] | None:
+    if probe is None:
+        return None
+    out = np.array(probe)
+    if out.ndim == 2:
+        out = out[None]
+    if out.ndim != 3 or out.shape[1:] != (N, N):
+        raise DataError(
+            f"{name}: the probe has shape {np.shape(probe)} but frames are {N}×{N}; it must be ({N}, {N}) or "
+            f"(P, {N}, {N}). Crop or pad it (in the far field, resample it) or leave it out to have one estimated."
+        )
+    if not np.issubdtype(out.dtype, np.number):
+        raise DataError(f"{name}: the probe holds {out.dtype} values; it must hold complex numbers.")
+    out = out.astype(np.complex64)
+    if not np.isfinite(out).all():
+        raise DataError(f"{name}: the probe holds NaN or infinite values.")
+    if not out.any():
+        raise DataError(f"{name}: the probe is zero everywhere; leave it out to have one estimated from the data.")
+    return _read_only(out)
+
+
+def _checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
+    if plane is None:
+        return None
+    out = np.array(plane, dtype=dtype)
+    if out.shape != (N, N):
+        raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
+    return _read_only(out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawData:
+    """One scan: frames, where each was taken, and what is known of the probe and the detector.
+
+    Construct it with :meth:`from_arrays` or :func:`ptycho_core.io.read_scan`; both validate.
+
+    Attributes:
+        frames: source of (M, N, N) float32 photon counts; zero frequency at pixel (N/2, N/2).
+        positions_px: (M, 2) float64 frame centres (y, x), object pixels.
+        probe: (P, N, N) complex64 incoherent modes, or None.
+        probe_calibrated: whether |F(probe · object)|² is in photons already, so that the intensity scale is 1 and fixed.
+        mask: (N, N) bool, True = good pixel, or None when all are good.
+        background: (N, N) float32 expected background counts, or None.
+        object_guess: an object given with the scan, or None.
+        geometry: the instrument.
+        source: provenance.
+        frame_numbers: (M,) int64 number of each frame in the file it came from.
+        frame_totals: (M,) float64 counts in the good pixels of each frame.
+    """
+
+    frames: FrameSource
+    positions_px: NDArray[np.float64]
+    probe: NDArray[np.complex64] | None
+    probe_calibrated: bool
+    mask: NDArray[np.bool_] | None
+    background: NDArray[np.float32] | None
+    object_guess: ObjectGuess | None
+    geometry: Geometry
+    source: Source
+    frame_numbers: NDArray[np.int64]
+    frame_totals: NDArray[np.float64]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        counts: ArrayLike | FrameSource,
+        positions_px: ArrayLike,
+        probe: ArrayLike | None = None,
+        *,
+        probe_calibrated: bool = False,
+        mask: ArrayLike | None = None,
+        background: ArrayLike | None = None,
+        object_guess: ObjectGuess | None = None,
+        geometry: Geometry | None = None,
+        source: Source | None = None,
+    ) -> RawData:
+        """Validate arrays (or a lazy source of frames) and bind them into a scan.
+
+        Args:
+            counts: (M, N, N) photon counts ≥ 0, zero frequency at (N/2, N/2); or a FrameSource, read in chunks.
+            positions_px: (M, 2) frame centres (y, x), object pixels.
+            probe: (N, N) or (P, N, N) complex, or None.
+            probe_calibrated: see the class.
+            mask: (N, N), True = good; values of bad pixels are ignored and may be anything.
+            background: (N, N) expected counts ≥ 0.
+            object_guess: an object on the same pixel grid.
+            geometry: the instrument.
+            source: provenance.
+
+        Raises:
+            DataError: anything that is not a usable scan; the message says what was found and the fix.
+        """
+        source = source or Source()
+        name = source.path or "scan"
+        if isinstance(counts, (np.ndarray, list, tuple)) or not hasattr(counts, "read"):
+            values = np.asarray(counts)
+            if values.dtype == object or not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+                raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
+            if np.iscomplexobj(values):
+                raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
+            frames: FrameSource = ArrayFrames(_read_only(values.view()))
+        else:
+            frames = counts  # type: ignore[assignment]
+        if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
+            raise DataError(f"{name}: frames have shape {frames.shape}; they must be (M, N, N).")
+        M, N = frames.shape[:2]
+        if M == 0:
+            raise DataError(f"{name}: no frames.")
+        if N not in SUPPORTED_SIDES:
+            raise DataError(f"{name}: frames are {N}×{N}; N must be a multiple of 16 from 16 to 512. Crop or pad them.")
+        good = _checked_plane(mask, N, name, "mask", bool)
+        if good is not None and not good.any():
+            raise DataError(f"{name}: the mask hides every pixel (True means good; is it inverted?).")
+        level = _checked_plane(background, N, name, "background", np.float32)
+        if level is not None and not (np.isfinite(level).all() and (level >= 0).all()):
+            raise DataError(f"{name}: the background must be finite expected counts ≥ 0.")
+        raw = cls(
+            frames=frames,
+            positions_px=_checked_positions(positions_px, M, name),
+            probe=_checked_probe(probe, N, name),
+            probe_calibrated=probe_calibrated,
+            mask=good,
+            background=level,
+            object_guess=object_guess,
+            geometry=geometry or Geometry(),
+            source=source,
+            frame_numbers=_read_only(np.arange(M, dtype=np.int64)),
+            frame_totals=np.zeros(M),
+        )
+        return replace(raw, frame_totals=_read_only(_scan_totals(raw, name)))
+
+    @property
+    def n_frames(self) -> int:
+        """M, the number of frames."""
+        return self.frames.shape[0]
+
+    @property
+    def side(self) -> int:
+        """N, the side of a frame in pixels."""
+        return self.frames.shape[1]
+
+    def read_counts(self, frame_indices: ArrayLike) -> NDArray[np.float32]:
+        """Read frames: (n,) indices → (n, N, N) float32 counts, bad pixels set to 0."""
+        counts = self.frames.read(np.asarray(frame_indices, dtype=np.int64).ravel())
+        if self.mask is not None:
+            counts[:, ~self.mask] = 0.0
+        return counts
+
+    def chunks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Iterate over all frames in order as (indices (n,), counts (n, N, N)), at most 32 MiB at a time."""
+        step = max(1, _CHUNK_BYTES // (4 * self.side**2))
+        for start in range(0, self.n_frames, step):
+            indices = np.arange(start, min(start + step, self.n_frames), dtype=np.int64)
+            yield indices, self.read_counts(indices)
+
+    def mean_pattern(self) -> NDArray[np.float64]:
+        """Mean counts of each detector pixel over the frames, (N, N) float64."""
+        total = np.zeros((self.side, self.side))
+        for _, counts in self.chunks():
+            total += counts.sum(axis=0, dtype=np.float64)
+        return total / self.n_frames
+
+    def subset(self, indices: ArrayLike) -> RawData:
+        """Return the scan restricted to some frames, in the order given; counts are not copied."""
+        chosen = np.array(indices, dtype=np.int64).ravel()
+        if len(chosen) == 0:
+            raise DataError(f"{self.source.path or 'scan'}: a subset of no frames.")
+        return replace(
+            self,
+            frames=SubsetFrames(self.frames, chosen),
+            positions_px=_read_only(self.positions_px[chosen]),
+            frame_numbers=_read_only(self.frame_numbers[chosen]),
+            frame_totals=_read_only(self.frame_totals[chosen]),
+        )
+
+    def subsample(self, n_frames: int, seed: int) -> RawData:
+        """Return `n_frames` frames drawn without replacement by the seed, kept in scan order.
+
+        Raises:
+            ConfigError: more frames asked for than there are.
+        """
+        if n_frames > self.n_frames:
+            raise ConfigError(f"n_subsample = {n_frames}, but the scan has {self.n_frames} frames; ask for fewer.")
+        drawn = np.random.default_rng(seed).choice(self.n_frames, n_frames, replace=False)
+        return self.subset(np.sort(drawn))
+
+    def split(self, test_fraction: float, seed: int, how: str = "random") -> tuple[RawData, RawData | None]:
+        """Split by frames into (train, test); no frame is in both.
+
+        Args:
+            test_fraction: fraction of the frames in test; 0 gives (self, None).
+            seed: decides the frames (``random``) or the corner of the region (``region``).
+            how: ``random``, or ``region``: the frames nearest to one frame of the scan, so that test pixels are unseen.
+
+        Raises:
+            ConfigError: nothing would be left to train on.
+        """
+        n_test = round(self.n_frames * test_fraction)
+        if n_test == 0:
+            return self, None
+        if n_test >= self.n_frames:
+            raise ConfigError(f"test_fraction = {test_fraction} leaves no training frame of {self.n_frames}.")
+        rng = np.random.default_rng(seed)
+        if how == "region":
+            centre = self.positions_px[rng.integers(self.n_frames)]
+            order = np.argsort(np.sum((self.positions_px - centre) ** 2, axis=1), kind="stable")
+        else:
+            order = rng.permutation(self.n_frames)
+        return self.subset(np.sort(order[n_test:])), self.subset(np.sort(order[:n_test]))
+
+    def with_probe(self, probe: ArrayLike, *, calibrated: bool = False) -> RawData:
+        """Return the scan with another probe, (N, N) or (P, N, N)."""
+        checked = _checked_probe(probe, self.side, self.source.path or "scan")
+        return replace(self, probe=checked, probe_calibrated=calibrated)
+
+
+def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
+    """Read every frame once, refuse impossible counts, and return the total of each frame."""
+    totals = np.zeros(raw.n_frames)
+    for indices, counts in raw.chunks():
+        if not np.isfinite(counts).all():
+            frame = int(indices[~np.isfinite(counts).all(axis=(1, 2))][0])
+            raise DataError(f"{name}: frame {frame} holds NaN or infinite counts; mask those pixels or drop the frame.")
+        if counts.min() < 0:
+            frame = int(indices[counts.min(axis=(1, 2)) < 0][0])
+            raise DataError(
+                f"{name}: frame {frame} holds negative counts ({counts.min():.4g}); counts are ≥ 0. "
+                "Mask those pixels, or undo the background subtraction and pass the background instead."
+            )
+        totals[indices] = counts.sum(axis=(1, 2), dtype=np.float64)
+    if not totals.any():
+        raise DataError(f"{name}: every good pixel of every frame is zero; there is nothing to reconstruct.")
+    return totals

@@ -1,0 +1,89 @@
+"""The typed errors of the project: each message names the culprit, what was given, what is allowed, and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "ArchiveError",
+    "BackendConflictError",
+    "BackendError",
+    "BackendProtocolError",
+    "BackendUnavailableError",
+    "Cancelled",
+    "CollapseError",
+    "ConfigError",
+    "DataError",
+    "EvaluationError",
+    "OutputError",
+    "PtychoError",
+    "UnknownBackendError",
+    "suggest",
+]
+
+
+class PtychoError(Exception):
+    """Base of every error that the project raises on purpose; its text is meant for a user."""
+
+
+class ConfigError(PtychoError, ValueError):
+    """A configuration field is unknown, out of range, or not supported by the chosen engine."""
+
+
+class DataError(PtychoError, ValueError):
+    """A scan cannot be read or is not a usable ptychography scan."""
+
+
+class ArchiveError(PtychoError, ValueError):
+    """A model bundle is damaged, foreign, too new, or unsafe to unpack."""
+
+
+class EvaluationError(PtychoError, ValueError):
+    """Two images cannot be scored against each other (constant, no overlap, wrong shape)."""
+
+
+class OutputError(PtychoError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class BackendError(PtychoError):
+    """An engine failed."""
+
+
+class UnknownBackendError(BackendError, ValueError):
+    """No installed engine has the requested name."""
+
+
+class BackendUnavailableError(BackendError, ImportError, RuntimeError):
+    """The engine is known but a package it needs is not installed."""
+
+
+class BackendConflictError(BackendError):
+    """Two installed distributions claim one engine name."""
+
+
+class BackendProtocolError(BackendError, TypeError):
+    """An engine does not keep the protocol: wrong signature, wrong return type, wrong shape."""
+
+
+class CollapseError(BackendError):
+    """Training converged to a constant object; the result would be meaningless."""
+
+
+class Cancelled(PtychoError):
+    """Raised by a progress callback (or by Ctrl-C) to stop an engine after its current step.
+
+    Attributes:
+        checkpoint_path: where training can be resumed from, or None when nothing was saved.
+    """
+
+    def __init__(self, message: str = "cancelled", checkpoint_path: str | None = None) -> None:
+        super().__init__(message)
+        self.checkpoint_path = checkpoint_path
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the nearest allowed names, or an empty text."""
+    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,153 @@
+"""Probes: where a reconstruction starts from when the scan brings none, and incoherent modes (FM-12 … FM-15)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from .forward import far_field_adjoint
+
+__all__ = ["add_modes", "aperture_probe", "mode_powers", "orthogonalise", "probe_from_mean_pattern"]
+
+
+def _centred(wave: NDArray[Any]) -> NDArray[Any]:
+    """Move a wave whose far field has a flat phase, so focused on pixel 0, to the middle of its window."""
+    return np.fft.fftshift(wave, axes=(-2, -1))
+
+
+def _defocus_phase(N: int, defocus_px2: float) -> NDArray[np.float64]:
+    """−π λz |f|² on the detector grid, f in cycles per object pixel, zero frequency at (N/2, N/2)."""
+    f = np.fft.fftshift(np.fft.fftfreq(N))
+    return -math.pi * defocus_px2 * (f[:, None] ** 2 + f[None, :] ** 2)
+
+
+def aperture_probe(
+    N: int, radius_px: float, *, inner_radius_px: float = 0.0, defocus_px2: float = 0.0, total: float = 1.0
+) -> NDArray[np.complex64]:
+    """Probe behind an ideal lens, P = F⁻¹[ aperture(q) · e^{−iπ λz |f|²} ] (FM-13).
+
+    The aperture is what the bare beam shows on the detector: a disk for a circular lens, an annulus for a zone plate
+    with a central stop.
+
+    Args:
+        N: side, pixels.
+        radius_px: radius of the bright cone on the detector, detector pixels.
+        inner_radius_px: radius of the central stop on the detector, detector pixels; 0 for a plain circular lens.
+        defocus_px2: λz / (object pixel size)², so wavelength × distance from the focus in square object pixels;
+            positive downstream of the focus.
+        total: Σ|P|².
+
+    Returns:
+        (1, N, N) complex64, centred on (N/2, N/2) within half a pixel.
+
+    Raises:
+        ConfigError: an aperture with no opening, or one that leaves the detector.
+    """
+    if not 0 <= inner_radius_px < radius_px <= N / 2:
+        raise ConfigError(
+            f"aperture: inner radius {inner_radius_px} and radius {radius_px} detector pixels; "
+            f"they must obey 0 ≤ inner < outer ≤ N/2 = {N / 2:g}."
+        )
+    q = np.arange(N) - N // 2
+    distance = np.hypot(q[:, None], q[None, :])
+    # edges one pixel soft: a hard edge on a pixel grid is neither round nor differentiable in the radius
+    opening = np.clip(radius_px - distance + 0.5, 0, 1) * np.clip(distance - inner_radius_px + 0.5, 0, 1)
+    if inner_radius_px == 0:
+        opening = np.clip(radius_px - distance + 0.5, 0, 1)
+    wave = _centred(far_field_adjoint(opening * np.exp(1j * _defocus_phase(N, defocus_px2))))
+    return (wave * math.sqrt(total / np.sum(np.abs(wave) ** 2)))[None].astype(np.complex64)
+
+
+def probe_from_mean_pattern(
+    mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0
+) -> NDArray[np.complex64]:
+    """Probe whose far field has the mean measured amplitude and a defocus phase, P = F⁻¹[ √k̄ e^{−iπ λz|f|²} ] (FM-12).
+
+    Args:
+        mean_pattern: (N, N) mean counts, zero frequency at (N/2, N/2).
+        defocus_px2: see :func:`aperture_probe`.
+
+    Returns:
+        (1, N, N) complex64 with Σ|P|² = mean counts of a frame.
+    """
+    amplitude = np.sqrt(np.maximum(mean_pattern, 0.0))
+    phase = _defocus_phase(len(mean_pattern), defocus_px2)
+    return _centred(far_field_adjoint(amplitude * np.exp(1j * phase)))[None].astype(np.complex64)
+
+
+def mode_powers(probe: NDArray[Any]) -> NDArray[np.float64]:
+    """Fraction of the power in each mode, (P, N, N) → (P,) float64 that sums to 1."""
+    power = np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=(-2, -1))
+    return power / power.sum()
+
+
+def orthogonalise(probe: NDArray[Any]) -> NDArray[np.complex64]:
+    """Mix modes unitarily so that they are mutually orthogonal, strongest first (FM-14).
+
+    The mixing leaves Σ_p P_p(r) P_p*(r′) and with it every predicted pattern unchanged. The phase of each mode is
+    chosen so that its sum with the mode it came from is largest, which keeps a probe that is orthogonal already as
+    it is.
+
+    Args:
+        probe: (P, N, N) complex modes.
+
+    Returns:
+        (P, N, N) complex64.
+    """
+    flat = probe.reshape(len(probe), -1).astype(np.complex128)
+    mixing, strength, rows = np.linalg.svd(flat, full_matrices=False)
+    main = mixing[np.argmax(np.abs(mixing), axis=0), np.arange(len(probe))]
+    phase = main / np.abs(main)
+    return ((strength * phase)[:, None] * rows).reshape(probe.shape).astype(np.complex64)
+
+
+def _ramps() -> list[tuple[float, float]]:
+    return [(0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (1, 2), (2, 1), (2, -1), (1, -2), (2, 2)]
+
+
+def add_modes(probe: NDArray[Any], n_modes: int, *, fraction: float = 0.03) -> NDArray[np.complex64]:
+    """Bring a probe to `n_modes` modes: leave the strongest, or add weak copies of the main one (FM-15).
+
+    A new mode is the main mode times a phase ramp of half a turn over the main mode's width, made orthogonal to all
+    modes before it, and carries `fraction` of the power; the total power stays.
+
+    Args:
+        probe: (P, N, N) complex modes.
+        n_modes: modes wanted, at most 12 more than there are.
+        fraction: power of each new mode as a fraction of the total.
+
+    Returns:
+        (n_modes, N, N) complex64.
+
+    Raises:
+        ConfigError: more modes than can be made.
+    """
+    probe = probe.astype(np.complex128)
+    if n_modes <= len(probe):
+        strongest = np.argsort(-mode_powers(probe), kind="stable")[:n_modes]
+        return probe[np.sort(strongest)].astype(np.complex64)
+    if n_modes - len(probe) > len(_ramps()):
+        raise ConfigError(f"probe_modes = {n_modes}: at most {len(_ramps())} modes can be added to {len(probe)}.")
+    N = probe.shape[-1]
+    total = np.sum(np.abs(probe) ** 2)
+    main = probe[np.argmax(mode_powers(probe))]
+    weight = np.abs(main) ** 2 / np.sum(np.abs(main) ** 2)
+    r = np.arange(N) - (N - 1) / 2
+    y, x = r[:, None] - np.sum(weight * r[:, None]), r[None, :] - np.sum(weight * r[None, :])
+    spread = math.sqrt(np.sum(weight * (y**2 + x**2))) + 1e-9
+    basis = [mode / np.linalg.norm(mode) for mode in orthogonalise(probe).astype(np.complex128) if mode.any()]
+    added = []
+    for ramp_y, ramp_x in _ramps()[: n_modes - len(probe)]:
+        mode = main * np.exp(1j * math.pi / (2 * spread) * (ramp_y * y + ramp_x * x))
+        for _ in range(2):  # twice: one pass of Gram–Schmidt loses orthogonality when little is left
+            for other in basis:
+                mode = mode - np.vdot(other, mode) * other
+        mode /= np.linalg.norm(mode)
+        basis.append(mode)
+        added.append(mode * math.sqrt(fraction * total))
+    kept = probe * math.sqrt(max(1 - fraction * len(added), 0.1))
+    return np.concatenate([kept, np.array(added)]).astype(np.complex64)

@@ -1,0 +1,230 @@
+"""What an engine is: the protocol every engine keeps, and the capabilities it may add (specs/30-backend-protocol).
+
+Only NumPy arrays and the frozen types of this package cross the border between core and an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .config import InferenceConfig, TrainingConfig
+from .data.container import PtychoDataContainer, Statistics
+from .data.raw import RawData
+from .data.results import Reconstruction
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "BackendSpec",
+    "Capabilities",
+    "Progress",
+    "ProgressEvent",
+    "ReconstructionBackend",
+    "SupportsPatches",
+    "SupportsPhysicsGradient",
+    "TrainedModel",
+    "no_progress",
+]
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """One step of a long job.
+
+    Attributes:
+        stage: ``train`` or ``reconstruct``.
+        done: units done, of `total`.
+        total: units in all.
+        metrics: the latest figures by name (``train_loss``, ``test_loss``, ``epoch``, …).
+    """
+
+    stage: str
+    done: int
+    total: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+Progress = Callable[[ProgressEvent], None]
+"""Called after each step; it may raise ``Cancelled`` to stop the engine, which leaves a loadable checkpoint."""
+
+
+def no_progress(event: ProgressEvent) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What an engine can do, as plain values; a config that asks for more is refused before data are read.
+
+    Attributes:
+        generators: names accepted in ``ModelConfig.generator``; empty for a solver.
+        losses: names accepted in ``TrainingConfig.loss``.
+        max_modes: most incoherent probe modes, or None for any number.
+        mask: whether bad pixels are left out of the loss.
+        background: whether a background enters the model.
+        probe_trainable: whether the probe can be refined.
+        scale_trainable: whether the intensity scale can be refined.
+        refine: whether it offers ``refine``.
+        resume: whether training goes on from a checkpoint.
+        precisions: names accepted in ``precision``.
+        accelerators: names accepted in ``accelerator``.
+        schedules: names accepted in ``TrainingConfig.schedule``.
+        loggers: names accepted in ``TrainingConfig.loggers``.
+        max_devices: most devices, or None for any number.
+        ignored_fields: config fields (``epochs``, ``model.width``) with no effect here: refused unless left at default.
+    """
+
+    generators: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ("poisson",)
+    max_modes: int | None = None
+    mask: bool = False
+    background: bool = False
+    probe_trainable: bool = False
+    scale_trainable: bool = False
+    refine: bool = False
+    resume: bool = False
+    precisions: tuple[str, ...] = ("auto", "32")
+    accelerators: tuple[str, ...] = ("auto", "cpu")
+    schedules: tuple[str, ...] = ("constant",)
+    loggers: tuple[str, ...] = ()
+    max_devices: int | None = 1
+    ignored_fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendSpec:
+    """What a plugin's hook returns: enough to list an engine without importing it.
+
+    Attributes:
+        name: engine name, the word in ``config.backend``.
+        factory: ``"module:Class"``; the class is called without arguments when the engine is chosen.
+        requires: top-level modules that must be importable.
+        extra: what to pip install when one is missing, e.g. ``ptycho-core[torch]``.
+        title: name for people (``PyTorch``).
+        protocol_version: version of this protocol that it was written for.
+    """
+
+    name: str
+    factory: str
+    requires: tuple[str, ...] = ()
+    extra: str = ""
+    title: str = ""
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@runtime_checkable
+class TrainedModel(Protocol):
+    """A trained model: these are shared, the rest is the engine's own."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the engine that made it."""
+
+    @property
+    def config(self) -> TrainingConfig:
+        """The config it was trained with."""
+
+    @property
+    def history(self) -> Mapping[str, list[float]]:
+        """Name → one float an epoch; ``train_loss`` always, ``test_loss`` when there was a test set."""
+
+    @property
+    def probe(self) -> NDArray[np.complex64]:
+        """Probe (P, N, N) at the end of training."""
+
+    @property
+    def statistics(self) -> Statistics:
+        """Constants of the training split."""
+
+    @property
+    def checkpoint_path(self) -> Path | None:
+        """Where training can be resumed from, or None when nothing was written."""
+
+
+@runtime_checkable
+class ReconstructionBackend(Protocol):
+    """An engine."""
+
+    @property
+    def name(self) -> str:
+        """Engine name, as in its spec."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    def train(
+        self,
+        train: PtychoDataContainer,
+        test: PtychoDataContainer | None,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> TrainedModel:
+        """Train on groups (or, for a solver, iterate).
+
+        Args:
+            train: groups to learn from.
+            test: groups of held-out frames for the ``test_loss``, or None.
+            config: everything else.
+            progress: called after each step.
+
+        Raises:
+            CollapseError: the object became constant.
+            Cancelled: `progress` raised it; a checkpoint was left in ``config.output_dir`` if there is one.
+        """
+
+    def reconstruct(
+        self,
+        model: TrainedModel,
+        data: PtychoDataContainer,
+        config: InferenceConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Reconstruct the scan of a container, every counted frame once, with the container's probe.
+
+        The intensity scale is the container's ``statistics.scale`` times what training changed of the scale it
+        started from.
+        """
+
+    def simulate(
+        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Noiseless λ (M, N, N) of an object (H, W) and probe (P, N, N); object pixel (0, 0) is scan point (0, 0)."""
+
+    def save(self, model: TrainedModel, path: Path) -> None:
+        """Write the model as a bundle (specs/50-model-bundle) at `path`."""
+
+    def load(self, path: Path) -> TrainedModel:
+        """Read a bundle.
+
+        Raises:
+            ArchiveError: damaged, foreign, too new or unsafe.
+        """
+
+
+@runtime_checkable
+class SupportsPhysicsGradient(Protocol):
+    """Optional: the engine's own loss and gradient, open to questions."""
+
+    def loss_and_gradient(
+        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str
+    ) -> tuple[float, NDArray[np.complex64], NDArray[np.complex64]]:
+        """Loss of all frames at scale 1 with d_obj (H, W) and d_probe (P, N, N), each ∂L/∂Re + i ∂L/∂Im; object
+        pixel (0, 0) is scan point (0, 0)."""
+
+
+@runtime_checkable
+class SupportsPatches(Protocol):
+    """Optional: patches before stitching."""
+
+    def predict_patches(self, model: TrainedModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
+        """Predicted patches (B, C, N, N) complex64."""
