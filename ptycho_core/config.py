@@ -26,6 +26,7 @@ __all__ = [
     "TrainingConfig",
     "config_from_mapping",
     "config_to_mapping",
+    "resolve_names",
 ]
 
 SUPPORTED_SIDES = tuple(range(16, 513, 16))
@@ -264,8 +265,8 @@ def _coerce(value: Any, annotation: Any, name: str) -> Any:
     return value
 
 
-def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
-    """Build a config from plain data, strictly.
+def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data under the current names of the fields, so that layers of configuration can be merged.
 
     Args:
         config_type: one of the three config classes.
@@ -273,24 +274,36 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
             accepted with a ``DeprecationWarning``.
 
     Raises:
-        ConfigError: unknown field (the nearest names are suggested), a field given under two names, a refused old
-            name, or a value of the wrong type or out of range.
+        ConfigError: unknown field (the nearest names are suggested), a field given under two names, or a refused old
+            name.
     """
     hints = typing.get_type_hints(config_type)
-    arguments: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
     for given, value in values.items():
         name = given
         if given in _REFUSED:
             raise ConfigError(f"{config_type.__name__}: '{given}' is refused: {_REFUSED[given]}.")
         if given in _RENAMED and _RENAMED[given] in hints:
             name = _RENAMED[given]
-            warnings.warn(f"'{given}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=2)
+            warnings.warn(f"'{given}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=3)
         if name not in hints:
-            raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, given)}")
-        if name in arguments:
+            raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, str(given))}")
+        if name in resolved:
             raise ConfigError(f"{config_type.__name__}: '{name}' is given twice, once under its old name.")
-        arguments[name] = _coerce(value, hints[name], name)
-    return config_type(**arguments)
+        nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping)
+        resolved[name] = resolve_names(hints[name], value) if nested else value
+    return resolved
+
+
+def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
+    """Build a config from plain data, strictly; see :func:`resolve_names` for the names accepted.
+
+    Raises:
+        ConfigError: as :func:`resolve_names`, or a value of the wrong type or out of range.
+    """
+    hints = typing.get_type_hints(config_type)
+    resolved = resolve_names(config_type, values)
+    return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
 
 
 def config_to_mapping(config: ModelConfig | InferenceConfig | TrainingConfig) -> dict[str, Any]:
