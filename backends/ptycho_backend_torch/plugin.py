@@ -1,0 +1,20 @@
+"""Entry point of the PyTorch engine: says what it is called and what it needs, and imports no framework."""
+
+from __future__ import annotations
+
+from ptycho_core.plugins.hookspecs import hookimpl
+from ptycho_core.protocol import BackendSpec
+
+__all__ = ["ptycho_backend"]
+
+
+@hookimpl
+def ptycho_backend() -> BackendSpec:
+    """Describe the PyTorch engine."""
+    return BackendSpec(
+        name="pytorch",
+        factory="ptycho_backend_torch.backend:TorchBackend",
+        requires=("torch", "lightning"),
+        extra="ptycho-core[torch]",
+        title="PyTorch",
+    )

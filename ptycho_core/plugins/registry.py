@@ -1,0 +1,302 @@
+"""Which engines are installed, and how one of them is loaded (specs/40-plugins).
+
+An engine is a large thing: importing one framework takes seconds and gigabytes, and two frameworks in one process
+fight over threads and devices. So three steps are kept apart. *Finding* reads package metadata and runs nobody's
+code. *Describing* imports a plugin module, which holds a ``BackendSpec`` and no framework; it is guarded, so that a
+broken plugin is shown with its cause and stops nobody else. *Loading* imports the one engine that was chosen: the
+entry point carries the engine's name, so that not even the plugin modules of other engines are imported for it.
+
+Nothing is kept between calls. Finding takes milliseconds, and a package installed or removed while a session is open
+(a notebook) is seen at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pluggy
+
+from ..errors import (
+    BackendConflictError,
+    BackendError,
+    BackendProtocolError,
+    BackendUnavailableError,
+    UnknownBackendError,
+    suggest,
+)
+from ..protocol import PROTOCOL_VERSION, BackendSpec, Capabilities, ReconstructionBackend
+from . import hookspecs
+
+__all__ = ["BackendStatus", "available_backends", "backend_spec", "load_backend"]
+
+State = Literal["ready", "missing", "broken", "conflict"]
+
+_METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "train": (3, ("progress",)),
+    "reconstruct": (3, ("progress",)),
+    "simulate": (3, ()),
+    "save": (2, ()),
+    "load": (1, ()),
+}
+_REFINE: dict[str, tuple[int, tuple[str, ...]]] = {"refine": (3, ("progress",))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendStatus:
+    """What is known of one engine name without importing the engine.
+
+    Attributes:
+        name: engine name, the word in ``config.backend``.
+        title: name for people.
+        distribution: installed distribution and version that offers it; several, joined by " and ", in a conflict.
+        state: ``ready``; ``missing``: a module it requires is not installed; ``broken``: its plugin failed or does not
+            keep the protocol; ``conflict``: two distributions claim the name.
+        detail: one line for people: what it needs, what is missing, or what went wrong.
+        install: the command that installs what is missing, or an empty text.
+    """
+
+    name: str
+    title: str
+    distribution: str
+    state: State
+    detail: str
+    install: str
+
+
+def _installed() -> list[importlib.metadata.EntryPoint]:
+    return sorted(importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value))
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> str:
+    """Return the distribution and version that an entry point belongs to."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
+
+
+def _pip_line(spec: BackendSpec) -> str:
+    return f"pip install '{spec.extra}'" if spec.extra else f"pip install {' '.join(spec.requires)}"
+
+
+def _title(spec: BackendSpec) -> str:
+    return spec.title or spec.name
+
+
+def _is_missing(module: str) -> bool:
+    """Whether a top-level module cannot be found; nothing is imported."""
+    try:
+        return importlib.util.find_spec(module) is None
+    except ValueError:  # it is imported already, by a loader that left no spec
+        return False
+
+
+def _check_spec(spec: Any, entry: importlib.metadata.EntryPoint) -> BackendSpec:
+    """Refuse a description that could not be acted on later."""
+    who = f"engine '{entry.name}' ({_owner(entry)}, {entry.value})"
+    if not isinstance(spec, BackendSpec):
+        raise BackendProtocolError(f"{who}: ptycho_backend() returned {type(spec).__name__}; it must be a BackendSpec.")
+    if spec.name != entry.name:
+        raise BackendProtocolError(
+            f"{who}: ptycho_backend() names the engine {spec.name!r} but its entry point is called {entry.name!r}; "
+            "the two must be equal."
+        )
+    module, colon, attribute = spec.factory.partition(":")
+    if not (colon and module and attribute):
+        raise BackendProtocolError(f"{who}: factory = {spec.factory!r}; it must be 'module:Class'.")
+    bad = [name for name in spec.requires if not (isinstance(name, str) and name.isidentifier())]
+    if bad or isinstance(spec.requires, str):
+        raise BackendProtocolError(f"{who}: requires = {spec.requires!r}; it must be a tuple of top-level modules.")
+    if spec.protocol_version != PROTOCOL_VERSION:
+        newer = isinstance(spec.protocol_version, int) and spec.protocol_version > PROTOCOL_VERSION
+        raise BackendProtocolError(
+            f"{who} was written for engine protocol {spec.protocol_version}; this ptycho-core keeps protocol "
+            f"{PROTOCOL_VERSION}. Upgrade {'ptycho-core' if newer else 'the engine'}."
+        )
+    return spec
+
+
+def _describe(entry: importlib.metadata.EntryPoint) -> BackendSpec:
+    """Import one plugin module and ask it; a plugin manager of its own keeps plugins out of each other's way.
+
+    Raises:
+        BackendError: the plugin failed; its own exception is the cause.
+        BackendProtocolError: it does not keep the hook.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    who = f"engine '{entry.name}' ({_owner(entry)}, {entry.value})"
+    try:
+        manager.register(entry.load(), name=entry.value)
+        answers: list[Any] = manager.hook.ptycho_backend()
+    except pluggy.PluginValidationError as error:
+        raise BackendProtocolError(f"{who}: its ptycho_backend hook has the wrong signature: {error}") from error
+    except (Exception, SystemExit) as error:  # a plugin is someone else's code: whatever it does, the host goes on
+        raise BackendError(
+            f"{who} is installed but its plugin is broken: {type(error).__name__}: {error}. "
+            "Reinstall or remove that distribution."
+        ) from error
+    if len(answers) != 1:
+        raise BackendProtocolError(
+            f"{who}: {len(answers)} ptycho_backend hooks answered; the module must mark exactly one function "
+            "ptycho_backend() with hookimpl, and it must return a BackendSpec."
+        )
+    return _check_spec(answers[0], entry)
+
+
+def _conflict(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> BackendConflictError:
+    claims = " and ".join(f"{_owner(e)} ({e.value})" for e in entries)
+    return BackendConflictError(f"engine '{name}' is claimed by {claims}; uninstall all but one of them.")
+
+
+def _find(name: str) -> importlib.metadata.EntryPoint:
+    """Return the one entry point of a name.
+
+    Raises:
+        UnknownBackendError: no distribution offers it.
+        BackendConflictError: several do.
+    """
+    entries = _installed()
+    own = [e for e in entries if e.name == name]
+    if not own:
+        names = sorted({e.name for e in entries})
+        listed = f"installed: {', '.join(names)}" if names else "none is installed; pip install 'ptycho-core[torch]'"
+        raise UnknownBackendError(f"unknown engine {name!r}; {listed}.{suggest(str(name), names)}")
+    if len(own) > 1:
+        raise _conflict(name, own)
+    return own[0]
+
+
+def _status(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> BackendStatus:
+    owners = " and ".join(_owner(e) for e in entries)
+    if len(entries) > 1:
+        detail = str(_conflict(name, entries))
+        return BackendStatus(name=name, title=name, distribution=owners, state="conflict", detail=detail, install="")
+    try:
+        spec = _describe(entries[0])
+    except BackendError as error:
+        return BackendStatus(
+            name=name, title=name, distribution=owners, state="broken", detail=str(error), install=""
+        )
+    absent = [module for module in spec.requires if _is_missing(module)]
+    needs = f"needs {', '.join(spec.requires)}" if spec.requires else "needs nothing more"
+    return BackendStatus(
+        name=name,
+        title=_title(spec),
+        distribution=owners,
+        state="missing" if absent else "ready",
+        detail=f"not installed: {', '.join(absent)}" if absent else needs,
+        install=_pip_line(spec) if absent else "",
+    )
+
+
+def available_backends() -> list[BackendStatus]:
+    """List every engine that an installed distribution offers, with its state, sorted by name.
+
+    Plugin modules are imported, engines and frameworks are not. No plugin can make this fail.
+    """
+    by_name: dict[str, list[importlib.metadata.EntryPoint]] = {}
+    for entry in _installed():
+        by_name.setdefault(entry.name, []).append(entry)
+    return [_status(name, entries) for name, entries in sorted(by_name.items())]
+
+
+def backend_spec(name: str) -> BackendSpec:
+    """Return the description of an engine; the engine itself is not imported, and may lack what it requires.
+
+    Args:
+        name: engine name.
+
+    Raises:
+        UnknownBackendError: no distribution offers it; the nearest names and what is installed are listed.
+        BackendConflictError: two distributions claim it; both are named.
+        BackendProtocolError: its plugin does not keep the hook, or was written for another version of the protocol.
+        BackendError: its plugin is broken; the cause is chained.
+    """
+    return _describe(_find(name))
+
+
+def load_backend(name: str) -> ReconstructionBackend:
+    """Import one engine and check that it keeps the protocol; no other engine is touched.
+
+    Args:
+        name: engine name, as in ``config.backend``.
+
+    Raises:
+        BackendUnavailableError: a module that the engine requires is not installed; the message has the pip line.
+        BackendProtocolError: the engine lacks a method, or one has the wrong signature, or it states no capabilities.
+        ImportError: any other failed import inside the engine, which is a fault of the engine, as it is.
+        UnknownBackendError, BackendConflictError, BackendError: as :func:`backend_spec`.
+    """
+    spec = backend_spec(name)
+    absent = [module for module in spec.requires if _is_missing(module)]
+    if absent:
+        raise _unavailable(spec, absent)
+    module_name, _, class_name = spec.factory.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name in spec.requires:
+            raise _unavailable(spec, [error.name]) from error
+        raise
+    factory: Any = module
+    for part in class_name.split("."):
+        factory = getattr(factory, part, None)
+    who = f"engine '{name}' ({spec.factory})"
+    if not callable(factory):
+        raise BackendProtocolError(f"{who}: module {module_name!r} has no class {class_name!r}.")
+    if not _accepts(factory, 0, ()):
+        raise BackendProtocolError(f"{who}: the class needs arguments; it is called without any.")
+    engine = factory()
+    _check_engine(engine, spec, who)
+    return engine  # type: ignore[no-any-return]
+
+
+def _unavailable(spec: BackendSpec, absent: Sequence[str]) -> BackendUnavailableError:
+    modules = ", ".join(repr(module) for module in absent)
+    return BackendUnavailableError(
+        f"{_title(spec)} backend selected (backend = {spec.name!r}), but the module {modules} is not installed. "
+        f"Install it with: {_pip_line(spec)}"
+    )
+
+
+def _accepts(function: Any, n_positional: int, keywords: tuple[str, ...]) -> bool:
+    """Whether a callable can be called with so many positional arguments and these keywords."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a builtin or an extension type without a signature: only the call can tell
+        return True
+    try:
+        signature.bind(*range(n_positional), **dict.fromkeys(keywords))
+    except TypeError:
+        return False
+    return True
+
+
+def _check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
+    """Check name, capabilities and methods; every fault is named at once.
+
+    Raises:
+        BackendProtocolError: at least one fault.
+    """
+    faults = []
+    if getattr(engine, "name", None) != spec.name:
+        faults.append(f"name is {getattr(engine, 'name', None)!r}, it must be {spec.name!r}")
+    capabilities = getattr(engine, "capabilities", None)
+    if not isinstance(capabilities, Capabilities):
+        faults.append(f"capabilities is a {type(capabilities).__name__}, it must be a Capabilities")
+    methods = dict(_METHODS)
+    if isinstance(capabilities, Capabilities) and capabilities.refine:
+        methods |= _REFINE
+    for method, (n_positional, keywords) in methods.items():
+        function = getattr(engine, method, None)
+        if not callable(function):
+            faults.append(f"method {method} is missing")
+        elif not _accepts(function, n_positional, keywords):
+            wanted = f"{n_positional} positional arguments" + "".join(f" and the keyword {k}" for k in keywords)
+            faults.append(f"method {method}{inspect.signature(function)} must accept {wanted}")
+    if faults:
+        raise BackendProtocolError(f"{who} does not keep the engine protocol {PROTOCOL_VERSION}: {'; '.join(faults)}.")
