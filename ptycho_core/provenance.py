@@ -1,0 +1,92 @@
+"""Where a result came from: versions, machine, data, config and time, as plain JSON data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .config import TrainingConfig, config_to_mapping
+from .data.raw import Source
+
+__all__ = ["collect_provenance", "machine", "package_versions"]
+
+CORE_PACKAGES = ("ptycho-core", "numpy", "scipy", "h5py", "safetensors", "scikit-image")
+
+
+def package_versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of the core packages and of others, from their metadata; nothing is imported.
+
+    Args:
+        packages: further distribution or top-level module names, e.g. what an engine requires.
+
+    Returns:
+        name → version; those not installed are left out.
+    """
+    out: dict[str, str] = {}
+    for name in (*CORE_PACKAGES, *packages):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return out
+
+
+def _processor() -> str:
+    """Name of the processor; Linux tells it only in a file."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, Any]:
+    """Python, system, processor and the number of processors this process may use; no names of host or user."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return {
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "processors": len(affinity(0)) if affinity else os.cpu_count(),
+    }
+
+
+def collect_provenance(
+    config: TrainingConfig,
+    source: Source,
+    *,
+    engine_packages: Iterable[str] = (),
+    test_source: Source | None = None,
+    now: datetime | None = None,
+) -> dict[str, Any]:
+    """Bind what is needed to repeat a run.
+
+    Args:
+        config: as used.
+        source: of the training scan.
+        engine_packages: what the engine requires, for their versions.
+        test_source: of the held-out scan, if there is one.
+        now: time to record; None records the present.
+
+    Returns:
+        ``time_utc``, ``versions``, ``machine``, ``seed``, ``data``, ``test_data``, ``config``: plain JSON data.
+    """
+    return {
+        "time_utc": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
+        "versions": package_versions(engine_packages),
+        "machine": machine(),
+        "seed": config.seed,
+        "data": dataclasses.asdict(source),
+        "test_data": None if test_source is None else dataclasses.asdict(test_source),
+        "config": config_to_mapping(config),
+    }
