@@ -1,0 +1,47 @@
+"""``ptycho backends``: which engines are installed, which are not and why; no engine is imported."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from .options import Options, make_parser
+from .session import Session
+from .tables import json_text, table
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["build_parser", "execute"]
+
+_SUMMARY = "List the reconstruction engines: which are ready, which are missing and why, and what to install."
+EXAMPLE = "ptycho backends"
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("backends", "", _SUMMARY, EXAMPLE)
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    return parser
+
+
+def execute(options: Options, session: Session) -> int:
+    """List the engines."""
+    from ..plugins.registry import available_backends
+
+    engines = available_backends()
+    if options["json"]:
+        session.say(json_text({"backends": [dataclasses.asdict(engine) for engine in engines]}))
+        return 0
+    if not engines:
+        session.say("no engine is installed; pip install 'ptycho-core[torch]'")
+        return 0
+    rows = [("engine", "title", "state", "from")]
+    rows += [(e.name, e.title or "-", e.state, e.distribution or "-") for e in engines]
+    session.say(table(rows))
+    for engine in engines:
+        if engine.state != "ready":
+            session.say(f"\n{engine.name} is {engine.state}: {engine.detail}")
+            if engine.install:
+                session.say(f"  {engine.install}")
+    return 0

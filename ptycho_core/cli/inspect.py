@@ -1,0 +1,68 @@
+"""``ptycho inspect DATA``: what is in a scan file, what will be assumed, and what looks wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .options import Options, make_parser
+from .session import Session
+from .tables import facts, json_text
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+__all__ = ["build_parser", "execute"]
+
+_SUMMARY = """\
+Say what is in a scan file, what will be assumed in reading it, and what looks wrong: counts or amplitude, saturated
+or dead pixels, duplicate positions, the overlap, frames that do not fit. Exit code 2 when it cannot be used."""
+EXAMPLE = "ptycho inspect scan.npz --measurement amplitude"
+_MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser of the command."""
+    parser = make_parser("inspect", "DATA", _SUMMARY, EXAMPLE)
+    parser.add_argument("data", type=str, metavar="DATA", help="file with the scan")
+    parser.add_argument(
+        "--measurement", choices=["amplitude", "counts"], help="what the stored frames are, where the file does not say"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    return parser
+
+
+def _text(value: Any) -> str:
+    """A fact in words: numbers to four digits, lists with commas."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value)) or "-"
+    return str(value)
+
+
+def execute(options: Options, session: Session) -> int:
+    """Inspect and print."""
+    from ..inspection import inspect_scan
+
+    inspection = inspect_scan(Path(options["data"]), measurement=options["measurement"])
+    code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
+    mapping = inspection.to_mapping()
+    if options["json"]:
+        session.say(json_text(mapping))
+        return code
+    shown = {name.replace("_", " "): _text(value) for name, value in mapping.items() if name != "findings"}
+    session.say(facts(shown))
+    session.say()
+    width = max(map(len, _MARKS.values()))
+    for finding in inspection.findings:
+        session.say(f"{_MARKS[finding.level].ljust(width)}  {finding.text}")
+    session.say(f"\n{'not usable' if code else 'usable'}: {options['data']}")
+    return code

@@ -1,0 +1,167 @@
+"""The command ``ptycho``: finds the command's module, runs it, and turns what happens into an exit code.
+
+Exit codes: 0 done; 2 wrong input or environment (said in one line); 130 interrupted; 1 a fault of this program.
+A command's module is imported only when it is asked for, so that ``ptycho --help`` and ``ptycho backends`` stay quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from ..errors import BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
+from .options import parse
+from .session import Session, process_start
+
+__all__ = ["EXIT_FAULT", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_OK", "main"]
+
+EXIT_OK, EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+_COMMANDS: dict[str, str] = {
+    "demo": "simulate a scan, train, reconstruct it and compare with the truth",
+    "run": "train on a scan, reconstruct it and write a report",
+    "train": "train on a scan and write a model bundle",
+    "reconstruct": "reconstruct a scan with a trained model bundle",
+    "simulate": "simulate a scan and write it to a file",
+    "inspect": "say what is in a scan file, what is assumed and what looks wrong",
+    "compare": "compare two reconstructions, or one with the truth",
+    "backends": "list the engines: installed, missing and why",
+}
+
+# an environment at fault, not this program: disk full, quota, no permission, read-only, no such folder
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+
+
+def _help() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ptycho COMMAND [options]",
+            "",
+            "From a ptychography scan to an image, with any reconstruction engine behind one interface.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "'ptycho COMMAND --help' explains a command, with an example. 'ptycho --version' tells the version.",
+            "",
+            "example:",
+            "  ptycho demo --out demo",
+            "  ptycho run scan.npz --measurement amplitude --out result",
+            "",
+        ]
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"ptycho {version('ptycho-core')} (Python {sys.version.split()[0]})\n"
+
+
+def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Split a command line into the command and its own arguments.
+
+    Raises:
+        ConfigError: no such command.
+    """
+    name, rest = arguments[0], list(arguments[1:])
+    if name in _COMMANDS:
+        return name, rest
+    if name.startswith("-"):
+        raise ConfigError(f"{name} stands before the command; write 'ptycho COMMAND {name}'. See 'ptycho --help'.")
+    raise ConfigError(f"no command '{name}'; there are {', '.join(_COMMANDS)}.{suggest(name, _COMMANDS)}")
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _termination_is_interruption() -> Iterator[None]:
+    """Let SIGTERM (a batch system's limit, a container's stop) end a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(arguments: Sequence[str], session: Session) -> int:
+    name, rest = _choose(arguments)
+    session.command = [name, *rest]
+    session.debug = "--debug" in rest
+    module = importlib.import_module(f".{name}", __package__)
+    options = parse(module.build_parser(), rest)
+    session.configure(verbose=bool(options.get("verbose")), debug=bool(options.get("debug")))
+    session.add_seconds("start_up", session.age())
+    code: int = module.execute(options, session)
+    return code
+
+
+def _failure(error: BaseException, session: Session) -> int:
+    """Say what went wrong in one line, and return the exit code."""
+    details = "".join(traceback.format_exception(error))
+    if isinstance(error, (KeyboardInterrupt, Cancelled)):
+        text = str(error) or "interrupted"
+        session.error(text, details if session.debug else "")
+        return EXIT_INTERRUPTED
+    if isinstance(error, PtychoError) and not isinstance(error, BackendProtocolError):
+        session.error(str(error), details)
+        return EXIT_INPUT
+    if isinstance(error, MemoryError):
+        session.error(f"not enough memory ({error}); use fewer frames (--n_subsample) or a smaller batch.", details)
+        return EXIT_INPUT
+    if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
+        session.error(str(error), details)
+        return EXIT_INPUT
+    where = f"; the details are in {session.log_path}" if session.log_path else ""
+    advice = "" if session.debug else "; run it again with --debug and report what it shows"
+    kind = "" if isinstance(error, PtychoError) else f"unexpected {type(error).__name__}: "
+    session.error(f"{kind}{error}{where}{advice}", details)
+    return EXIT_FAULT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments after the program's name; those of this process when None.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input or environment, 130 interrupted, 1 a fault of this program.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_help())
+        return EXIT_OK if arguments else EXIT_INPUT
+    if arguments[0] in ("--version", "-V"):
+        sys.stdout.write(_version())
+        return EXIT_OK
+    session = Session(started=process_start() if argv is None else None)
+    with session.active(), _termination_is_interruption():
+        try:
+            return _run(arguments, session)
+        except SystemExit as error:  # --help
+            return error.code if isinstance(error.code, int) else EXIT_OK
+        except BrokenPipeError:  # `ptycho inspect … | head`: the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_OK
+        except (KeyboardInterrupt, Exception) as error:
+            return _failure(error, session)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

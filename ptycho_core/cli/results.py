@@ -1,0 +1,140 @@
+"""Results in a folder: gathered, written beside the old ones, and moved into place when all are complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainingConfig
+from ..data.raw import RawData
+from ..data.results import Reconstruction
+from ..io.atomic import write_text
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..metrics import Comparison, FourierRingCorrelation
+
+__all__ = ["BUNDLE_NAME", "Outcome", "report_results", "staged"]
+
+BUNDLE_NAME = "model.ptycho"
+
+
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`; when the block ends well, move its files into place.
+
+    The old results stay whole until every new file is complete, and ``summary.json`` is moved last.
+    """
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    try:
+        yield partial
+        for path in sorted(partial.iterdir(), key=lambda p: (p.name == "summary.json", p.name)):
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Everything that goes into the results of one command; see ``ptycho_core.report.RunRecord``.
+
+    Attributes:
+        title: heading of the report.
+        trained_with: config of the model.
+        engine: name of the engine.
+        raw: the scan, as prepared.
+        reconstruction: its image.
+        history: name → one value an epoch.
+        heldout: positions in `raw` of the held-out frames, or None.
+        comparison: score against the truth, or None.
+        half_data_frc: correlation of two half-data images, or None.
+        provenance: plain data on where it came from.
+    """
+
+    title: str
+    trained_with: TrainingConfig
+    engine: str
+    raw: RawData
+    reconstruction: Reconstruction
+    history: Mapping[str, list[float]]
+    heldout: NDArray[np.int64] | None = None
+    comparison: Comparison | None = None
+    half_data_frc: FourierRingCorrelation | None = None
+    provenance: Mapping[str, Any]
+
+
+def report_results(outcome: Outcome, folder: Path, session: Session, *, bundle: Path | None = None) -> None:
+    """Write every result into a folder, replacing earlier ones only when all are complete, and say what came out.
+
+    Args:
+        outcome: what to write.
+        folder: the output folder.
+        session: of the command; its notices, stage times and peak memory are part of the results.
+        bundle: model bundle to put beside them.
+    """
+    from ..plugins.registry import backend_spec
+    from ..provenance import package_versions
+    from ..report import RunRecord, write_results
+
+    begin = session.age()
+    with staged(folder) as partial:
+        facts = session.facts()
+        record = RunRecord(
+            title=outcome.title,
+            reconstruction=outcome.reconstruction,
+            raw=outcome.raw,
+            config=outcome.trained_with,
+            history=outcome.history,
+            engine=outcome.engine,
+            versions={"python": platform.python_version(), **package_versions(backend_spec(outcome.engine).requires)},
+            seconds=facts["seconds"],
+            peak_memory_bytes=facts["peak_memory_bytes"],
+            warnings=tuple(session.notices),
+            heldout=outcome.heldout,
+            comparison=outcome.comparison,
+            half_data_frc=outcome.half_data_frc,
+            provenance=dict(outcome.provenance),
+        )
+        write_results(partial, record)
+        if bundle is not None:
+            shutil.copyfile(bundle, partial / BUNDLE_NAME)
+        session.add_seconds("report", session.age() - begin)
+        _complete_summary(partial / "summary.json", session)
+    _say_outcome(outcome, folder, session)
+
+
+def _complete_summary(path: Path, session: Session) -> None:
+    """Put the final times and memory into the summary: writing the report takes both, and it cannot know them."""
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary.update(session.facts())
+    write_text(path, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _say_outcome(outcome: Outcome, folder: Path, session: Session) -> None:
+    reconstruction = outcome.reconstruction
+    line = f"R-factor  {reconstruction.r_factor:.4f} over {len(reconstruction.frame_totals)} frames"
+    if outcome.heldout is not None and len(outcome.heldout):
+        line += f"; {reconstruction.r_factor_of(outcome.heldout):.4f} over the {len(outcome.heldout)} held-out ones"
+    session.say(line)
+    if outcome.comparison is not None:
+        score = outcome.comparison
+        session.say(
+            f"truth     amplitude PSNR {score.amplitude_psnr_db:.1f} dB, phase PSNR {score.phase_psnr_db:.1f} dB, "
+            f"correlation {score.correlation:.3f}"
+        )
+    if outcome.half_data_frc is not None:
+        session.say(f"half data FRC falls to 1/2 at {outcome.half_data_frc.cutoff_half:.3f} of the sampling frequency")
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in session.seconds.items())
+    session.say(f"time      {session.age():.1f} s ({stages})")
+    session.say(f"results   {folder / 'report.html'}")

@@ -1,0 +1,246 @@
+"""From a scan to an image and a report: the stages that ``run``, ``train``, ``reconstruct`` and ``demo`` share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainingConfig
+from ..data.raw import ObjectGuess, RawData
+from ..data.results import CdiResults, Reconstruction
+from ..errors import Cancelled
+from ..io.atomic import ensure_output_folder
+from .options import Options
+from .progress import long_job
+from .results import BUNDLE_NAME, Outcome, report_results
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..metrics import Comparison, FourierRingCorrelation
+    from ..protocol import ReconstructionBackend
+
+__all__ = [
+    "CONFIG_OMIT",
+    "Trained",
+    "compare_with_truth",
+    "half_data_frc",
+    "image_and_report",
+    "load_engine",
+    "output_folder",
+    "read_data",
+    "reconstruct_same_scan",
+    "train_model",
+]
+
+CONFIG_OMIT = {"output_dir": "the folder is chosen with --out"}
+_TRAINING_FOLDER = "training"
+_log = logging.getLogger("ptycho_core.cli")
+
+
+def output_folder(options: Options, default: str, session: Session) -> Path:
+    """Make the output folder, prove that it can be written, and begin the log there."""
+    folder = ensure_output_folder(options["out"] or default)
+    session.open_log(folder)
+    return folder
+
+
+def load_engine(config: TrainingConfig, session: Session) -> ReconstructionBackend:
+    """Import the engine and refuse a config that it cannot keep, before any data are read."""
+    from ..plugins.capabilities import check_capabilities
+    from ..plugins.registry import load_backend
+
+    if session.owns_process:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up log; nothing reads it back
+    with session.stage("start_up"):
+        engine = load_backend(config.backend)
+    check_capabilities(config, engine.capabilities, engine.name)
+    return engine
+
+
+def read_data(options: Options, session: Session) -> RawData:
+    """Read the scan that a command was given, with the probe of ``--probe`` if there is one."""
+    from ..io import read_probe, read_scan
+
+    with session.stage("read"):
+        raw = read_scan(Path(options["data"]), measurement=options["measurement"], dialect=options["dialect"])
+        if options["probe"]:
+            raw = raw.with_probe(read_probe(Path(options["probe"])))
+    for text in raw.source.assumptions:
+        _log.info("%s", text)
+    for text in raw.source.warnings:
+        session.notice(text)
+    modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
+    session.say(
+        f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
+        f"{raw.frame_totals.mean():.4g} photons a frame, {modes}"
+    )
+    return raw
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left.
+
+    Attributes:
+        results: what the facade returned.
+        raw: the whole scan as prepared, held-out frames included.
+        config: what it was trained with.
+        heldout: (n,) positions in `raw` of the frames that training did not see, or None when it saw all.
+    """
+
+    results: CdiResults
+    raw: RawData
+    config: TrainingConfig
+    heldout: NDArray[np.int64] | None
+
+
+def _resume_command(session: Session, checkpoint: str) -> str:
+    """The command that was given, going on from a checkpoint."""
+    words, skip = [], False
+    for word in session.command:
+        option = word.partition("=")[0].replace("-", "_")
+        if skip or option == "__resume_from":
+            skip = not skip and "=" not in word
+            continue
+        words.append(word)
+    return shlex.join(["ptycho", *words, "--resume_from", checkpoint])
+
+
+def _as_prepared(config: TrainingConfig) -> TrainingConfig:
+    """The config for a scan whose frames are chosen already; what else it says still holds."""
+    return replace(config, n_subsample=None)
+
+
+def train_model(raw: RawData, config: TrainingConfig, folder: Path | None, session: Session) -> Trained:
+    """Prepare and split a scan, and train on it.
+
+    Args:
+        raw: the scan as read.
+        config: how.
+        folder: output folder of the command, for checkpoints and the history; None keeps nothing.
+        session: of the command.
+
+    Raises:
+        Cancelled: interrupted; the message says how to resume.
+    """
+    from .. import api
+
+    raw = api.prepare_scan(raw, config)
+    train, test = raw.split(config.test_fraction, config.seed, config.test_split)
+    output_dir = None if folder is None else ensure_output_folder(folder / _TRAINING_FOLDER)
+    config = replace(config, output_dir=output_dir)
+    try:
+        with session.stage("train"), long_job() as progress:
+            results = api.train_cdi_model(train, test, _as_prepared(config), progress=progress)
+    except Cancelled as error:
+        if error.checkpoint_path is None:
+            raise Cancelled(f"{error}; no checkpoint was written") from error
+        path = str(error.checkpoint_path)
+        raise Cancelled(f"{error}; go on with: {_resume_command(session, path)}", path) from error
+    heldout = None if test is None else np.flatnonzero(np.isin(raw.frame_numbers, test.frame_numbers))
+    return Trained(results=results, raw=raw, config=config, heldout=heldout)
+
+
+def reconstruct_same_scan(trained: Trained, session: Session) -> Reconstruction:
+    """Reconstruct the whole scan that a model was trained on, held-out frames included."""
+    from .. import api
+
+    with session.stage("reconstruct"), long_job() as progress:
+        return api.reconstruct(
+            trained.results["model"], trained.raw, trained.config.inference, same_scan=True, progress=progress
+        )
+
+
+def _image_advice(raw: RawData, bundle: Path) -> str:
+    """How to get the image from a saved model."""
+    if raw.source.path is None:
+        return f"the trained model was saved as {bundle}"
+    words = ["ptycho", "reconstruct", "--same_scan", "--model", str(bundle), raw.source.path]
+    return f"training is done, get the image with: {shlex.join([*words, '--measurement', raw.source.measurement])}"
+
+
+def image_and_report(
+    trained: Trained,
+    title: str,
+    folder: Path,
+    session: Session,
+    *,
+    truth: ObjectGuess | None = None,
+    half_data: bool = False,
+) -> None:
+    """Reconstruct the scan that was trained on, and write every result.
+
+    The model is saved first: an interruption from here on costs the image, not the training.
+
+    Raises:
+        Cancelled: interrupted; the message says how to get the image from the saved model.
+    """
+    from ..plugins.registry import load_backend
+
+    results, raw = trained.results, trained.raw
+    bundle = folder / _TRAINING_FOLDER / BUNDLE_NAME
+    with session.stage("save"):
+        load_backend(results["backend"]).save(results["model"], bundle)
+    try:
+        reconstruction = reconstruct_same_scan(trained, session)
+        frc = half_data_frc(raw, trained.config, session) if half_data else None
+    except (Cancelled, KeyboardInterrupt) as error:
+        raise Cancelled(f"{str(error) or 'interrupted'}; {_image_advice(raw, bundle)}") from error
+    outcome = Outcome(
+        title=title,
+        trained_with=trained.config,
+        engine=results["backend"],
+        raw=raw,
+        reconstruction=reconstruction,
+        history=results["history"],
+        heldout=trained.heldout,
+        comparison=None if truth is None else compare_with_truth(reconstruction, truth),
+        half_data_frc=frc,
+        provenance={**results["provenance"], "command": session.command, "source": raw.source.details},
+    )
+    report_results(outcome, folder, session, bundle=bundle)
+
+
+def half_data_frc(raw: RawData, config: TrainingConfig, session: Session) -> FourierRingCorrelation:
+    """Train and reconstruct each half of the frames by itself, and correlate the two images ring by ring.
+
+    The halves share nothing but the settings and the first probe, so agreement between them is not the network's
+    memory of the other half.
+    """
+    from .. import api
+    from ..metrics import compare_objects
+
+    raw = api.prepare_scan(raw, config)
+    order = np.random.default_rng(config.seed).permutation(raw.n_frames)
+    alone = replace(_as_prepared(config), test_fraction=0.0, resume_from=None)
+    images = []
+    with session.stage("half_data"):
+        for half in (order[: len(order) // 2], order[len(order) // 2 :]):
+            part = raw.subset(np.sort(half))
+            with long_job() as progress:
+                # frames are held out of neither half, which is asked for here and no news to the user
+                results = api.train_cdi_model(part, None, alone, progress=progress)
+                model = results["model"]
+                images.append(api.reconstruct(model, part, alone.inference, same_scan=True, progress=progress))
+        a, b = images
+        return compare_objects(a.object, a.origin_px, b.object, b.origin_px, coverage=a.coverage).frc
+
+
+def compare_with_truth(reconstruction: Reconstruction, truth: ObjectGuess) -> Comparison:
+    """Score a reconstruction against its truth."""
+    from ..metrics import compare_objects
+
+    return compare_objects(
+        reconstruction.object,
+        reconstruction.origin_px,
+        truth.object,
+        truth.origin_px,
+        coverage=reconstruction.coverage,
+    )
