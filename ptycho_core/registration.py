@@ -1,0 +1,395 @@
+"""Bringing two complex images of one object onto the same pixels, phase, ramp and scale.
+
+A reconstruction is known only up to a global phase, a scale, a linear phase ramp and a shift (each of which the probe
+can undo), and two reconstructions need not share a pixel grid. The model, with r the pixel of the estimate, d the
+difference of the origins and Δ the shift left after both origins were honoured, is
+
+    estimate(r) ≈ c · e^{ik·r} · truth(r + d − Δ).
+
+k and Δ start from correlation peaks and all six numbers are refined together by weighted least squares with analytical
+derivatives, so that a ramp cannot pass for a shift. The truth is resampled, never the estimate: a Fourier shift spreads
+the unlit border of a reconstruction over its inside, and a truth has no such border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import EvaluationError
+
+__all__ = ["Alignment", "align", "register", "relative_variation"]
+
+CONSTANT_BELOW = 1e-5
+"""Relative variation below which an image counts as constant; rounding of complex64 leaves about 1e-7."""
+
+_TAPER_PX = 24
+_MIN_PIXELS = 256
+_MAX_STEPS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """Two images on the same pixels, ready to be compared.
+
+    Attributes:
+        estimate: (H, W) complex128, its global phase, ramp and scale removed.
+        truth: (H, W) complex128, resampled on the pixels of the estimate.
+        region: (H, W) bool, where the two may be compared.
+        weight: (H, W) float64 weights of the least squares, 0 outside the region.
+        origin_px: (2,) float64 scan coordinates (y, x) of pixel (0, 0) by the estimate's origin.
+        shift_px: (2,) float64 Δ (y, x): how far the estimate's content lies from where its origin says it is.
+        ramp_rad_per_px: (2,) float64 k (y, x) that was removed.
+        scale: modulus by which the estimate was divided.
+        phase_rad: global phase that was removed, at the middle of the images.
+    """
+
+    estimate: NDArray[np.complex128]
+    truth: NDArray[np.complex128]
+    region: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+    origin_px: NDArray[np.float64]
+    shift_px: NDArray[np.float64]
+    ramp_rad_per_px: NDArray[np.float64]
+    scale: float
+    phase_rad: float
+
+
+def relative_variation(image: NDArray[Any], weight: NDArray[Any]) -> float:
+    """Weighted standard deviation of an image over its root mean square; 0 for a constant or empty image.
+
+    Args:
+        image: (H, W) complex or real.
+        weight: (H, W) ≥ 0.
+    """
+    total = weight.sum()
+    power = np.sum(weight * np.abs(image) ** 2) / total
+    mean = np.sum(weight * image) / total
+    return float(np.sqrt(np.sum(weight * np.abs(image - mean) ** 2) / total / power)) if power > 0 else 0.0
+
+
+def _sample(
+    image: NDArray[np.complex128], offset_px: NDArray[np.float64], shape: tuple[int, int]
+) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.complex128]]:
+    """Values image(r + offset) on a grid (H, W) and their derivatives along y and x, by Fourier interpolation.
+
+    A border is added (from the image where it has one, else its edge repeated) and faded to the mean, because an image
+    that does not end as it begins would ring where the transform wraps it around.
+    """
+    whole = np.floor(offset_px + 0.5).astype(int)
+    rest = offset_px - whole
+    rows, columns = (
+        np.clip(np.arange(-_TAPER_PX, n + _TAPER_PX) + start, 0, limit - 1)
+        for n, start, limit in zip(shape, whole, image.shape, strict=True)
+    )
+    piece = image[np.ix_(rows, columns)]
+    inside = (slice(_TAPER_PX, -_TAPER_PX),) * 2
+    rise = np.sin(0.5 * np.pi * (np.arange(_TAPER_PX) + 0.5) / _TAPER_PX) ** 2
+    fade_y, fade_x = (np.concatenate([rise, np.ones(n), rise[::-1]]) for n in shape)
+    mean = piece[inside].mean()
+    spectrum = np.fft.fft2((piece - mean) * fade_y[:, None] * fade_x)
+    slope_y, slope_x = (2j * np.pi * np.fft.fftfreq(n) for n in piece.shape)
+    spectrum *= np.exp(slope_y * rest[0])[:, None] * np.exp(slope_x * rest[1])
+    values = np.fft.ifft2(spectrum)[inside] + mean
+    return values, np.fft.ifft2(spectrum * slope_y[:, None])[inside], np.fft.ifft2(spectrum * slope_x)[inside]
+
+
+def _inside(offset_px: NDArray[np.float64], shape: tuple[int, int], limit: tuple[int, int]) -> NDArray[np.bool_]:
+    """Pixels r of a grid (H, W) whose point r + offset lies on an image of shape `limit`."""
+    good = []
+    for n, start, size in zip(shape, offset_px, limit, strict=True):
+        at = np.arange(n) + start
+        good.append((at > -0.5) & (at < size - 0.5))
+    return np.asarray(good[0][:, None] & good[1])
+
+
+def _centred(shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Pixel coordinates from the middle of an image, as a column and a row."""
+    y, x = (np.arange(n, dtype=np.float64) - (n - 1) / 2 for n in shape)
+    return y[:, None], x[None, :]
+
+
+def _ramp(k: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.complex128]:
+    y, x = _centred(shape)
+    return np.asarray(np.exp(1j * k[0] * y) * np.exp(1j * k[1] * x))
+
+
+def _coarse_ramp(
+    estimate: NDArray[np.complex128], truth: NDArray[np.complex128], weight: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Ramp k of the strongest plane wave in estimate · truth*, to half a bin of a twofold padded transform."""
+    shape = tuple(2 * n for n in estimate.shape)
+    spectrum = np.abs(np.fft.fft2(weight * estimate * np.conj(truth), shape))
+    peak = np.unravel_index(np.argmax(spectrum), spectrum.shape)
+    return np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(shape, peak, strict=True)])
+
+
+def _coarse_shift(
+    estimate: NDArray[np.complex128],
+    truth: NDArray[np.complex128],
+    weight: NDArray[np.float64],
+    offset_px: NDArray[np.float64],
+    reach: int,
+) -> NDArray[np.float64]:
+    """Whole-pixel Δ, at most `reach` along each axis, of the highest normalised correlation after mean removal."""
+    from scipy.signal import correlate
+
+    H, W = estimate.shape
+    wide, _, _ = _sample(truth, offset_px - reach, (H + 2 * reach, W + 2 * reach))
+    mean = np.sum(weight * estimate) / weight.sum()
+    overlap = np.abs(correlate(wide, weight * (estimate - mean), mode="valid", method="fft"))
+    power = correlate(np.abs(wide) ** 2, weight, mode="valid", method="fft")
+    level = np.abs(correlate(wide, weight.astype(complex), mode="valid", method="fft")) ** 2 / weight.sum()
+    spread = np.maximum(power - level, 1e-6 * power.max())
+    at = np.unravel_index(np.argmax(overlap / np.sqrt(spread)), overlap.shape)
+    return reach - np.array(at, dtype=np.float64)
+
+
+@dataclass
+class _Fit:
+    """c, k and Δ, and how well they explain the estimate."""
+
+    factor: complex
+    ramp: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+    def moved(self, step: NDArray[np.float64]) -> _Fit:
+        return _Fit(self.factor + complex(step[0], step[1]), self.ramp + step[2:4], self.shift + step[4:6])
+
+
+def _linearise(
+    fit: _Fit,
+    estimate: NDArray[np.complex128],
+    truth: NDArray[np.complex128],
+    weight: NDArray[np.float64],
+    offset_px: NDArray[np.float64],
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Cost Σ w |estimate − model|², normal matrix (6, 6) and right side (6,) of the step that lowers it."""
+    values, slope_y, slope_x = _sample(truth, offset_px - fit.shift, estimate.shape)
+    wave = _ramp(fit.ramp, estimate.shape)
+    y, x = _centred(estimate.shape)
+    model = fit.factor * wave * values
+    columns = [wave * values, 1j * wave * values, 1j * y * model, 1j * x * model]
+    columns += [-fit.factor * wave * slope_y, -fit.factor * wave * slope_x]
+    lit = weight > 0
+    root = np.sqrt(weight[lit])
+    jacobian = np.stack([root * column[lit] for column in columns])
+    residual = root * (estimate - model)[lit]
+    matrix = np.real(jacobian.conj() @ jacobian.T)
+    return float(np.sum(np.abs(residual) ** 2)), matrix, np.real(jacobian.conj() @ residual)
+
+
+def register(
+    estimate: NDArray[Any],
+    truth: NDArray[Any],
+    weight: NDArray[Any] | None = None,
+    *,
+    offset_px: ArrayLike = (0.0, 0.0),
+    max_shift_px: float = 16.0,
+) -> tuple[complex, NDArray[np.float64], NDArray[np.float64]]:
+    """Fit estimate(r) ≈ c e^{ik·r} truth(r + d − Δ) by weighted least squares (Levenberg–Marquardt).
+
+    Args:
+        estimate: (H, W) complex.
+        truth: (H', W') complex.
+        weight: (H, W) ≥ 0; 1 when None. Pixels that fall outside the truth do not count.
+        offset_px: d (y, x), pixel of the truth at the estimate's pixel (0, 0) when Δ = 0.
+        max_shift_px: largest |Δ| along each axis.
+
+    Returns:
+        c (with r counted from the middle of the estimate), k (2,) radians per pixel and Δ (2,) pixels, both (y, x).
+
+    Raises:
+        EvaluationError: an image is constant, or the two do not overlap.
+    """
+    a, b = np.asarray(estimate, dtype=np.complex128), np.asarray(truth, dtype=np.complex128)
+    d = np.asarray(offset_px, dtype=np.float64)
+    w = np.ones(a.shape) if weight is None else np.asarray(weight, dtype=np.float64)
+    w = w * _inside(d, a.shape, b.shape)
+    if not w.any():
+        raise EvaluationError("the two images do not overlap; check their origins.")
+    for name, image in (("estimate", a), ("truth", _sample(b, d, a.shape)[0])):
+        if relative_variation(image, w) < CONSTANT_BELOW:
+            raise EvaluationError(f"the {name} is constant in the compared region; a constant image is not scored.")
+    ramp, shift = np.zeros(2), np.zeros(2)
+    for _ in range(2):  # the ramp is found better once the shift is known, and the other way round
+        ramp = _coarse_ramp(a, _sample(b, d - shift, a.shape)[0], w)
+        shift = _coarse_shift(a * np.conj(_ramp(ramp, a.shape)), b, w, d, int(max_shift_px))
+    wave = _ramp(ramp, a.shape) * _sample(b, d - shift, a.shape)[0]
+    fit = _Fit(complex(np.sum(w * a * wave.conj()) / np.sum(w * np.abs(wave) ** 2)), ramp, shift)
+    fit = _refine(fit, a, b, w, d, max_shift_px)
+    return fit.factor, fit.ramp, fit.shift
+
+
+def _refine(
+    fit: _Fit,
+    estimate: NDArray[np.complex128],
+    truth: NDArray[np.complex128],
+    weight: NDArray[np.float64],
+    offset_px: NDArray[np.float64],
+    max_shift_px: float,
+) -> _Fit:
+    """Lower the cost until a step no longer moves anything that could be seen."""
+    cost, matrix, side = _linearise(fit, estimate, truth, weight, offset_px)
+    damping = 1e-6
+    for _ in range(_MAX_STEPS):
+        diagonal = np.diag(matrix)
+        step = np.asarray(
+            np.linalg.solve(matrix + np.diag(damping * diagonal + 1e-15 * diagonal.max()), side), dtype=np.float64
+        )
+        trial = fit.moved(step)
+        if np.abs(trial.shift).max() > max_shift_px + 1:
+            damping *= 10
+            continue
+        new_cost, new_matrix, new_side = _linearise(trial, estimate, truth, weight, offset_px)
+        if new_cost > cost:
+            damping = max(10 * damping, 1e-6)
+        else:
+            settled = np.abs(step[4:]).max() < 1e-7 and np.abs(step[2:4]).max() * max(estimate.shape) < 1e-7
+            fit, cost, matrix, side, damping = trial, new_cost, new_matrix, new_side, damping / 10
+            if settled:
+                break
+        if damping > 1e8:
+            break
+    return fit
+
+
+def _image(image: NDArray[Any], name: str) -> NDArray[np.complex128]:
+    if image.ndim != 2 or not np.iscomplexobj(image):
+        raise EvaluationError(
+            f"the {name} has shape {image.shape} and dtype {image.dtype}; it must be a complex image (H, W), "
+            "amplitude · e^{iφ}."
+        )
+    return np.asarray(image, dtype=np.complex128)
+
+
+def _coverage_weight(
+    coverage: NDArray[Any] | None, shape: tuple[int, ...], min_coverage: float, name: str
+) -> NDArray[np.float64]:
+    """1 where an image is well covered, less where the light was weaker, 0 where there was too little of it."""
+    if coverage is None:
+        return np.ones(shape)
+    if coverage.shape != shape:
+        raise EvaluationError(f"the coverage of the {name} has shape {coverage.shape}, the image {shape}.")
+    if not np.isfinite(coverage).all() or not (coverage > 0).any():
+        raise EvaluationError(f"the coverage of the {name} must be finite and somewhere positive.")
+    # the border of a scan is lit faintly over a wide area: the median of what is lit at half the peak is typical
+    typical = np.median(coverage[coverage > 0.5 * coverage.max()])
+    relative = np.asarray(coverage, dtype=np.float64) / typical
+    return np.where(relative >= min_coverage, np.minimum(relative, 1.0), 0.0)
+
+
+def align(
+    estimate: NDArray[Any],
+    estimate_origin_px: ArrayLike,
+    truth: NDArray[Any],
+    truth_origin_px: ArrayLike,
+    *,
+    coverage: NDArray[Any] | None = None,
+    truth_coverage: NDArray[Any] | None = None,
+    min_coverage: float = 0.3,
+    positions_px: NDArray[Any] | None = None,
+    max_shift_px: float = 16.0,
+) -> Alignment:
+    """Crop two images to their common pixels and take shift, global phase, phase ramp and scale out of one.
+
+    Args:
+        estimate: (H, W) complex.
+        estimate_origin_px: (2,) scan coordinates (y, x) of the centre of its pixel (0, 0).
+        truth: (H', W') complex.
+        truth_origin_px: (2,) the same of the truth.
+        coverage: (H, W) ≥ 0, how much light each pixel of the estimate saw; also its weight. None: all alike.
+        truth_coverage: (H', W') the same of the truth, when that is a reconstruction too.
+        min_coverage: least coverage of a compared pixel, in units of its typical value inside the scan.
+        positions_px: (M, 2) frame centres (y, x); when given, only pixels inside their bounding box are compared.
+        max_shift_px: largest shift along each axis that is looked for.
+
+    Returns:
+        The two images on the pixels of the estimate.
+
+    Raises:
+        EvaluationError: not complex images, no overlap, too few covered pixels, NaN inside them, a constant image.
+    """
+    a, b = _image(estimate, "estimate"), _image(truth, "truth")
+    weight = _coverage_weight(coverage, a.shape, min_coverage, "estimate")
+    b_weight = _coverage_weight(truth_coverage, b.shape, min_coverage, "truth")
+    if truth_coverage is not None and (b_weight > 0).any():
+        b = np.where(b_weight > 0, b, b[b_weight > 0].mean())  # unlit pixels would ring into the lit ones
+    origin, b_origin = (np.asarray(o, dtype=np.float64) for o in (estimate_origin_px, truth_origin_px))
+    d = origin - b_origin
+    low = np.maximum(np.ceil(-d - 0.5), 0).astype(int)
+    high = np.minimum(np.ceil(np.array(b.shape) - 0.5 - d), a.shape).astype(int)
+    if (high - low < 1).any():
+        raise EvaluationError(
+            f"the images do not overlap: the estimate of shape {a.shape} starts at {origin.tolist()}, the truth of "
+            f"shape {b.shape} at {b_origin.tolist()}; check both origins (y, x)."
+        )
+    crop = (slice(low[0], high[0]), slice(low[1], high[1]))
+    a, weight, origin, d = a[crop], weight[crop], origin + low, d + low
+    if positions_px is not None:
+        box = np.asarray(positions_px)
+        at = [origin[i] + np.arange(a.shape[i]) for i in range(2)]
+        held = [(at[i] >= box[:, i].min()) & (at[i] <= box[:, i].max()) for i in range(2)]
+        weight = weight * (held[0][:, None] & held[1])
+    weight = _checked_weight(a, weight * _nearest(b_weight, d, a.shape))
+    a = np.where(weight > 0, a, 0)
+    if not np.isfinite(b).all():
+        raise EvaluationError("the truth holds NaN or infinite values.")
+    _, ramp, shift = register(a, b, weight, offset_px=d, max_shift_px=max_shift_px)
+    return _finish(a, b, weight * (_nearest(b_weight, d - shift, a.shape) > 0), origin, d, ramp, shift)
+
+
+def _nearest(image: NDArray[np.float64], offset_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Value of an image at the pixel nearest to r + offset, 0 beyond its border."""
+    whole = np.floor(offset_px + 0.5).astype(int)
+    rows, columns = (
+        np.clip(np.arange(n) + start, 0, limit - 1)
+        for n, start, limit in zip(shape, whole, image.shape, strict=True)
+    )
+    return image[np.ix_(rows, columns)] * _inside(offset_px, shape, (image.shape[0], image.shape[1]))
+
+
+def _checked_weight(image: NDArray[np.complex128], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    n = int((weight > 0).sum())
+    if n < _MIN_PIXELS:
+        raise EvaluationError(
+            f"only {n} pixels lie in both images, in the scan and under enough light; at least {_MIN_PIXELS} are "
+            "needed. Lower min_coverage, or check the origins."
+        )
+    if not np.isfinite(image[weight > 0]).all():
+        raise EvaluationError("the estimate holds NaN or infinite values in the compared region.")
+    return weight
+
+
+def _finish(
+    a: NDArray[np.complex128],
+    b: NDArray[np.complex128],
+    weight: NDArray[np.float64],
+    origin_px: NDArray[np.float64],
+    offset_px: NDArray[np.float64],
+    ramp: NDArray[np.float64],
+    shift_px: NDArray[np.float64],
+) -> Alignment:
+    """Take the fit out of the estimate; the scale comes from the moduli, which errors of phase leave as they are."""
+    truth = _sample(b, offset_px - shift_px, a.shape)[0]
+    _checked_weight(a, weight)
+    flat = a * np.conj(_ramp(ramp, a.shape))
+    phase = float(np.angle(np.sum(weight * flat * np.conj(truth))))
+    scale = float(np.sum(weight * np.abs(a) ** 2) / np.sum(weight * np.abs(a) * np.abs(truth)))
+    aligned = flat * np.exp(-1j * phase) / scale
+    if relative_variation(aligned, weight) < CONSTANT_BELOW:
+        raise EvaluationError("the estimate is constant but for a phase ramp; a constant image is not scored.")
+    return Alignment(
+        estimate=aligned,
+        truth=truth,
+        region=weight > 0,
+        weight=weight,
+        origin_px=origin_px,
+        shift_px=shift_px,
+        ramp_rad_per_px=ramp,
+        scale=scale,
+        phase_rad=phase,
+    )
