@@ -1,0 +1,216 @@
+"""What a file is, by its content: the facts that readers are chosen by.
+
+A suffix is a claim; the first bytes and the names inside are evidence. A file is opened once here, so that a missing,
+unreadable, damaged or unsafe one gives the same clear error whichever dialect it may be.
+"""
+
+from __future__ import annotations
+
+import ast
+import bz2
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, suggest
+
+__all__ = ["Candidate", "Member", "examine", "missing_key"]
+
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_MAX_HEADER_BYTES = 2**20
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, SyntaxError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Member:
+    """The header of one array in an archive.
+
+    Attributes:
+        dtype: as stored.
+        shape: as stored.
+        fortran_order: whether the first axis runs fastest.
+        offset: bytes from the start of the file to the values when they lie there uncompressed, else None.
+    """
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that may be a scan.
+
+    Attributes:
+        path: the file.
+        kind: ``npz`` (also inside bzip2), ``hdf5`` or ``bundle`` (a model).
+        names: arrays in it: NPZ keys, HDF5 dataset paths without the leading slash, or archive members of a bundle.
+        shapes: shape and dtype of each array, by name.
+        content: the decompressed archive when the file is compressed as a whole, else None.
+        members: headers of the arrays of an NPZ, by name.
+    """
+
+    path: Path
+    kind: str
+    names: tuple[str, ...]
+    shapes: dict[str, str]
+    content: bytes | None = None
+    members: dict[str, Member] = field(default_factory=dict)
+
+    def load(self, name: str) -> NDArray[Any]:
+        """Load one array of an NPZ into memory; pickled ones never get this far.
+
+        Raises:
+            DataError: the member is damaged.
+        """
+        try:
+            with zipfile.ZipFile(_archive(self.path, self.content)) as archive, archive.open(f"{name}.npy") as member:
+                return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
+        except _DAMAGE as error:
+            raise _damaged(self.path, f"array {name!r}", error) from error
+
+
+def _archive(path: Path, content: bytes | None) -> Path | io.BytesIO:
+    return path if content is None else io.BytesIO(content)
+
+
+def _damaged(path: Path, what: str, error: BaseException) -> DataError:
+    return DataError(
+        f"{path}: {what} cannot be read ({error or type(error).__name__}); the file is damaged or truncated. "
+        "Copy or export it again."
+    )
+
+
+def _read_header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
+    """Parse a .npy header of version 1, 2 or 3: dtype, shape, Fortran order, and its length in bytes."""
+    magic = stream.read(8)
+    if magic[:6] != b"\x93NUMPY" or magic[6:7] not in (b"\x01", b"\x02", b"\x03"):
+        raise ValueError("not a NumPy array of format version 1, 2 or 3")
+    width = 2 if magic[6] == 1 else 4
+    length = int.from_bytes(stream.read(width), "little")
+    if length > _MAX_HEADER_BYTES:
+        raise ValueError(f"its header claims {length} bytes")
+    header = ast.literal_eval(stream.read(length).decode("utf-8" if magic[6] == 3 else "latin1"))
+    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("its header is not that of a NumPy array")
+    dtype = np.lib.format.descr_to_dtype(header["descr"])
+    return dtype, tuple(int(n) for n in header["shape"]), bool(header["fortran_order"]), 8 + width + length
+
+
+def _values_offset(file: IO[bytes], info: zipfile.ZipInfo, header_bytes: int) -> int | None:
+    """Where the values of an uncompressed member start: the local header may be longer than the central one says."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        return None
+    file.seek(info.header_offset)
+    local = file.read(30)
+    if len(local) < 30 or local[:4] != b"PK\x03\x04":
+        raise zipfile.BadZipFile("no member where the archive's index says")
+    name_bytes, extra_bytes = int.from_bytes(local[26:28], "little"), int.from_bytes(local[28:30], "little")
+    return info.header_offset + 30 + name_bytes + extra_bytes + header_bytes
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, content: bytes | None) -> Member:
+    with archive.open(info) as stream:
+        dtype, shape, fortran_order, header_bytes = _read_header(stream)
+    if dtype.hasobject:
+        key = info.filename.removesuffix(".npy")
+        raise DataError(
+            f"{path}: array {key!r} holds Python objects (pickled); they can run code when loaded and are never "
+            f"unpickled here. Save the file again without {key!r}, or with it as numbers or text (np.array(str))."
+        )
+    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    if info.file_size != header_bytes + n_bytes:
+        raise ValueError(f"{info.filename} has {info.file_size} bytes, not {header_bytes + n_bytes}")
+    if content is not None:
+        return Member(dtype, shape, fortran_order, None)
+    with path.open("rb") as file:
+        return Member(dtype, shape, fortran_order, _values_offset(file, info, header_bytes))
+
+
+def _examine_zip(path: Path, content: bytes | None) -> Candidate:
+    try:
+        with zipfile.ZipFile(_archive(path, content)) as archive:
+            infos = archive.infolist()
+            if any(info.filename == "manifest.json" for info in infos):
+                names = tuple(info.filename for info in infos)
+                return Candidate(path, "bundle", names, {info.filename: f"{info.file_size} bytes" for info in infos})
+            arrays = [info for info in infos if info.filename.endswith(".npy")]
+            members = {i.filename.removesuffix(".npy"): _member(archive, i, path, content) for i in arrays}
+    except DataError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(path, "the NPZ archive", error) from error
+    shapes = {name: f"{member.shape} {member.dtype}" for name, member in members.items()}
+    return Candidate(path, "npz", tuple(members), shapes, content, members)
+
+
+def _examine_hdf5(path: Path) -> Candidate:
+    import h5py
+
+    shapes: dict[str, str] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            shapes[name] = f"{item.shape} {item.dtype}"
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(note)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise _damaged(path, "the HDF5 file", error) from error
+    return Candidate(path, "hdf5", tuple(shapes), shapes)
+
+
+def _is_hdf5(file: IO[bytes]) -> bool:
+    for start in (0, 512, 1024, 2048, 4096):  # a user block may come first
+        file.seek(start)
+        if file.read(8) == _HDF5_MAGIC:
+            return True
+    return False
+
+
+def examine(path: Path | str) -> Candidate | None:
+    """Say what a file is, or None when it is no container that any reader knows.
+
+    Raises:
+        DataError: it is missing, unreadable, empty, damaged, or holds pickled objects.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(8)
+            hdf5 = _is_hdf5(file)
+            if magic[:3] == b"BZh":
+                file.seek(0)
+                with bz2.open(file) as stream:
+                    content: bytes | None = stream.read()
+            else:
+                content = None
+    except FileNotFoundError as error:
+        near = suggest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise DataError(f"{path}: no such file.{near or ' Check the path.'}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder; name the scan file in it.") from error
+    except EOFError as error:
+        raise _damaged(path, "the bzip2 stream", error) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file and its rights.") from error
+    if not magic:
+        raise DataError(f"{path}: the file is empty; copy or export it again.")
+    if hdf5:
+        return _examine_hdf5(path)
+    start = magic if content is None else content[:8]
+    return _examine_zip(path, content) if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") else None
+
+
+def missing_key(file: Candidate, wanted: str, what: str) -> DataError:
+    """Build the error for an array that is not there: which are, and the nearest name."""
+    present = ", ".join(sorted(file.names)) or "nothing"
+    return DataError(f"{file.path}: no {wanted} ({what}). The file holds: {present}.{suggest(wanted, file.names)}")

@@ -1,0 +1,156 @@
+"""The project's own HDF5 dialect; frames stay on disk until a group is read.
+
+================  ==================================================================================================
+dataset           content
+================  ==================================================================================================
+/                 attributes ``format`` = "ptycho-scan", ``version`` = 1
+/frames           (M, N, N), zero frequency at (N/2, N/2); attribute ``measurement``: ``amplitude`` or ``counts``
+/positions_px     (M, 2) float64 frame centres (y, x), object pixels; they name pixel (N−1)/2 of a frame
+/probe            optional (P, N, N) complex64; attribute ``calibrated``: |F(probe · object)|² is in photons
+/mask             optional (N, N) bool, True = good
+/background       optional (N, N) float32 expected counts
+/object           optional (H, W) complex64; attribute ``origin_px`` (2,) (y, x) of the centre of pixel (0, 0)
+/provenance       optional text, JSON
+/geometry         group; attributes ``energy_eV``, ``distance_m``, ``detector_pixel_size_m``, ``pixel_size_m``, each optional
+================  ==================================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.frames import Hdf5Frames
+from ..data.raw import Geometry, ObjectGuess, RawData, Source
+from ..errors import DataError
+from .candidate import Candidate, missing_key
+from .measurement import check_amplitudes, doubt, resolve_measurement
+from .npz import GEOMETRY_KEYS, parse_provenance
+from .probes import normalise_probe
+
+__all__ = ["FORMAT", "VERSION", "read_hdf5", "recognises_hdf5"]
+
+FORMAT = "ptycho-scan"
+VERSION = 1
+_REQUIRED = {"frames": "(M, N, N) frames", "positions_px": "(M, 2) frame centres (y, x), object pixels"}
+_SAMPLE_FRAMES = 4
+
+
+def recognises_hdf5(file: Candidate) -> bool:
+    """Whether a file is HDF5 with this layout, or most of it."""
+    return file.kind == "hdf5" and not set(_REQUIRED).isdisjoint(file.names)
+
+
+def _plain(value: Any) -> Any:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _numbers(h5: Any, file: Candidate, path: str, kinds: str = "biuf") -> NDArray[Any]:
+    values = np.asarray(h5[path][()])
+    if values.dtype.kind not in kinds:
+        raise DataError(f"{file.path}: dataset {path!r} holds {values.dtype} values; it must hold numbers.")
+    return values
+
+
+def _check_version(h5: Any, file: Candidate) -> None:
+    stated = _plain(h5.attrs.get("format", FORMAT))
+    version = h5.attrs.get("version", VERSION)
+    if stated != FORMAT or not np.isscalar(version) or int(version) > VERSION:
+        raise DataError(
+            f"{file.path}: states format {stated!r} version {version}; this release reads {FORMAT!r} up to version "
+            f"{VERSION}. Update ptycho-core."
+        )
+
+
+def _object_guess(h5: Any, file: Candidate) -> ObjectGuess | None:
+    if "object" not in file.names:
+        return None
+    values = _numbers(h5, file, "object", "biufc")
+    origin = np.asarray(h5["object"].attrs.get("origin_px", (0.0, 0.0)), dtype=np.float64)
+    if values.ndim != 2 or not np.isfinite(values).all() or origin.shape != (2,) or not np.isfinite(origin).all():
+        raise DataError(f"{file.path}: 'object' {values.shape} must be a finite (H, W) image with origin_px (y, x).")
+    return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
+
+
+def _geometry(h5: Any, file: Candidate) -> Geometry:
+    found: dict[str, float] = {}
+    for key in GEOMETRY_KEYS:
+        if "geometry" in h5 and key in h5["geometry"].attrs:
+            value = np.asarray(h5["geometry"].attrs[key])
+            if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.ravel()[0]) > 0:
+                raise DataError(f"{file.path}: geometry attribute {key!r} must be one positive number; found {value!r}.")
+            found[key] = float(value.ravel()[0])
+    return Geometry(**found)
+
+
+def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
+    if "provenance" not in file.names:
+        return {}
+    text = _plain(h5["provenance"][()])
+    if not isinstance(text, str):
+        raise DataError(f"{file.path}: dataset 'provenance' must be one text, JSON.")
+    return parse_provenance(text, f"{file.path}: 'provenance'")
+
+
+def _frames(h5: Any, file: Candidate) -> Hdf5Frames:
+    dataset = h5["frames"]
+    if dataset.ndim != 3 or dataset.dtype.kind not in "biuf":
+        found = "complex values; a detector records counts" if dataset.dtype.kind == "c" else f"{dataset.dtype}"
+        raise DataError(f"{file.path}: 'frames' is {dataset.shape} {found}; it must be (M, N, N) real numbers.")
+    return Hdf5Frames(file.path, "frames", dataset.shape, "counts")
+
+
+def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
+    """Read a scan; see the module for the layout.
+
+    Args:
+        file: an examined HDF5 file.
+        measurement: what the frames are, when the file does not say.
+
+    Raises:
+        DataError: a dataset is missing or holds what it must not.
+    """
+    import h5py
+    import hdf5plugin  # noqa: F401  registers the compression filters detectors use
+
+    name = str(file.path)
+    for path, what in _REQUIRED.items():
+        if path not in file.names:
+            raise missing_key(file, path, what)
+    with h5py.File(file.path, "r") as h5:
+        _check_version(h5, file)
+        frames = _frames(h5, file)
+        stated = _plain(h5["frames"].attrs.get("measurement"))
+        M = frames.shape[0]
+        step = max(1, M // _SAMPLE_FRAMES)
+        sample = h5["frames"][::step][:_SAMPLE_FRAMES]
+        resolved = resolve_measurement(name, stated, measurement, sample)
+        mask = _numbers(h5, file, "mask").astype(bool) if "mask" in file.names else None
+        probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
+        calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
+        background = _numbers(h5, file, "background") if "background" in file.names else None
+        object_guess, geometry, provenance = _object_guess(h5, file), _geometry(h5, file), _provenance(h5, file)
+        positions = _numbers(h5, file, "positions_px").astype(np.float64)
+    if resolved == "amplitude":
+        check_amplitudes(frames, mask, name)
+    notes = () if stated else (f"The file does not say what its frames are; they were read as {resolved}, as asked for.",)
+    return RawData.from_arrays(
+        Hdf5Frames(file.path, "frames", frames.stored_shape, resolved),
+        positions,
+        probe,
+        probe_calibrated=calibrated,
+        mask=mask,
+        background=background,
+        object_guess=object_guess,
+        geometry=geometry,
+        source=Source(
+            path=name,
+            dialect="hdf5",
+            measurement=resolved,
+            assumptions=(*provenance.get("assumptions", ()), *notes),
+            warnings=(*provenance.get("warnings", ()), *doubt(resolved, sample)),
+            details=provenance.get("details", {}),
+        ),
+    )

@@ -1,0 +1,124 @@
+"""Amplitude or counts: what the stored frames are is stated, never guessed (specs/10-data).
+
+Squaring counts, or failing to square amplitudes, gives a plausible but wrong image. A guess from the values is shown to
+people, in errors and in an inspection; it is never acted on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.frames import FrameSource
+from ..errors import ConfigError, DataError
+
+__all__ = ["MEASUREMENTS", "UnstatedMeasurementError", "check_amplitudes", "doubt", "guess_measurement", "resolve_measurement"]
+
+MEASUREMENTS = ("amplitude", "counts", "intensity")
+_LOOKS = {"counts": "counts: all are whole numbers", "amplitude": "amplitudes: their squares are whole numbers"}
+_CHUNK_BYTES = 32 * 2**20
+
+
+class UnstatedMeasurementError(DataError):
+    """Neither the file nor the caller says whether frames are amplitudes or counts.
+
+    Attributes:
+        guess: what the values look like, ``amplitude``, ``counts`` or None.
+    """
+
+    def __init__(self, message: str, guess: str | None) -> None:
+        super().__init__(message)
+        self.guess = guess
+
+
+def guess_measurement(values: NDArray[Any]) -> str | None:
+    """Say what values look like: whole numbers are counts, numbers with whole squares are amplitudes.
+
+    Args:
+        values: (...) real numbers as stored, a sample of the frames.
+
+    Returns:
+        ``counts``, ``amplitude``, or None when neither shows (noise was subtracted, or only 0 and 1 occur).
+    """
+    sample = np.asarray(values, dtype=np.float64).ravel()
+    sample = sample[np.isfinite(sample) & (sample > 0)]
+    if not sample.size:
+        return None
+    if np.array_equal(sample, np.round(sample)):
+        return "counts" if sample.max() > 1 else None
+    # beyond a few ten thousand counts, float32 rounding of the root hides whether the square is whole
+    squares = sample[sample < 200.0] ** 2
+    whole = np.abs(squares - np.round(squares)) <= 1e-4 + 1e-6 * squares
+    return "amplitude" if squares.size and float(whole.mean()) > 0.99 else None
+
+
+def resolve_measurement(name: str, stated: str | None, given: str | None, sample: NDArray[Any] | None = None) -> str:
+    """Agree on ``amplitude`` or ``counts`` from what the file states and what the caller gives.
+
+    Args:
+        name: the file, for messages.
+        stated: by the file, or None.
+        given: by the caller, or None.
+        sample: some values of the frames, to say in the error what they look like.
+
+    Raises:
+        ConfigError: `given` is no measurement.
+        DataError: the file states nonsense, or the opposite of `given`, or nobody states anything.
+    """
+    allowed = "'amplitude' (square roots of photon counts) or 'counts' (photons; 'intensity' means the same)"
+    if given is not None and given not in MEASUREMENTS:
+        raise ConfigError(f"measurement = {given!r}; allowed: {allowed}.")
+    if stated is not None and stated not in MEASUREMENTS:
+        raise DataError(f"{name}: states measurement {stated!r}; allowed: {allowed}.")
+    given = "counts" if given == "intensity" else given
+    stated = "counts" if stated == "intensity" else stated
+    if given and stated and given != stated:
+        raise DataError(
+            f"{name}: states that its frames are {stated}, but measurement {given!r} was asked for. "
+            f"Leave out --measurement, or correct the file if it is wrong."
+        )
+    if stated or given:
+        return stated or given or ""
+    guess = None if sample is None else guess_measurement(sample)
+    hint = f" They look like {_LOOKS[guess]}." if guess else ""
+    raise UnstatedMeasurementError(
+        f"{name}: does not say whether its frames are amplitudes (square roots of photon counts) or counts. "
+        f"State it: --measurement amplitude|counts.{hint}",
+        guess,
+    )
+
+
+def doubt(resolved: str, sample: NDArray[Any] | None) -> list[str]:
+    """Say so, in at most one sentence, when the values look like the other measurement than the resolved one."""
+    guess = None if sample is None else guess_measurement(sample)
+    if guess in (None, resolved):
+        return []
+    return [f"Frames were read as {resolved}, but the values look like {_LOOKS[guess or '']}."]
+
+
+def check_amplitudes(values: FrameSource, mask: NDArray[np.bool_] | None, name: str) -> None:
+    """Refuse negative amplitudes, which squaring would hide.
+
+    Args:
+        values: the frames as stored, not squared.
+        mask: (N, N) True = good, or None.
+        name: the file, for messages.
+
+    Raises:
+        DataError: a good pixel is negative.
+    """
+    M, N = values.shape[:2]
+    step = max(1, _CHUNK_BYTES // (4 * N * N))
+    for start in range(0, M, step):
+        numbers = np.arange(start, min(start + step, M), dtype=np.int64)
+        negative = values.read(numbers) < 0
+        if mask is not None and mask.shape == negative.shape[1:]:
+            negative &= mask
+        if negative.any():
+            frame = int(numbers[negative.any(axis=(1, 2))][0])
+            raise DataError(
+                f"{name}: frame {frame} holds negative amplitudes; square roots of counts are ≥ 0. "
+                "Mask those pixels, or export the counts and use --measurement counts."
+            )

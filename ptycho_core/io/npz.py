@@ -1,0 +1,304 @@
+"""The NPZ dialect: one array a key, frames mapped from disk when they lie there uncompressed (specs/10-data).
+
+=====================  ==============================================================================================
+key                    content
+=====================  ==============================================================================================
+diff3d | diffraction   (M, N, N) frames, zero frequency at (N/2, N/2); (N, N, M) in old files
+measurement            0-d text: ``amplitude`` (square roots of counts) or ``counts`` (``intensity`` means the same)
+xcoords, ycoords       (M,) frame centres, object pixels; ``*_start`` are nominal ones, used when these are missing
+pixel_centre           0-d text: ``(N-1)/2`` or ``N/2``, the pixel of a frame that its coordinates name. Absent: N/2,
+                       so half a pixel is taken off; in files with ``bad_pixels``, (N-1)/2
+probeGuess             (N, N), (P, N, N) or (N, N, 1) complex
+probe_calibrated       0-d bool: |F(probe · object)|² is in photons
+objectGuess            (H, W) complex; the centre of its pixel (0, 0) is at ``object_origin_px`` (2,) (y, x), default 0
+mask | bad_pixels      (N, N) bool: True is good in ``mask``, and bad in ``bad_pixels``
+background             (N, N) expected counts
+energy_eV, distance_m, detector_pixel_size_m, pixel_size_m   0-d numbers
+provenance             0-d text, JSON
+=====================  ==============================================================================================
+
+Other keys are ignored, and named among the assumptions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.frames import ArrayFrames, FrameSource, NpzFrames
+from ..data.raw import Geometry, ObjectGuess, RawData, Source
+from ..errors import DataError
+from .candidate import Candidate, missing_key
+from .measurement import check_amplitudes, doubt, resolve_measurement
+from .probes import normalise_probe
+
+__all__ = ["GEOMETRY_KEYS", "KEYS", "read_npz", "recognises_npz"]
+
+GEOMETRY_KEYS = tuple(f.name for f in fields(Geometry))
+_FRAMES = ("diff3d", "diffraction")
+KEYS = frozenset(
+    (*_FRAMES, *GEOMETRY_KEYS, "measurement", "xcoords", "ycoords", "xcoords_start", "ycoords_start", "pixel_centre")
+    + ("probeGuess", "probe_calibrated", "objectGuess", "object_origin_px", "mask", "bad_pixels", "background")
+    + ("provenance", "scan_index")
+)
+_SAMPLE_FRAMES = 4
+
+
+def recognises_npz(file: Candidate) -> bool:
+    """Whether a file is an NPZ that uses any of the dialect's telling keys."""
+    telling = {*_FRAMES, "xcoords", "ycoords", "xcoords_start", "ycoords_start", "probeGuess", "objectGuess"}
+    return file.kind == "npz" and not telling.isdisjoint(file.names)
+
+
+def read_npz(file: Candidate, measurement: str | None) -> RawData:
+    """Read a scan; see the module for the keys.
+
+    Args:
+        file: an examined NPZ.
+        measurement: what the frames are, when the file does not say.
+
+    Raises:
+        DataError: a key is missing or holds what it must not.
+    """
+    name = str(file.path)
+    notes: list[str] = []
+    warnings: list[str] = []
+    positions = _positions(file, notes)
+    frames = _frames(file, len(positions), notes, warnings)
+    sample = _sample(frames)
+    stated = _text(file, "measurement")
+    resolved = resolve_measurement(name, stated, measurement, sample)
+    warnings += doubt(resolved, sample)
+    if stated is None:
+        notes.append(f"The file does not say what its frames are; they were read as {resolved}, as asked for.")
+    positions = positions - _half_pixel(file, notes)
+    mask = _mask(file, notes)
+    if resolved == "amplitude":
+        check_amplitudes(frames, mask, name)
+    provenance = _provenance(file)
+    ignored = sorted(set(file.names) - KEYS)
+    if ignored:
+        notes.append(f"Ignored keys: {', '.join(ignored)}.")
+    return RawData.from_arrays(
+        replace(frames, measurement=resolved),
+        positions,
+        _probe(file, frames.shape[1], notes),
+        probe_calibrated=_flag(file, "probe_calibrated"),
+        mask=mask,
+        background=_real(file, "background") if "background" in file.names else None,
+        object_guess=_object_guess(file, notes),
+        geometry=Geometry(**{key: _number(file, key) for key in GEOMETRY_KEYS if key in file.names}),
+        source=Source(
+            path=name,
+            dialect="npz",
+            measurement=resolved,
+            assumptions=(*provenance.get("assumptions", ()), *notes),
+            warnings=(*provenance.get("warnings", ()), *warnings),
+            details=provenance.get("details", {}),
+        ),
+    )
+
+
+def _real(file: Candidate, key: str) -> NDArray[Any]:
+    values = file.load(key)
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{file.path}: {key!r} holds {values.dtype} values; it must hold real numbers.")
+    return values
+
+
+def _number(file: Candidate, key: str) -> float:
+    values = _real(file, key)
+    if values.size != 1 or not np.isfinite(values).all() or float(values.ravel()[0]) <= 0:
+        raise DataError(f"{file.path}: {key!r} must be one positive number; found {values.shape} {values.dtype}.")
+    return float(values.ravel()[0])
+
+
+def _flag(file: Candidate, key: str) -> bool:
+    if key not in file.names:
+        return False
+    values = file.load(key)
+    if values.size != 1 or values.dtype != bool:
+        raise DataError(f"{file.path}: {key!r} must be one bool; found {values.shape} {values.dtype}.")
+    return bool(values.ravel()[0])
+
+
+def _text(file: Candidate, key: str) -> str | None:
+    if key not in file.names:
+        return None
+    value = file.load(key)
+    if value.size != 1 or value.dtype.kind not in "US":
+        raise DataError(
+            f"{file.path}: {key!r} must be one text (0-d, as np.array('…') makes it); found {value.shape} {value.dtype}."
+        )
+    only = value.ravel()[0]
+    return only.decode("utf-8", "replace") if isinstance(only, bytes) else str(only)
+
+
+def _coordinate(file: Candidate, key: str) -> NDArray[np.float64]:
+    values = _real(file, key)
+    if values.ndim > 2 or values.size != max(values.shape, default=0):
+        raise DataError(f"{file.path}: {key!r} has shape {values.shape}; it must be (M,), one number a frame.")
+    return values.astype(np.float64).ravel()
+
+
+def _positions(file: Candidate, notes: list[str]) -> NDArray[np.float64]:
+    """Coordinates as stored, (M, 2) (y, x)."""
+    suffix = "" if "xcoords" in file.names else "_start" if "xcoords_start" in file.names else ""
+    found = {}
+    for axis in "yx":
+        key = f"{axis}coords{suffix}"
+        if key not in file.names:
+            raise missing_key(file, key, f"(M,) the {axis} coordinate of every frame, object pixels")
+        found[axis] = _coordinate(file, key)
+    if len(found["x"]) != len(found["y"]):
+        raise DataError(
+            f"{file.path}: {len(found['x'])} x coordinates but {len(found['y'])} y coordinates; a frame has one of each."
+        )
+    if suffix:
+        notes.append("No xcoords and ycoords; the nominal xcoords_start and ycoords_start are used.")
+    elif {"xcoords_start", "ycoords_start"} <= set(file.names):
+        moved = max(_largest_difference(found[axis], _coordinate(file, f"{axis}coords_start")) for axis in "yx")
+        if moved > 0:
+            notes.append(f"xcoords and ycoords are used; the nominal *_start coordinates differ by up to {moved:.3g} px.")
+    return np.stack([found["y"], found["x"]], axis=-1)
+
+
+def _largest_difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float("inf") if len(a) != len(b) else float(np.max(np.abs(a - b), initial=0.0))
+
+
+def _half_pixel(file: Candidate, notes: list[str]) -> float:
+    """What to take off the coordinates so that they name the frame's pixel (N−1)/2."""
+    stated = _text(file, "pixel_centre")
+    if stated is None and "bad_pixels" in file.names:
+        notes.append("Coordinates name pixel (N-1)/2 of a frame, as ptychodus writes them; nothing is taken off.")
+        return 0.0
+    if stated is None:
+        notes.append("Coordinates name pixel N/2 of a frame, as is usual in this dialect; half a pixel was taken off.")
+        return 0.5
+    if stated.replace(" ", "") not in ("(N-1)/2", "N/2"):
+        raise DataError(f"{file.path}: 'pixel_centre' is {stated!r}; allowed: '(N-1)/2' or 'N/2'.")
+    return 0.0 if stated.replace(" ", "") == "(N-1)/2" else 0.5
+
+
+def _frame_axes(
+    file: Candidate, key: str, M: int, notes: list[str], warnings: list[str]
+) -> tuple[int, int, int]:
+    """Permutation that brings the stored frames to (M, N, N); an order that does not fit is left for the checks."""
+    shape = file.members[key].shape
+    if len(shape) != 3:
+        raise DataError(f"{file.path}: {key!r} has shape {shape}; frames must be (M, N, N).")
+    if shape[0] == shape[1] == shape[2] == M:
+        warnings.append(f"{key!r} is {shape} with {M} coordinates: axis order cannot be told, (M, N, N) was taken.")
+        return 0, 1, 2
+    if shape[2] == M and shape[0] == shape[1] and shape[0] != M:
+        notes.append(f"{key!r} is {shape} in the old axis order (N, N, M); it was transposed to (M, N, N).")
+        return 2, 0, 1
+    if shape[1] != shape[2]:
+        raise DataError(
+            f"{file.path}: {key!r} has shape {shape} and there are {M} coordinates; "
+            f"frames must be square, (M, N, N), or (N, N, M) with M = {M}."
+        )
+    return 0, 1, 2
+
+
+def _frames(
+    file: Candidate, M: int, notes: list[str], warnings: list[str]
+) -> ArrayFrames | NpzFrames:
+    """Frames as stored, not squared: mapped from disk when uncompressed, else in memory."""
+    key = next((k for k in _FRAMES if k in file.names), None)
+    if key is None:
+        raise missing_key(file, _FRAMES[0], "(M, N, N) the frames; 'diffraction' is accepted too")
+    member = file.members[key]
+    if member.dtype.kind not in "biufc":
+        raise DataError(f"{file.path}: {key!r} holds {member.dtype} values; frames must be real numbers.")
+    if member.dtype.kind == "c":
+        raise DataError(
+            f"{file.path}: {key!r} holds complex values ({member.dtype}); a detector records counts. "
+            "Save |wave|² in photons."
+        )
+    axes = _frame_axes(file, key, M, notes, warnings)
+    if member.offset is None or 0 in member.shape:
+        return ArrayFrames(file.load(key).transpose(axes))
+    a, b, c = member.shape
+    return NpzFrames(file.path, member.offset, member.dtype.str, (a, b, c), member.fortran_order, axes)
+
+
+def _sample(frames: FrameSource) -> NDArray[np.float32] | None:
+    M = frames.shape[0]
+    return frames.read(np.linspace(0, M - 1, min(M, _SAMPLE_FRAMES)).astype(np.int64)) if M else None
+
+
+def _probe(file: Candidate, N: int, notes: list[str]) -> NDArray[np.complex64] | None:
+    if "probeGuess" not in file.names:
+        notes.append("No probeGuess; the probe will be estimated from the frames unless one is given.")
+        return None
+    stored = file.load("probeGuess")
+    probe = normalise_probe(stored, str(file.path))
+    if stored.shape not in ((N, N), probe.shape):
+        notes.append(f"probeGuess of shape {stored.shape} was read as {probe.shape}.")
+    return probe
+
+
+def _object_guess(file: Candidate, notes: list[str]) -> ObjectGuess | None:
+    if "objectGuess" not in file.names:
+        return None
+    values = file.load("objectGuess")
+    if values.dtype.kind not in "biufc":
+        raise DataError(f"{file.path}: 'objectGuess' holds {values.dtype} values; it must hold complex numbers.")
+    if values.ndim == 3 and len(values):
+        notes.append(f"objectGuess has {len(values)} layers; the first is used.")
+        values = values[0]
+    if values.ndim != 2 or not np.isfinite(values).all():
+        raise DataError(f"{file.path}: 'objectGuess' has shape {values.shape}; it must be a finite (H, W) image.")
+    origin = np.zeros(2)
+    if "object_origin_px" in file.names:
+        origin = _real(file, "object_origin_px").astype(np.float64)
+        if origin.shape != (2,) or not np.isfinite(origin).all():
+            raise DataError(f"{file.path}: 'object_origin_px' must be two finite numbers (y, x), object pixels.")
+    else:
+        notes.append("objectGuess: the centre of its pixel (0, 0) is taken to be at coordinates (0, 0).")
+    return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
+
+
+def _mask(file: Candidate, notes: list[str]) -> NDArray[np.bool_] | None:
+    if "mask" in file.names and "bad_pixels" in file.names:
+        raise DataError(f"{file.path}: holds both 'mask' (True = good) and 'bad_pixels' (True = bad); keep one.")
+    if "mask" in file.names:
+        return _real(file, "mask").astype(bool)
+    if "bad_pixels" not in file.names:
+        return None
+    bad = _real(file, "bad_pixels").astype(bool)
+    notes.append(f"bad_pixels (True = bad) was read as the mask; it hides {int(bad.sum())} pixels.")
+    return ~bad
+
+
+def _provenance(file: Candidate) -> dict[str, Any]:
+    text = _text(file, "provenance")
+    return {} if text is None else parse_provenance(text, f"{file.path}: 'provenance'")
+
+
+def parse_provenance(text: str, what: str) -> dict[str, Any]:
+    """Read provenance back from JSON.
+
+    Args:
+        text: as written by ``provenance_json``.
+        what: the file and key, for messages.
+
+    Raises:
+        DataError: it is not that.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{what} is not JSON ({error}); remove it or write the file again.") from error
+    lists = ("assumptions", "warnings")
+    if not isinstance(found, dict) or not isinstance(found.get("details", {}), dict):
+        raise DataError(f"{what} must be a JSON object whose 'details' is an object.")
+    if any(not isinstance(found.get(k, []), list) or any(not isinstance(s, str) for s in found.get(k, [])) for k in lists):
+        raise DataError(f"{what}: 'assumptions' and 'warnings' must be lists of texts.")
+    return found

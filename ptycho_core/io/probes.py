@@ -1,0 +1,97 @@
+"""Probes from wherever they are kept: a scan, a probe file, a reconstruction, a model bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+from .candidate import Candidate, examine, missing_key
+
+__all__ = ["normalise_probe", "read_probe"]
+
+_NPZ_KEYS = ("probeGuess", "probe")
+_HDF5_PATHS = ("entry/probe", "probe")
+
+
+def normalise_probe(probe: NDArray[Any], name: str) -> NDArray[np.complex64]:
+    """Bring a probe to (P, N, N): modes first, the first of several views or variations.
+
+    Args:
+        probe: (N, N), (P, N, N), (N, N, P) with P < N, or (..., P, N, N) of which the first of every leading axis counts.
+        name: the file, for messages.
+
+    Raises:
+        DataError: not numbers, or no square planes.
+    """
+    if probe.dtype.kind not in "biufc":
+        raise DataError(f"{name}: the probe holds {probe.dtype} values; it must hold complex numbers.")
+    if probe.ndim == 2:
+        probe = probe[None]
+    if probe.ndim == 3 and probe.shape[0] == probe.shape[1] > probe.shape[2]:
+        probe = np.moveaxis(probe, -1, 0)
+    while probe.ndim > 3:
+        probe = probe[0]
+    if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or 0 in probe.shape:
+        raise DataError(f"{name}: the probe has shape {probe.shape}; it must be (N, N) or (P, N, N).")
+    return np.ascontiguousarray(probe, dtype=np.complex64)
+
+
+def _read_hdf5(path: Path, dataset: str) -> NDArray[Any]:
+    import h5py
+    import hdf5plugin  # noqa: F401  registers the compression filters detectors use
+
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file[dataset][()])
+    except (OSError, KeyError) as error:
+        raise DataError(f"{path}: dataset {dataset!r} cannot be read ({error}); the file is damaged.") from error
+
+
+def _from_npz(file: Candidate) -> NDArray[Any]:
+    for key in _NPZ_KEYS:
+        if key in file.names:
+            return file.load(key)
+    raise missing_key(file, "probeGuess", "the probe, (N, N) or (P, N, N) complex; 'probe' is accepted too")
+
+
+def _from_hdf5(file: Candidate) -> NDArray[Any]:
+    for dataset in _HDF5_PATHS:
+        if dataset in file.names:
+            return _read_hdf5(file.path, dataset)
+    raise missing_key(file, "entry/probe", "the probe, (N, N) or (P, N, N) complex")
+
+
+def read_probe(path: Path | str) -> NDArray[np.complex64]:
+    """Read a probe of any size.
+
+    Args:
+        path: an NPZ with ``probeGuess`` or ``probe``, a tike file, a scan or ``reconstruction.h5`` in HDF5, or a
+            ``model.ptycho`` bundle.
+
+    Returns:
+        (P, N, N) complex64.
+
+    Raises:
+        DataError: no probe there, or not a usable one.
+        ArchiveError: a damaged bundle.
+    """
+    file = examine(path)
+    if file is None:
+        raise DataError(
+            f"{path}: not a file that a probe is read from; allowed: NPZ with probeGuess or probe, tike "
+            "(.npz.bz2), HDF5 with /entry/probe or /probe, model.ptycho."
+        )
+    if file.kind == "bundle":
+        from ..bundle import read_bundle
+
+        return read_bundle(file.path).probe
+    probe = normalise_probe(_from_npz(file) if file.kind == "npz" else _from_hdf5(file), str(path))
+    if not np.isfinite(probe).all():
+        raise DataError(f"{path}: the probe holds NaN or infinite values.")
+    if not probe.any():
+        raise DataError(f"{path}: the probe is zero everywhere.")
+    return probe

@@ -1,0 +1,324 @@
+"""The file ``reconstruction.h5``: a reconstruction for programs, laid out so that HDF5 viewers plot it at once.
+
+Layout (specs/10-data). Paths under ``/entry`` are the contract; ``/entry/image`` repeats the object as phase and
+amplitude on scan coordinates because few viewers draw complex numbers.
+
+    object        (H, W) complex64, attributes ``origin_px`` (2,) and, when known, ``pixel_size_m``
+    coverage      (H, W) float32
+    probe         (P, N, N) complex64
+    positions_px  (M, 2) float64 frame centres (y, x) as used; nominal_positions_px as read
+    scale         float, λ = scale · Σ_p |F ψ_p|² + background
+    r_factor, frame_misfit (M,), frame_totals (M,), dropped (JSON)
+    losses/NAME   (E,) float64, one value an epoch
+    config, provenance   JSON text
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainingConfig, config_to_mapping
+from ..data.results import Reconstruction
+from ..errors import DataError
+from .atomic import atomic_path
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["StoredReconstruction", "plain_json", "read_reconstruction", "write_reconstruction"]
+
+_FORMAT = "ptycho-reconstruction"
+_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReconstruction:
+    """A reconstruction read back from its file.
+
+    Attributes:
+        path: the file.
+        object: (H, W) complex64.
+        coverage: (H, W) float32, about the number of times a pixel was lit.
+        origin_px: (2,) float64 scan coordinates (y, x) of the centre of pixel (0, 0).
+        probe: (P, N, N) complex64.
+        scale: s, with λ = s · Σ_p |F ψ_p|² + background.
+        positions_px: (M, 2) float64 frame centres (y, x) as used.
+        pixel_size_m: side of an object pixel, metres, or None when the file does not say.
+        r_factor: R-factor over all frames, or None when the file does not say.
+        losses: name → one value an epoch.
+        config: what the reconstruction was made with, plain JSON data; empty when the file does not say.
+        provenance: where it came from, plain JSON data; empty when the file does not say.
+    """
+
+    path: Path
+    object: NDArray[np.complex64]
+    coverage: NDArray[np.float32]
+    origin_px: NDArray[np.float64]
+    probe: NDArray[np.complex64]
+    scale: float
+    positions_px: NDArray[np.float64]
+    pixel_size_m: float | None = None
+    r_factor: float | None = None
+    losses: Mapping[str, list[float]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as strict JSON data: NumPy becomes lists and numbers, a path text, NaN and infinity null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain_json(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain_json(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain_json(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain_json(value.item())
+    if isinstance(value, complex):
+        return [plain_json(value.real), plain_json(value.imag)]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def _write_image(
+    entry: h5py.Group, obj: NDArray[np.complex64], origin_px: NDArray[np.float64], pixel_m: float | None
+) -> None:
+    """Phase (the default signal), amplitude and coverage as NXdata on scan coordinates."""
+    lit = entry["coverage"][()] > 0
+    removed = float(np.angle(np.sum(obj[lit], dtype=np.complex128))) if lit.any() else 0.0
+    phase = np.where(lit, np.angle(obj * np.complex64(np.exp(-1j * removed))), np.float32(np.nan))
+    image = entry.create_group("image")
+    image.attrs.update(NX_class="NXdata", signal="phase", auxiliary_signals=["amplitude", "coverage"], axes=["y", "x"])
+    image["title"] = "Reconstructed object"
+    image["phase"] = phase.astype(np.float32)
+    image["phase"].attrs.update(
+        long_name="phase (rad), global phase removed", units="rad", removed_global_phase_rad=removed
+    )
+    image["amplitude"] = np.where(lit, np.abs(obj), np.float32(np.nan)).astype(np.float32)
+    image["amplitude"].attrs["long_name"] = "amplitude"
+    image["coverage"] = entry["coverage"]  # a hard link: no second copy
+    unit, step = ("px", 1.0) if pixel_m is None else ("m", pixel_m)
+    for axis, name in enumerate("yx"):
+        image[name] = (origin_px[axis] + np.arange(obj.shape[axis])) * step
+        image[name].attrs.update(units="pixel" if unit == "px" else unit, long_name=f"{name} ({unit})")
+
+
+def _write_losses(entry: h5py.Group, history: Mapping[str, Sequence[float]]) -> None:
+    group = entry.create_group("losses")
+    for name, values in history.items():
+        # a slash would make a nested group of the name
+        group[name.replace("/", "_")] = np.asarray(list(values), dtype=np.float64)
+    names = sorted(set(group) - {"epoch"}, key=lambda n: (n != "train_loss", n))
+    if not names:
+        return
+    # one NXdata has one axis: only curves as long as the first are drawn with it
+    same = [n for n in names[1:] if len(group[n]) == len(group[names[0]])]
+    group.attrs.update(NX_class="NXdata", signal=names[0], axes=["epoch"])
+    if same:
+        group.attrs["auxiliary_signals"] = same
+    if "epoch" not in group:
+        group["epoch"] = np.arange(1, len(group[names[0]]) + 1)
+
+
+def write_reconstruction(
+    path: Path | str,
+    reconstruction: Reconstruction,
+    *,
+    history: Mapping[str, Sequence[float]],
+    config: TrainingConfig,
+    provenance: Mapping[str, Any],
+    pixel_size_m: float | None = None,
+) -> None:
+    """Write ``reconstruction.h5``; the old file stays until the new one is complete.
+
+    Args:
+        path: the file.
+        reconstruction: what to write.
+        history: name → one value an epoch.
+        config: what it was made with.
+        provenance: plain data on where it came from.
+        pixel_size_m: side of an object pixel, metres, when known.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        _write(temporary, reconstruction, history, config, provenance, pixel_size_m)
+
+
+def _write(
+    path: Path,
+    reconstruction: Reconstruction,
+    history: Mapping[str, Sequence[float]],
+    config: TrainingConfig,
+    provenance: Mapping[str, Any],
+    pixel_size_m: float | None,
+) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs.update(NX_class="NXroot", default="entry", format=_FORMAT, format_version=_VERSION)
+        entry = file.create_group("entry")
+        entry.attrs.update(NX_class="NXentry", default="image")
+        entry["title"] = "Ptychographic reconstruction"
+        entry["object"] = reconstruction.object.astype(np.complex64, copy=False)
+        entry["object"].attrs["origin_px"] = np.asarray(reconstruction.origin_px, dtype=np.float64)
+        if pixel_size_m is not None:
+            entry["object"].attrs["pixel_size_m"] = float(pixel_size_m)
+        entry["coverage"] = reconstruction.coverage.astype(np.float32, copy=False)
+        entry["coverage"].attrs["long_name"] = "times lit (probe intensity / its peak, summed over frames)"
+        entry["probe"] = reconstruction.probe.astype(np.complex64, copy=False)
+        for name in ("positions_px", "nominal_positions_px"):
+            entry[name] = np.asarray(getattr(reconstruction, name), dtype=np.float64)
+            entry[name].attrs.update(units="pixel", long_name="frame centres (y, x), object pixels")
+        entry["scale"] = float(reconstruction.scale)
+        entry["r_factor"] = float(reconstruction.r_factor)
+        entry["frame_misfit"] = np.asarray(reconstruction.frame_misfit, dtype=np.float64)
+        entry["frame_totals"] = np.asarray(reconstruction.frame_totals, dtype=np.float64)
+        documents = {
+            "config": config_to_mapping(config),
+            "provenance": provenance,
+            "dropped": dict(reconstruction.dropped),
+        }
+        for name, document in documents.items():
+            entry[name] = json.dumps(plain_json(document), ensure_ascii=False, allow_nan=False)
+            entry[name].attrs["media_type"] = "application/json"
+        _write_losses(entry, history)
+        _write_image(entry, reconstruction.object, np.asarray(reconstruction.origin_px), pixel_size_m)
+
+
+def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> NDArray[Any]:
+    import h5py
+
+    node = entry.get(name)
+    if not isinstance(node, h5py.Dataset):
+        raise DataError(
+            f"{path}: no dataset /entry/{name}; a reconstruction file holds object, coverage, probe, positions_px "
+            f"and scale under /entry. Found: {', '.join(sorted(entry)) or 'nothing'}."
+        )
+    wanted = "a complex" if np.issubdtype(dtype, np.complexfloating) else "a real"
+    kinds = "c" if wanted == "a complex" else "fiu"
+    if node.ndim != rank or node.dtype.kind not in kinds or 0 in node.shape:
+        raise DataError(
+            f"{path}: /entry/{name} is {node.dtype} of shape {node.shape}; it must be {wanted} array of rank {rank}."
+        )
+    values: NDArray[Any] = np.asarray(node[()], dtype=dtype)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: /entry/{name} holds NaN or infinite values; write the reconstruction again.")
+    return values
+
+
+def _document(entry: h5py.Group, name: str, path: Path) -> dict[str, Any]:
+    """A JSON object stored as text, or an empty one when it is not there."""
+    import h5py
+
+    node = entry.get(name)
+    if node is None:
+        return {}
+    try:
+        content = json.loads(node.asstr()[()]) if isinstance(node, h5py.Dataset) else None
+    except (TypeError, ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: /entry/{name} is not JSON text ({error}).") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: /entry/{name} is not a JSON object.")
+    return content
+
+
+def _attribute(node: h5py.Dataset, name: str, size: int, path: Path) -> NDArray[np.float64] | None:
+    if name not in node.attrs:
+        return None
+    try:
+        values = np.asarray(node.attrs[name], dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
+    if len(values) != size or not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: attribute {name} of {node.name} is {node.attrs[name]!r}; it must be {size} finite number(s)."
+        )
+    return values
+
+
+def _read_losses(entry: h5py.Group) -> dict[str, list[float]]:
+    import h5py
+
+    group = entry.get("losses")
+    if not isinstance(group, h5py.Group):
+        return {}
+    return {
+        name: [float(v) for v in node[()]]
+        for name, node in group.items()
+        if name != "epoch" and isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.kind in "fiu"
+    }
+
+
+def _read_entry(entry: h5py.Group, path: Path) -> StoredReconstruction:
+    obj = _array(entry, "object", 2, np.complex64, path)
+    coverage = _array(entry, "coverage", 2, np.float32, path)
+    probe = _array(entry, "probe", 3, np.complex64, path)
+    positions = _array(entry, "positions_px", 2, np.float64, path)
+    scale = float(_array(entry, "scale", 0, np.float64, path))
+    origin = _attribute(entry["object"], "origin_px", 2, path)
+    pixel_size = _attribute(entry["object"], "pixel_size_m", 1, path)
+    if origin is None:
+        raise DataError(f"{path}: /entry/object has no attribute origin_px, so its place in the scan is unknown.")
+    if coverage.shape != obj.shape:
+        raise DataError(f"{path}: /entry/coverage has shape {coverage.shape}, the object {obj.shape}; they must agree.")
+    if probe.shape[1] != probe.shape[2]:
+        raise DataError(f"{path}: /entry/probe has shape {probe.shape}; it must be (P, N, N).")
+    if positions.shape[1] != 2:
+        raise DataError(f"{path}: /entry/positions_px has shape {positions.shape}; it must be (M, 2), each row (y, x).")
+    if scale <= 0:
+        raise DataError(f"{path}: /entry/scale = {scale:g}; it must be positive.")
+    if pixel_size is not None and pixel_size[0] <= 0:
+        raise DataError(f"{path}: attribute pixel_size_m = {pixel_size[0]:g}; it must be positive.")
+    return StoredReconstruction(
+        path=path,
+        object=obj,
+        coverage=coverage,
+        origin_px=origin,
+        probe=probe,
+        scale=scale,
+        positions_px=positions,
+        pixel_size_m=None if pixel_size is None else float(pixel_size[0]),
+        r_factor=float(_array(entry, "r_factor", 0, np.float64, path)) if "r_factor" in entry else None,
+        losses=_read_losses(entry),
+        config=_document(entry, "config", path),
+        provenance=_document(entry, "provenance", path),
+    )
+
+
+def read_reconstruction(path: Path | str) -> StoredReconstruction:
+    """Read ``reconstruction.h5``, strictly.
+
+    Raises:
+        DataError: no such file, no HDF5 file, or not a reconstruction; the message says what was found.
+    """
+    import h5py
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give the reconstruction.h5 that a run wrote.")
+    try:
+        with h5py.File(path, "r") as file:
+            version = file.attrs.get("format_version", _VERSION)
+            if isinstance(version, (int, np.integer)) and version > _VERSION:
+                raise DataError(
+                    f"{path}: written in format version {version}, this release reads up to {_VERSION}; update it."
+                )
+            entry = file.get("entry")
+            if not isinstance(entry, h5py.Group):
+                raise DataError(
+                    f"{path}: no group /entry, so not a reconstruction. Found: {', '.join(file) or 'nothing'}."
+                )
+            return _read_entry(entry, path)
+    except (OSError, RuntimeError, KeyError) as error:
+        # h5py reports a damaged file with any of these, depending on where the damage lies
+        raise DataError(f"{path}: cannot be read as HDF5 ({error}); it is damaged or another kind of file.") from error
