@@ -206,9 +206,7 @@ def _no_constants(text: str) -> float:
 
 def _read_manifest(content: bytes, where: str) -> dict[str, Any]:
     try:
-        manifest = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants
-        )
+        manifest = json.loads(content.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{where}: {_MANIFEST} is not valid JSON ({error}); the bundle is damaged.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

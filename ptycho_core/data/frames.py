@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ArrayFrames", "FrameSource", "Hdf5Frames", "NpzFrames", "SubsetFrames"]
+__all__ = ["ArrayFrames", "FrameSource", "Hdf5Frames", "NpzFrames", "SubsetFrames", "TransposedFrames"]
 
 
 class FrameSource(Protocol):
@@ -122,3 +122,20 @@ class SubsetFrames:
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
         return self.base.read(self.numbers[frame_numbers])
+
+
+@dataclass(frozen=True)
+class TransposedFrames:
+    """Another source with the two axes of every frame exchanged."""
+
+    base: FrameSource
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, N, N)."""
+        M, height, width = self.base.shape
+        return M, width, height
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, N, N) float32 of the numbered frames."""
+        return np.ascontiguousarray(self.base.read(frame_numbers).swapaxes(1, 2))

@@ -33,7 +33,7 @@ from ..errors import (
 from ..protocol import PROTOCOL_VERSION, BackendSpec, Capabilities, ReconstructionBackend
 from . import hookspecs
 
-__all__ = ["BackendStatus", "available_backends", "backend_spec", "load_backend"]
+__all__ = ["BackendStatus", "available_backends", "backend_distribution", "backend_spec", "load_backend"]
 
 State = Literal["ready", "missing", "broken", "conflict"]
 
@@ -178,9 +178,7 @@ def _status(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> Back
     try:
         spec = _describe(entries[0])
     except BackendError as error:
-        return BackendStatus(
-            name=name, title=name, distribution=owners, state="broken", detail=str(error), install=""
-        )
+        return BackendStatus(name=name, title=name, distribution=owners, state="broken", detail=str(error), install="")
     absent = [module for module in spec.requires if _is_missing(module)]
     needs = f"needs {', '.join(spec.requires)}" if spec.requires else "needs nothing more"
     return BackendStatus(
@@ -217,6 +215,15 @@ def backend_spec(name: str) -> BackendSpec:
         BackendError: its plugin is broken; the cause is chained.
     """
     return _describe(_find(name))
+
+
+def backend_distribution(name: str) -> str:
+    """Return the installed distribution and version that offers an engine, such as ``ptycho-core 0.1.0``.
+
+    Raises:
+        UnknownBackendError, BackendConflictError: as :func:`backend_spec`.
+    """
+    return _owner(_find(name))
 
 
 def load_backend(name: str) -> ReconstructionBackend:
