@@ -40,6 +40,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is shared like any other file
         os.replace(temporary, target)
+    except OutputError:
+        raise  # of a file written inside this block: it names the culprit already
     except OSError as error:
         raise OutputError(f"{target}: writing failed ({error.strerror or error}); nothing was replaced.") from error
     finally:
