@@ -32,7 +32,7 @@ def probe_weights(probe: NDArray[np.complex64], subpixel_px: NDArray[np.float32]
         (J, N, N) float32.
     """
     shifted = fourier_shift(probe[None], np.asarray(subpixel_px)[:, None])
-    return np.sum(np.abs(shifted) ** 2, axis=1).astype(np.float32)
+    return np.asarray(np.sum(np.abs(shifted) ** 2, axis=1), dtype=np.float32)
 
 
 @dataclass
@@ -83,15 +83,25 @@ class Stitcher:
             patches: (J, N, N) complex64.
             weights: (J, N, N) float32 ≥ 0.
             corners_px: (J, 2) integer corners (y, x) in scan coordinates.
+
+        Raises:
+            BackendError: a patch leaves the canvas; none is clipped.
         """
         N, crop = self.N, self.central_crop_px or self.N
+        corners = corners_px - self.origin_px
+        if (corners < 0).any() or (corners + N > self.denominator.shape).any():
+            raise BackendError(
+                f"patches with corners from {corners_px.min(axis=0).tolist()} to {corners_px.max(axis=0).tolist()} "
+                f"leave the canvas of shape {self.denominator.shape} at {self.origin_px.tolist()}; "
+                "add patches of the scan that it was made for."
+            )
         inset = (N - crop) // 2
         window = slice(inset, inset + crop)
         finite = np.isfinite(patches).all(axis=(-2, -1))
         self.n_patches += len(patches)
         self.n_non_finite += int((~finite).sum())
         for patch, weight, (y, x) in zip(
-            patches[finite], weights[finite], corners_px[finite] - self.origin_px + inset, strict=True
+            patches[finite], weights[finite], corners[finite] + inset, strict=True
         ):
             self.numerator[y : y + crop, x : x + crop] += (patch * weight)[window, window]
             self.denominator[y : y + crop, x : x + crop] += weight[window, window]

@@ -55,8 +55,11 @@ class Statistics:
         if raw.probe is None:
             raise DataError(f"{raw.source.path or 'scan'}: no probe; initialise one before measuring statistics.")
         mean_counts = float(raw.frame_totals.mean())
+        if mean_counts == 0:
+            raise DataError(f"{raw.source.path or 'scan'}: all {raw.n_frames} frames are empty; choose other frames.")
         power = float(np.sum(np.abs(raw.probe.astype(np.complex128)) ** 2))
-        return cls(mean_counts=mean_counts, n_frames=raw.n_frames, scale=1.0 if raw.probe_calibrated else mean_counts / power)
+        scale = 1.0 if raw.probe_calibrated else mean_counts / power
+        return cls(mean_counts=mean_counts, n_frames=raw.n_frames, scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,12 +105,15 @@ class PtychoDataContainer:
             statistics: of the training split; measured on `raw` when None.
 
         Raises:
-            DataError: no probe, or an index that is no frame.
+            DataError: no probe, an index that is no frame, or arrays of other shapes.
         """
         if raw.probe is None:
             raise DataError(f"{raw.source.path or 'scan'}: no probe; initialise one before making groups.")
-        if frame_indices.ndim != 2 or frame_indices.min() < 0 or frame_indices.max() >= raw.n_frames:
-            raise DataError(f"group indices must be (B, C) numbers of the {raw.n_frames} frames of the scan.")
+        given = frame_indices.shape
+        if len(given) != 2 or 0 in given or frame_indices.min() < 0 or frame_indices.max() >= raw.n_frames:
+            raise DataError(f"group indices {given} must be (B, C) numbers of the scan's {raw.n_frames} frames.")
+        if counted is not None and counted.shape != given:
+            raise DataError(f"counted has shape {counted.shape}; it must be that of the group indices, {given}.")
         whole, rest = integer_corners(raw.positions_px[frame_indices], raw.side)
         origin = whole.min(axis=1)
         corners = whole - origin[:, None]
@@ -157,7 +163,7 @@ class PtychoDataContainer:
     @property
     def group_size(self) -> int:
         """C, the frames in a group."""
-        return self.frame_indices.shape[1]
+        return int(self.frame_indices.shape[1])
 
     def read_group_counts(self, groups: int | NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (C, N, N) of one group, or (b, C, N, N) of b groups, float32."""

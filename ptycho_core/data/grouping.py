@@ -11,6 +11,8 @@ __all__ = ["group_frames", "partition_frames"]
 
 
 def _check_group_size(group_size: int, M: int) -> None:
+    if group_size < 1:
+        raise ConfigError(f"group_size = {group_size}; it must be at least 1.")
     if group_size > M:
         raise ConfigError(f"group_size = {group_size}, but the scan has {M} frames; choose at most {M}.")
 
@@ -43,14 +45,16 @@ def group_frames(
         (B, C) int64 frame numbers; no frame twice in a group.
 
     Raises:
-        ConfigError: C > M, or K < C−1.
+        ConfigError: C or B below 1, C > M, or K < C−1.
     """
     from scipy.spatial import cKDTree
 
     M = len(positions_px)
     _check_group_size(group_size, M)
+    if n_groups is not None and n_groups < 1:
+        raise ConfigError(f"n_groups = {n_groups}; it must be at least 1, or None for one group a frame.")
     rng = np.random.default_rng(seed)
-    seeds = _seed_frames(M, n_groups or M, rng)
+    seeds = _seed_frames(M, M if n_groups is None else n_groups, rng)
     wanted = group_size - 1
     if neighbor_pool_size is not None and neighbor_pool_size < wanted:
         raise ConfigError(f"neighbor_pool_size = {neighbor_pool_size} is smaller than group_size − 1 = {wanted}.")
@@ -85,7 +89,7 @@ def partition_frames(
         (B, C) int64 frame numbers and (B, C) bool, True where that slot counts; B = ceil(M / C).
 
     Raises:
-        ConfigError: C > M.
+        ConfigError: C below 1 or above M.
     """
     from scipy.spatial import cKDTree
 
@@ -110,6 +114,6 @@ def partition_frames(
         indices[row, :n] = members
         if n < group_size:
             _, near = tree.query(positions_px[members].mean(axis=0), k=min(M, group_size + n))
-            indices[row, n:] = np.setdiff1d(near, members, assume_unique=True)[: group_size - n]
+            indices[row, n:] = near[~np.isin(near, members)][: group_size - n]
             counted[row, n:] = False
     return indices, counted

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..config import SUPPORTED_SIDES
-from ..errors import ConfigError, DataError
+from ..config import SPLITS, SUPPORTED_SIDES
+from ..errors import ConfigError, DataError, suggest
 from .frames import ArrayFrames, FrameSource, SubsetFrames
 
 __all__ = ["Geometry", "ObjectGuess", "RawData", "Source"]
@@ -72,6 +72,8 @@ def _read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 def _checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.float64]:
     try:
+        if np.iscomplexobj(positions):
+            raise TypeError("complex")
         out = np.array(positions, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: positions_px must be numbers of shape (M, 2), (y, x) in object pixels.") from error
@@ -81,7 +83,8 @@ def _checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.fl
         raise DataError(f"{name}: {M} frames but {len(out)} positions; every frame needs exactly one position.")
     bad = ~np.isfinite(out).all(axis=1)
     if bad.any():
-        raise DataError(f"{name}: {bad.sum()} positions are not finite (first: frame {int(bad.argmax())}); remove them.")
+        first = int(bad.argmax())
+        raise DataError(f"{name}: {bad.sum()} positions are not finite (first: frame {first}); remove those frames.")
     span = np.ptp(out, axis=0)
     if M > 1 and not span.any():
         raise DataError(f"{name}: all {M} positions are the same point; ptychography needs a scan.")
@@ -117,7 +120,12 @@ def _checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.com
 def _checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
     if plane is None:
         return None
-    out = np.array(plane, dtype=dtype)
+    try:
+        if np.iscomplexobj(plane):
+            raise TypeError("complex values")
+        out: NDArray[Any] = np.array(plane, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: the {what} must be real numbers of shape ({N}, {N}): {error}.") from error
     if out.shape != (N, N):
         raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
     return _read_only(out)
@@ -133,7 +141,7 @@ class RawData:
         frames: source of (M, N, N) float32 photon counts; zero frequency at pixel (N/2, N/2).
         positions_px: (M, 2) float64 frame centres (y, x), object pixels.
         probe: (P, N, N) complex64 incoherent modes, or None.
-        probe_calibrated: whether |F(probe · object)|² is in photons already, so that the intensity scale is 1 and fixed.
+        probe_calibrated: whether |F(probe · object)|² is in photons already, so that the intensity scale is 1, fixed.
         mask: (N, N) bool, True = good pixel, or None when all are good.
         background: (N, N) float32 expected background counts, or None.
         object_guess: an object given with the scan, or None.
@@ -188,8 +196,11 @@ class RawData:
         source = source or Source()
         name = source.path or "scan"
         if isinstance(counts, (np.ndarray, list, tuple)) or not hasattr(counts, "read"):
-            values = np.asarray(counts)
-            if values.dtype == object or not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+            try:
+                values = np.asarray(counts)
+            except ValueError as error:
+                raise DataError(f"{name}: frames must be one array (M, N, N): {error}.") from error
+            if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
                 raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
             if np.iscomplexobj(values):
                 raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
@@ -256,10 +267,27 @@ class RawData:
         return total / self.n_frames
 
     def subset(self, indices: ArrayLike) -> RawData:
-        """Return the scan restricted to some frames, in the order given; counts are not copied."""
-        chosen = np.array(indices, dtype=np.int64).ravel()
+        """Return the scan restricted to some frames, in the order given; counts are not copied.
+
+        Args:
+            indices: (n,) frame numbers, or (M,) bool, True for the frames to keep.
+
+        Raises:
+            DataError: no frame, or one that the scan does not have.
+        """
+        name = self.source.path or "scan"
+        given = np.asarray(indices).ravel()
+        if given.dtype == bool:
+            if len(given) != self.n_frames:
+                raise DataError(f"{name}: a selection of {len(given)} flags, but the scan has {self.n_frames} frames.")
+            given = np.flatnonzero(given)
+        chosen = given.astype(np.int64)
         if len(chosen) == 0:
-            raise DataError(f"{self.source.path or 'scan'}: a subset of no frames.")
+            raise DataError(f"{name}: a subset of no frames.")
+        if chosen.min() < 0 or chosen.max() >= self.n_frames:
+            raise DataError(
+                f"{name}: frames {chosen.min()} to {chosen.max()} asked for; the scan has 0 to {self.n_frames - 1}."
+            )
         return replace(
             self,
             frames=SubsetFrames(self.frames, chosen),
@@ -272,10 +300,10 @@ class RawData:
         """Return `n_frames` frames drawn without replacement by the seed, kept in scan order.
 
         Raises:
-            ConfigError: more frames asked for than there are.
+            ConfigError: no frame asked for, or more than there are.
         """
-        if n_frames > self.n_frames:
-            raise ConfigError(f"n_subsample = {n_frames}, but the scan has {self.n_frames} frames; ask for fewer.")
+        if not 1 <= n_frames <= self.n_frames:
+            raise ConfigError(f"n_subsample = {n_frames}, but the scan has {self.n_frames} frames; ask for 1 to all.")
         drawn = np.random.default_rng(seed).choice(self.n_frames, n_frames, replace=False)
         return self.subset(np.sort(drawn))
 
@@ -288,8 +316,12 @@ class RawData:
             how: ``random``, or ``region``: the frames nearest to one frame of the scan, so that test pixels are unseen.
 
         Raises:
-            ConfigError: nothing would be left to train on.
+            ConfigError: nothing would be left to train on, a fraction below 0, or an unknown way to split.
         """
+        if how not in SPLITS:
+            raise ConfigError(f"test_split = {how!r}; allowed: {', '.join(SPLITS)}.{suggest(str(how), SPLITS)}")
+        if not 0 <= test_fraction < 1:
+            raise ConfigError(f"test_fraction = {test_fraction}; it must be at least 0 and below 1.")
         n_test = round(self.n_frames * test_fraction)
         if n_test == 0:
             return self, None

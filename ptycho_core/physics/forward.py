@@ -33,7 +33,7 @@ def shift_ramp(shift_px: NDArray[Any], N: int) -> NDArray[np.complex128]:
     shift = np.asarray(shift_px, dtype=np.float64)
     ramp_y = np.exp(-2j * np.pi * shift[..., 0, None] * frequency)
     ramp_x = np.exp(-2j * np.pi * shift[..., 1, None] * frequency)
-    return ramp_y[..., :, None] * ramp_x[..., None, :]
+    return np.asarray(ramp_y[..., :, None] * ramp_x[..., None, :])
 
 
 def fourier_shift(wave: NDArray[Any], shift_px: NDArray[Any]) -> NDArray[np.complex128]:
@@ -80,7 +80,7 @@ def exit_waves(
     Returns:
         (J, P, N, N) complex128.
     """
-    return fourier_shift(probe[None], np.asarray(subpixel_px)[:, None]) * patches[:, None]
+    return np.asarray(fourier_shift(probe[None], np.asarray(subpixel_px)[:, None]) * patches[:, None])
 
 
 def expected_counts(
@@ -103,4 +103,4 @@ def expected_counts(
         (J, N, N) float64 expected counts.
     """
     rate = scale * np.sum(np.abs(far_field(exit_waves(patches, probe, subpixel_px))) ** 2, axis=1)
-    return rate if background is None else rate + background
+    return np.asarray(rate if background is None else rate + background)

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 
-__all__ = ["accumulate", "extract", "merge"]
+__all__ = ["accumulate", "check_inside", "extract", "merge"]
 
 
-def _check_inside(corners_px: NDArray[np.int64], N: int, shape: tuple[int, int]) -> None:
+def check_inside(corners_px: NDArray[np.int64], N: int, shape: tuple[int, int]) -> None:
+    """Refuse corners (J, 2) whose patches of side N leave an object of the given shape, with a ``DataError``."""
+    if len(corners_px) == 0:
+        return
     low, high = corners_px.min(axis=0), corners_px.max(axis=0) + N
     if (low < 0).any() or (high > np.array(shape)).any():
         raise DataError(
@@ -39,7 +42,9 @@ def extract(obj: NDArray[Any], corners_px: NDArray[np.int64], N: int) -> NDArray
     Raises:
         DataError: a patch leaves the object.
     """
-    _check_inside(corners_px, N, obj.shape)
+    check_inside(corners_px, N, obj.shape)
+    if len(corners_px) == 0:
+        return np.zeros((0, N, N), dtype=obj.dtype)
     windows = np.lib.stride_tricks.sliding_window_view(obj, (N, N))
     return windows[corners_px[:, 0], corners_px[:, 1]].copy()
 
@@ -59,7 +64,7 @@ def accumulate(patches: NDArray[Any], corners_px: NDArray[np.int64], shape: tupl
         DataError: a patch leaves the object.
     """
     N = patches.shape[-1]
-    _check_inside(corners_px, N, shape)
+    check_inside(corners_px, N, shape)
     out = np.zeros(shape, dtype=patches.dtype)
     for patch, (y, x) in zip(patches, corners_px, strict=True):
         out[y : y + N, x : x + N] += patch

@@ -22,7 +22,7 @@ def _centred(wave: NDArray[Any]) -> NDArray[Any]:
 def _defocus_phase(N: int, defocus_px2: float) -> NDArray[np.float64]:
     """−π λz |f|² on the detector grid, f in cycles per object pixel, zero frequency at (N/2, N/2)."""
     f = np.fft.fftshift(np.fft.fftfreq(N))
-    return -math.pi * defocus_px2 * (f[:, None] ** 2 + f[None, :] ** 2)
+    return np.asarray(-math.pi * defocus_px2 * (f[:, None] ** 2 + f[None, :] ** 2))
 
 
 def aperture_probe(
@@ -82,7 +82,7 @@ def probe_from_mean_pattern(
 def mode_powers(probe: NDArray[Any]) -> NDArray[np.float64]:
     """Fraction of the power in each mode, (P, N, N) → (P,) float64 that sums to 1."""
     power = np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=(-2, -1))
-    return power / power.sum()
+    return np.asarray(power / power.sum())
 
 
 def orthogonalise(probe: NDArray[Any]) -> NDArray[np.complex64]:
@@ -102,7 +102,7 @@ def orthogonalise(probe: NDArray[Any]) -> NDArray[np.complex64]:
     mixing, strength, rows = np.linalg.svd(flat, full_matrices=False)
     main = mixing[np.argmax(np.abs(mixing), axis=0), np.arange(len(probe))]
     phase = main / np.abs(main)
-    return ((strength * phase)[:, None] * rows).reshape(probe.shape).astype(np.complex64)
+    return np.asarray(((strength * phase)[:, None] * rows).reshape(probe.shape), dtype=np.complex64)
 
 
 def _ramps() -> list[tuple[float, float]]:
@@ -124,14 +124,22 @@ def add_modes(probe: NDArray[Any], n_modes: int, *, fraction: float = 0.03) -> N
         (n_modes, N, N) complex64.
 
     Raises:
-        ConfigError: more modes than can be made.
+        ConfigError: more modes than can be made, none, or new modes that would take 90 % of the power or more.
     """
     probe = probe.astype(np.complex128)
+    if n_modes < 1:
+        raise ConfigError(f"probe_modes = {n_modes}; it must be at least 1.")
     if n_modes <= len(probe):
         strongest = np.argsort(-mode_powers(probe), kind="stable")[:n_modes]
         return probe[np.sort(strongest)].astype(np.complex64)
     if n_modes - len(probe) > len(_ramps()):
         raise ConfigError(f"probe_modes = {n_modes}: at most {len(_ramps())} modes can be added to {len(probe)}.")
+    rest = 1 - fraction * (n_modes - len(probe))
+    if not 0.1 < rest < 1:
+        raise ConfigError(
+            f"{n_modes - len(probe)} new modes of {fraction:g} of the power each leave {rest:g} of it to the probe; "
+            "it must be between 0.1 and 1."
+        )
     N = probe.shape[-1]
     total = np.sum(np.abs(probe) ** 2)
     main = probe[np.argmax(mode_powers(probe))]
@@ -149,5 +157,4 @@ def add_modes(probe: NDArray[Any], n_modes: int, *, fraction: float = 0.03) -> N
         mode /= np.linalg.norm(mode)
         basis.append(mode)
         added.append(mode * math.sqrt(fraction * total))
-    kept = probe * math.sqrt(max(1 - fraction * len(added), 0.1))
-    return np.concatenate([kept, np.array(added)]).astype(np.complex64)
+    return np.concatenate([probe * math.sqrt(rest), np.array(added)]).astype(np.complex64)
