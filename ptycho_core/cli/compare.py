@@ -43,11 +43,12 @@ def build_parser() -> ArgumentParser:
 
 @dataclass(frozen=True)
 class _Image:
-    """An object (H, W), scan coordinates (y, x) of its first pixel, and its coverage (H, W) when the file has one."""
+    """An object (H, W) and scan coordinates (y, x) of its first pixel; coverage (H, W) and frame centres if known."""
 
     object: NDArray[np.complex64]
     origin_px: NDArray[np.float64]
     coverage: NDArray[np.float32] | None = None
+    positions_px: NDArray[np.float64] | None = None
 
 
 def _plain_npz(path: Path) -> _Image | None:
@@ -84,7 +85,7 @@ def _load(path: Path, measurement: str | None) -> _Image:
         return plain
     try:
         stored = read_reconstruction(path)
-        return _Image(stored.object, stored.origin_px, stored.coverage)
+        return _Image(stored.object, stored.origin_px, stored.coverage, stored.positions_px)
     except DataError as first:
         try:
             guess = read_scan(path, measurement=measurement).object_guess
@@ -99,7 +100,12 @@ def _score(estimate: _Image, reference: _Image) -> Comparison:
     from ..metrics import compare_objects
 
     return compare_objects(
-        estimate.object, estimate.origin_px, reference.object, reference.origin_px, coverage=estimate.coverage
+        estimate.object,
+        estimate.origin_px,
+        reference.object,
+        reference.origin_px,
+        coverage=estimate.coverage,
+        positions_px=estimate.positions_px,
     )
 
 

@@ -91,7 +91,9 @@ def _attribute_docs(config_type: type) -> dict[str, str]:
     """The one-paragraph description of each field, from the ``Attributes`` section of its class."""
     section = (config_type.__doc__ or "").partition("Attributes:")[2]
     entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).replace("``", "").strip().rstrip(".") for name, text in entries}
+    # None is written null on a command line and in YAML
+    plain = {name: re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text)) for name, text in entries}
+    return {name: text.replace("`", "").strip().rstrip(".") for name, text in plain.items()}
 
 
 def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
@@ -121,7 +123,7 @@ def _default_text(default: Any) -> str:
         return "null"
     if isinstance(default, bool):
         return str(default).lower()
-    return "[]" if default == () else str(default)
+    return f"[{','.join(map(str, default))}]" if isinstance(default, tuple) else str(default)
 
 
 def add_config_options(

@@ -45,7 +45,8 @@ def build_parser() -> ArgumentParser:
 def execute(options: Options, session: Session) -> int:
     """Reconstruct and report."""
     from .. import api
-    from ..plugins.registry import backend_spec
+    from ..plugins.capabilities import check_inference_capabilities
+    from ..plugins.registry import backend_spec, load_backend
     from ..provenance import collect_provenance
 
     data, bundle = Path(options["data"]), Path(options["model"])
@@ -54,12 +55,13 @@ def execute(options: Options, session: Session) -> int:
         model = api.load_model(bundle, backend=options["backend"])
     base = config_to_mapping(model.config)["inference"]
     inference = build_config(InferenceConfig, options, omit=_OMIT, base=base)
+    engine = options["backend"] or model.backend
+    check_inference_capabilities(inference, load_backend(engine).capabilities, engine)
     raw = read_data(options, session)
     with session.stage("reconstruct"), long_job() as progress:
         reconstruction = api.reconstruct(
-            model, raw, inference, backend=options["backend"], same_scan=options["same_scan"], progress=progress
+            model, raw, inference, backend=engine, same_scan=options["same_scan"], progress=progress
         )
-    engine = options["backend"] or model.backend
     provenance = collect_provenance(model.config, raw.source, engine_packages=backend_spec(engine).requires)
     outcome = Outcome(
         title=data.name,

@@ -88,6 +88,7 @@ def report_results(outcome: Outcome, folder: Path, session: Session, *, bundle: 
     from ..report import RunRecord, write_results
 
     begin = session.age()
+    earlier = _files_of_summary(folder / "summary.json")
     with staged(folder) as partial:
         facts = session.facts()
         record = RunRecord(
@@ -106,12 +107,23 @@ def report_results(outcome: Outcome, folder: Path, session: Session, *, bundle: 
             half_data_frc=outcome.half_data_frc,
             provenance=dict(outcome.provenance),
         )
-        write_results(partial, record)
+        written = write_results(partial, record)
         if bundle is not None:
             shutil.copyfile(bundle, partial / BUNDLE_NAME)
         session.add_seconds("report", session.age() - begin)
         _complete_summary(partial / "summary.json", session)
+    for name in earlier - written.keys():  # a picture that only the earlier run had is no part of this result
+        (folder / name).unlink(missing_ok=True)
     _say_outcome(outcome, folder, session)
+
+
+def _files_of_summary(path: Path) -> set[str]:
+    """Plain file names that an earlier summary lists; empty when there is none that can be read."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["files"]
+        return {name for name in names if isinstance(name, str) and name == Path(name).name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _complete_summary(path: Path, session: Session) -> None:
@@ -134,7 +146,9 @@ def _say_outcome(outcome: Outcome, folder: Path, session: Session) -> None:
             f"correlation {score.correlation:.3f}"
         )
     if outcome.half_data_frc is not None:
-        session.say(f"half data FRC falls to 1/2 at {outcome.half_data_frc.cutoff_half:.3f} of the sampling frequency")
+        frc = outcome.half_data_frc
+        cutoff = frc.cutoff_one_seventh
+        session.say(f"half data FRC 1/7 at {cutoff:.3f} cycles/px, half period {frc.half_period_px(cutoff):.2f} px")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in session.seconds.items())
     session.say(f"time      {session.age():.1f} s ({stages})")
     session.say(f"results   {folder / 'report.html'}")

@@ -193,4 +193,5 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """Seconds by stage and in all, and the peak memory, as they stand now."""
-        return {"seconds": {**self.seconds, "total": self.age()}, "peak_memory_bytes": peak_memory_bytes()}
+        seconds = {name: round(value, 3) for name, value in {**self.seconds, "total": self.age()}.items()}
+        return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}

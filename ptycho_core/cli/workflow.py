@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +54,11 @@ def output_folder(options: Options, default: str, session: Session) -> Path:
 
 def load_engine(config: TrainingConfig, session: Session) -> ReconstructionBackend:
     """Import the engine and refuse a config that it cannot keep, before any data are read."""
+    from .. import legacy
     from ..plugins.capabilities import check_capabilities
     from ..plugins.registry import load_backend
 
+    legacy.update_legacy_dict(legacy.params.cfg, config)  # engines may look there, as they do behind the facade
     if session.owns_process:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up log; nothing reads it back
     with session.stage("start_up"):
@@ -113,18 +116,13 @@ def _resume_command(session: Session, checkpoint: str) -> str:
     return shlex.join(["ptycho", *words, "--resume_from", checkpoint])
 
 
-def _as_prepared(config: TrainingConfig) -> TrainingConfig:
-    """The config for a scan whose frames are chosen already; what else it says still holds."""
-    return replace(config, n_subsample=None)
-
-
-def train_model(raw: RawData, config: TrainingConfig, folder: Path | None, session: Session) -> Trained:
+def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Session) -> Trained:
     """Prepare and split a scan, and train on it.
 
     Args:
         raw: the scan as read.
         config: how.
-        folder: output folder of the command, for checkpoints and the history; None keeps nothing.
+        folder: output folder of the command; checkpoints and the history go into ``training`` there.
         session: of the command.
 
     Raises:
@@ -132,13 +130,13 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path | None, sessi
     """
     from .. import api
 
-    raw = api.prepare_scan(raw, config)
+    # training itself compares nphotons with the frames it sees; once is enough
+    raw = api.prepare_scan(raw, replace(config, nphotons=None))
     train, test = raw.split(config.test_fraction, config.seed, config.test_split)
-    output_dir = None if folder is None else ensure_output_folder(folder / _TRAINING_FOLDER)
-    config = replace(config, output_dir=output_dir)
+    config = replace(config, output_dir=ensure_output_folder(folder / _TRAINING_FOLDER))
     try:
         with session.stage("train"), long_job() as progress:
-            results = api.train_cdi_model(train, test, _as_prepared(config), progress=progress)
+            results = api.train_cdi_model(train, test, config, progress=progress)
     except Cancelled as error:
         if error.checkpoint_path is None:
             raise Cancelled(f"{error}; no checkpoint was written") from error
@@ -215,22 +213,30 @@ def half_data_frc(raw: RawData, config: TrainingConfig, session: Session) -> Fou
     memory of the other half.
     """
     from .. import api
-    from ..metrics import compare_objects
+    from ..metrics import half_data_frc as correlate
 
-    raw = api.prepare_scan(raw, config)
     order = np.random.default_rng(config.seed).permutation(raw.n_frames)
-    alone = replace(_as_prepared(config), test_fraction=0.0, resume_from=None)
+    alone = replace(config, nphotons=None, output_dir=None, resume_from=None)
     images = []
-    with session.stage("half_data"):
+    with session.stage("half_data"), warnings.catch_warnings():
+        # nothing is held out of a half, which is meant so and no news to the user
+        warnings.filterwarnings("ignore", message="no test data")
         for half in (order[: len(order) // 2], order[len(order) // 2 :]):
             part = raw.subset(np.sort(half))
             with long_job() as progress:
-                # frames are held out of neither half, which is asked for here and no news to the user
                 results = api.train_cdi_model(part, None, alone, progress=progress)
                 model = results["model"]
                 images.append(api.reconstruct(model, part, alone.inference, same_scan=True, progress=progress))
         a, b = images
-        return compare_objects(a.object, a.origin_px, b.object, b.origin_px, coverage=a.coverage).frc
+        return correlate(
+            a.object,
+            a.origin_px,
+            b.object,
+            b.origin_px,
+            first_coverage=a.coverage,
+            second_coverage=b.coverage,
+            positions_px=raw.positions_px,
+        )
 
 
 def compare_with_truth(reconstruction: Reconstruction, truth: ObjectGuess) -> Comparison:
@@ -243,4 +249,5 @@ def compare_with_truth(reconstruction: Reconstruction, truth: ObjectGuess) -> Co
         truth.object,
         truth.origin_px,
         coverage=reconstruction.coverage,
+        positions_px=reconstruction.positions_px,
     )

@@ -1,0 +1,145 @@
+"""A small engine for tests of the command: no framework, quick, and it keeps the whole protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ptycho_core.bundle import Bundle, read_bundle, write_bundle
+from ptycho_core.config import TrainingConfig, config_to_mapping
+from ptycho_core.data.container import Statistics, integer_corners
+from ptycho_core.data.results import Reconstruction
+from ptycho_core.errors import Cancelled
+from ptycho_core.physics.forward import expected_counts
+from ptycho_core.physics.patches import extract
+from ptycho_core.plugins.hookspecs import hookimpl
+from ptycho_core.protocol import BackendSpec, Capabilities, ProgressEvent, no_progress
+
+
+@hookimpl
+def ptycho_backend() -> BackendSpec:
+    return BackendSpec(name="pytorch", factory="cli_stub_engine:StubEngine", title="Stub")
+
+
+@dataclass(frozen=True)
+class StubModel:
+    backend: str
+    config: TrainingConfig
+    history: dict
+    probe: np.ndarray
+    statistics: Statistics
+    checkpoint_path: Path | None = None
+    side: int = field(default=32)
+
+
+class StubEngine:
+    """Trains nothing; its image is the scan's object guess, or a fixed texture, a little disturbed."""
+
+    name = "pytorch"
+    interrupt_at: int | None = None
+    interrupt_with = signal.SIGINT
+    fail_with: BaseException | None = None
+    seen: list = []  # noqa: RUF012
+    capabilities = Capabilities(
+        generators=("probe_unet",),
+        losses=("amplitude", "poisson"),
+        mask=True,
+        background=True,
+        probe_trainable=True,
+        scale_trainable=True,
+        resume=True,
+        precisions=("auto", "32"),
+        accelerators=("auto", "cpu"),
+        schedules=("one_cycle", "constant"),
+    )
+
+    def train(self, train, test, config, *, progress=no_progress):
+        StubEngine.seen.append((train, test, config))
+        if StubEngine.fail_with is not None:
+            raise StubEngine.fail_with
+        checkpoint = None if config.output_dir is None else Path(config.output_dir) / "last.json"
+        for epoch in range(config.epochs):
+            if StubEngine.interrupt_at == epoch:
+                os.kill(os.getpid(), StubEngine.interrupt_with)
+            try:
+                progress(
+                    ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics={"train_loss": 1 / (epoch + 1)})
+                )
+            except Cancelled as error:
+                if checkpoint is None:
+                    raise
+                checkpoint.write_text(json.dumps(config_to_mapping(config)))
+                raise Cancelled(str(error), str(checkpoint)) from error
+        if checkpoint is not None:
+            checkpoint.write_text("{}")
+        history = {"train_loss": [1 / (e + 1) for e in range(config.epochs)]}
+        if test is not None:
+            history["test_loss"] = [1.5 / (e + 1) for e in range(config.epochs)]
+        return StubModel("pytorch", config, history, train.probe, train.statistics, checkpoint, train.raw.side)
+
+    def reconstruct(self, model, data, config, *, progress=no_progress):
+        StubEngine.seen.append((model, data, config))
+        raw, N = data.raw, data.raw.side
+        whole, rest = integer_corners(raw.positions_px, N)
+        origin = whole.min(axis=0)
+        shape = tuple(whole.max(axis=0) - origin + N)
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        obj = (0.8 + 0.1 * np.sin(y / 3) + 0.05 * np.cos(x / 2)) * np.exp(0.4j * np.sin((x + 2 * y) / 5))
+        guess = raw.object_guess
+        if guess is not None:
+            at = np.round(origin - guess.origin_px).astype(int)
+            there = guess.object[at[0] : at[0] + shape[0], at[1] : at[1] + shape[1]]
+            obj[: there.shape[0], : there.shape[1]] = there * (1 + 0.02 * np.sin(y + 3 * x))[: there.shape[0], : there.shape[1]]
+        obj = obj.astype(np.complex64)
+        scale = data.statistics.scale
+        misfit = np.zeros(raw.n_frames)
+        coverage = np.zeros(shape, np.float32)
+        lit = np.sum(np.abs(data.probe) ** 2, axis=0)
+        for j in range(raw.n_frames):
+            corner = whole[j : j + 1] - origin
+            rate = scale * expected_counts(extract(obj, corner, N), data.probe, rest[j : j + 1])[0]
+            misfit[j] = np.sum((np.sqrt(rate) - np.sqrt(raw.read_counts([j])[0])) ** 2)
+            coverage[corner[0, 0] : corner[0, 0] + N, corner[0, 1] : corner[0, 1] + N] += lit / lit.max()
+        progress(ProgressEvent(stage="reconstruct", done=raw.n_frames, total=raw.n_frames))
+        return Reconstruction(
+            object=obj,
+            coverage=coverage,
+            origin_px=origin + (N - 1) / 2 * 0.0,
+            probe=data.probe,
+            scale=scale,
+            positions_px=raw.positions_px,
+            nominal_positions_px=raw.positions_px,
+            r_factor=float(misfit.sum() / raw.frame_totals.sum()),
+            frame_misfit=misfit,
+            frame_totals=raw.frame_totals,
+            dropped={},
+        )
+
+    def simulate(self, obj, probe, positions_px):
+        raise NotImplementedError
+
+    def save(self, model, path):
+        write_bundle(
+            path,
+            Bundle(
+                backend="pytorch",
+                generator=None,
+                side=model.side,
+                config=replace(model.config, output_dir=None, resume_from=None),
+                statistics=model.statistics,
+                scale=model.statistics.scale,
+                weights={"w": np.ones(3, np.float32)},
+                probe=model.probe,
+                history=model.history,
+                provenance={},
+            ),
+        )
+
+    def load(self, path):
+        b = read_bundle(path)
+        return StubModel("pytorch", b.config, b.history, b.probe, b.statistics, None, b.side)
