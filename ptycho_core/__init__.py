@@ -1,1 +1,148 @@
-"""Ptychography with any reconstruction engine behind one interface."""
+"""Ptychography with any reconstruction engine behind one interface.
+
+The public names below are imported when first used, so that ``import ptycho_core`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import (
+        ensure_container,
+        load_model,
+        prepare_scan,
+        reconstruct,
+        run_cdi_example,
+        train_cdi_model,
+    )
+    from .config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
+    from .data.container import PtychoDataContainer, Statistics
+    from .data.raw import Geometry, ObjectGuess, RawData, Source
+    from .data.results import CdiResult, CdiResults, Reconstruction
+    from .errors import (
+        ArchiveError,
+        BackendConflictError,
+        BackendError,
+        BackendProtocolError,
+        BackendUnavailableError,
+        Cancelled,
+        CollapseError,
+        ConfigError,
+        DataError,
+        EvaluationError,
+        OutputError,
+        PtychoError,
+        UnknownBackendError,
+    )
+    from .io import read_scan, write_scan
+    from .plugins.registry import BackendStatus, available_backends, backend_spec, load_backend
+    from .protocol import (
+        PROTOCOL_VERSION,
+        BackendSpec,
+        Capabilities,
+        ProgressEvent,
+        ReconstructionBackend,
+        TrainedModel,
+    )
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "api": (
+        "ensure_container",
+        "load_model",
+        "prepare_scan",
+        "reconstruct",
+        "run_cdi_example",
+        "train_cdi_model",
+    ),
+    "config": ("InferenceConfig", "ModelConfig", "TrainingConfig", "config_from_mapping", "config_to_mapping"),
+    "data.container": ("PtychoDataContainer", "Statistics"),
+    "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
+    "data.results": ("CdiResult", "CdiResults", "Reconstruction"),
+    "errors": (
+        "ArchiveError",
+        "BackendConflictError",
+        "BackendError",
+        "BackendProtocolError",
+        "BackendUnavailableError",
+        "Cancelled",
+        "CollapseError",
+        "ConfigError",
+        "DataError",
+        "EvaluationError",
+        "OutputError",
+        "PtychoError",
+        "UnknownBackendError",
+    ),
+    "io": ("read_scan", "write_scan"),
+    "plugins.registry": ("BackendStatus", "available_backends", "backend_spec", "load_backend"),
+    "protocol": (
+        "PROTOCOL_VERSION",
+        "BackendSpec",
+        "Capabilities",
+        "ProgressEvent",
+        "ReconstructionBackend",
+        "TrainedModel",
+    ),
+}
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "ArchiveError",
+    "BackendConflictError",
+    "BackendError",
+    "BackendProtocolError",
+    "BackendSpec",
+    "BackendStatus",
+    "BackendUnavailableError",
+    "Cancelled",
+    "Capabilities",
+    "CdiResult",
+    "CdiResults",
+    "CollapseError",
+    "ConfigError",
+    "DataError",
+    "EvaluationError",
+    "Geometry",
+    "InferenceConfig",
+    "ModelConfig",
+    "ObjectGuess",
+    "OutputError",
+    "ProgressEvent",
+    "PtychoDataContainer",
+    "PtychoError",
+    "RawData",
+    "Reconstruction",
+    "ReconstructionBackend",
+    "Source",
+    "Statistics",
+    "TrainedModel",
+    "TrainingConfig",
+    "UnknownBackendError",
+    "available_backends",
+    "backend_spec",
+    "config_from_mapping",
+    "config_to_mapping",
+    "ensure_container",
+    "load_backend",
+    "load_model",
+    "prepare_scan",
+    "read_scan",
+    "reconstruct",
+    "run_cdi_example",
+    "train_cdi_model",
+    "write_scan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds a public name."""
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

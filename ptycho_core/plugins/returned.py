@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics
 from ..data.results import Reconstruction
 from ..errors import BackendError, BackendProtocolError, CollapseError
@@ -72,8 +73,11 @@ def check_model(model: Any, engine_name: str) -> TrainedModel:
             f"engine '{engine_name}' returned a {type(model).__name__}; a TrainedModel must have {', '.join(wanted)}, "
             f"and it lacks {', '.join(missing)}."
         )
-    if not isinstance(model.statistics, Statistics):
-        raise BackendProtocolError(f"engine '{engine_name}': statistics must be a Statistics.")
+    if not isinstance(model.statistics, Statistics) or not isinstance(model.config, TrainingConfig):
+        raise BackendProtocolError(
+            f"engine '{engine_name}': the model's statistics are a {type(model.statistics).__name__} and its config a "
+            f"{type(model.config).__name__}; they must be a Statistics and a TrainingConfig."
+        )
     if model.checkpoint_path is not None and not isinstance(model.checkpoint_path, Path):
         raise BackendProtocolError(f"engine '{engine_name}': checkpoint_path must be a Path or None.")
     _array(model.probe, "the model's probe", np.complex64, (None, None, None), engine_name)
