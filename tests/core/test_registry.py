@@ -1,0 +1,211 @@
+"""Finding, describing and loading engines (specs/40-plugins)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from stub_engines import engine_module, install, install_stub, plugin_module
+
+from ptycho_core.errors import (
+    BackendConflictError,
+    BackendError,
+    BackendProtocolError,
+    BackendUnavailableError,
+    UnknownBackendError,
+)
+from ptycho_core.plugins.registry import available_backends, backend_distribution, backend_spec, load_backend
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder on sys.path; modules imported from it are forgotten afterwards."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def status(name: str):
+    return {s.name: s for s in available_backends()}[name]
+
+
+def test_an_installed_engine_is_found_described_and_loaded(site):
+    install_stub(site)
+    found = status("stub")
+    assert (found.state, found.title, found.distribution, found.install) == ("ready", "Stub", "ptycho-stub 1.0", "")
+    assert "stub_engine_module" not in sys.modules
+    assert backend_spec("stub").factory == "stub_engine_module:Engine"
+    assert backend_distribution("stub") == "ptycho-stub 1.0"
+    engine = load_backend("stub")
+    assert engine.name == "stub"
+    assert type(engine) is sys.modules["stub_engine_module"].Engine
+
+
+def test_choosing_one_engine_imports_nothing_of_another(site):
+    install_stub(site, "one")
+    install_stub(site, "two")
+    load_backend("one")
+    assert "one_engine_module" in sys.modules
+    assert "two_plugin_module" not in sys.modules
+    assert "two_engine_module" not in sys.modules
+
+
+def test_discovery_imports_no_framework():
+    code = (
+        "import sys, ptycho_core as p; p.available_backends(); p.backend_spec('pytorch')\n"
+        "bad = {'torch', 'lightning', 'tensorflow', 'keras', 'ptychi', 'jax', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(repr(bad) if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_unknown_name_lists_near_names_and_what_is_installed(site):
+    install_stub(site, "fancyengine")
+    with pytest.raises(UnknownBackendError, match=r"'fancyengin'; installed: fancyengine.*Did you mean 'fancyengine'"):
+        load_backend("fancyengin")
+    with pytest.raises(ValueError, match="unknown engine"):
+        backend_spec("nothing_like_it")
+
+
+def test_nothing_installed_says_how_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
+    with pytest.raises(UnknownBackendError, match=r"none is installed; pip install 'ptycho-core\[torch\]'"):
+        load_backend("pytorch")
+
+
+def test_two_distributions_with_one_name_are_both_named_and_harm_no_other(site):
+    install(site, "alpha-dist", {"twin": "alpha_twin"}, {"alpha_twin": "raise SystemExit"})
+    install(site, "beta-dist", {"twin": "beta_twin"}, {"beta_twin": "raise SystemExit"}, version="2.5")
+    install_stub(site)
+    for function in (load_backend, backend_spec):
+        with pytest.raises(BackendConflictError, match=r"(?s)'twin'.*alpha-dist 1\.0.*beta-dist 2\.5.*uninstall"):
+            function("twin")
+    assert status("twin").state == "conflict"
+    assert "alpha-dist 1.0" in status("twin").detail
+    assert "beta-dist 2.5" in status("twin").detail
+    assert status("stub").state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import no_such_dependency", "ModuleNotFoundError: No module named 'no_such_dependency'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("1 / 0", "ZeroDivisionError"),
+        (plugin_module(name="broken", factory="a:B").replace("return", "raise OSError('disk') #"), "OSError: disk"),
+        (plugin_module(name="broken", factory="a:B", bogus=1), "TypeError"),
+    ],
+)
+def test_a_broken_plugin_is_shown_with_its_cause_and_breaks_nothing_else(site, text, words):
+    install(site, "bad-dist", {"broken": "broken_plugin"}, {"broken_plugin": text})
+    install_stub(site)
+    assert status("broken").state == "broken"
+    assert words in status("broken").detail
+    assert "bad-dist 1.0" in status("broken").detail
+    assert status("stub").state == "ready"
+    assert load_backend("stub").name == "stub"
+    with pytest.raises(BackendError, match="(?s)'broken'.*bad-dist 1.0") as caught:
+        load_backend("broken")
+    assert words.split(":")[0] in type(caught.value.__cause__).__name__
+    assert not isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "0 ptycho_backend hooks answered"),
+        ("from ptycho_core.plugins.hookspecs import hookimpl\n@hookimpl\ndef ptycho_backend(x): pass", "signature"),
+        ("from ptycho_core.plugins.hookspecs import hookimpl\n@hookimpl\ndef ptycho_backend(): return 7", "int"),
+        (plugin_module(name="other", factory="a:B"), "'other'.*called 'odd'"),
+        (plugin_module(name="odd", factory="a.B"), "factory = 'a.B'; it must be 'module:Class'"),
+        (plugin_module(name="odd", factory="a:B", requires="torch"), "tuple of top-level"),
+        (plugin_module(name="odd", factory="a:B", requires=("jax.numpy",)), "tuple of top-level"),
+        (plugin_module(name="odd", factory="a:B", protocol_version=2), "protocol 2.*keeps protocol 1.*ptycho-core"),
+        (plugin_module(name="odd", factory="a:B", protocol_version=0), "protocol 0.*Upgrade the engine"),
+    ],
+)
+def test_a_plugin_that_does_not_keep_the_hook_is_refused(site, text, words):
+    install(site, "odd-dist", {"odd": "odd_plugin"}, {"odd_plugin": text})
+    with pytest.raises(BackendProtocolError, match=f"(?s)'odd'.*odd-dist 1.0.*{words}"):
+        load_backend("odd")
+    assert status("odd").state == "broken"
+
+
+def test_a_missing_module_says_what_was_selected_what_is_missing_and_the_pip_line(site):
+    install_stub(site, title="PyTorch", requires=("numpy", "no_such_module_a", "no_such_module_b"), extra="pkg[x]")
+    message = r"PyTorch backend selected.*'no_such_module_a', 'no_such_module_b'.*pip install 'pkg\[x\]'"
+    for kind in (BackendUnavailableError, ImportError, RuntimeError):
+        with pytest.raises(kind, match=message):
+            load_backend("stub")
+    assert status("stub").state == "missing"
+    assert status("stub").detail == "not installed: no_such_module_a, no_such_module_b"
+    assert status("stub").install == "pip install 'pkg[x]'"
+    assert "stub_engine_module" not in sys.modules
+
+
+def test_the_pytorch_engine_without_torch_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(
+        BackendUnavailableError, match=r"PyTorch backend selected.*'torch'.*pip install 'ptycho-core\[torch\]'"
+    ):
+        load_backend("pytorch")
+
+
+def test_a_required_module_that_fails_only_on_import_is_unavailable(site):
+    install_stub(site, requires=("half_there",), extra="half")
+    (site / "half_there.py").write_text("raise ModuleNotFoundError('gone', name='half_there')")
+    (site / "stub_engine_module.py").write_text("import half_there")
+    with pytest.raises(BackendUnavailableError, match="'half_there'.*pip install 'half'") as caught:
+        load_backend("stub")
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("line", ["import not_listed_anywhere", "from numpy import no_such_name", "import numpy.nix"])
+def test_any_other_import_error_propagates_as_it_is(site, line):
+    install_stub(site, requires=("numpy",))
+    (site / "stub_engine_module.py").write_text(line)
+    with pytest.raises(ImportError) as caught:
+        load_backend("stub")
+    assert not isinstance(caught.value, BackendError)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("class Engine", "class Motor", "no class 'Engine'"),
+        ("    def train(", "    def practise(", "method train is missing"),
+        ("    def load(self, path)", "    load = 3\n    def lode(self, path)", "method load is missing"),
+        ("def train(self, train, test, config, *, progress=None)", "def train(self, train, test, config)", "progress"),
+        ("def save(self, model, path)", "def save(self, model)", "save.*must accept 2 positional"),
+        ("capabilities = Capabilities(", "abilities = Capabilities(", "capabilities is a NoneType"),
+        ("background=True", "background=True, refine=True", "method refine is missing"),
+        ('    name = "stub"', '    name = "stab"', "name is 'stab', it must be 'stub'"),
+        ("    def simulate", "    def __init__(self, device): ...\n    def simulate", "needs arguments"),
+    ],
+)
+def test_an_engine_that_does_not_keep_the_protocol_is_refused(site, old, new, words):
+    install_stub(site)
+    text = engine_module("stub")
+    assert old in text
+    (site / "stub_engine_module.py").write_text(text.replace(old, new))
+    with pytest.raises(BackendProtocolError, match=f"'stub'.*{words}") as caught:
+        load_backend("stub")
+    assert isinstance(caught.value, TypeError)
+
+
+def test_a_newly_installed_engine_is_seen_in_the_same_process(site):
+    with pytest.raises(UnknownBackendError):
+        load_backend("late")
+    install_stub(site, "late")
+    import importlib
+
+    importlib.invalidate_caches()
+    assert load_backend("late").name == "late"
