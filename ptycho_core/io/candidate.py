@@ -24,7 +24,7 @@ __all__ = ["Candidate", "Member", "examine", "missing_key"]
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_HEADER_BYTES = 2**20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, SyntaxError, NotImplementedError, RuntimeError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, SyntaxError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def examine(path: Path | str) -> Candidate | None:
     except EOFError as error:
         raise _damaged(path, "the bzip2 stream", error) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file and its rights.") from error
+        reason = error.strerror or error
+        raise DataError(f"{path}: cannot be read ({reason}); check its content and rights.") from error
     if not magic:
         raise DataError(f"{path}: the file is empty; copy or export it again.")
     if hdf5:

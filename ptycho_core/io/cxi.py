@@ -1,9 +1,9 @@
 """CXI files of far-field ptychography scans (www.cxidb.org), SI units throughout.
 
 Read from ``/entry_1``: frames (M, N, N) counts, ``translation`` (M, 3) metres, ``distance``, ``x_pixel_size``,
-``y_pixel_size``, ``energy`` (joules) or ``wavelength``, ``mask`` (bit field, 0 = good) and ``basis_vectors`` (3, 2), the steps in
-space from one detector row, and one column, to the next. ``translation`` is where the *sample* was moved to, so that the
-beam sits at minus that on the object; far from the sample the detector's axes are the object's:
+``y_pixel_size``, ``energy`` (joules) or ``wavelength``, ``mask`` (bit field, 0 = good) and ``basis_vectors`` (3, 2),
+the steps in space from one detector row, and one column, to the next. ``translation`` is where the *sample* was moved
+to, so that the beam sits at minus that on the object; the axes of a far-field detector are the object's:
 
     position_px = −(translation · row direction, translation · column direction) / (λz / (N p)).
 """
@@ -47,9 +47,10 @@ def _scalar(h5: Any, file: Candidate, path: str, what: str) -> float:
     if path not in h5:
         raise missing_key(file, path, what)
     value = np.asarray(h5[path][()])
-    if value.size != 1 or value.dtype.kind not in "iuf" or not np.isfinite(value).all() or float(value.ravel()[0]) <= 0:
-        raise DataError(f"{file.path}: {path!r} must be one positive number, {what}; found {value.shape} {value.dtype}.")
-    return float(value.ravel()[0])
+    number = float(value.ravel()[0]) if value.size == 1 and value.dtype.kind in "iuf" else float("nan")
+    if not 0 < number < float("inf"):
+        raise DataError(f"{file.path}: {path!r} must be one positive number, {what}; found {value!r}.")
+    return number
 
 
 def _energy(h5: Any, file: Candidate, notes: list[str]) -> float:
@@ -110,7 +111,7 @@ def _mask(h5: Any, N: int, notes: list[str]) -> NDArray[np.bool_] | None:
         return None
     bits = np.asarray(h5[path][()]).astype(np.int64)
     bits = bits[0] if bits.ndim == 3 and len(bits) == 1 else bits
-    mask = (bits & ~_HARMLESS_BITS) == 0
+    mask: NDArray[np.bool_] = (bits & ~_HARMLESS_BITS) == 0
     notes.append(f"mask is a bit field in which 0 is good; it hides {int((~mask).sum())} pixels.")
     return mask
 

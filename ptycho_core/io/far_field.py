@@ -1,8 +1,8 @@
 """Is a scan a far-field scan? The question is asked of the frames, because files seldom say.
 
-With the sample out of focus, its shadow moves over the detector as the sample moves, magnified m times. The beam, W wide on
-the detector, is then W/m wide at the sample. A far-field pattern of pixels p at distance z describes a window of
-λz/p at the sample (N object pixels of λz/(Np)), so that it can be one only if
+With the sample out of focus, its shadow moves over the detector as the sample moves, magnified m times. The beam, W
+wide on the detector, is then W/m wide at the sample. A far-field pattern of pixels p at distance z describes a window
+of λz/p at the sample (N object pixels of λz/(Np)), so that it can be one only if
 
     W / m ≤ λz / p,   in pixels:  W_px / κ ≤ N,   κ = detector pixels that the shadow moves per object pixel.
 

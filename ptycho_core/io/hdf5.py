@@ -11,7 +11,7 @@ dataset           content
 /background       optional (N, N) float32 expected counts
 /object           optional (H, W) complex64; attribute ``origin_px`` (2,) (y, x) of the centre of pixel (0, 0)
 /provenance       optional text, JSON
-/geometry         group; attributes ``energy_eV``, ``distance_m``, ``detector_pixel_size_m``, ``pixel_size_m``, each optional
+/geometry         group; optional attributes ``energy_eV``, ``distance_m``, ``detector_pixel_size_m``, ``pixel_size_m``
 ================  ==================================================================================================
 """
 
@@ -26,7 +26,7 @@ from ..data.frames import Hdf5Frames
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
-from .measurement import check_amplitudes, doubt, resolve_measurement
+from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .probes import normalise_probe
 
@@ -56,8 +56,8 @@ def _numbers(h5: Any, file: Candidate, path: str, kinds: str = "biuf") -> NDArra
 
 def _check_version(h5: Any, file: Candidate) -> None:
     stated = _plain(h5.attrs.get("format", FORMAT))
-    version = h5.attrs.get("version", VERSION)
-    if stated != FORMAT or not np.isscalar(version) or int(version) > VERSION:
+    version = np.asarray(h5.attrs.get("version", VERSION))
+    if stated != FORMAT or version.size != 1 or version.dtype.kind not in "iu" or int(version.ravel()[0]) > VERSION:
         raise DataError(
             f"{file.path}: states format {stated!r} version {version}; this release reads {FORMAT!r} up to version "
             f"{VERSION}. Update ptycho-core."
@@ -80,7 +80,7 @@ def _geometry(h5: Any, file: Candidate) -> Geometry:
         if "geometry" in h5 and key in h5["geometry"].attrs:
             value = np.asarray(h5["geometry"].attrs[key])
             if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.ravel()[0]) > 0:
-                raise DataError(f"{file.path}: geometry attribute {key!r} must be one positive number; found {value!r}.")
+                raise DataError(f"{file.path}: geometry {key!r} must be one positive number; found {value!r}.")
             found[key] = float(value.ravel()[0])
     return Geometry(**found)
 
@@ -135,7 +135,7 @@ def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
     if resolved == "amplitude":
         check_amplitudes(frames, mask, name)
-    notes = () if stated else (f"The file does not say what its frames are; they were read as {resolved}, as asked for.",)
+    notes = () if stated else (unstated_note(resolved),)
     return RawData.from_arrays(
         Hdf5Frames(file.path, "frames", frames.stored_shape, resolved),
         positions,

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from ..data.frames import FrameSource
 from ..errors import ConfigError, DataError
 
-__all__ = ["MEASUREMENTS", "UnstatedMeasurementError", "check_amplitudes", "doubt", "guess_measurement", "resolve_measurement"]
+__all__ = [
+    "MEASUREMENTS",
+    "UnstatedMeasurementError",
+    "check_amplitudes",
+    "doubt",
+    "guess_measurement",
+    "resolve_measurement",
+    "unstated_note",
+]
 
 MEASUREMENTS = ("amplitude", "counts", "intensity")
 _LOOKS = {"counts": "counts: all are whole numbers", "amplitude": "amplitudes: their squares are whole numbers"}
@@ -88,6 +96,11 @@ def resolve_measurement(name: str, stated: str | None, given: str | None, sample
         f"State it: --measurement amplitude|counts.{hint}",
         guess,
     )
+
+
+def unstated_note(resolved: str) -> str:
+    """The assumption to record when only the caller said what the frames are."""
+    return f"The file does not say what its frames are; they were read as {resolved}, as asked for."
 
 
 def doubt(resolved: str, sample: NDArray[Any] | None) -> list[str]:

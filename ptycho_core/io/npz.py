@@ -33,7 +33,7 @@ from ..data.frames import ArrayFrames, FrameSource, NpzFrames
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
-from .measurement import check_amplitudes, doubt, resolve_measurement
+from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .probes import normalise_probe
 
 __all__ = ["GEOMETRY_KEYS", "KEYS", "read_npz", "recognises_npz"]
@@ -41,9 +41,11 @@ __all__ = ["GEOMETRY_KEYS", "KEYS", "read_npz", "recognises_npz"]
 GEOMETRY_KEYS = tuple(f.name for f in fields(Geometry))
 _FRAMES = ("diff3d", "diffraction")
 KEYS = frozenset(
-    (*_FRAMES, *GEOMETRY_KEYS, "measurement", "xcoords", "ycoords", "xcoords_start", "ycoords_start", "pixel_centre")
-    + ("probeGuess", "probe_calibrated", "objectGuess", "object_origin_px", "mask", "bad_pixels", "background")
-    + ("provenance", "scan_index")
+    ("measurement", "xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_index", "pixel_centre", "probeGuess")
+).union(
+    ("probe_calibrated", "objectGuess", "object_origin_px", "mask", "bad_pixels", "background", "provenance"),
+    _FRAMES,
+    GEOMETRY_KEYS,
 )
 _SAMPLE_FRAMES = 4
 
@@ -74,7 +76,7 @@ def read_npz(file: Candidate, measurement: str | None) -> RawData:
     resolved = resolve_measurement(name, stated, measurement, sample)
     warnings += doubt(resolved, sample)
     if stated is None:
-        notes.append(f"The file does not say what its frames are; they were read as {resolved}, as asked for.")
+        notes.append(unstated_note(resolved))
     positions = positions - _half_pixel(file, notes)
     mask = _mask(file, notes)
     if resolved == "amplitude":
@@ -132,7 +134,7 @@ def _text(file: Candidate, key: str) -> str | None:
     value = file.load(key)
     if value.size != 1 or value.dtype.kind not in "US":
         raise DataError(
-            f"{file.path}: {key!r} must be one text (0-d, as np.array('…') makes it); found {value.shape} {value.dtype}."
+            f"{file.path}: {key!r} must be one text, as np.array('…') makes it; found {value.shape} {value.dtype}."
         )
     only = value.ravel()[0]
     return only.decode("utf-8", "replace") if isinstance(only, bytes) else str(only)
@@ -156,14 +158,14 @@ def _positions(file: Candidate, notes: list[str]) -> NDArray[np.float64]:
         found[axis] = _coordinate(file, key)
     if len(found["x"]) != len(found["y"]):
         raise DataError(
-            f"{file.path}: {len(found['x'])} x coordinates but {len(found['y'])} y coordinates; a frame has one of each."
+            f"{file.path}: {len(found['x'])} x coordinates but {len(found['y'])} y; a frame has one of each."
         )
     if suffix:
         notes.append("No xcoords and ycoords; the nominal xcoords_start and ycoords_start are used.")
     elif {"xcoords_start", "ycoords_start"} <= set(file.names):
         moved = max(_largest_difference(found[axis], _coordinate(file, f"{axis}coords_start")) for axis in "yx")
         if moved > 0:
-            notes.append(f"xcoords and ycoords are used; the nominal *_start coordinates differ by up to {moved:.3g} px.")
+            notes.append(f"xcoords and ycoords are used; the nominal *_start ones differ by up to {moved:.3g} px.")
     return np.stack([found["y"], found["x"]], axis=-1)
 
 
@@ -296,9 +298,9 @@ def parse_provenance(text: str, what: str) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError as error:
         raise DataError(f"{what} is not JSON ({error}); remove it or write the file again.") from error
-    lists = ("assumptions", "warnings")
+    sentences = [found.get(key, []) for key in ("assumptions", "warnings")] if isinstance(found, dict) else []
     if not isinstance(found, dict) or not isinstance(found.get("details", {}), dict):
         raise DataError(f"{what} must be a JSON object whose 'details' is an object.")
-    if any(not isinstance(found.get(k, []), list) or any(not isinstance(s, str) for s in found.get(k, [])) for k in lists):
+    if not all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in sentences):
         raise DataError(f"{what}: 'assumptions' and 'warnings' must be lists of texts.")
     return found

@@ -21,7 +21,7 @@ def normalise_probe(probe: NDArray[Any], name: str) -> NDArray[np.complex64]:
     """Bring a probe to (P, N, N): modes first, the first of several views or variations.
 
     Args:
-        probe: (N, N), (P, N, N), (N, N, P) with P < N, or (..., P, N, N) of which the first of every leading axis counts.
+        probe: (N, N), (P, N, N), (N, N, P) with P < N, or (..., P, N, N); of leading axes the first item counts.
         name: the file, for messages.
 
     Raises:

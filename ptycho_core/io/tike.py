@@ -16,7 +16,7 @@ from ..data.frames import ArrayFrames
 from ..data.raw import RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
-from .measurement import resolve_measurement
+from .measurement import doubt, resolve_measurement
 from .probes import normalise_probe
 
 __all__ = ["read_tike", "recognises_tike"]
@@ -76,5 +76,11 @@ def read_tike(file: Candidate, measurement: str | None) -> RawData:
         ArrayFrames(counts),
         corners + (counts.shape[-1] - 1) / 2,
         probe,
-        source=Source(path=name, dialect="tike", measurement="counts", assumptions=tuple(notes)),
+        source=Source(
+            path=name,
+            dialect="tike",
+            measurement="counts",
+            assumptions=tuple(notes),
+            warnings=tuple(doubt("counts", counts[:4])),
+        ),
     )

@@ -1,0 +1,302 @@
+"""The checks of an inspection: each looks at one thing and returns what it found, in sentences with figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .data.raw import RawData
+from .errors import DataError
+from .io.far_field import check_far_field, measure_shadow_motion
+from .io.measurement import guess_measurement
+from .physics.forward import far_field
+
+__all__ = ["CHECKS", "Facts", "Finding"]
+
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding: `level` is ``ok``, ``note``, ``warning`` or ``error``; `text` is one or two sentences."""
+
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Figures measured once, in one pass over the frames.
+
+    Attributes:
+        mean: (N, N) mean counts of each pixel, bad pixels 0.
+        spread: (N, N) variance of each pixel over the frames.
+        peak: largest counts in a good pixel.
+        at_peak: (N, N) in how many frames each pixel has the counts `peak`.
+        near_peak: how many samples lie just below it, within 2 %.
+        figures: everything worth reporting; checks add to it.
+    """
+
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    peak: float
+    at_peak: NDArray[np.int64]
+    near_peak: int
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, raw: RawData) -> Facts:
+        """Measure a scan."""
+        total, squares = np.zeros((raw.side, raw.side)), np.zeros((raw.side, raw.side))
+        peak = 0.0
+        for _, counts in raw.chunks():
+            total += counts.sum(axis=0, dtype=np.float64)
+            squares += np.square(counts, dtype=np.float64).sum(axis=0)
+            peak = max(peak, float(counts.max()))
+        at_peak, near = np.zeros(total.shape, dtype=np.int64), 0
+        tolerance = 1e-5 * peak  # a squared float32 root of whole counts is not whole to the last digit
+        for _, counts in raw.chunks():
+            at_peak += (counts >= peak - tolerance).sum(axis=0)
+            near += int(((counts > 0.98 * peak) & (counts < peak - tolerance)).sum())
+        mean = total / raw.n_frames
+        figures = {
+            "mean_counts": float(raw.frame_totals.mean()),
+            "min_counts": float(raw.frame_totals.min()),
+            "max_counts": float(raw.frame_totals.max()),
+            "peak_pixel_counts": peak,
+        }
+        return cls(mean, np.maximum(squares / raw.n_frames - mean**2, 0), peak, at_peak, near, figures)
+
+
+def _some(numbers: Iterable[Any], total: int | None = None) -> str:
+    """The first few of a list, for a sentence."""
+    shown = [str(n) for n in numbers]
+    more = (len(shown) if total is None else total) - _LISTED
+    return ", ".join(shown[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _frame_names(raw: RawData, chosen: NDArray[np.bool_]) -> str:
+    return _some(raw.frame_numbers[chosen])
+
+
+def check_size(raw: RawData, facts: Facts) -> list[Finding]:
+    """How much there is, and how bright."""
+    N, mask = raw.side, raw.mask
+    bad = 0 if mask is None else int((~mask).sum())
+    facts.figures["masked_pixels"] = bad
+    out = [Finding("ok", f"{raw.n_frames} frames of {N}×{N}, {facts.figures['mean_counts']:.4g} counts a frame.")]
+    if bad:
+        out.append(Finding("note", f"The mask hides {bad} of {N * N} pixels ({bad / (N * N):.1%})."))
+    if facts.figures["mean_counts"] < 1000:
+        out.append(Finding("warning", f"Only {facts.figures['mean_counts']:.3g} counts a frame; expect a noisy image."))
+    return out
+
+
+def check_values(raw: RawData, facts: Facts) -> list[Finding]:
+    """Counts or amplitudes, by the values."""
+    M = raw.n_frames
+    sample = raw.read_counts(np.linspace(0, M - 1, min(M, 8)).astype(np.int64))
+    stored = np.sqrt(sample) if raw.source.measurement == "amplitude" else sample
+    guess = guess_measurement(stored)
+    facts.figures["values_look_like"] = guess
+    if guess is None:
+        text = "By their values frames could be counts or amplitudes: neither they nor their squares are whole numbers."
+        return [Finding("note", text)]
+    if guess != raw.source.measurement:
+        return []  # the reader warned of it already
+    why = {"counts": "whole numbers, as counts are", "amplitude": "roots of whole numbers, as amplitudes are"}[guess]
+    return [Finding("ok", f"Stored values are {why}; read as {guess}.")]
+
+
+def check_totals(raw: RawData, facts: Facts) -> list[Finding]:
+    """Frames without counts, and frames that do not fit in by their total."""
+    totals = raw.frame_totals
+    empty = totals == 0
+    lit = totals[~empty]
+    middle = float(np.median(lit))
+    deviation = 1.4826 * float(np.median(np.abs(lit - middle)))
+    odd = ~empty & (np.abs(totals - middle) > max(6 * deviation, 0.15 * middle))
+    facts.figures.update({"zero_count_frames": int(empty.sum()), "outlying_frames": int(odd.sum())})
+    out = []
+    if empty.any():
+        out.append(Finding("warning", f"{empty.sum()} frames have no counts: {_frame_names(raw, empty)}. Drop them."))
+    if odd.any():
+        text = (
+            f"{odd.sum()} frames do not fit: their totals are far from the median {middle:.4g} "
+            f"(from {totals[odd].min():.4g} to {totals[odd].max():.4g}): {_frame_names(raw, odd)}. "
+            "Shutter, beam loss or a wrong frame? Look at them."
+        )
+        out.append(Finding("warning", text))
+    return out or [Finding("ok", f"Frame totals agree: median {middle:.4g}, spread {deviation / middle:.1%}.")]
+
+
+def _pixels(chosen: NDArray[np.bool_]) -> str:
+    return _some((f"({y}, {x})" for y, x in np.argwhere(chosen)), int(chosen.sum()))
+
+
+def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
+    """Saturated, dead and hot pixels."""
+    from scipy.ndimage import median_filter
+
+    M, N = raw.n_frames, raw.side
+    good = np.ones((N, N), dtype=bool) if raw.mask is None else raw.mask
+    around = median_filter(facts.mean, size=5, mode="nearest")
+    dead = good & (facts.mean == 0) & (around * M > 50)
+    y, x = np.mgrid[:N, :N] - N // 2
+    # a direct beam is as sharp as a hot pixel, so the middle is left out; light that varies by frame is no defect
+    steady = facts.spread < 4 * facts.mean + (0.05 * facts.mean) ** 2
+    hot = good & (np.hypot(y, x) > 3) & (facts.mean > 20 * (around + 0.5 / M)) & (facts.mean * M > 200) & steady
+    # counts that pile up on one highest value, more of them than just below it, were cut off there
+    n_peak = int(facts.at_peak.sum())
+    saturated = facts.at_peak > 0 if facts.peak >= 100 and n_peak >= 8 and n_peak > facts.near_peak else dead & False
+    found = {"dead_pixels": dead, "hot_pixels": hot, "saturated_pixels": saturated}
+    facts.figures.update({name: int(pixels.sum()) for name, pixels in found.items()})
+    out = []
+    if saturated.any():
+        text = f"{saturated.sum()} pixels look saturated at {facts.peak:.6g} counts ({n_peak} times)"
+        out.append(Finding("warning", f"{text}: {_pixels(saturated)}. Mask them."))
+    if dead.any():
+        out.append(Finding("warning", f"{dead.sum()} pixels are 0 amid light, so dead: {_pixels(dead)}. Mask them."))
+    if hot.any():
+        text = f"{hot.sum()} pixels are hot, steady and far above their surroundings: {_pixels(hot)}"
+        out.append(Finding("warning", f"{text}. Mask them."))
+    return out or [Finding("ok", "No saturated, dead or hot pixels.")]
+
+
+def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
+    """Zero frequency at pixel N/2, or at the corner, or elsewhere."""
+    N, mean = raw.side, facts.mean
+    q = N // 4
+    middle = float(mean[q : N - q, q : N - q].sum())
+    corners = float(np.fft.fftshift(mean)[q : N - q, q : N - q].sum())
+    centre = [float((mean * axis).sum() / mean.sum()) for axis in np.mgrid[:N, :N]]
+    facts.figures.update({"beam_centre_px": centre, "power_in_corners": corners / float(mean.sum())})
+    if corners > 2 * middle:
+        text = (
+            f"The corners hold {corners / mean.sum():.0%} of the power and the middle {middle / mean.sum():.0%}: zero "
+            "frequency seems to sit at the corner. Apply fftshift to every frame before writing the file."
+        )
+        return [Finding("warning", text)]
+    off = math.hypot(centre[0] - N / 2, centre[1] - N / 2)
+    where = f"The mean pattern's centre ({centre[0]:.1f}, {centre[1]:.1f}) is {off:.1f} pixels from N/2 = {N / 2:g}"
+    if off > max(2.0, 0.06 * N):
+        return [Finding("warning", f"{where}. Crop the frames about the beam.")]
+    return [Finding("ok", f"{where}.")]
+
+
+def check_positions(raw: RawData, facts: Facts) -> list[Finding]:
+    """Extent, step, duplicates, and overlap by the width of the probe."""
+    from scipy.spatial import cKDTree
+
+    positions, N = raw.positions_px, raw.side
+    extent = np.ptp(positions, axis=0)
+    facts.figures["extent_px"] = extent
+    if raw.n_frames < 2:
+        return [Finding("warning", "One frame only; ptychography needs overlapping frames.")]
+    nearest = cKDTree(positions).query(positions, k=2)[0][:, 1]
+    twins = nearest < 1e-6
+    step = float(np.median(nearest[~twins])) if (~twins).any() else 0.0
+    facts.figures.update({"median_step_px": step, "duplicate_positions": int(twins.sum())})
+    text = f"Positions span {extent[0]:.1f} × {extent[1]:.1f} px (y × x), median step to the nearest {step:.2f} px."
+    out = [Finding("ok", text)]
+    if twins.any():
+        text = f"{twins.sum()} frames share their position with another: {_frame_names(raw, twins)}."
+        out.append(Finding("warning", f"{text} Repeats, or positions that were not recorded?"))
+    alone = nearest > N
+    if alone.any():
+        out.append(Finding("warning", f"{alone.sum()} frames overlap with no other: {_frame_names(raw, alone)}."))
+    return out + _overlap(raw, facts, step)
+
+
+def _overlap(raw: RawData, facts: Facts, step: float) -> list[Finding]:
+    if raw.probe is None:
+        text = f"No probe, so no estimate of overlap; the median step is {step / raw.side:.0%} of a frame's side."
+        return [Finding("note", text)]
+    intensity = np.sum(np.abs(raw.probe.astype(np.complex128)) ** 2, axis=0)
+    area = float(intensity.sum() ** 2 / np.sum(intensity**2))  # of the uniform disk that is as concentrated
+    width = 2 * math.sqrt(area / math.pi)
+    overlap = 1 - step / width
+    facts.figures.update({"probe_width_px": width, "overlap": overlap})
+    text = f"The probe is about {width:.1f} px wide, so neighbours overlap by {max(overlap, 0):.0%} of that."
+    if overlap < 0.5:
+        return [Finding("warning", f"{text} Below about 60 % the object is poorly determined.")]
+    if width > 0.8 * raw.side:
+        return [Finding("warning", f"{text} It fills the frame's window; N may be too small for it.")]
+    return [Finding("ok", text)]
+
+
+def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
+    """Whether the probe's far field looks like the mean pattern, and is on the scale of the counts."""
+    if raw.probe is None:
+        return [Finding("note", "No probe: it will be estimated from the mean pattern, or give --probe FILE.")]
+    pattern = np.sum(np.abs(far_field(raw.probe.astype(np.complex128))) ** 2, axis=0)
+    good = np.ones(pattern.shape, dtype=bool) if raw.mask is None else raw.mask
+    level = raw.background if raw.background is not None else np.zeros(pattern.shape)
+    measured = np.sqrt(np.maximum(facts.mean - level, 0))[good]
+    likeness = float(np.corrcoef(np.sqrt(pattern)[good], measured)[0, 1]) if measured.any() else 0.0
+    ratio = facts.figures["mean_counts"] / float(pattern.sum())
+    facts.figures.update({"probe_likeness": likeness, "counts_per_probe_power": ratio})
+    out = []
+    if likeness < 0.7:
+        text = f"The probe's far field correlates only {likeness:.2f} with the mean pattern: a poor or a wrong probe."
+        out.append(Finding("warning", f"{text} Refine it (probe_trainable), or check its axes and size."))
+    else:
+        out.append(Finding("ok", f"The probe's far field correlates {likeness:.2f} with the mean pattern."))
+    if raw.probe_calibrated and not 0.2 < ratio < 1.5:
+        text = f"The probe is declared calibrated, but its power is {1 / ratio:.3g} of the mean counts a frame."
+        out.append(Finding("warning", f"{text} Declare it uncalibrated, or correct it."))
+    elif not 0.8 < ratio < 1.25:
+        text = f"The probe is not on the scale of the counts: mean counts are {ratio:.4g} times its power."
+        out.append(Finding("note", f"{text} The intensity scale starts there."))
+    else:
+        out.append(Finding("ok", f"The probe is on the scale of the counts: mean counts are {ratio:.3f} of its power."))
+    return out
+
+
+def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:
+    """What is known of the instrument, and whether it agrees with itself."""
+    g = raw.geometry
+    known = {k: v for k, v in asdict(g).items() if v is not None}
+    facts.figures.update(known)
+    if not known:
+        return [Finding("note", "No geometry in the file: images will be in pixels.")]
+    out = [Finding("ok", "Geometry: " + ", ".join(f"{k} = {v:.6g}" for k, v in known.items()) + ".")]
+    if g.energy_eV and g.distance_m and g.detector_pixel_size_m and g.pixel_size_m:
+        expected = 1.239841984e-6 / g.energy_eV * g.distance_m / (raw.side * g.detector_pixel_size_m)
+        if abs(expected / g.pixel_size_m - 1) > 0.01:
+            text = f"pixel_size_m = {g.pixel_size_m:.6g}, but λz/(N p) of the geometry is {expected:.6g} m."
+            out.append(Finding("warning", f"{text} If it made the positions, they are wrong by that factor."))
+    return out
+
+
+def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
+    """Far field or near field, by how the frames follow the sample."""
+    motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask)
+    if motion is None or not motion.consistent:
+        return [Finding("ok", "Frames do not move as a shadow of the sample, as a far-field scan's should not.")]
+    facts.figures.update({"shadow_px_per_object_px": motion.detector_px_per_object_px, "beam_width_px": motion.beam_px})
+    try:
+        check_far_field(motion, raw.side, raw.geometry, raw.source.path or "scan")
+    except DataError as error:
+        return [Finding("error", str(error))]
+    text = f"A defocused beam, about {motion.beam_px:.0f} of {raw.side} object pixels wide at the sample."
+    return [Finding("ok", text)]
+
+
+CHECKS: tuple[Callable[[RawData, Facts], list[Finding]], ...] = (
+    check_size,
+    check_values,
+    check_totals,
+    check_pixels,
+    check_centre,
+    check_positions,
+    check_probe,
+    check_geometry,
+    check_regime,
+)
+"""In the order of the report."""
