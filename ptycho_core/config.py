@@ -91,19 +91,16 @@ class ModelConfig:
         generator: name of the generator in the engine (``probe_unet``, ``cnn``).
         width: channels of the first level of the network.
         depth: number of times the U-net halves the side (``probe_unet``); the side must be divisible by 2**depth.
-        amplitude_max: upper end of the amplitude range of a patch; the lower end is 0.
     """
 
     generator: str = "probe_unet"
     width: int = 16
     depth: int = 3
-    amplitude_max: float = 2.0
 
     def __post_init__(self) -> None:
         _check_types(self)
         _check_range("ModelConfig", "width", self.width, 1, 512)
         _check_range("ModelConfig", "depth", self.depth, 1, 5)
-        _check_range("ModelConfig", "amplitude_max", self.amplitude_max, 1.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True)

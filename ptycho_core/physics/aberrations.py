@@ -1,4 +1,4 @@
-"""Low-order aberrations of the lens that makes a probe, as Zernike phases over its aperture (FM-16)."""
+"""Low-order aberrations of the lens that makes a probe, as Zernike phases over its aperture (FM-17)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def zernike(name: str, N: int, radius_px: float) -> NDArray[np.float64]:
 
 
 def aberrate(probe: NDArray[Any], radius_px: float, coefficients: Mapping[str, float]) -> NDArray[np.complex64]:
-    """Give a probe aberrations: P ← F⁻¹[ F P · e^{iW} ], W = Σ c_n Z_n(q / radius) (FM-16).
+    """Give a probe aberrations: P ← F⁻¹[ F P · e^{iW} ], W = Σ c_n Z_n(q / radius) (FM-17).
 
     Args:
         probe: (P, N, N) complex modes.

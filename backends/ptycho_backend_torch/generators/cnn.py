@@ -1,0 +1,75 @@
+"""``cnn``: the reference method's skip-free encoder and two decoders over a group's frames as channels.
+
+It is here for comparison: it sees amplitudes only, knows nothing of the probe, and is tied to the group size it was
+trained with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from ptycho_core.architectures import cnn_filters
+from ptycho_core.config import TrainingConfig
+from ptycho_core.errors import ConfigError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .layers import ConvBlock
+
+__all__ = ["Cnn"]
+
+
+class Cnn(nn.Module):
+    """Encoder to 8×8, one decoder for amplitude, 2σ(z), and one for phase, π tanh(z)."""
+
+    def __init__(self, config: TrainingConfig, N: int) -> None:
+        super().__init__()
+        self.group_size = config.group_size
+        encoder, decoder = cnn_filters(config.model, N)
+        self.n_encoder, self.n_decoder = len(encoder), len(decoder)
+        for level, width in enumerate(encoder):
+            self.add_module(f"encoder{level}", ConvBlock(self.group_size if level == 0 else encoder[level - 1], width))
+        for arm in ("amplitude", "phase"):
+            for level, width in enumerate(decoder):
+                self.add_module(f"{arm}{level}", ConvBlock(encoder[-1] if level == 0 else decoder[level - 1], width))
+            head = nn.utils.skip_init(nn.Conv2d, decoder[-1], self.group_size, 3, padding=1)
+            self.add_module(f"{arm}_head", head)
+
+    def _decode(self, x: Tensor, arm: str) -> Tensor:
+        for level in range(self.n_decoder):
+            x = self.get_submodule(f"{arm}{level}")(x)
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return self.get_submodule(f"{arm}_head")(x)
+
+    def forward(
+        self,
+        counts: Tensor,
+        shifted_probe: Tensor,
+        scale: Tensor | float,
+        mask: Tensor | None,
+        background: Tensor | None,
+        low_precision: torch.dtype | None = None,
+    ) -> Tensor:
+        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers.
+
+        Raises:
+            ConfigError: a group size other than the one it was made for.
+        """
+        if counts.shape[1] != self.group_size:
+            raise ConfigError(
+                f"generator 'cnn' was trained with group_size = {self.group_size} and was given groups of "
+                f"{counts.shape[1]} frames; use that size, or 'probe_unet', which takes any."
+            )
+        N = counts.shape[-1]
+        signal = (counts if background is None else counts - background).clamp_min(0.0)
+        signal = signal if mask is None else torch.where(mask, signal, 0.0)
+        # mean power of a frame becomes (N/2)², with the scale and the probe's power standing for the data's mean
+        expected = scale * shifted_probe.abs().square().sum(dim=(-3, -2, -1))[..., None, None]
+        x = (signal / expected).sqrt() * (N / 2)
+        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
+            x = x.contiguous(memory_format=torch.channels_last)
+            for level in range(self.n_encoder):
+                x = functional.max_pool2d(self.get_submodule(f"encoder{level}")(x), 2)
+            amplitude, phase = self._decode(x, "amplitude"), self._decode(x, "phase")
+        return torch.polar(2 * torch.sigmoid(amplitude.float()), math.pi * torch.tanh(phase.float()))

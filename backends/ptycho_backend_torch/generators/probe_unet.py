@@ -1,0 +1,64 @@
+"""``probe_unet``: each frame by itself, with the probe's knowledge built in.
+
+The network sees the measured amplitude back-propagated with the phase of the frame's own probe and predicts how the
+patch differs from the flat object; its head starts at zero, so the first prediction is O = 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from ptycho_core.architectures import PROBE_UNET_FEATURES, probe_unet_widths
+from ptycho_core.config import TrainingConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import physics
+from .layers import ConvBlock
+
+__all__ = ["ProbeUNet"]
+
+
+class ProbeUNet(nn.Module):
+    """U-net with skips over the features of a frame (FM-16); the head is the complex residual O − 1."""
+
+    def __init__(self, config: TrainingConfig, N: int) -> None:
+        super().__init__()
+        widths = probe_unet_widths(config.model)
+        self.depth = config.model.depth
+        for level, width in enumerate(widths):
+            n_in = PROBE_UNET_FEATURES if level == 0 else widths[level - 1]
+            self.add_module(f"encoder{level}", ConvBlock(n_in, width))
+        for level in range(self.depth):
+            self.add_module(f"decoder{level}", ConvBlock(widths[level + 1] + widths[level], widths[level]))
+        self.head = nn.utils.skip_init(nn.Conv2d, widths[0], 2, 3, padding=1)
+
+    def body(self, x: Tensor) -> Tensor:
+        """(b, 4, N, N) features → (b, width, N, N)."""
+        skips: list[Tensor] = []
+        for level in range(self.depth):
+            x = self.get_submodule(f"encoder{level}")(x)
+            skips.append(x)
+            x = functional.max_pool2d(x, 2)
+        x = self.get_submodule(f"encoder{self.depth}")(x)
+        for level in reversed(range(self.depth)):
+            x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = self.get_submodule(f"decoder{level}")(torch.cat([x, skips[level]], dim=1))
+        return x
+
+    def forward(
+        self,
+        counts: Tensor,
+        shifted_probe: Tensor,
+        scale: Tensor | float,
+        mask: Tensor | None,
+        background: Tensor | None,
+        low_precision: torch.dtype | None = None,
+    ) -> Tensor:
+        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the body only."""
+        features = physics.probe_features(counts, shifted_probe, scale, mask, background)
+        x = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
+            x = self.body(x)
+        residual = self.head(x.float())
+        patches = torch.complex(1.0 + residual[:, 0], residual[:, 1])
+        return patches.unflatten(0, counts.shape[:2])

@@ -1,0 +1,43 @@
+"""What this machine can do: which accelerator, which precision."""
+
+from __future__ import annotations
+
+import torch
+from ptycho_core.errors import ConfigError
+
+__all__ = ["choose_device", "lightning_accelerator", "low_precision"]
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device of an accelerator's name; ``auto`` takes the best there is.
+
+    Raises:
+        ConfigError: the accelerator asked for is not there. Nothing falls back to the CPU silently.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if accelerator == "auto":
+        return torch.device(next((name for name in ("cuda", "mps") if present[name]), "cpu"))
+    if not present.get(accelerator, False):
+        there = ", ".join(name for name, here in present.items() if here)
+        raise ConfigError(f"accelerator = {accelerator!r} is not available to PyTorch here; available: {there}.")
+    return torch.device(accelerator)
+
+
+def lightning_accelerator(accelerator: str) -> str:
+    """The same choice as :func:`choose_device`, in Lightning's words."""
+    return choose_device(accelerator).type
+
+
+def low_precision(precision: str, device: torch.device) -> torch.dtype | None:
+    """bfloat16 where it was asked for, or where ``auto`` finds hardware that computes it faster; None is float32."""
+    if precision == "32":
+        return None
+    if precision == "bf16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+        return torch.bfloat16 if fast else None
+    return None

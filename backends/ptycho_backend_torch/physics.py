@@ -1,0 +1,164 @@
+"""The PyTorch twin of ``ptycho_core.physics``: same names, same argument order, differentiable, in the input's precision.
+
+Every function accepts leading batch axes where the oracle has none, so that several groups can be treated at once.
+Formulas and identifiers are those of specs/20-forward-model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from ptycho_core.physics.features import FEATURE_FLOOR, REGULARISATION
+from ptycho_core.physics.likelihood import RATE_FLOOR
+from torch import Tensor
+
+__all__ = [
+    "LOSSES",
+    "accumulate",
+    "amplitude_loss",
+    "exit_waves",
+    "expected_counts",
+    "extract",
+    "far_field",
+    "far_field_adjoint",
+    "fourier_shift",
+    "merge",
+    "poisson_loss",
+    "probe_features",
+    "probe_weights",
+    "rate_of_waves",
+    "shift_ramp",
+]
+
+
+
+def shift_ramp(shift_px: Tensor, N: int) -> Tensor:
+    """e^{−2πi(f_y δ_y + f_x δ_x)}: (..., 2) real → (..., N, N) complex, zero frequency at index 0."""
+    frequency = torch.fft.fftfreq(N, device=shift_px.device, dtype=shift_px.dtype)
+    angle = -2 * math.pi * shift_px[..., None] * frequency
+    ramp = torch.polar(torch.ones_like(angle), angle)
+    return ramp[..., 0, :, None] * ramp[..., 1, None, :]
+
+
+def fourier_shift(wave: Tensor, shift_px: Tensor) -> Tensor:
+    """(S(δ)P)(r) = P(r − δ): (..., N, N) complex and (..., 2) real, leading axes broadcast (FM-2)."""
+    return torch.fft.ifft2(torch.fft.fft2(wave) * shift_ramp(shift_px, wave.shape[-1]))
+
+
+def far_field(exit_wave: Tensor) -> Tensor:
+    """F ψ, unitary, zero frequency at (N/2, N/2): (..., N, N) complex (FM-4)."""
+    return torch.fft.fftshift(torch.fft.fft2(exit_wave, norm="ortho"), dim=(-2, -1))
+
+
+def far_field_adjoint(wave: Tensor) -> Tensor:
+    """F† = F⁻¹: (..., N, N) complex."""
+    return torch.fft.ifft2(torch.fft.ifftshift(wave, dim=(-2, -1)), norm="ortho")
+
+
+def exit_waves(patches: Tensor, probe: Tensor, subpixel_px: Tensor) -> Tensor:
+    """ψ_jp = S(δ_j) P_p · Q_j: (..., N, N), (P, N, N) and (..., 2) → (..., P, N, N) complex (FM-3)."""
+    return fourier_shift(probe, subpixel_px[..., None, :]) * patches[..., None, :, :]
+
+
+def expected_counts(
+    patches: Tensor, probe: Tensor, subpixel_px: Tensor, scale: Tensor | float = 1.0, background: Tensor | None = None
+) -> Tensor:
+    """λ_j = s Σ_p |F ψ_jp|² + b: → (..., N, N) real (FM-5)."""
+    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background)
+
+
+def rate_of_waves(waves: Tensor, scale: Tensor | float, background: Tensor | None) -> Tensor:
+    """λ from exit waves ψ (..., P, N, N): the second half of :func:`expected_counts`."""
+    far = torch.view_as_real(far_field(waves))
+    rate = scale * far.square().sum(dim=(-4, -1))
+    return rate if background is None else rate + background
+
+
+def probe_weights(shifted_probe: Tensor) -> Tensor:
+    """w_j = Σ_p |S(δ_j) P_p|²: (..., P, N, N) complex → (..., N, N) real (FM-7)."""
+    return torch.view_as_real(shifted_probe).square().sum(dim=(-4, -1))
+
+
+def _flat_indices(corners_px: Tensor, N: int, height: int, width: int) -> Tensor:
+    """Index of every pixel of every patch in the canvases laid end to end: (B, C, 2) → (B·C·N·N,)."""
+    offset = torch.arange(N, device=corners_px.device)
+    rows = corners_px[..., 0, None] + offset
+    columns = corners_px[..., 1, None] + offset
+    canvas = torch.arange(corners_px.shape[0], device=corners_px.device)[:, None, None] * height
+    return ((canvas + rows)[..., :, None] * width + columns[..., None, :]).reshape(-1)
+
+
+def extract(obj: Tensor, corners_px: Tensor, N: int) -> Tensor:
+    """Q_bj[m] = O_b[n_bj + m]: objects (B, H, W) and corners (B, C, 2) int → (B, C, N, N) (FM-1).
+
+    Corners must be inside the object; containers guarantee that.
+    """
+    B, height, width = obj.shape
+    index = _flat_indices(corners_px, N, height, width)
+    return obj.reshape(-1)[index].reshape(*corners_px.shape[:2], N, N)
+
+
+def accumulate(patches: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
+    """O_b[n_bj + m] += Q_bj[m], the adjoint of :func:`extract`: (B, C, N, N) → (B, H, W)."""
+    B, N = patches.shape[0], patches.shape[-1]
+    index = _flat_indices(corners_px, N, *shape)
+    canvas = torch.zeros(B * shape[0] * shape[1], dtype=patches.dtype, device=patches.device)
+    return canvas.index_add(0, index, patches.reshape(-1)).reshape(B, *shape)
+
+
+def merge(patches: Tensor, weights: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
+    """O = Σ w_j Q_j / Σ w_j on the canvas of each group, 0 where no weight falls (FM-7).
+
+    Args:
+        patches: (B, C, N, N) complex.
+        weights: (B, C, N, N) real ≥ 0.
+        corners_px: (B, C, 2) integer.
+        shape: (H, W) of every canvas.
+    """
+    numerator = accumulate(patches * weights, corners_px, shape)
+    denominator = accumulate(weights, corners_px, shape)
+    lit = denominator > 0
+    return torch.where(lit, numerator / torch.where(lit, denominator, 1.0), 0.0)
+
+
+def _good(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else torch.where(mask, values, 0.0)
+
+
+def poisson_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: float) -> Tensor:
+    """Σ_good (λ − k ln λ) / divisor, λ clamped to ≥ 1e-8 (FM-8)."""
+    lam = rate.clamp_min(RATE_FLOOR)
+    return _good(lam - counts * lam.log(), mask).sum() / divisor
+
+
+def amplitude_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: float) -> Tensor:
+    """Σ_good (√λ − √k)² / divisor, λ clamped to ≥ 1e-8 (FM-9)."""
+    lam = rate.clamp_min(RATE_FLOOR)
+    return _good((lam.sqrt() - counts.sqrt()).square(), mask).sum() / divisor
+
+
+LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
+
+
+def probe_features(
+    counts: Tensor,
+    shifted_probe: Tensor,
+    scale: Tensor | float,
+    mask: Tensor | None = None,
+    background: Tensor | None = None,
+) -> Tensor:
+    """Features of a frame, Re d, Im d, Re q, Im q: (..., N, N) and (..., P, N, N) → (..., 4, N, N) (FM-16)."""
+    waves = far_field(shifted_probe)
+    power = torch.view_as_real(waves).square().sum(dim=(-4, -1)) + FEATURE_FLOOR
+    signal = (counts if background is None else counts - background).clamp_min(0.0) / scale
+    factor = (signal / power).sqrt()
+    if mask is not None:
+        factor = torch.where(mask, factor, 1.0)
+    main = shifted_probe[..., 0, :, :]
+    u = far_field_adjoint(waves[..., 0, :, :] * factor)
+    intensity = torch.view_as_real(main).square().sum(-1)
+    peak = intensity.amax(dim=(-2, -1), keepdim=True)
+    d = (u - main) * main.conj()
+    damped = intensity + REGULARISATION * peak
+    return torch.stack([d.real / peak, d.imag / peak, d.real / damped, d.imag / damped], dim=-3)
