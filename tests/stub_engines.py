@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
-PLUGIN = '''
+PLUGIN = """
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec
 
 @hookimpl
 def ptycho_backend() -> BackendSpec:
     return BackendSpec({arguments})
-'''
+"""
 
 ENGINE = '''
 """A stub engine that records how it is called; what it saw when it was imported is in AT_IMPORT."""
