@@ -23,5 +23,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if importlib.util.find_spec("torch") and importlib.util.find_spec("lightning"):
         return
     for item in items:
-        if "torch" in item.keywords:
+        if item.get_closest_marker("torch"):  # not item.keywords: the folder tests/torch is a keyword too
             item.add_marker(pytest.mark.skip(reason="PyTorch is not installed in this environment"))

@@ -99,25 +99,25 @@ def test_an_ignored_field_keeps_its_default_or_is_refused(field):
 def test_an_ignored_word_needs_not_be_one_of_the_engines_words():
     solver = Capabilities(losses=("amplitude",), schedules=(), ignored_fields=("schedule",))
     check_capabilities(TrainingConfig(), solver, "eng")
-    with pytest.raises(ConfigError, match="schedule = 'cosine' has no effect"):
+    with pytest.raises(ConfigError, match=r"schedule = 'cosine' has no effect"):
         check_capabilities(TrainingConfig(schedule="cosine"), solver, "eng")
 
 
 def test_a_solver_takes_no_network_settings():
     solver = Capabilities(losses=("amplitude",), schedules=("one_cycle",))
     check_capabilities(TrainingConfig(), solver, "eng")
-    with pytest.raises(ConfigError, match="model.width = 3 has no effect"):
+    with pytest.raises(ConfigError, match=r"model.width = 3 has no effect"):
         check_capabilities(TrainingConfig(model=ModelConfig(width=3)), solver, "eng")
 
 
 def test_an_ignored_field_that_does_not_exist_is_the_engines_fault():
-    with pytest.raises(BackendProtocolError, match="'epoch', which is no config field. Did you mean 'epochs'"):
+    with pytest.raises(BackendProtocolError, match=r"'epoch', which is no config field. Did you mean 'epochs'"):
         check_capabilities(TrainingConfig(), replace(NETWORK, ignored_fields=("epoch",)), "eng")
 
 
 def test_inference_config_alone():
     check_inference_capabilities(InferenceConfig(batch_size=3), NETWORK, "eng")
-    with pytest.raises(ConfigError, match="'eng': inference.precision = 'bf16'"):
+    with pytest.raises(ConfigError, match=r"'eng': inference.precision = 'bf16'"):
         check_inference_capabilities(InferenceConfig(precision="bf16"), NETWORK, "eng")
     engine = replace(NETWORK, ignored_fields=("inference.batch_size", "epochs"))
     with pytest.raises(ConfigError, match=r"inference\.batch_size = 3 has no effect.*default 64"):
@@ -132,14 +132,14 @@ def test_a_scan_with_more_in_it_than_the_engine_models_is_refused():
     check_scan_capabilities(plain, NETWORK, "eng")
     mask[3, 5] = False
     masked = RawData.from_arrays(counts, positions, np.ones((16, 16)), mask=mask)
-    with pytest.raises(ConfigError, match="'eng' cannot leave bad pixels out.*1 of them"):
+    with pytest.raises(ConfigError, match=r"'eng' cannot leave bad pixels out.*1 of them"):
         check_scan_capabilities(masked, NETWORK, "eng")
     check_scan_capabilities(masked, replace(NETWORK, mask=True), "eng")
     lit = RawData.from_arrays(counts, positions, np.ones((16, 16)), background=np.ones((16, 16)))
-    with pytest.raises(ConfigError, match="'eng' has no background"):
+    with pytest.raises(ConfigError, match=r"'eng' has no background"):
         check_scan_capabilities(lit, NETWORK, "eng")
     check_scan_capabilities(lit, replace(NETWORK, background=True), "eng")
     modes = plain.with_probe(np.ones((3, 16, 16)))
-    with pytest.raises(ConfigError, match="at most 2 probe modes, and the probe of scan has 3; set probe_modes = 2"):
+    with pytest.raises(ConfigError, match=r"at most 2 probe modes, and the probe of scan has 3; set probe_modes = 2"):
         check_scan_capabilities(modes, NETWORK, "eng")
     check_scan_capabilities(modes, replace(NETWORK, max_modes=None), "eng")

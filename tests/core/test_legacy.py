@@ -44,7 +44,7 @@ def test_nothing_is_left_of_an_earlier_config():
 
 
 def test_another_config_type_is_refused():
-    with pytest.raises(ConfigError, match="dict; it must be a TrainingConfig"):
+    with pytest.raises(ConfigError, match=r"dict; it must be a TrainingConfig"):
         legacy.update_legacy_dict({}, {"epochs": 3})
 
 

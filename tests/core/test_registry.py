@@ -71,7 +71,7 @@ def test_unknown_name_lists_near_names_and_what_is_installed(site):
     install_stub(site, "fancyengine")
     with pytest.raises(UnknownBackendError, match=r"'fancyengin'; installed: fancyengine.*Did you mean 'fancyengine'"):
         load_backend("fancyengin")
-    with pytest.raises(ValueError, match="unknown engine"):
+    with pytest.raises(ValueError, match=r"unknown engine"):
         backend_spec("nothing_like_it")
 
 
@@ -112,7 +112,7 @@ def test_a_broken_plugin_is_shown_with_its_cause_and_breaks_nothing_else(site, t
     assert "bad-dist 1.0" in status("broken").detail
     assert status("stub").state == "ready"
     assert load_backend("stub").name == "stub"
-    with pytest.raises(BackendError, match="(?s)'broken'.*bad-dist 1.0") as caught:
+    with pytest.raises(BackendError, match=r"(?s)'broken'.*bad-dist 1.0") as caught:
         load_backend("broken")
     assert words.split(":")[0] in type(caught.value.__cause__).__name__
     assert not isinstance(caught.value, ImportError)
@@ -163,7 +163,7 @@ def test_a_required_module_that_fails_only_on_import_is_unavailable(site):
     install_stub(site, requires=("half_there",), extra="half")
     (site / "half_there.py").write_text("raise ModuleNotFoundError('gone', name='half_there')")
     (site / "stub_engine_module.py").write_text("import half_there")
-    with pytest.raises(BackendUnavailableError, match="'half_there'.*pip install 'half'") as caught:
+    with pytest.raises(BackendUnavailableError, match=r"'half_there'.*pip install 'half'") as caught:
         load_backend("stub")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
