@@ -242,6 +242,11 @@ def _one_line(parser: ArgumentParser, error: Exception) -> str:
         hint = getattr(action, "_typehint", None)
         needed = f"; it must be {_type_text(hint)}" if hint is not None else " has the wrong type"
         return f"--{found[1]}{' = ' + value[1].strip() if value else ''}{needed}. See '{parser.prog} --help'."
+    head, required, missing = text.partition("the following arguments are required: ")
+    if required:  # jsonargparse names them without their dashes
+        options = parser._option_string_actions
+        shown = [f"--{name}" if f"--{name}" in options else name.upper() for name in missing.split(", ")]
+        text = f"{head}{required}{', '.join(shown)}"
     return f"{' '.join(text.split())}. See '{parser.prog} --help'."
 
 

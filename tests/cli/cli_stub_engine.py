@@ -67,9 +67,8 @@ class StubEngine:
             if StubEngine.interrupt_at == epoch:
                 os.kill(os.getpid(), StubEngine.interrupt_with)
             try:
-                progress(
-                    ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics={"train_loss": 1 / (epoch + 1)})
-                )
+                metrics = {"train_loss": 1 / (epoch + 1)}
+                progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))
             except Cancelled as error:
                 if checkpoint is None:
                     raise
@@ -94,7 +93,8 @@ class StubEngine:
         if guess is not None:
             at = np.round(origin - guess.origin_px).astype(int)
             there = guess.object[at[0] : at[0] + shape[0], at[1] : at[1] + shape[1]]
-            obj[: there.shape[0], : there.shape[1]] = there * (1 + 0.02 * np.sin(y + 3 * x))[: there.shape[0], : there.shape[1]]
+            inside = (slice(there.shape[0]), slice(there.shape[1]))
+            obj[inside] = there * (1 + 0.02 * np.sin(y + 3 * x))[inside]
         obj = obj.astype(np.complex64)
         scale = data.statistics.scale
         misfit = np.zeros(raw.n_frames)
@@ -109,7 +109,7 @@ class StubEngine:
         return Reconstruction(
             object=obj,
             coverage=coverage,
-            origin_px=origin + (N - 1) / 2 * 0.0,
+            origin_px=origin.astype(np.float64),
             probe=data.probe,
             scale=scale,
             positions_px=raw.positions_px,

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
 
 import cli_stub_engine
 import pytest
 
+from ptycho_core import report
 from ptycho_core.plugins import registry
 from ptycho_core.simulate import SimulationConfig, simulate_scan
+
+_PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.fixture(autouse=True)
 def _work_in_tmp(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def real_pictures():
+    """Ask for the report's real pictures, which take most of a run's second here."""
+
+
+@pytest.fixture(autouse=True)
+def _blank_pictures(request, monkeypatch):
+    """Put one-pixel pictures in place of the report's, but for the tests that look at them."""
+    if "real_pictures" in request.fixturenames or "torch" in request.keywords:
+        return
+    names = ("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns")
+    draw = {f"{name}.png": _PIXEL for name in names}
+    monkeypatch.setattr(report, "_draw", lambda record, view: draw)
 
 
 @pytest.fixture

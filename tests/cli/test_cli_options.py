@@ -124,7 +124,7 @@ def test_old_names_are_accepted_with_a_notice(tmp_path):
     path = write(tmp_path, "nepochs: 4\n")
     with pytest.warns(DeprecationWarning, match="say 'epochs'"):
         assert config_of("--config", path).epochs == 4
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="say 'epochs'"):
         assert config_of("--config", path, "--epochs", "6").epochs == 6, "the old name in a file is below the new one"
 
 
