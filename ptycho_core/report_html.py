@@ -42,7 +42,7 @@ p { margin: 0 0 10px; }
   font-variant-numeric: tabular-nums; }
 .label { font-size: 13px; font-weight: 600; color: var(--soft); }
 .card p { margin: 6px 0 0; font-size: 14px; color: var(--soft); }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 1px; margin: 0;
+.facts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 0;
   background: var(--line); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
 .facts div { background: var(--card); padding: 10px 14px; }
 .facts dt { font-size: 12px; color: var(--soft); }
@@ -62,11 +62,14 @@ td, th { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-
   font-weight: 400; overflow-wrap: anywhere; }
 tr:last-child > * { border-bottom: 0; }
 th { color: var(--soft); width: 48%; }
+.settings { columns: 2; column-gap: 36px; } .settings tr { break-inside: avoid; }
+.settings-card, details { margin-top: 16px; }
 .changed { font-weight: 650; color: var(--accent); }
 pre { margin: 8px 0 0; font: 12px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap;
   overflow-wrap: anywhere; }
 footer { margin-top: 34px; font-size: 12.5px; color: var(--soft); }
-@media (max-width: 760px) { .grid, .headline { grid-template-columns: 1fr; } main { padding: 22px 14px; } }
+@media screen and (max-width: 760px) { .grid, .headline { grid-template-columns: 1fr; }
+  .facts { grid-template-columns: 1fr 1fr; } .settings { columns: 1; } main { padding: 22px 14px; } }
 @media print { :root { color-scheme: light; --page: #ffffff; --card: #ffffff; --ink: #000000; --soft: #444444;
   --line: #cccccc; --accent: #1f5a94; --warn: #5c3205; --warn-ground: #ffffff; --warn-line: #8a4b08; }
   @page { margin: 14mm; } body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
@@ -89,13 +92,15 @@ def _figure(png: bytes, alt: str, caption: str, kind: str = "") -> str:
     )
 
 
-def _table(rows: Iterable[tuple[str, str]], changed: frozenset[str] = frozenset()) -> str:
+def _table(rows: Iterable[tuple[str, str]], changed: frozenset[str] | None = None) -> str:
+    """Names and values; with `changed`, as two columns of settings in which those names stand out."""
     cells = (
         f'<tr><th scope="row">{escape(name)}</th>'
-        f"<td{' class=changed' if name in changed else ''}>{escape(value)}</td></tr>"
+        f"<td{' class=changed' if changed and name in changed else ''}>{escape(value)}</td></tr>"
         for name, value in rows
     )
-    return f"<table><tbody>{''.join(cells)}</tbody></table>"
+    table = f"<table><tbody>{''.join(cells)}</tbody></table>"
+    return table if changed is None else f'<div class="settings">{table}</div>'
 
 
 def _card(heading: str, content: str) -> str:
@@ -105,8 +110,8 @@ def _card(heading: str, content: str) -> str:
 def _length(metres: float) -> str:
     for factor, name in ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm")):
         if metres >= factor:
-            return f"{metres / factor:.4g} {name}"
-    return f"{metres / 1e-12:.4g} pm"
+            return f"{metres / factor:.3g} {name}"
+    return f"{metres / 1e-12:.3g} pm"
 
 
 def _duration(seconds: float) -> str:
@@ -242,6 +247,8 @@ def _resolution(curve: FourierRingCorrelation, pixel_size_m: float | None) -> li
         text = "nothing resolved" if math.isinf(half_period) else f"{half_period:.2f} px"
         if pixel_size_m is not None and math.isfinite(half_period):
             text += f" = {_length(half_period * pixel_size_m)}"
+        if cutoff >= curve.frequency[-1]:
+            text += ", the limit of the pixels: it never falls so far"
         rows.append((f"Half period where FRC falls to {name}", text))
     return rows
 
@@ -266,7 +273,7 @@ def _comparison(record: RunRecord, images: Mapping[str, bytes]) -> str:
             ("Phase ramp undone", f"y {c.ramp_rad_per_px[0]:+.2g}, x {c.ramp_rad_per_px[1]:+.2g} rad/px"),
             ("Pixels compared", f"{c.n_pixels:,}"),
         ]
-        tables += _card("Against the truth", _table(rows))
+        tables += _card("Scores", _table(rows))
         what.append("with the truth")
     if record.half_data_frc is not None:
         tables += _card("Half against half of the frames", _table(_resolution(record.half_data_frc, pixel_size_m)))
@@ -304,7 +311,7 @@ def _details(record: RunRecord) -> str:
         ("measurement", source.measurement),
     ]
     assumed = "".join(f"<li>{escape(a)}</li>" for a in source.assumptions)
-    right = [
+    cards = [
         _card(
             "Data", _table(data) + (f'<p>Assumed in reading:</p><ul class="notes">{assumed}</ul>' if assumed else "")
         ),
@@ -312,13 +319,14 @@ def _details(record: RunRecord) -> str:
         _card("Time by stage", _table(seconds) if seconds else "<p>Not measured.</p>"),
         _card("Versions", _table((k, str(v)) for k, v in record.versions.items())),
     ]
-    left = _card("Settings", "<p>Those that differ from the default stand out.</p>" + _table(settings.items(), changed))
+    chosen = _card(
+        "Settings", "<p>Those that differ from the default stand out.</p>" + _table(settings.items(), changed)
+    )
     provenance = json.dumps(plain_json(dict(record.provenance)), indent=2, ensure_ascii=False)
     return (
-        f"<h2>Settings and provenance</h2><div class='grid'><div>{left}</div>"
-        f"<div class='stack'>{''.join(right)}</div></div>"
-        "<details style='margin-top:16px'><summary>Provenance as JSON</summary>"
-        f"<pre>{escape(provenance)}</pre></details>"
+        f"<h2>Settings and provenance</h2><div class='grid'>{''.join(cards)}</div>"
+        f"<div class='settings-card'>{chosen}</div>"
+        f"<details><summary>Provenance as JSON</summary><pre>{escape(provenance)}</pre></details>"
     )
 
 

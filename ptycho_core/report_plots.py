@@ -204,15 +204,19 @@ def patterns_figure(reconstruction: Reconstruction, raw: RawData) -> bytes:
 
 def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> bytes:
     """Fourier ring correlations against spatial frequency, with the usual thresholds."""
-    figure = new_figure(6.4, 3.3)
-    axes = place(figure, 0.8, 0.5, 4.3, 2.45)
+    figure = new_figure(5.6, 3.6)
+    axes = place(figure, 0.7, 0.5, 4.5, 2.75)
     title(axes, "Fourier ring correlation")
     _framed(axes, "spatial frequency (cycles per object pixel)", "correlation")
     for (name, curve), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
         axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=1.4, label=name)
+    finest = max(curves.values(), key=lambda c: len(c.frequency))
+    axes.plot(
+        finest.frequency, finest.half_bit, color=FAINT, linewidth=0.9, linestyle="dotted", label="half-bit threshold"
+    )
     for level, name in ((0.5, "½"), (1 / 7, "1/7")):
         axes.axhline(level, color=FAINT, linewidth=0.8, linestyle="dashed")
         axes.text(0.502, level, name, fontsize=8, color=FAINT, va="center", ha="left")
     axes.set(xlim=(0, 0.5), ylim=(-0.05, 1.05))
-    axes.legend(loc="upper left", bbox_to_anchor=(1.06, 1.0), fontsize=8, frameon=False, borderaxespad=0.0)
+    axes.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
     return png_bytes(figure)
