@@ -356,6 +356,9 @@ def half_data_frc(
 ) -> FourierRingCorrelation:
     """FRC of two reconstructions of one scan, each from half of its frames, registered and freed of phase and ramp.
 
+    The ramp between the two is taken out of the first, so the rings are centred on zero frequency of the second. Halves
+    reconstructed with one probe have next to no ramp of their own.
+
     Args:
         first: (H, W) complex.
         first_origin_px: (2,) scan coordinates (y, x) of the centre of its pixel (0, 0).

@@ -27,6 +27,7 @@ CONSTANT_BELOW = 1e-5
 """Relative variation below which an image counts as constant; rounding of complex64 leaves about 1e-7."""
 
 _TAPER_PX = 24
+_BORDER_PX = 3
 _MIN_PIXELS = 256
 _MAX_STEPS = 40
 
@@ -71,6 +72,18 @@ def relative_variation(image: NDArray[Any], weight: NDArray[Any]) -> float:
     return float(np.sqrt(np.sum(weight * np.abs(image - mean) ** 2) / total / power)) if power > 0 else 0.0
 
 
+def _is_constant(image: NDArray[np.complex128], weight: NDArray[np.float64]) -> bool:
+    """Whether an image is constant, or a constant times e^{ik·r}: then each pixel over its neighbour is constant."""
+    if relative_variation(np.abs(image), weight) >= CONSTANT_BELOW:
+        return False
+    for axis in (0, 1):
+        here, there = (np.take(image, np.arange(i, image.shape[axis] - 1 + i), axis) for i in (0, 1))
+        both = np.minimum(*(np.take(weight, np.arange(i, weight.shape[axis] - 1 + i), axis) for i in (0, 1)))
+        if both.any() and relative_variation(there * np.conj(here), both) >= CONSTANT_BELOW:
+            return False
+    return True
+
+
 def _sample(
     image: NDArray[np.complex128], offset_px: NDArray[np.float64], shape: tuple[int, int]
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128], NDArray[np.complex128]]:
@@ -97,12 +110,14 @@ def _sample(
     return values, np.fft.ifft2(spectrum * slope_y[:, None])[inside], np.fft.ifft2(spectrum * slope_x)[inside]
 
 
-def _inside(offset_px: NDArray[np.float64], shape: tuple[int, int], limit: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels r of a grid (H, W) whose point r + offset lies on an image of shape `limit`."""
+def _inside(
+    offset_px: NDArray[np.float64], shape: tuple[int, int], limit: tuple[int, ...], margin_px: float = -0.01
+) -> NDArray[np.bool_]:
+    """Pixels r of a grid (H, W) whose point r + offset lies on an image of shape `limit`, off its border."""
     good = []
     for n, start, size in zip(shape, offset_px, limit, strict=True):
         at = np.arange(n) + start
-        good.append((at > -0.5) & (at < size - 0.5))
+        good.append((at >= margin_px) & (at <= size - 1 - margin_px))
     return np.asarray(good[0][:, None] & good[1])
 
 
@@ -127,6 +142,18 @@ def _coarse_ramp(
     return np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(shape, peak, strict=True)])
 
 
+def _detail(
+    image: NDArray[np.complex128], weight: NDArray[np.float64], blur_px: float
+) -> NDArray[np.complex128]:
+    """An image less its weighted local mean, 0 where it has no weight."""
+    from scipy.ndimage import gaussian_filter
+
+    around = gaussian_filter(weight * image, blur_px)
+    share = gaussian_filter(weight, blur_px)
+    lit = weight > 0
+    return np.asarray(np.where(lit, image - around / np.where(lit, share, 1), 0))
+
+
 def _coarse_shift(
     estimate: NDArray[np.complex128],
     truth: NDArray[np.complex128],
@@ -134,13 +161,18 @@ def _coarse_shift(
     offset_px: NDArray[np.float64],
     reach: int,
 ) -> NDArray[np.float64]:
-    """Whole-pixel Δ, at most `reach` along each axis, of the highest normalised correlation after mean removal."""
+    """Whole-pixel Δ, at most `reach` along each axis, of the highest normalised correlation after mean removal.
+
+    The mean removed is a local one: what is left of a ramp makes a slow wave of the global mean, which would drown the
+    detail.
+    """
     from scipy.signal import correlate
 
     H, W = estimate.shape
+    blur_px = min(H, W) / 12
     wide, _, _ = _sample(truth, offset_px - reach, (H + 2 * reach, W + 2 * reach))
-    mean = np.sum(weight * estimate) / weight.sum()
-    overlap = np.abs(correlate(wide, weight * (estimate - mean), mode="valid", method="fft"))
+    wide = _detail(wide, np.ones(wide.shape), blur_px)
+    overlap = np.abs(correlate(wide, weight * _detail(estimate, weight, blur_px), mode="valid", method="fft"))
     power = correlate(np.abs(wide) ** 2, weight, mode="valid", method="fft")
     level = np.abs(correlate(wide, weight.astype(complex), mode="valid", method="fft")) ** 2 / weight.sum()
     spread = np.maximum(power - level, 1e-6 * power.max())
@@ -208,16 +240,23 @@ def register(
     a, b = np.asarray(estimate, dtype=np.complex128), np.asarray(truth, dtype=np.complex128)
     d = np.asarray(offset_px, dtype=np.float64)
     w = np.ones(a.shape) if weight is None else np.asarray(weight, dtype=np.float64)
-    w = w * _inside(d, a.shape, b.shape)
-    if not w.any():
+    near = w * _inside(d, a.shape, b.shape)
+    if not near.any():
         raise EvaluationError("the two images do not overlap; check their origins.")
     for name, image in (("estimate", a), ("truth", _sample(b, d, a.shape)[0])):
-        if relative_variation(image, w) < CONSTANT_BELOW:
-            raise EvaluationError(f"the {name} is constant in the compared region; a constant image is not scored.")
+        if _is_constant(image, near):
+            raise EvaluationError(
+                f"the {name} is constant in the compared region, or a constant under a phase ramp; "
+                "a constant image is not scored."
+            )
     ramp, shift = np.zeros(2), np.zeros(2)
     for _ in range(2):  # the ramp is found better once the shift is known, and the other way round
-        ramp = _coarse_ramp(a, _sample(b, d - shift, a.shape)[0], w)
-        shift = _coarse_shift(a * np.conj(_ramp(ramp, a.shape)), b, w, d, int(max_shift_px))
+        ramp = _coarse_ramp(a, _sample(b, d - shift, a.shape)[0], near)
+        shift = _coarse_shift(a * np.conj(_ramp(ramp, a.shape)), b, near, d, int(max_shift_px))
+    # interpolation at the truth's very border makes up what lies beyond, and would pull the fit
+    w = w * _inside(d - shift, a.shape, b.shape, _BORDER_PX)
+    if not w.any():
+        raise EvaluationError(f"nothing is left to compare after a shift by {shift.tolist()} pixels (y, x).")
     wave = _ramp(ramp, a.shape) * _sample(b, d - shift, a.shape)[0]
     fit = _Fit(complex(np.sum(w * a * wave.conj()) / np.sum(w * np.abs(wave) ** 2)), ramp, shift)
     fit = _refine(fit, a, b, w, d, max_shift_px)
@@ -274,10 +313,12 @@ def _coverage_weight(
         return np.ones(shape)
     if coverage.shape != shape:
         raise EvaluationError(f"the coverage of the {name} has shape {coverage.shape}, the image {shape}.")
-    if not np.isfinite(coverage).all() or not (coverage > 0).any():
-        raise EvaluationError(f"the coverage of the {name} must be finite and somewhere positive.")
-    # the border of a scan is lit faintly over a wide area: the median of what is lit at half the peak is typical
-    typical = np.median(coverage[coverage > 0.5 * coverage.max()])
+    if not np.isfinite(coverage).all() or coverage.min() < 0 or not coverage.any():
+        raise EvaluationError(f"the coverage of the {name} must be finite, ≥ 0 and somewhere positive.")
+    # half of the light falls on pixels covered less than this: a wide faint border and bright spots hardly matter
+    ordered = np.sort(coverage, axis=None).astype(np.float64)
+    light = np.cumsum(ordered)
+    typical = ordered[np.searchsorted(light, 0.5 * light[-1])]
     relative = np.asarray(coverage, dtype=np.float64) / typical
     return np.where(relative >= min_coverage, np.minimum(relative, 1.0), 0.0)
 
@@ -320,7 +361,7 @@ def align(
         b = np.where(b_weight > 0, b, b[b_weight > 0].mean())  # unlit pixels would ring into the lit ones
     origin, b_origin = (np.asarray(o, dtype=np.float64) for o in (estimate_origin_px, truth_origin_px))
     d = origin - b_origin
-    low = np.maximum(np.ceil(-d - 0.5), 0).astype(int)
+    low = np.maximum(np.floor(0.5 - d), 0).astype(int)
     high = np.minimum(np.ceil(np.array(b.shape) - 0.5 - d), a.shape).astype(int)
     if (high - low < 1).any():
         raise EvaluationError(
@@ -349,7 +390,7 @@ def _nearest(image: NDArray[np.float64], offset_px: NDArray[np.float64], shape: 
         np.clip(np.arange(n) + start, 0, limit - 1)
         for n, start, limit in zip(shape, whole, image.shape, strict=True)
     )
-    return image[np.ix_(rows, columns)] * _inside(offset_px, shape, (image.shape[0], image.shape[1]))
+    return image[np.ix_(rows, columns)] * _inside(offset_px, shape, image.shape)
 
 
 def _checked_weight(image: NDArray[np.complex128], weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -380,8 +421,6 @@ def _finish(
     phase = float(np.angle(np.sum(weight * flat * np.conj(truth))))
     scale = float(np.sum(weight * np.abs(a) ** 2) / np.sum(weight * np.abs(a) * np.abs(truth)))
     aligned = flat * np.exp(-1j * phase) / scale
-    if relative_variation(aligned, weight) < CONSTANT_BELOW:
-        raise EvaluationError("the estimate is constant but for a phase ramp; a constant image is not scored.")
     return Alignment(
         estimate=aligned,
         truth=truth,
