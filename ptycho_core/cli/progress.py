@@ -13,12 +13,12 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
-from ..protocol import Progress, ProgressEvent
+from ..protocol import ProgressEvent
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-__all__ = ["long_job"]
+__all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -55,7 +55,7 @@ def _signals_to(stop: _Stop) -> Iterator[None]:
 
 
 @contextmanager
-def long_job() -> Iterator[Progress]:
+def long_job() -> Iterator[Reporter]:
     """Yield a progress callback for an engine.
 
     On a terminal it draws a bar with the time left; elsewhere it is quiet but for the log. After SIGINT or SIGTERM it
@@ -64,11 +64,16 @@ def long_job() -> Iterator[Progress]:
     """
     stop = _Stop()
     with _signals_to(stop):
-        if sys.stderr.isatty():
-            with _bar() as bar:
-                yield _Reporter(stop, bar)
-        else:
-            yield _Reporter(stop, None)
+        try:
+            if sys.stderr.isatty():
+                with _bar() as bar:
+                    yield Reporter(stop, bar)
+            else:
+                yield Reporter(stop, None)
+        except SystemExit as error:
+            if stop.asked:  # a framework that answers an interruption by leaving the process
+                raise KeyboardInterrupt from error
+            raise
 
 
 @contextmanager
@@ -90,7 +95,7 @@ def _bar() -> Iterator[Bar]:
         yield bar
 
 
-class _Reporter:
+class Reporter:
     """The progress callback."""
 
     def __init__(self, stop: _Stop, bar: Bar | None) -> None:
@@ -100,7 +105,13 @@ class _Reporter:
         self._begun: dict[str, float] = {}
         self._tenth: dict[str, int] = {}
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has asked for the end; it may come after the last step, when no more call is made."""
+        return self._stop.asked
+
     def __call__(self, event: ProgressEvent) -> None:
+        """Show a step; raise ``Cancelled`` when the end was asked for."""
         if self._stop.asked:
             raise Cancelled(f"stopped while {_LABELS.get(event.stage, event.stage)}, {event.done} of {event.total}")
         figures = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())

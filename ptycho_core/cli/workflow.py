@@ -96,12 +96,14 @@ class Trained:
         raw: the whole scan as prepared, held-out frames included.
         config: what it was trained with.
         heldout: (n,) positions in `raw` of the frames that training did not see, or None when it saw all.
+        stopped: whether the end was asked for after the last step.
     """
 
     results: CdiResults
     raw: RawData
     config: TrainingConfig
     heldout: NDArray[np.int64] | None
+    stopped: bool
 
 
 def _resume_command(session: Session, checkpoint: str) -> str:
@@ -143,7 +145,7 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Ses
         path = str(error.checkpoint_path)
         raise Cancelled(f"{error}; go on with: {_resume_command(session, path)}", path) from error
     heldout = None if test is None else np.flatnonzero(np.isin(raw.frame_numbers, test.frame_numbers))
-    return Trained(results=results, raw=raw, config=config, heldout=heldout)
+    return Trained(results=results, raw=raw, config=config, heldout=heldout, stopped=progress.stopped)
 
 
 def reconstruct_same_scan(trained: Trained, session: Session) -> Reconstruction:
@@ -187,6 +189,8 @@ def image_and_report(
     with session.stage("save"):
         load_backend(results["backend"]).save(results["model"], bundle)
     try:
+        if trained.stopped:
+            raise KeyboardInterrupt
         reconstruction = reconstruct_same_scan(trained, session)
         frc = half_data_frc(raw, trained.config, session) if half_data else None
     except (Cancelled, KeyboardInterrupt) as error:

@@ -189,6 +189,28 @@ def test_interrupted_image_leaves_the_model(stub, scan, tmp_path, monkeypatch, c
     assert cli.main(command[1:]) == 0
 
 
+def test_signal_after_the_last_step_keeps_the_model(stub, scan, monkeypatch, capsys):
+    whole = stub.train
+
+    def train(self, train, test, config, *, progress):
+        model = whole(self, train, test, config, progress=progress)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return model
+
+    monkeypatch.setattr(stub, "train", train)
+    assert cli.main(["run", str(scan), *QUICK]) == 130
+    assert "get the image with: ptycho reconstruct" in capsys.readouterr().err
+
+
+def test_a_framework_that_leaves_the_process_was_interrupted(stub, scan, monkeypatch, capsys):
+    def train(self, train, test, config, *, progress):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemExit(1)
+
+    monkeypatch.setattr(stub, "train", train)
+    assert cli.main(["run", str(scan), *QUICK]) == 130
+
+
 def test_second_signal_stops_at_once(stub, scan, monkeypatch, capsys):
     def train(self, train, test, config, *, progress):
         os.kill(os.getpid(), signal.SIGINT)
