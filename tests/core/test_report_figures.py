@@ -1,0 +1,212 @@
+"""Pictures of a run show what they say: limits, scale bars, colours, patterns; and they are safe in threads."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from report_scan import N, make_scan, pixels
+
+from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Reconstruction
+from ptycho_core.metrics import compare_objects
+from ptycho_core.physics.probe import add_modes, aperture_probe
+from ptycho_core.report_figures import complex_colours, object_view, probe_figure, scale_bar
+from ptycho_core.report_plots import (
+    frame_r_factors,
+    frc_figure,
+    losses_figure,
+    patterns_figure,
+    predicted_counts,
+    r_map_figure,
+    typical_frames,
+)
+
+
+@pytest.fixture(scope="module")
+def scan() -> tuple[RawData, Reconstruction]:
+    return make_scan(pixel_size_m=26e-9)
+
+
+def test_view_removes_the_global_phase_and_keeps_the_rest() -> None:
+    rng = np.random.default_rng(1)
+    phase = rng.normal(0, 0.3, (60, 90)) + 0.5 * (np.arange(90) > 60)
+    obj = (1.5 * np.exp(1j * (phase + 3.0))).astype(np.complex64)
+    view = object_view(obj, np.ones(obj.shape, dtype=np.float32))
+    assert np.nanmedian(view.phase) == pytest.approx(0, abs=1e-5)
+    shown = view.phase[~np.isnan(view.phase)]
+    rows, columns = view.corner_px
+    expected = phase[rows : rows + view.phase.shape[0], columns : columns + view.phase.shape[1]]
+    difference = shown - expected[~np.isnan(view.phase)]
+    assert np.ptp(difference) < 1e-5  # nothing but a constant was removed
+    assert view.removed_phase_rad == pytest.approx(np.angle(np.exp(1j * (3.0 - difference[0]))), abs=1e-5)
+    assert not view.phase_wraps
+
+
+def test_view_crops_to_the_covered_region_and_ignores_the_rim() -> None:
+    obj = np.full((80, 120), 100 * np.exp(2.5j), dtype=np.complex64)  # garbage where nothing was lit
+    coverage = np.zeros((80, 120), dtype=np.float32)
+    coverage[20:50, 30:90] = 6.0
+    obj[20:50, 30:90] = np.linspace(0.9, 1.1, 60)
+    coverage[:10, :10] = 0.05
+    view = object_view(obj, coverage)
+    assert abs(view.corner_px[0] - 20) <= 2
+    assert abs(view.corner_px[1] - 30) <= 2
+    assert abs(view.amplitude.shape[0] - 30) <= 4
+    # the outermost pixels of the region may be garbage, a few per cent of it: the percentiles see to the rest
+    inner = view.amplitude[4:-4, 4:-4]
+    assert inner.min() >= 0.9
+    assert inner.max() <= 1.1 + 1e-6
+    assert 0.5 < view.coverage_threshold < 0.7
+
+
+def test_limits_do_not_follow_a_wild_pixel_and_never_meet() -> None:
+    obj = np.ones((50, 50), dtype=np.complex64)
+    obj[25, 25] = 1000
+    view = object_view(obj, np.ones(obj.shape, dtype=np.float32))
+    low, high = view.amplitude_limits
+    assert 0.9 < low < 1 < high < 1.1
+    assert view.phase_limits[0] < 0 < view.phase_limits[1]
+
+
+def test_a_phase_that_goes_around_gets_the_whole_circle() -> None:
+    ramp = np.exp(1j * np.linspace(0, 6 * math.pi, 100))[None, :].repeat(40, axis=0).astype(np.complex64)
+    view = object_view(ramp, np.ones(ramp.shape, dtype=np.float32))
+    assert view.phase_wraps
+    assert view.phase_limits == (-math.pi, math.pi)
+
+
+def test_a_large_object_is_averaged_within_its_covered_pixels() -> None:
+    obj = np.full((100, 3000), 2.0, dtype=np.complex64)
+    obj[:, 1500:] = 4.0
+    view = object_view(obj, np.ones(obj.shape, dtype=np.float32))
+    assert view.step_px == 3
+    assert view.amplitude.shape == (34, 1000)
+    assert (np.nanmin(view.amplitude), np.nanmax(view.amplitude)) == (2.0, 4.0)
+
+
+def test_nothing_lit_shows_everything() -> None:
+    obj = np.ones((20, 30), dtype=np.complex64)
+    view = object_view(obj, np.zeros((20, 30), dtype=np.float32))
+    assert view.amplitude.shape == (20, 30)
+    assert not np.isnan(view.amplitude).any()
+
+
+@pytest.mark.parametrize(
+    ("width_px", "pixel_size_m", "length_px", "label"),
+    [
+        (200, None, 50, "50 px"),
+        (64, None, 20, "20 px"),
+        (300, None, 100, "100 px"),
+        (200, 26e-9, 1e-6 / 26e-9, "1 µm"),
+        (64, 26e-9, 500e-9 / 26e-9, "500 nm"),
+        (100, 3e-11, 1e-9 / 3e-11, "1 nm"),
+        (50, 3e-11, 500e-12 / 3e-11, "500 pm"),
+        (1000, 1e-5, 200, "2 mm"),
+    ],
+)
+def test_scale_bar_is_round_and_at_most_a_third(
+    width_px: float, pixel_size_m: float | None, length_px: float, label: str
+) -> None:
+    length, text = scale_bar(width_px, pixel_size_m)
+    assert length == pytest.approx(length_px)
+    assert text == label
+    assert width_px / 8 < length <= width_px / 3 * (1 + 1e-9)
+
+
+def test_complex_colours_turn_with_the_phase_and_dim_with_the_amplitude() -> None:
+    red, green, blue = (complex_colours(np.exp(2j * math.pi * k / 3) * np.ones(1), 1.0)[0] for k in range(3))
+    assert np.argmax(red) == 0
+    assert np.argmax(green) == 1
+    assert np.argmax(blue) == 2
+    np.testing.assert_allclose(complex_colours(np.array([0.25j]), 1.0), complex_colours(np.array([1j]), 1.0) / 4)
+    assert complex_colours(np.zeros((2, 2), complex), 0.0).max() == 0
+
+
+def test_many_modes_are_limited_to_the_strongest() -> None:
+    probe = add_modes(aperture_probe(N, 9.0), 11, fraction=0.02)
+    assert pixels(probe_figure(probe, None)).shape == pixels(probe_figure(probe[:8], None)).shape
+
+
+def test_predicted_counts_are_those_of_the_oracle() -> None:
+    raw, reconstruction = make_scan(noise=False)
+    frames = np.array([0, 33, 76])
+    # the true scale: the best one makes up for the empty frame
+    predicted = predicted_counts(dataclasses.replace(reconstruction, scale=2e4), raw, frames)
+    good = raw.mask
+    assert good is not None
+    np.testing.assert_allclose(predicted[:, good], raw.read_counts(frames)[:, good], rtol=2e-4, atol=1e-3)
+
+
+def test_typical_frames_leave_out_frames_without_counts(scan: tuple[RawData, Reconstruction]) -> None:
+    _, reconstruction = scan
+    r = frame_r_factors(reconstruction)
+    assert np.flatnonzero(np.isnan(r)).tolist() == [5]
+    known = np.delete(r, 5)
+    names, frames = zip(*typical_frames(reconstruction), strict=True)
+    assert names == ("best", "median", "worst")
+    assert r[list(frames)].tolist() == [known.min(), np.sort(known)[38], known.max()]
+
+
+def test_patterns_of_a_wrong_object_look_different(scan: tuple[RawData, Reconstruction]) -> None:
+    raw, reconstruction = scan
+    wrong = dataclasses.replace(reconstruction, object=np.conj(reconstruction.object[:, ::-1]).copy())
+    assert np.abs(pixels(patterns_figure(reconstruction, raw)) - pixels(patterns_figure(wrong, raw))).mean() > 0.01
+
+
+def test_pictures_of_odd_runs_are_drawn(scan: tuple[RawData, Reconstruction]) -> None:
+    raw, reconstruction = scan
+    poisson = losses_figure({"train_loss": [1.0, -2.0, -3.0], "learning_rate": [1.0] * 3})
+    assert pixels(poisson).std() > 0.02
+    assert pixels(losses_figure({"train_loss": [float("nan")]})).std() > 0.005
+    empty = dataclasses.replace(reconstruction, frame_totals=np.zeros(77), frame_misfit=np.zeros(77))
+    assert pixels(r_map_figure(empty, None)).std() > 0.02
+    assert typical_frames(empty) == []
+    assert pixels(patterns_figure(empty, raw)).std() > 0.005
+
+
+def test_figures_are_safe_in_threads_and_leave_matplotlib_alone(scan: tuple[RawData, Reconstruction]) -> None:
+    import matplotlib
+
+    raw, reconstruction = scan
+    settings = dict(matplotlib.rcParams)
+    alone = r_map_figure(reconstruction, None), patterns_figure(reconstruction, raw)
+    together: list[tuple[bytes, bytes]] = []
+    threads = [
+        threading.Thread(
+            target=lambda: together.append((r_map_figure(reconstruction, None), patterns_figure(reconstruction, raw)))
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [alone] * 3
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_import_is_light_and_pyplot_is_never_loaded() -> None:
+    code = (
+        "import sys, ptycho_core.report, ptycho_core.report_figures as f, ptycho_core.report_plots as p\n"
+        "assert not {'matplotlib', 'h5py', 'scipy', 'skimage'} & set(sys.modules), 'heavy import'\n"
+        "p.losses_figure({'train_loss': [2.0, 1.0]})\n"
+        "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_frc_figure_draws_each_curve(scan: tuple[RawData, Reconstruction]) -> None:
+    _, r = scan
+    noisy = (r.object + 0.05 * np.random.default_rng(2).normal(size=r.object.shape)).astype(np.complex64)
+    curve = compare_objects(noisy, r.origin_px, r.object, r.origin_px, coverage=r.coverage).frc
+    one, two = (
+        frc_figure({"a": curve}),
+        frc_figure({"a": curve, "b": dataclasses.replace(curve, correlation=curve.correlation / 2)}),
+    )
+    assert np.abs(pixels(one) - pixels(two)).max() > 0.3
