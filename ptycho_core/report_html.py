@@ -63,6 +63,7 @@ td, th { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-
 tr:last-child > * { border-bottom: 0; }
 th { color: var(--soft); width: 48%; }
 .settings { columns: 2; column-gap: 36px; } .settings tr { break-inside: avoid; }
+.settings th { width: 66%; }
 .settings-card, details { margin-top: 16px; }
 .changed { font-weight: 650; color: var(--accent); }
 pre { margin: 8px 0 0; font: 12px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap;
@@ -211,7 +212,8 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
             images["patterns.png"],
             "Measured and predicted patterns of the best, median and worst frame",
             "The frames with the lowest, the median and the highest R-factor. Counts share one logarithmic colour "
-            "scale. In the difference of amplitudes, pure shot noise has the same spread, about ±0.5, everywhere.",
+            "scale. In the difference of amplitudes, shot noise has the same spread, about ±0.5, wherever there are more "
+            "than a few counts.",
             "wide",
         ),
         "<div class='grid'>",
