@@ -212,8 +212,8 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
             images["patterns.png"],
             "Measured and predicted patterns of the best, median and worst frame",
             "The frames with the lowest, the median and the highest R-factor. Counts share one logarithmic colour "
-            "scale. In the difference of amplitudes, shot noise has the same spread, about ±0.5, wherever there are more "
-            "than a few counts.",
+            "scale. In the difference of amplitudes, shot noise has the same spread, about ±0.5, wherever there are "
+            "more than a few counts.",
             "wide",
         ),
         "<div class='grid'>",
