@@ -304,13 +304,13 @@ def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
     path = Path(path)
     bundle = read_bundle(path)
     name = backend or bundle.backend
-    legacy.update_legacy_dict(legacy.params.cfg, bundle.config, side=bundle.side)
-    engine = load_backend(name)
     if name != bundle.backend and bundle.generator is None:
         raise ArchiveError(
             f"{path}: it was made by engine '{bundle.backend}', a solver: it holds a finished object and no network, "
             f"so engine '{name}' cannot use it. Load it with backend = {bundle.backend!r}."
         )
+    legacy.update_legacy_dict(legacy.params.cfg, bundle.config, side=bundle.side)
+    engine = load_backend(name)
     known = engine.capabilities.generators
     if bundle.generator is not None and bundle.generator not in known:
         raise ArchiveError(

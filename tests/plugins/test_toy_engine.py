@@ -1,0 +1,172 @@
+"""A real engine from outside: installed by pip, found by entry point, run through the facade.
+
+Install it first: ``pip install tests/plugins/toy_engine``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ptycho_core import api
+from ptycho_core.bundle import read_bundle
+from ptycho_core.config import TrainingConfig
+from ptycho_core.data.raw import RawData
+from ptycho_core.errors import ArchiveError, Cancelled, ConfigError, DataError
+from ptycho_core.physics.forward import expected_counts
+from ptycho_core.physics.likelihood import sample_counts
+from ptycho_core.physics.patches import extract
+from ptycho_core.physics.probe import add_modes, aperture_probe
+from ptycho_core.plugins.registry import available_backends, backend_distribution, load_backend
+
+pytestmark = [
+    pytest.mark.plugin,
+    pytest.mark.skipif(
+        "toy" not in importlib.metadata.entry_points(group="ptycho.backends").names,
+        reason="the toy engine is not installed: pip install tests/plugins/toy_engine",
+    ),
+]
+
+N = 32
+CONFIG = TrainingConfig(backend="toy", group_size=4, epochs=12, seed=5)
+
+
+def make_object() -> np.ndarray:
+    """Smooth, asymmetric, complex, and not square."""
+    y, x = np.mgrid[:84, :70]
+    amplitude = 0.8 + 0.2 * np.sin(x / 5 + y / 17)
+    return amplitude * np.exp(0.7j * np.cos(y / 6 - x / 11) + 0.3j * (x > 40) * (y > 30))
+
+
+@pytest.fixture(scope="module")
+def scan() -> RawData:
+    rng = np.random.default_rng(1)
+    y, x = np.meshgrid(np.arange(18.0, 66, 5), np.arange(17.0, 52, 5), indexing="ij")
+    positions = np.stack([y.ravel(), x.ravel()], axis=1) + rng.uniform(-1, 1, (y.size, 2))
+    probe = add_modes(aperture_probe(N, 9, defocus_px2=60.0, total=1e5), 2, fraction=0.1)
+    corner = positions - (N - 1) / 2
+    whole = np.floor(corner + 0.5).astype(np.int64)
+    mask = np.ones((N, N), dtype=bool)
+    mask[10:12, 20] = False
+    background = np.full((N, N), 0.5)
+    background[:, 5:9] = 2.0
+    rate = expected_counts(extract(make_object(), whole, N), probe, corner - whole, 1.0, background)
+    counts = sample_counts(rate, rng)
+    counts[:, ~mask] = 6e4
+    return RawData.from_arrays(counts, positions, probe, probe_calibrated=True, mask=mask, background=background)
+
+
+def likeness(reconstruction, margin: int = 20) -> float:
+    """Magnitude of the mean-removed correlation with the truth away from the rim."""
+    y, x = np.round(reconstruction.origin_px).astype(int)
+    height, width = reconstruction.object.shape
+    inside = np.s_[margin : height - margin, margin : width - margin]
+    found = reconstruction.object[inside]
+    true = make_object()[y : y + height, x : x + width][inside]
+    found, true = found - found.mean(), true - true.mean()
+    return float(abs(np.vdot(found, true)) / (np.linalg.norm(found) * np.linalg.norm(true)))
+
+
+def test_it_is_found_by_its_entry_point():
+    (status,) = [s for s in available_backends() if s.name == "toy"]
+    assert (status.state, status.title) == ("ready", "Toy ePIE")
+    assert status.distribution == backend_distribution("toy") == "ptycho-toy-engine 0.1.0"
+
+
+def test_choosing_it_loads_no_other_engine():
+    code = (
+        "import sys; from ptycho_core import load_backend; load_backend('toy')\n"
+        "sys.exit(any(m.split('.')[0] in ('torch', 'lightning', 'ptycho_backend_torch') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+def test_it_reconstructs_a_scan_through_the_facade(scan):
+    train, test = scan.split(0.1, seed=2)
+    events = []
+    amplitude, phase, results = api.run_cdi_example(train, test, CONFIG, do_stitching=True, progress=events.append)
+    losses = results["history"]["train_loss"]
+    assert len(losses) == len(results["history"]["test_loss"]) == 12
+    assert losses[-1] < 0.25 * losses[0]
+    assert results["reconstruction"].r_factor < 0.01
+    assert amplitude.shape == phase.shape == results["reconstructed_obj"].shape
+    assert [e.done for e in events if e.stage == "train"] == list(range(1, 13))
+    assert results["provenance"]["engine"]["distribution"] == "ptycho-toy-engine 0.1.0"
+    whole = api.reconstruct(results["model"], scan, CONFIG.inference, same_scan=True)
+    assert likeness(whole) > 0.99
+    assert whole.r_factor < 0.008
+    assert whole.dropped["masked_pixels"] == 2
+
+
+def test_a_poor_probe_is_refined_when_asked(scan):
+    poor = scan.with_probe(scan.probe * np.exp(0.02j * np.arange(N) ** 2)[:, None], calibrated=True)
+    finals = []
+    for refine in (False, True):
+        config = replace(CONFIG, probe_trainable=refine, epochs=15)
+        finals.append(api.train_cdi_model(poor, scan, config)["history"]["train_loss"][-1])
+    assert finals[1] < 0.5 * finals[0]
+
+
+def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
+    model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=3))["model"]
+    path = tmp_path / "model.ptycho"
+    load_backend("toy").save(model, path)
+    bundle = read_bundle(path)
+    assert (bundle.backend, bundle.generator) == ("toy", None)
+    before = api.reconstruct(model, scan, CONFIG.inference, same_scan=True)
+    loaded = api.load_model(path)
+    assert loaded.history == model.history
+    after = api.reconstruct(loaded, scan, CONFIG.inference, same_scan=True)
+    np.testing.assert_array_equal(before.object, after.object)
+    with pytest.raises(ArchiveError, match=r"'toy', a solver.*so engine 'pytorch' cannot use it"):
+        api.load_model(path, backend="pytorch")
+
+
+def test_a_cancelled_run_resumes_to_the_same_result(scan, tmp_path):
+    whole = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=4))["model"]
+
+    def stop(event):
+        if event.done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled) as caught:
+        api.train_cdi_model(scan, scan, replace(CONFIG, epochs=4, output_dir=tmp_path), progress=stop)
+    resumed = replace(CONFIG, epochs=4, resume_from=tmp_path / "toy_checkpoint.ptycho")
+    assert caught.value.checkpoint_path == str(resumed.resume_from)
+    again = api.train_cdi_model(scan, scan, resumed)["model"]
+    assert len(again.history["train_loss"]) == 4
+    np.testing.assert_allclose(again.object, whole.object, atol=1e-4)
+    with pytest.raises(ArchiveError, match="resume with the scan it was made from"):
+        api.train_cdi_model(scan.subset(range(20)), scan.subset(range(5)), resumed)
+
+
+def test_what_it_cannot_do_is_refused(scan):
+    for changes, words in [
+        ({"loss": "poisson"}, "loss = 'poisson' is not supported; allowed: amplitude"),
+        ({"scale_trainable": True}, "scale_trainable = True"),
+        ({"learning_rate": 0.5}, "learning_rate = 0.5 has no effect"),
+        ({"accelerator": "cuda"}, "accelerator = 'cuda'"),
+    ]:
+        with pytest.raises(ConfigError, match=f"engine 'toy': {words}"):
+            api.train_cdi_model(scan, None, replace(CONFIG, **changes))
+
+
+def test_a_scan_beyond_its_object_is_refused(scan):
+    model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=1))["model"]
+    moved = replace(scan, positions_px=scan.positions_px + 3)
+    with pytest.raises(DataError, match="beyond the object that engine 'toy' solved"):
+        api.reconstruct(model, moved, CONFIG.inference)
+
+
+def test_it_simulates_what_the_oracle_does(scan):
+    obj = make_object().astype(np.complex64)
+    corner = scan.positions_px[:5] - (N - 1) / 2
+    whole = np.floor(corner + 0.5).astype(np.int64)
+    expected = expected_counts(extract(obj, whole, N), scan.probe, corner - whole)
+    found = load_backend("toy").simulate(obj, scan.probe, scan.positions_px[:5])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
