@@ -80,7 +80,8 @@ def test_bad_pixels_have_no_say(problem: Problem, loss: str) -> None:
 
 @pytest.mark.spec("FM-10")
 def test_pixels_that_nobody_lights_get_no_gradient(problem: Problem) -> None:
-    wide = replace(problem, obj=np.pad(problem.obj, ((2, 0), (0, 3)), constant_values=1), corners=problem.corners + [2, 0])
+    obj = np.pad(problem.obj, ((2, 0), (0, 3)), constant_values=1)
+    wide = replace(problem, obj=obj, corners=problem.corners + np.array([2, 0]))
     d_obj = evaluate(wide, "poisson")[1]
     np.testing.assert_allclose(d_obj[2:, :-3], evaluate(problem, "poisson")[1], rtol=1e-12)
     np.testing.assert_array_equal(d_obj[:2], 0)

@@ -174,7 +174,7 @@ def test_impossible_numbers_of_modes_are_refused() -> None:
         add_modes(probe, 13)
     with pytest.raises(ConfigError, match="probe_modes = 0"):
         add_modes(probe, 0)
-    with pytest.raises(ConfigError, match="leave -0.2 of it"):
+    with pytest.raises(ConfigError, match=r"leave -0\.2 of it"):
         add_modes(probe, 7, fraction=0.2)
 
 
