@@ -38,20 +38,25 @@ class _Stop:
         sys.stderr.write("\nstopping after this step; once more stops at once and keeps nothing of it\n")
 
 
+def _handle(stop: _Stop) -> None:
+    """Let `stop` answer the signals; only the main thread may change handlers."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not stop:
+                signal.signal(number, stop)
+
+
 @contextmanager
 def _signals_to(stop: _Stop) -> Iterator[None]:
-    """Let the signals ask for the end politely while the block runs; only the main thread may change handlers."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Let the signals ask for the end politely while the block runs."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    _handle(stop)
     try:
-        for number in _SIGNALS:
-            signal.signal(number, stop)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextmanager
@@ -112,6 +117,8 @@ class Reporter:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show a step; raise ``Cancelled`` when the end was asked for."""
+        # a framework may have put handlers of its own in place when it began; those of the command stand
+        _handle(self._stop)
         if self._stop.asked:
             raise Cancelled(f"stopped while {_LABELS.get(event.stage, event.stage)}, {event.done} of {event.total}")
         figures = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())

@@ -59,6 +59,20 @@ def test_signal_cancels_at_the_next_step_only(capsys):
     assert "once more" in capsys.readouterr().err
 
 
+def test_a_frameworks_own_handlers_do_not_stay(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    heard = []
+    with long_job() as progress:
+        signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+        progress(event(1))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        with pytest.raises(Cancelled):
+            progress(event(2))
+    assert not heard
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_notices_are_shown_once_in_one_line_and_ours_only(capsys):
     session = Session()
     with session.active():
