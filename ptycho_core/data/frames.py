@@ -46,7 +46,7 @@ class ArrayFrames:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(M, N, N)."""
-        return self.values.shape  # type: ignore[return-value]
+        return self.values.shape
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
