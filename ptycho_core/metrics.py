@@ -1,6 +1,6 @@
 """How close a reconstruction is to a truth, or two half-data reconstructions are to one another.
 
-Every figure is taken after :func:`ptycho_core.registration.align`: on the pixels that both images cover inside the
+Every figure is taken after :func:`ptycho_core.alignment.align`: on the pixels that both images cover inside the
 scan, with shift, global phase, phase ramp and scale removed. A constant image is refused, not scored: against a smooth
 truth a collapsed network gets a respectable PSNR.
 """
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .alignment import Alignment, align
 from .errors import EvaluationError
-from .registration import CONSTANT_BELOW, Alignment, align, register, relative_variation
+from .registration import CONSTANT_BELOW, register, relative_variation
 
 __all__ = [
     "Alignment",

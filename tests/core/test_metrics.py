@@ -190,6 +190,26 @@ def test_register_takes_its_weights_seriously() -> None:
     assert factor == pytest.approx(2j, abs=1e-3)
 
 
+def test_a_faint_weight_counts_faintly() -> None:
+    weight = np.full(TRUTH_SHAPE, 1e-3)
+    weight[:75] = 1.0
+    halves = np.where(weight == 1, scene(TRUTH_SHAPE, (-4.3, 3.0)), scene(TRUTH_SHAPE, (-3.7, 3.0)))
+    (shift, _), even = register(halves, TRUTH, weight)[2], register(halves, TRUTH)[2]
+    assert shift == pytest.approx(0.3, abs=5e-3)
+    assert abs(even[0]) < 0.15
+
+
+def test_a_large_image_is_fitted_on_a_part_of_it_and_corrected_as_a_whole() -> None:
+    absorption, phase, _ = draw_object("lines", (760, 150), np.random.default_rng(4))
+    truth = transmission(absorption, phase, (0.6, 1.0), (-0.8, 0.8)).astype(complex)
+    weight = np.zeros(truth.shape)
+    weight[100:, :] = 1.0
+    factor, ramp, shift = register(1.5j * truth * ramped(truth.shape, 0.03, -0.05), truth, weight)
+    np.testing.assert_allclose(shift, 0, atol=1e-6)
+    np.testing.assert_allclose(ramp, (0.03, -0.05), atol=1e-8)
+    assert factor == pytest.approx(1.5j, abs=1e-5)
+
+
 def test_alignment_returns_images_on_the_pixels_of_the_estimate() -> None:
     estimate = scene((80, 95), (29.6, 40.2)) * (0.5 * np.exp(-1j))
     aligned = align(estimate, (30.0, 40.0), TRUTH, TRUTH_ORIGIN)
