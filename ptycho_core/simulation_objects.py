@@ -123,8 +123,8 @@ def _siemens_star(shape: tuple[int, int], rng: np.random.Generator) -> Maps:
 
 def _natural_image(name: str, shape: tuple[int, int], rng: np.random.Generator) -> tuple[NDArray[np.float64], Any]:
     """A piece of a bundled image at its own resolution (enlarged only when smaller than the canvas), [0, 1]."""
-    from skimage import data
     from scipy.ndimage import zoom
+    from skimage import data
 
     image = np.asarray(getattr(data, name)(), dtype=np.float64)
     if image.ndim == 3:
