@@ -278,12 +278,13 @@ def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
     """Far field or near field, by how the frames follow the sample."""
     motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask)
     if motion is None or not motion.consistent:
-        return [Finding("ok", "Frames do not move as a shadow of the sample, as a far-field scan's should not.")]
+        return [Finding("ok", "Nothing speaks for near field: frames are not one magnified image that moves.")]
     facts.figures.update({"shadow_px_per_object_px": motion.detector_px_per_object_px, "beam_width_px": motion.beam_px})
     try:
         check_far_field(motion, raw.side, raw.geometry, raw.source.path or "scan")
     except DataError as error:
-        return [Finding("error", str(error))]
+        # without geometry, positions on a wrong scale look the same
+        return [Finding("warning" if raw.geometry.distance_m is None else "error", str(error))]
     text = f"A defocused beam, about {motion.beam_px:.0f} of {raw.side} object pixels wide at the sample."
     return [Finding("ok", text)]
 

@@ -146,7 +146,7 @@ def _examine_zip(path: Path, content: bytes | None) -> Candidate:
     except DataError:
         raise
     except _DAMAGE as error:
-        raise _damaged(path, "the NPZ archive", error) from error
+        raise _damaged(path, "the zip archive", error) from error
     shapes = {name: f"{member.shape} {member.dtype}" for name, member in members.items()}
     return Candidate(path, "npz", tuple(members), shapes, content, members)
 

@@ -21,6 +21,7 @@ from ..errors import DataError
 from .candidate import Candidate, missing_key
 from .far_field import check_far_field, measure_shadow_motion
 from .measurement import resolve_measurement
+from .probes import NO_PROBE
 
 __all__ = ["read_cxi", "recognises_cxi"]
 
@@ -131,7 +132,7 @@ def read_cxi(file: Candidate, measurement: str | None) -> RawData:
 
     name = str(file.path)
     resolve_measurement(name, "counts", measurement)
-    notes: list[str] = ["CXI frames are counts, with zero frequency at (N/2, N/2)."]
+    notes: list[str] = ["CXI frames are counts, with zero frequency at (N/2, N/2).", NO_PROBE]
     with h5py.File(file.path, "r") as h5:
         path = _first(h5, _FRAMES)
         if path is None:

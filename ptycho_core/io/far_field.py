@@ -25,6 +25,8 @@ __all__ = ["ShadowMotion", "check_far_field", "measure_shadow_motion"]
 
 _MAX_PAIRS = 240
 _LIT = 0.1
+_REACHES = (3, 12, 48)
+_MARGIN = 1.25  # the width of a beam is known no better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +48,16 @@ class ShadowMotion:
     consistent: bool
 
 
-def _pairs(positions_px: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Frames and one of their neighbours, (n, 2): far enough to move, near enough to share a view."""
+def _pairs(positions_px: NDArray[np.float64], reach: int) -> NDArray[np.int64]:
+    """Frames and neighbours of theirs, (n, 2): the three that are about the `reach`-th nearest."""
     from scipy.spatial import cKDTree
 
     M = len(positions_px)
+    if M < 10:
+        return np.zeros((0, 2), np.int64)
     seeds = np.unique(np.linspace(0, M - 1, min(M, _MAX_PAIRS // 3)).astype(np.int64))
-    _, near = cKDTree(positions_px).query(positions_px[seeds], k=min(4, M))
+    _, near = cKDTree(positions_px).query(positions_px[seeds], k=min(reach + 1, M))
+    near = near[:, -3:]
     pairs = np.stack([np.repeat(seeds, near.shape[1]), near.ravel()], axis=1)
     return pairs[np.any(positions_px[pairs[:, 0]] != positions_px[pairs[:, 1]], axis=1)].astype(np.int64)
 
@@ -73,11 +78,9 @@ def _shifts(
 
 
 def measure_shadow_motion(
-    frames: FrameSource,
-    positions_px: NDArray[np.float64],
-    mask: NDArray[np.bool_] | None = None,
+    frames: FrameSource, positions_px: NDArray[np.float64], mask: NDArray[np.bool_] | None = None
 ) -> ShadowMotion | None:
-    """Measure κ from pairs of neighbouring frames.
+    """Measure κ from pairs of frames, near ones first: far ones move more pixels but share less of the picture.
 
     Args:
         frames: (M, N, N) counts.
@@ -87,16 +90,35 @@ def measure_shadow_motion(
     Returns:
         The motion, or None when there are too few frames to say.
     """
-    if len(positions_px) < 10:
-        return None
-    pairs = _pairs(positions_px)
-    used = np.unique(pairs)
+    motion = None
+    for reach in _REACHES:
+        motion = _motion_of_pairs(frames, positions_px, mask, _pairs(positions_px, reach)) or motion
+        if motion is None or motion.consistent or reach >= len(positions_px):
+            break
+    return motion
+
+
+def _lit(
+    frames: FrameSource, mask: NDArray[np.bool_] | None, used: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Mean pattern of some frames, and where it is bright."""
     mean = np.zeros(frames.shape[1:])
     for chunk in np.array_split(used, -(-len(used) // 16)):
         mean += frames.read(chunk).sum(axis=0, dtype=np.float64) / len(used)
     good = np.isfinite(mean) if mask is None else mask & np.isfinite(mean)
-    lit = good & (mean > _LIT * np.percentile(mean[good], 99)) if good.any() else good
-    if len(pairs) < 10 or lit.sum() < 9:
+    return mean, good & (mean > _LIT * np.percentile(mean[good], 99)) if good.any() else good
+
+
+def _motion_of_pairs(
+    frames: FrameSource,
+    positions_px: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    pairs: NDArray[np.int64],
+) -> ShadowMotion | None:
+    if len(pairs) < 10:
+        return None
+    mean, lit = _lit(frames, mask, np.unique(pairs))
+    if lit.sum() < 9:
         return None
     moved = positions_px[pairs[:, 1]] - positions_px[pairs[:, 0]]
     shifts = _shifts(frames, pairs, lit, mean)
@@ -106,18 +128,22 @@ def measure_shadow_motion(
         if agree.sum() < 6:
             break
         motion = np.linalg.lstsq(moved[agree], shifts[agree], rcond=None)[0]
-    agree = np.abs(moved @ motion - shifts).max(axis=1) < 2
-    still = np.abs(shifts).max(axis=1) < 2
+    predicted = moved @ motion
+    agreement = float((np.abs(predicted - shifts).max(axis=1) < 2).mean())
     strength = np.linalg.svd(motion, compute_uv=False)
     kappa = math.sqrt(float(strength.prod()))
     width = math.sqrt(float(lit.sum()))
+    power = math.sqrt(float(np.sum(predicted**2) * np.sum(shifts**2)))
+    likeness = float(np.sum(predicted * shifts)) / power if power > 0 else 0.0
+    # whole-pixel shifts near 0 agree with anything, and some far-field scans drag a little: only a picture that moves
+    # by several pixels, the same along both axes, and nearly always, counts
+    moves = float(np.median(np.abs(shifts).max(axis=1))) >= 3 and strength[1] > 0.7 * strength[0]
     return ShadowMotion(
         detector_px_per_object_px=kappa,
         lit_px=width,
-        agreement=float(agree.mean()),
+        agreement=agreement,
         beam_px=width / kappa if kappa > 0 else math.inf,
-        # one magnification for both axes, and shifts large enough that standing still does not explain them as well
-        consistent=bool(agree.mean() > 0.7 and still.mean() < 0.5 and strength[1] > 0.5 * strength[0]),
+        consistent=bool(moves and agreement > 0.8 and likeness > 0.95),
     )
 
 
@@ -133,11 +159,11 @@ def check_far_field(motion: ShadowMotion | None, N: int, geometry: Geometry, nam
     Raises:
         DataError: the beam at the sample is wider than what a far-field pattern describes.
     """
-    if motion is None or not motion.consistent or motion.beam_px <= N:
+    if motion is None or not motion.consistent or motion.beam_px <= _MARGIN * N:
         return
     reason = (
         f"the beam at the sample is about {motion.beam_px:.0f} object pixels wide, but a far-field pattern of "
-        f"{N}×{N} pixels describes only {N}"
+        f"{N}×{N} pixels describes only {N}; or positions are not in object pixels but in smaller ones"
     )
     if geometry.energy_eV and geometry.distance_m and geometry.detector_pixel_size_m and geometry.pixel_size_m:
         wavelength = 1.239841984e-6 / geometry.energy_eV

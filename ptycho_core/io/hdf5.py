@@ -28,7 +28,7 @@ from ..errors import DataError
 from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
-from .probes import normalise_probe
+from .probes import NO_PROBE, normalise_probe
 
 __all__ = ["FORMAT", "VERSION", "read_hdf5", "recognises_hdf5"]
 
@@ -135,7 +135,7 @@ def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
     if resolved == "amplitude":
         check_amplitudes(frames, mask, name)
-    notes = () if stated else (unstated_note(resolved),)
+    notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])
     return RawData.from_arrays(
         Hdf5Frames(file.path, "frames", frames.stored_shape, resolved),
         positions,
@@ -149,7 +149,7 @@ def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
             path=name,
             dialect="hdf5",
             measurement=resolved,
-            assumptions=(*provenance.get("assumptions", ()), *notes),
+            assumptions=tuple(dict.fromkeys([*provenance.get("assumptions", ()), *notes])),
             warnings=(*provenance.get("warnings", ()), *doubt(resolved, sample)),
             details=provenance.get("details", {}),
         ),

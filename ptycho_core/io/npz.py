@@ -34,7 +34,7 @@ from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
-from .probes import normalise_probe
+from .probes import NO_PROBE, normalise_probe
 
 __all__ = ["GEOMETRY_KEYS", "KEYS", "read_npz", "recognises_npz"]
 
@@ -98,7 +98,7 @@ def read_npz(file: Candidate, measurement: str | None) -> RawData:
             path=name,
             dialect="npz",
             measurement=resolved,
-            assumptions=(*provenance.get("assumptions", ()), *notes),
+            assumptions=tuple(dict.fromkeys([*provenance.get("assumptions", ()), *notes])),
             warnings=(*provenance.get("warnings", ()), *warnings),
             details=provenance.get("details", {}),
         ),
@@ -237,7 +237,7 @@ def _sample(frames: FrameSource) -> NDArray[np.float32] | None:
 
 def _probe(file: Candidate, N: int, notes: list[str]) -> NDArray[np.complex64] | None:
     if "probeGuess" not in file.names:
-        notes.append("No probeGuess; the probe will be estimated from the frames unless one is given.")
+        notes.append(NO_PROBE)
         return None
     stored = file.load("probeGuess")
     probe = normalise_probe(stored, str(file.path))

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .candidate import Candidate, examine, missing_key
 
-__all__ = ["normalise_probe", "read_probe"]
+__all__ = ["NO_PROBE", "normalise_probe", "read_probe"]
+
+NO_PROBE = "The file holds no probe; one will be estimated from the frames unless one is given."
+"""What readers note of a scan without a probe."""
 
 _NPZ_KEYS = ("probeGuess", "probe")
 _HDF5_PATHS = ("entry/probe", "probe")

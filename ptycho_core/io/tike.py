@@ -17,7 +17,7 @@ from ..data.raw import RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement
-from .probes import normalise_probe
+from .probes import NO_PROBE, normalise_probe
 
 __all__ = ["read_tike", "recognises_tike"]
 
@@ -68,7 +68,7 @@ def read_tike(file: Candidate, measurement: str | None) -> RawData:
     ]
     probe = normalise_probe(file.load("probe"), name) if "probe" in file.names else None
     if probe is None:
-        notes.append("No probe; it will be estimated from the frames unless one is given.")
+        notes.append(NO_PROBE)
     ignored = sorted(set(file.names) - {"data", "scan", "probe"})
     if ignored:
         notes.append(f"Ignored keys: {', '.join(ignored)}.")

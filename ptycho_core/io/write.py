@@ -105,7 +105,7 @@ def _write_npz(path: Path, raw: RawData, provenance: str, compress: bool) -> Non
     with zipfile.ZipFile(path, "w", method) as archive:
         for key, values in _npz_arrays(raw, provenance):
             with archive.open(f"{key}.npy", "w") as member:
-                np.lib.format.write_array(member, np.ascontiguousarray(values), allow_pickle=False)
+                np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
         with archive.open("diff3d.npy", "w", force_zip64=True) as member:
             header = {"descr": "<f4", "fortran_order": False, "shape": tuple(raw.frames.shape)}
             np.lib.format.write_array_header_1_0(member, header)

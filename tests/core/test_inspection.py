@@ -1,0 +1,219 @@
+"""What an inspection says of scans with one thing wrong each."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from io_scans import save
+
+from ptycho_core.data.raw import Geometry, RawData
+from ptycho_core.errors import ConfigError
+from ptycho_core.inspection import inspect_scan
+from ptycho_core.io import write_scan
+from ptycho_core.physics.forward import expected_counts
+
+M, N = 64, 32
+
+
+def good_scan(seed=0, photons=2e5, stretch=1):
+    """Far-field counts of a phase object under a defocused probe of known scale; 8×8 positions, y-range ≠ x-range."""
+    rng = np.random.default_rng(seed)
+    r = np.arange(N) - (N - 1) / 2
+    probe = np.exp(-(r[:, None] ** 2 + r[None] ** 2) / 60 + 0.06j * (r[:, None] ** 2 + 1.3 * r[None] ** 2))[None]
+    rows, columns = np.meshgrid(np.arange(8) * 4, np.arange(8) * 5, indexing="ij")
+    corners = stretch * (np.stack([rows.ravel(), columns.ravel()], axis=1) + rng.integers(-1, 2, (M, 2)) + 1)
+    obj = np.exp(0.8j * rng.random((N + stretch * 32, N + stretch * 40)))
+    patches = np.stack([obj[y : y + N, x : x + N] for y, x in corners])
+    rate = expected_counts(patches, probe, np.zeros((M, 2)))
+    scale = photons / rate.sum(axis=(1, 2)).mean()
+    return {
+        "counts": rng.poisson(rate * scale).astype(np.float32),
+        "positions_px": corners + (N - 1) / 2,
+        "probe": probe * np.sqrt(scale),
+    }
+
+
+def inspect(tmp_path, **changes):
+    write_scan(tmp_path / "scan.npz", RawData.from_arrays(**(good_scan() | changes)))
+    found = inspect_scan(tmp_path / "scan.npz")
+    json.dumps(found.to_mapping(), allow_nan=False)
+    return found
+
+
+def levels(found, level):
+    return [finding.text for finding in found.findings if finding.level == level]
+
+
+def only_warning(found):
+    warnings = levels(found, "warning")
+    assert len(warnings) == 1, warnings
+    assert not levels(found, "error")
+    return warnings[0]
+
+
+def test_a_good_scan_has_no_warning_and_true_figures(tmp_path):
+    scan = good_scan()
+    found = inspect(tmp_path)
+    assert levels(found, "warning") == levels(found, "error") == []
+    assert found.usable
+    assert (found.dialect, found.measurement, found.n_frames, found.side, found.n_probe_modes) == (
+        "npz", "counts", M, N, 1,
+    )
+    assert found.contents["diff3d"] == "(64, 32, 32) float32"
+    assert found.facts["values_look_like"] == "counts"
+    assert found.facts["mean_counts"] == pytest.approx(scan["counts"].sum() / M)
+    assert found.facts["extent_px"] == np.ptp(scan["positions_px"], axis=0).tolist()
+    assert found.facts["counts_per_probe_power"] == pytest.approx(1, abs=0.02)
+    # |P|² = e^{−r²/30}: (ΣI)²/ΣI² = 60π, the area of a disk 4√15 wide
+    assert found.facts["probe_width_px"] == pytest.approx(4 * np.sqrt(15), rel=0.02)
+    step = found.facts["median_step_px"]
+    assert found.facts["overlap"] == pytest.approx(1 - step / (4 * np.sqrt(15)), rel=0.02)
+
+
+def test_zero_frames_and_outliers(tmp_path):
+    counts = good_scan()["counts"]
+    counts[5] = 0
+    counts[17] = np.round(counts[17] / 2)
+    found = inspect(tmp_path, counts=counts)
+    empty, odd = levels(found, "warning")
+    assert "1 frames have no counts: 5." in empty
+    assert "1 frames do not fit" in odd
+    assert odd.split("): ")[1].startswith("17.")
+    assert (found.facts["zero_count_frames"], found.facts["outlying_frames"]) == (1, 1)
+
+
+def test_dead_hot_and_masked_pixels(tmp_path):
+    counts = good_scan()["counts"]
+    counts[:, 15, 19] = 0
+    counts[:, 3, 28] = 300
+    mask = np.ones((N, N), bool)
+    found = inspect(tmp_path, counts=counts)
+    dead, hot = levels(found, "warning")
+    assert "1 pixels are 0 amid light, so dead: (15, 19)" in dead
+    assert "1 pixels are hot" in hot
+    assert "(3, 28)" in hot
+    mask[15, 19] = mask[3, 28] = False
+    found = inspect(tmp_path, counts=counts, mask=mask)
+    assert levels(found, "warning") == []
+    assert found.facts["masked_pixels"] == 2
+
+
+def test_saturation(tmp_path):
+    counts = good_scan()["counts"]
+    ceiling = np.round(0.6 * counts.max())
+    assert ceiling > 100
+    found = inspect(tmp_path, counts=np.minimum(counts, ceiling))
+    clipped = (counts >= ceiling).any(axis=0).sum()
+    assert f"{clipped} pixels look saturated at {ceiling:g} counts" in only_warning(found)
+
+
+def test_frames_that_were_not_shifted_and_frames_off_centre(tmp_path):
+    counts = good_scan()["counts"]
+    corner = inspect(tmp_path, counts=np.fft.fftshift(counts, axes=(1, 2)))
+    assert any("sit at the corner" in text for text in levels(corner, "warning"))
+    off = inspect(tmp_path, counts=np.roll(counts, (3, -2), axis=(1, 2)))
+    assert any("is 3.4 pixels from N/2 = 16. Crop" in text for text in levels(off, "warning"))
+    np.testing.assert_allclose(off.facts["beam_centre_px"], [19, 14], atol=0.5)
+
+
+def test_duplicate_positions_and_lonely_frames(tmp_path):
+    positions = good_scan()["positions_px"].copy()
+    positions = positions + np.random.default_rng(5).uniform(-0.3, 0.3, positions.shape)  # no chance twins
+    positions[9] = positions[40]
+    positions[63] += 200
+    twins, lonely = levels(inspect(tmp_path, positions_px=positions), "warning")
+    assert "2 frames share their position with another: 9, 40." in twins
+    assert "1 frames overlap with no other: 63." in lonely
+
+
+def test_small_overlap(tmp_path):
+    assert "poorly determined" in only_warning(inspect(tmp_path, **good_scan(stretch=3)))
+
+
+def test_probe_on_another_scale_or_of_another_beam(tmp_path):
+    probe = good_scan()["probe"]
+    found = inspect(tmp_path, probe=probe * 10)
+    assert levels(found, "warning") == []
+    assert any("0.0099" in text and "not on the scale" in text for text in levels(found, "note"))
+    assert "declared calibrated" in only_warning(inspect(tmp_path, probe=probe * 10, probe_calibrated=True))
+    tilted = probe * np.exp(2j * np.pi * 9 * np.arange(N) / N)  # its far field lies 9 pixels to the side
+    assert "a poor or a wrong probe" in only_warning(inspect(tmp_path, probe=tilted))
+    none = inspect(tmp_path, probe=None)
+    assert none.n_probe_modes == 0
+    assert "overlap" not in none.facts
+    assert len([text for text in levels(none, "note") if "No probe" in text]) == 2
+
+
+def test_geometry_that_contradicts_itself(tmp_path):
+    right = 1.239841984e-6 / 8000 * 2.0 / (N * 75e-6)
+    known = {"energy_eV": 8000.0, "distance_m": 2.0, "detector_pixel_size_m": 75e-6}
+    assert not levels(inspect(tmp_path, geometry=Geometry(**known, pixel_size_m=right)), "warning")
+    wrong = inspect(tmp_path, geometry=Geometry(**known, pixel_size_m=2 * right))
+    assert "λz/(N p)" in only_warning(wrong)
+    assert wrong.facts["pixel_size_m"] == 2 * right
+
+
+def test_unstated_measurement_is_an_error_that_does_not_stop_the_inspection(tmp_path):
+    scan = good_scan()
+    path = save(
+        tmp_path / "a.npz",
+        {},
+        diff3d=np.sqrt(scan["counts"]),
+        xcoords=scan["positions_px"][:, 1] + 0.5,
+        ycoords=scan["positions_px"][:, 0] + 0.5,
+        probeGuess=scan["probe"],
+    )
+    found = inspect_scan(path)
+    assert not found.usable
+    assert found.measurement is None
+    assert "--measurement amplitude|counts" in levels(found, "error")[0]
+    assert any("supposes amplitude" in text for text in levels(found, "note"))
+    assert found.facts["values_look_like"] == "amplitude"
+    assert found.facts["mean_counts"] == pytest.approx(scan["counts"].sum() / M, rel=1e-5)
+    assert not any("as asked for" in text for text in found.assumptions)
+    asked = inspect_scan(path, measurement="amplitude")
+    assert asked.usable
+    assert asked.measurement == "amplitude"
+    assert any("as asked for" in text for text in asked.assumptions)
+    wrong = inspect_scan(path, measurement="counts")
+    assert sum("look like amplitudes" in text for text in levels(wrong, "warning")) == 1
+    with pytest.raises(ConfigError, match="photons"):
+        inspect_scan(path, measurement="photons")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a scan", b"PK\x03\x04half", b"\x89HDF\r\n\x1a\n", b"BZh9x"])
+def test_bad_files_are_findings_not_exceptions(tmp_path, content):
+    path = tmp_path / "bad"
+    if content is not None:
+        path.write_bytes(content)
+    found = inspect_scan(path)
+    assert not found.usable
+    (text,) = levels(found, "error")
+    assert str(path) in text
+    json.dumps(found.to_mapping())
+
+
+def test_content_of_an_unusable_scan_is_still_listed(tmp_path):
+    found = inspect_scan(save(tmp_path / "a.npz", {}, diff3d=np.zeros((3, 16, 16)), xcoords=np.arange(3)))
+    assert found.contents == {"diff3d": "(3, 16, 16) float64", "xcoords": "(3,) int64"}
+    assert "no ycoords" in levels(found, "error")[0]
+
+
+def test_near_field_frames_without_geometry(tmp_path):
+    rng = np.random.default_rng(3)
+    sample, kappa = rng.random((60, 70)) ** 3, 0.25
+    shifts = np.stack(np.divmod(rng.choice(28 * 38, M, replace=False), 38), axis=1)
+    images = np.stack([sample[y : y + N, x : x + N] for y, x in shifts])
+    found = inspect(tmp_path, counts=rng.poisson(200 * images + 5), positions_px=shifts / kappa, probe=None)
+    assert "near-field scan" in only_warning(found)
+    assert "or positions are not in object pixels" in only_warning(found)
+    assert found.facts["shadow_px_per_object_px"] == pytest.approx(kappa, rel=0.05)
+    # an undistorted picture that moves fast enough is a far-field scan with a defocused beam
+    far = inspect(tmp_path, counts=rng.poisson(200 * images + 5), positions_px=shifts / 1.25, probe=None)
+    assert levels(far, "warning") == []
+    assert any("defocused beam" in text for text in levels(far, "ok"))
+    # what does not move with the sample says nothing, wherever it was taken
+    still = inspect(tmp_path, positions_px=rng.permutation(shifts) / kappa, counts=rng.poisson(200 * images + 5))
+    assert "shadow_px_per_object_px" not in still.facts
