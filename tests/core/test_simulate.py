@@ -227,7 +227,7 @@ def test_a_texture_smaller_than_the_canvas_is_enlarged_and_said_so() -> None:
 
 @pytest.mark.parametrize("name", ABERRATIONS)
 def test_zernikes_have_unit_rms_over_the_disk(name: str) -> None:
-    """Coefficients are radians root mean square."""
+    """FM-17: coefficients are radians root mean square."""
     z = zernike(name, 256, 100.0)
     q = np.arange(256) - 128
     disk = np.hypot(q[:, None], q[None, :]) <= 100
@@ -238,7 +238,7 @@ def test_zernikes_have_unit_rms_over_the_disk(name: str) -> None:
 
 
 def test_aberrations_change_only_the_phase_of_the_cone() -> None:
-    """On two modes and an asymmetric sum of aberrations."""
+    """FM-17, on two modes and an asymmetric sum of aberrations."""
     probe = np.concatenate([aperture_probe(48, 10.0, defocus_px2=30.0), aperture_probe(48, 7.0, total=0.3)])
     bent = aberrate(probe, 10.0, {"coma_y": 0.4, "astigmatism_45": -0.7})
     before, after = far_field(probe), far_field(bent)
