@@ -1,0 +1,64 @@
+"""Speed and memory of grouping: 100 000 positions into 20 000 groups of 16.
+
+To reach: under 2 s, and under 200 MB beyond the output. Run it with ``python benchmarks/grouping.py``; it prints the
+median of three runs and exits with 1 when a figure is not reached. Every run is a process of its own, and its peak of
+resident memory is taken, because the tree allocates outside Python's view.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+from ptycho_core.provenance import machine
+
+POSITIONS, GROUPS, SIZE, POOL = 100_000, 20_000, 16, 48
+LIMIT_SECONDS, LIMIT_MB, RUNS = 2.0, 200.0, 3
+
+
+def peak_mb() -> float:
+    """Highest resident memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def run_once(pool: int | None) -> dict[str, float]:
+    """Group once, in this process."""
+    import numpy as np
+    import scipy.spatial  # noqa: F401  its import is no part of the work
+
+    from ptycho_core.data.grouping import group_frames
+
+    positions = np.random.default_rng(0).uniform(0, [9000, 4000], size=(POSITIONS, 2))
+    group_frames(positions[:1000], SIZE, n_groups=100, neighbor_pool_size=pool)
+    before, start = peak_mb(), time.perf_counter()
+    groups = group_frames(positions, SIZE, n_groups=GROUPS, neighbor_pool_size=pool, seed=1)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "extra_mb": max(0.0, peak_mb() - before - groups.nbytes / 1e6)}
+
+
+def main() -> int:
+    """Print the table; 1 when a figure is not reached."""
+    facts = machine()
+    print(f"{facts['processor']}, {facts['processors']} processors, Python {facts['python']}")
+    print(f"{POSITIONS} positions into {GROUPS} groups of {SIZE}; median of {RUNS} runs")
+    reached = True
+    for pool in (None, POOL):
+        commands = [sys.executable, __file__, "--once", "none" if pool is None else str(pool)]
+        runs = [json.loads(subprocess.run(commands, check=True, capture_output=True).stdout) for _ in range(RUNS)]
+        seconds, extra = (statistics.median(run[key] for run in runs) for key in ("seconds", "extra_mb"))
+        reached &= seconds < LIMIT_SECONDS and extra < LIMIT_MB
+        name = "nearest frames" if pool is None else f"drawn among {pool}"
+        print(f"  {name:16}  {seconds:6.2f} s (limit {LIMIT_SECONDS:g})   {extra:6.1f} MB (limit {LIMIT_MB:g})")
+    return 0 if reached else 1
+
+
+if __name__ == "__main__":
+    if "--once" in sys.argv:
+        print(json.dumps(run_once(None if sys.argv[-1] == "none" else int(sys.argv[-1]))))
+    else:
+        sys.exit(main())

@@ -1,0 +1,86 @@
+"""Speed and memory of stitching: 20 000 patches of 128².
+
+To reach: under 500 MB beyond the canvas. Run it with ``python benchmarks/stitching.py``; it prints the median of three
+runs and exits with 1 when the figure is not reached. Patches are made and added in batches, as an engine does; the
+limit holds for both together. Every run is a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+from ptycho_core.provenance import machine
+
+PATCHES, N, STEP_PX, BATCH = 20_000, 128, 9.0, 64
+LIMIT_MB, RUNS = 500.0, 3
+
+
+def peak_mb() -> float:
+    """Highest resident memory of this process so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def run_once() -> dict[str, float]:
+    """Stitch once, in this process."""
+    import numpy as np
+
+    from ptycho_core.data.container import integer_corners
+    from ptycho_core.physics.probe import aperture_probe
+    from ptycho_core.stitching import Stitcher, probe_weights
+
+    rng = np.random.default_rng(0)
+    rows = 100
+    grid = np.stack(np.meshgrid(np.arange(rows), np.arange(PATCHES // rows), indexing="ij"), axis=-1).reshape(-1, 2)
+    positions = grid * STEP_PX + rng.uniform(-2, 2, size=(PATCHES, 2))
+    corners, rest = integer_corners(positions, N)
+    origin = corners.min(axis=0)
+    probe = aperture_probe(N, 20, defocus_px2=300.0)
+    before = peak_mb()
+    shape = tuple(int(v) for v in corners.max(axis=0) - origin + N)
+    stitcher = Stitcher(origin, np.zeros(shape, np.complex64), np.zeros(shape, np.float32), N)
+    spent = {"weights": 0.0, "add": 0.0}
+    for start in range(0, PATCHES, BATCH):
+        chosen = slice(start, start + BATCH)
+        patches = np.full((len(corners[chosen]), N, N), 0.9 + 0.1j, np.complex64)
+        began = time.perf_counter()
+        weights = probe_weights(probe, rest[chosen])
+        between = time.perf_counter()
+        stitcher.add(patches, weights, corners[chosen])
+        spent["weights"] += between - began
+        spent["add"] += time.perf_counter() - between
+    began = time.perf_counter()
+    obj, coverage = stitcher.finish(float(np.max(np.abs(probe) ** 2)))
+    canvas_mb = (stitcher.numerator.nbytes + stitcher.denominator.nbytes + obj.nbytes + coverage.nbytes) / 1e6
+    return {
+        **spent,
+        "finish": time.perf_counter() - began,
+        "extra_mb": max(0.0, peak_mb() - before - canvas_mb),
+        "canvas_mb": canvas_mb,
+    }
+
+
+def main() -> int:
+    """Print the table; 1 when the figure is not reached."""
+    facts = machine()
+    print(f"{facts['processor']}, {facts['processors']} processors, Python {facts['python']}")
+    command = [sys.executable, __file__, "--once"]
+    runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(RUNS)]
+    median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    print(f"{PATCHES} patches of {N}² in batches of {BATCH}; median of {RUNS} runs")
+    print(f"  weights {median['weights']:.2f} s, adding {median['add']:.2f} s, dividing {median['finish']:.2f} s")
+    canvas = f"canvas and result of {median['canvas_mb']:.1f} MB"
+    print(f"  {median['extra_mb']:.1f} MB (limit {LIMIT_MB:g}) beyond the {canvas}")
+    return 0 if median["extra_mb"] < LIMIT_MB else 1
+
+
+if __name__ == "__main__":
+    if "--once" in sys.argv:
+        print(json.dumps(run_once()))
+    else:
+        sys.exit(main())
