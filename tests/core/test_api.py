@@ -126,6 +126,7 @@ class TestPrepareScan:
         declared = make_scan(probe_calibrated=True)
         assert api.prepare_scan(declared, replace(CONFIG, probe_modes=3)).probe_calibrated
 
+    @pytest.mark.spec("CDI-10")
     @pytest.mark.parametrize(
         ("factor", "warns"), [(1.0, False), (1.09, False), (0.91, False), (1.11, True), (0.5, True)]
     )
@@ -165,6 +166,7 @@ class TestEnsureContainer:
         np.testing.assert_array_equal(np.sort(counted), np.arange(10))
         assert made.statistics is statistics
 
+    @pytest.mark.spec("CDI-5")
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
@@ -318,6 +320,7 @@ class TestReconstruct:
         with pytest.raises(ConfigError, match="= 17 is larger than the patches"):
             api.reconstruct(model, make_scan(), InferenceConfig(central_crop_px=17))
 
+    @pytest.mark.spec("CDI-1")
     def test_phase_is_in_its_half_open_interval(self):
         phase = api._phase(np.array([[-1.0 - 0.0j, complex(-1.0, -0.0), 1j]], np.complex64))
         assert phase.dtype == np.float32

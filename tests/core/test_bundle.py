@@ -87,6 +87,7 @@ def forge(path: Path, change=None, **replaced: bytes) -> None:
     pack(path, members.items())
 
 
+@pytest.mark.spec("BUNDLE-2")
 def test_round_trip_is_exact(path):
     before = make_bundle()
     write_bundle(path, before)
@@ -105,6 +106,7 @@ def test_round_trip_is_exact(path):
     assert after.provenance == {"path": "x", "n": 3, "bad": None, "list": [1, 2], "é": None}
 
 
+@pytest.mark.spec("BUNDLE-2")
 def test_equal_bundles_give_equal_bytes_whatever_the_order(tmp_path):
     one = make_bundle()
     two = replace(
@@ -121,6 +123,7 @@ def test_equal_bundles_give_equal_bytes_whatever_the_order(tmp_path):
         assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
+@pytest.mark.spec("CONV-8")
 def test_a_failed_write_keeps_the_old_bundle(path, tmp_path):
     write_bundle(path, make_bundle())
     old = path.read_bytes()
@@ -131,6 +134,7 @@ def test_a_failed_write_keeps_the_old_bundle(path, tmp_path):
         write_bundle(tmp_path / "no_folder" / "model.ptycho", make_bundle())
 
 
+@pytest.mark.spec("BUNDLE-8")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -152,6 +156,7 @@ def test_a_bundle_nobody_could_read_is_not_written(path, changes, words):
     assert not path.exists()
 
 
+@pytest.mark.spec("BUNDLE-4")
 def test_expected_weights_are_compared_by_name_shape_and_dtype(path):
     bundle = make_bundle(weights={"a": np.ones((2, 3), np.float32), "b": np.ones(4, np.float32)})
     write_bundle(path, bundle)
@@ -174,6 +179,7 @@ def test_expected_weights_are_compared_by_name_shape_and_dtype(path):
         read_bundle(path, expected_weights=expect(a=(2, 3)))
 
 
+@pytest.mark.spec("BUNDLE-7")
 def test_a_solvers_bundle_says_so(path):
     write_bundle(path, make_bundle(backend="toy", generator=None))
     assert read_bundle(path).generator is None
@@ -197,6 +203,7 @@ def test_missing_file_folder_and_foreign_files(tmp_path, path):
         read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-3")
 def test_truncation_at_any_place_is_noticed(path):
     write_bundle(path, make_bundle())
     whole = path.read_bytes()
@@ -206,6 +213,7 @@ def test_truncation_at_any_place_is_noticed(path):
             read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-3")
 @pytest.mark.parametrize("name", MEMBERS)
 def test_tampering_is_noticed_even_with_a_right_zip_checksum(path, name):
     write_bundle(path, make_bundle())
@@ -237,6 +245,7 @@ def test_no_flipped_bit_escapes_as_another_error_or_changes_the_model(tmp_path_f
     assert back.scale == bundle.scale
 
 
+@pytest.mark.spec("BUNDLE-6")
 @pytest.mark.parametrize("name", ["/etc/passwd", "../evil", "a/../../b", "..\\evil", "\\\\server\\x", "C:\\x", "a/.."])
 def test_members_that_point_outside_are_refused(path, name):
     write_bundle(path, make_bundle())
@@ -245,6 +254,7 @@ def test_members_that_point_outside_are_refused(path, name):
         read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-3")
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("name", MEMBERS)
 def test_double_missing_and_extra_members_are_refused(path, name):
@@ -261,6 +271,7 @@ def test_double_missing_and_extra_members_are_refused(path, name):
         read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-3")
 def test_zip_bombs_are_refused_before_they_unfold(path, monkeypatch):
     write_bundle(path, make_bundle())
     members = members_of(path)
@@ -273,6 +284,7 @@ def test_zip_bombs_are_refused_before_they_unfold(path, monkeypatch):
         read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-5")
 def test_a_newer_schema_is_named_even_when_it_has_other_members(path):
     write_bundle(path, make_bundle())
     members = members_of(path)
@@ -354,6 +366,7 @@ def test_a_manifest_that_is_not_strict_json_is_refused(path, text, words):
         read_bundle(path)
 
 
+@pytest.mark.spec("BUNDLE-1")
 def test_reading_unpacks_nothing_and_unpickles_nothing(path, monkeypatch):
     write_bundle(path, make_bundle())
 

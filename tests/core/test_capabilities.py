@@ -27,6 +27,7 @@ NETWORK = Capabilities(
 )
 
 
+@pytest.mark.spec("BE-2")
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -84,6 +85,7 @@ FIELDS = [f.name for f in fields(TrainingConfig) if f.name not in {"model", "inf
 FIELDS += [f"model.{f.name}" for f in fields(ModelConfig)] + [f"inference.{f.name}" for f in fields(InferenceConfig)]
 
 
+@pytest.mark.spec("BE-2")
 @pytest.mark.parametrize("field", FIELDS)
 def test_an_ignored_field_keeps_its_default_or_is_refused(field):
     engine = replace(NETWORK, ignored_fields=(field,))
@@ -124,6 +126,7 @@ def test_inference_config_alone():
         check_inference_capabilities(InferenceConfig(batch_size=3), engine, "eng")
 
 
+@pytest.mark.spec("BE-3")
 def test_a_scan_with_more_in_it_than_the_engine_models_is_refused():
     counts = np.ones((3, 16, 16))
     positions = [[0, 0], [1.5, 2], [3, 7]]

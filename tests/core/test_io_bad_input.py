@@ -70,6 +70,7 @@ def test_bad_npz(tmp_path, changes, match, compressed):
     refused(save(tmp_path / "bad.npz", BASE, compressed, **changes), match, measurement=measurement)
 
 
+@pytest.mark.spec("DATA-7")
 @pytest.mark.parametrize(
     ("frames", "looks"),
     [
@@ -84,6 +85,7 @@ def test_unstated_measurement_tells_the_fix_and_what_the_values_look_like(tmp_pa
     assert (looks in text) if looks else ("look like" not in text)
 
 
+@pytest.mark.spec("DATA-7")
 def test_contradicting_measurement(tmp_path):
     path = save(tmp_path / "a.npz", BASE, measurement=np.array("amplitude"))
     refused(path, "are amplitude, but measurement 'counts' was asked for.*Leave out", measurement="intensity")

@@ -14,6 +14,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ConfigError
 
 
+@pytest.mark.spec("CDI-3")
 def test_every_key_of_the_table_has_its_value():
     cfg: dict = {"mine": 1}
     config = TrainingConfig(
@@ -48,6 +49,7 @@ def test_another_config_type_is_refused():
         legacy.update_legacy_dict({}, {"epochs": 3})
 
 
+@pytest.mark.spec("CDI-3")
 def test_the_dict_is_written_before_engines_are_loaded_and_read_by_nothing():
     package = Path(ptycho_core.__file__).parent
     uses = [

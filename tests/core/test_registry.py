@@ -48,6 +48,7 @@ def test_an_installed_engine_is_found_described_and_loaded(site):
     assert type(engine) is sys.modules["stub_engine_module"].Engine
 
 
+@pytest.mark.spec("PLUG-2")
 def test_choosing_one_engine_imports_nothing_of_another(site):
     install_stub(site, "one")
     install_stub(site, "two")
@@ -57,6 +58,7 @@ def test_choosing_one_engine_imports_nothing_of_another(site):
     assert "two_engine_module" not in sys.modules
 
 
+@pytest.mark.spec("PLUG-1", "CONV-6")
 def test_discovery_imports_no_framework():
     code = (
         "import sys, ptycho_core as p; p.available_backends(); p.backend_spec('pytorch')\n"
@@ -67,6 +69,7 @@ def test_discovery_imports_no_framework():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.spec("PLUG-7")
 def test_unknown_name_lists_near_names_and_what_is_installed(site):
     install_stub(site, "fancyengine")
     with pytest.raises(UnknownBackendError, match=r"'fancyengin'; installed: fancyengine.*Did you mean 'fancyengine'"):
@@ -81,6 +84,7 @@ def test_nothing_installed_says_how_to_install(monkeypatch):
         load_backend("pytorch")
 
 
+@pytest.mark.spec("PLUG-4")
 def test_two_distributions_with_one_name_are_both_named_and_harm_no_other(site):
     install(site, "alpha-dist", {"twin": "alpha_twin"}, {"alpha_twin": "raise SystemExit"})
     install(site, "beta-dist", {"twin": "beta_twin"}, {"beta_twin": "raise SystemExit"}, version="2.5")
@@ -94,6 +98,7 @@ def test_two_distributions_with_one_name_are_both_named_and_harm_no_other(site):
     assert status("stub").state == "ready"
 
 
+@pytest.mark.spec("PLUG-3")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -118,6 +123,7 @@ def test_a_broken_plugin_is_shown_with_its_cause_and_breaks_nothing_else(site, t
     assert not isinstance(caught.value, ImportError)
 
 
+@pytest.mark.spec("PLUG-6")
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -139,6 +145,7 @@ def test_a_plugin_that_does_not_keep_the_hook_is_refused(site, text, words):
     assert status("odd").state == "broken"
 
 
+@pytest.mark.spec("PLUG-5")
 def test_a_missing_module_says_what_was_selected_what_is_missing_and_the_pip_line(site):
     install_stub(site, title="PyTorch", requires=("numpy", "no_such_module_a", "no_such_module_b"), extra="pkg[x]")
     message = r"PyTorch backend selected.*'no_such_module_a', 'no_such_module_b'.*pip install 'pkg\[x\]'"
@@ -168,6 +175,7 @@ def test_a_required_module_that_fails_only_on_import_is_unavailable(site):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
+@pytest.mark.spec("PLUG-5")
 @pytest.mark.parametrize("line", ["import not_listed_anywhere", "from numpy import no_such_name", "import numpy.nix"])
 def test_any_other_import_error_propagates_as_it_is(site, line):
     install_stub(site, requires=("numpy",))
@@ -177,6 +185,7 @@ def test_any_other_import_error_propagates_as_it_is(site, line):
     assert not isinstance(caught.value, BackendError)
 
 
+@pytest.mark.spec("BE-1")
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -78,6 +78,7 @@ def test_it_is_found_by_its_entry_point():
     assert status.distribution == backend_distribution("toy") == "ptycho-toy-engine 0.1.0"
 
 
+@pytest.mark.spec("PLUG-2")
 def test_choosing_it_loads_no_other_engine():
     code = (
         "import sys; from ptycho_core import load_backend; load_backend('toy')\n"
@@ -112,6 +113,7 @@ def test_a_poor_probe_is_refined_when_asked(scan):
     assert finals[1] < 0.5 * finals[0]
 
 
+@pytest.mark.spec("BE-10")
 def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
     model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=3))["model"]
     path = tmp_path / "model.ptycho"
@@ -127,6 +129,7 @@ def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
         api.load_model(path, backend="pytorch")
 
 
+@pytest.mark.spec("BE-8")
 def test_a_cancelled_run_resumes_to_the_same_result(scan, tmp_path):
     whole = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=4))["model"]
 
@@ -163,6 +166,7 @@ def test_a_scan_beyond_its_object_is_refused(scan):
         api.reconstruct(model, moved, CONFIG.inference)
 
 
+@pytest.mark.spec("BE-6")
 def test_it_simulates_what_the_oracle_does(scan):
     obj = make_object().astype(np.complex64)
     corner = scan.positions_px[:5] - (N - 1) / 2

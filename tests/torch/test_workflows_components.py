@@ -62,6 +62,7 @@ def calls(name: str) -> list[tuple]:
 
 @pytest.mark.usefixtures("site")
 class TestWorkflowsComponentsTraining:
+    @pytest.mark.spec("CDI-3")
     def test_the_handshake_happens_once_and_before_the_engine_is_imported(self, monkeypatch):
         seen = []
         real = legacy.update_legacy_dict
@@ -76,6 +77,7 @@ class TestWorkflowsComponentsTraining:
         assert stub().AT_IMPORT["backend"] == "stub"
         assert (stub().AT_IMPORT["N"], stub().AT_IMPORT["gridsize"], stub().AT_IMPORT["stale"]) == (16, 2, "kept")
 
+    @pytest.mark.spec("CDI-5")
     def test_each_input_passes_ensure_container_once(self, monkeypatch):
         seen = []
         real = prepare.ensure_container
@@ -92,6 +94,7 @@ class TestWorkflowsComponentsTraining:
             (False, True, False),
         ]
 
+    @pytest.mark.spec("CDI-6")
     def test_train_is_called_exactly_once_with_config_and_containers(self):
         def progress(event):
             raise AssertionError
@@ -117,6 +120,7 @@ class TestWorkflowsComponentsTraining:
         assert container.statistics.n_frames == 12
         np.testing.assert_array_equal(container.raw.positions_px, test.positions_px)
 
+    @pytest.mark.spec("CDI-5")
     def test_a_finished_container_is_returned_as_it_is(self):
         train = PtychoDataContainer.for_training(make_scan(), 4, seed=9)
         test = PtychoDataContainer.for_reconstruction(make_scan(8, 1), 3)
@@ -135,6 +139,7 @@ class TestWorkflowsComponentsTraining:
         assert results["train_container"].raw is scan
         assert "N" not in stub().AT_IMPORT
 
+    @pytest.mark.spec("CDI-1", "CDI-2")
     @pytest.mark.parametrize("stitch", [False, True])
     @pytest.mark.parametrize("with_test", [False, True])
     def test_results_carry_every_key(self, stitch, with_test):
@@ -156,6 +161,7 @@ class TestWorkflowsComponentsTraining:
             assert (value is not None) is (stitch and with_test)
         assert (results["test_container"] is not None) is with_test
 
+    @pytest.mark.spec("CDI-7")
     def test_missing_test_data_is_a_warning_and_gives_none(self):
         with pytest.warns(UserWarning, match="no test data") as caught:
             amplitude, phase, results = api.run_cdi_example(make_scan(), None, CONFIG, do_stitching=True)
@@ -169,6 +175,7 @@ class TestWorkflowsComponentsTraining:
             api.train_cdi_model(make_scan(), None, CONFIG)
         assert caught[0].filename == __file__
 
+    @pytest.mark.spec("CDI-8")
     def test_stitching_reconstructs_the_test_scan_with_the_refined_probe(self):
         train, test = make_scan(), make_scan(8, 1)
         amplitude, phase, results = api.run_cdi_example(train, test, CONFIG, do_stitching=True)
@@ -185,6 +192,7 @@ class TestWorkflowsComponentsTraining:
         assert (amplitude.dtype, phase.dtype) == (np.float32, np.float32)
         np.testing.assert_allclose(amplitude * np.exp(1j * phase), done.object, atol=1e-6)
 
+    @pytest.mark.spec("CDI-8")
     def test_m_is_the_central_crop_and_is_recorded(self):
         _, _, results = api.run_cdi_example(make_scan(), make_scan(8, 1), CONFIG, M=6, do_stitching=True)
         assert results["config"].inference.central_crop_px == 6
@@ -194,6 +202,7 @@ class TestWorkflowsComponentsTraining:
             api.run_cdi_example(make_scan(), make_scan(8, 1), CONFIG, M=17, do_stitching=True)
         assert len(calls("train")) == 1
 
+    @pytest.mark.spec("CDI-9")
     @pytest.mark.parametrize("as_container", [False, True])
     def test_flips_negate_scan_coordinates_and_nothing_else(self, as_container):
         train, test = make_scan(), make_scan(8, 1)
@@ -207,6 +216,7 @@ class TestWorkflowsComponentsTraining:
         api.run_cdi_example(train, test, CONFIG, flip_y=True)
         np.testing.assert_array_equal(calls("train")[1][1].raw.positions_px, train.positions_px * [-1, 1])
 
+    @pytest.mark.spec("CDI-9")
     def test_transpose_exchanges_the_axes_of_every_patch(self):
         train, test = make_scan(), make_scan(8, 1)
         api.run_cdi_example(train, test, CONFIG, transpose=True)
@@ -228,6 +238,7 @@ class TestWorkflowsComponentsTraining:
         results = api.train_cdi_model(make_scan(), make_scan(3, 1), CONFIG)
         assert results["test_container"].frame_indices.shape == (1, 3)
 
+    @pytest.mark.spec("CDI-4", "BE-2")
     def test_the_config_is_refused_before_data_are_read(self, tmp_path):
         with pytest.raises(ConfigError, match=r"'stub': loss = 'poisson'.*allowed: amplitude"):
             api.train_cdi_model(tmp_path / "missing.npz", None, replace(CONFIG, loss="poisson"))
@@ -259,6 +270,7 @@ class TestWorkflowsComponentsTraining:
         assert provenance["versions"]["numpy"] == np.__version__
         assert provenance["config"]["group_size"] == 4
 
+    @pytest.mark.spec("BE-9")
     def test_two_interleaved_configs_do_not_disturb_each_other(self):
         other = replace(CONFIG, group_size=2, model=ModelConfig(width=4))
         alone = api.train_cdi_model(make_scan(), make_scan(8, 1), CONFIG)["train_container"].frame_indices
@@ -270,6 +282,7 @@ class TestWorkflowsComponentsTraining:
 class TestWorkflowsComponentsReturned:
     """What the stub hands back wrongly is caught at the border."""
 
+    @pytest.mark.spec("BE-4", "BE-5", "BE-11")
     @pytest.mark.parametrize(
         ("old", "new", "error", "words"),
         [
