@@ -94,9 +94,11 @@ def test_groups_are_decided_by_the_seed_alone() -> None:
 
 @pytest.mark.spec("DATA-8")
 def test_all_frames_at_a_handful_of_places() -> None:
-    positions = np.repeat([[0.0, 0.0], [0.0, 9.0]], 10, axis=0)
-    for group in group_frames(positions, 10, seed=0):
-        assert (positions[group] == positions[group[0]]).all()
+    positions = np.repeat([[0.0, 0.0], [0.0, 9.0]], 100, axis=0)
+    for C in (3, 100):  # with 3, most frames are not even among their own 3 nearest
+        for group in group_frames(positions, C, seed=0):
+            assert len(set(group.tolist())) == C
+            assert (positions[group] == positions[group[0]]).all()
 
 
 @pytest.mark.spec("DATA-10")
