@@ -19,6 +19,7 @@ _SUMMARY = """\
 Say what is in a scan file, what will be assumed in reading it, and what looks wrong: counts or amplitude, saturated
 or dead pixels, duplicate positions, the overlap, frames that do not fit. Exit code 2 when it cannot be used."""
 EXAMPLE = "ptycho inspect scan.npz --measurement amplitude"
+_SAID_BELOW = ("findings", "assumptions", "usable")
 _MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
 
 
@@ -41,11 +42,22 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value)) or "-"
     return str(value)
+
+
+def _lines(mapping: Mapping[str, Any]) -> str:
+    """One line a fact; what is nested stands indented under its name."""
+    flat: dict[str, str] = {}
+    for name, value in mapping.items():
+        label = name.replace("_", " ")
+        if isinstance(value, Mapping):
+            flat[label] = ""
+            flat |= {f"  {key}": _text(item) for key, item in value.items()}
+        else:
+            flat[label] = _text(value)
+    return facts(flat)
 
 
 def execute(options: Options, session: Session) -> int:
@@ -58,10 +70,11 @@ def execute(options: Options, session: Session) -> int:
     if options["json"]:
         session.say(json_text(mapping))
         return code
-    shown = {name.replace("_", " "): _text(value) for name, value in mapping.items() if name != "findings"}
-    session.say(facts(shown))
+    session.say(_lines({name: value for name, value in mapping.items() if name not in _SAID_BELOW}))
     session.say()
-    width = max(map(len, _MARKS.values()))
+    for text in mapping.get("assumptions", ()):
+        session.say(f"assumed  {text}")
+    width = max(map(len, (*_MARKS.values(), "assumed")))
     for finding in inspection.findings:
         session.say(f"{_MARKS[finding.level].ljust(width)}  {finding.text}")
     session.say(f"\n{'not usable' if code else 'usable'}: {options['data']}")

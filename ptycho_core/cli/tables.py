@@ -20,7 +20,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def facts(pairs: Mapping[str, str]) -> str:
     """Return one line for each ``name  value``, the values aligned."""
     width = max(map(len, pairs), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in pairs.items())
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in pairs.items())
 
 
 def json_text(value: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -313,9 +314,16 @@ def test_simulate_refuses_another_suffix(capsys, tmp_path):
 def test_inspect(scan, tmp_path, capsys):
     assert cli.main(["inspect", str(scan)]) == 0
     text = capsys.readouterr().out
-    assert "24" in text
+    assert re.search(r"^n frames +24$", text, flags=re.MULTILINE)
+    assert re.search(r"^ok +24 frames of 32×32", text, flags=re.MULTILINE)
     assert cli.main(["inspect", str(scan), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"]
+    with np.load(scan) as file:
+        np.savez("unsaid.npz", **{name: file[name] for name in file.files if name != "measurement"})
+    assert cli.main(["inspect", "unsaid.npz"]) == 2
+    capsys.readouterr()
+    assert cli.main(["inspect", "unsaid.npz", "--measurement", "counts"]) == 0
+    assert "assumed  The file does not say" in capsys.readouterr().out
     (tmp_path / "bad.npz").write_bytes(scan.read_bytes()[:900])
     assert cli.main(["inspect", "bad.npz"]) == 2
     assert "ERROR" in capsys.readouterr().out

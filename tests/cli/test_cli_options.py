@@ -29,8 +29,10 @@ def test_nothing_given_is_the_default():
 
 def test_precedence_default_file_command_line(tmp_path):
     path = write(tmp_path, "epochs: 7\nlearning_rate: 1e-2\nmodel: {width: 20, depth: 2}\n")
-    for arguments in (["--config", path, "--epochs", "5", "--model.width", "24"],
-                      ["--epochs", "5", "--model.width", "24", "--config", path]):
+    for arguments in (
+        ["--config", path, "--epochs", "5", "--model.width", "24"],
+        ["--epochs", "5", "--model.width", "24", "--config", path],
+    ):
         config = config_of(*arguments)
         assert (config.epochs, config.model.width) == (5, 24), "the command line wins in either order"
         assert (config.learning_rate, config.model.depth) == (1e-2, 2), "the file wins over the default"
