@@ -134,8 +134,7 @@ def _nearest(image: NDArray[np.float64], offset_px: NDArray[np.float64], shape: 
     """Value of an image at the pixel nearest to r + offset, 0 beyond its border."""
     whole = np.floor(offset_px + 0.5).astype(int)
     rows, columns = (
-        np.clip(np.arange(n) + start, 0, limit - 1)
-        for n, start, limit in zip(shape, whole, image.shape, strict=True)
+        np.clip(np.arange(n) + start, 0, limit - 1) for n, start, limit in zip(shape, whole, image.shape, strict=True)
     )
     return image[np.ix_(rows, columns)] * _inside(offset_px, shape, image.shape)
 

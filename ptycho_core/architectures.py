@@ -98,9 +98,7 @@ def generator_shapes(config: TrainingConfig, N: int) -> dict[str, tuple[int, ...
     """
     name = config.model.generator
     if name not in GENERATORS:
-        raise ConfigError(
-            f"model.generator = {name!r}; allowed: {', '.join(GENERATORS)}.{suggest(name, GENERATORS)}"
-        )
+        raise ConfigError(f"model.generator = {name!r}; allowed: {', '.join(GENERATORS)}.{suggest(name, GENERATORS)}")
     return GENERATORS[name](config.model, N, config.group_size)
 
 

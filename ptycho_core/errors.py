@@ -71,7 +71,7 @@ class CollapseError(BackendError):
     """Training converged to a constant object; the result would be meaningless."""
 
 
-class Cancelled(PtychoError):
+class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no error
     """Raised by a progress callback (or by Ctrl-C) to stop an engine after its current step.
 
     Attributes:

@@ -161,9 +161,7 @@ def soft_window(region: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.asarray(np.sin(0.5 * np.pi * np.clip((depth - 0.5) / width, 0, 1)) ** 2)
 
 
-def _cutoff(
-    frequency: NDArray[np.float64], correlation: NDArray[np.float64], threshold: NDArray[np.float64]
-) -> float:
+def _cutoff(frequency: NDArray[np.float64], correlation: NDArray[np.float64], threshold: NDArray[np.float64]) -> float:
     """First fall of a curve through a threshold, interpolated; see :class:`FourierRingCorrelation`."""
     above = correlation - threshold
     # ptychography carries the lowest frequencies badly, and their rings hold few pixels: do not give up at the first
@@ -256,9 +254,7 @@ def _psnr_db(error: NDArray[np.float64], peak: float) -> float:
     return 10 * math.log10(peak**2 / mean_square) if mean_square > 0 else math.inf
 
 
-def _ssim(
-    estimate: NDArray[np.float64], truth: NDArray[np.float64], region: NDArray[np.bool_], peak: float
-) -> float:
+def _ssim(estimate: NDArray[np.float64], truth: NDArray[np.float64], region: NDArray[np.bool_], peak: float) -> float:
     """Mean structural similarity over the windows that lie wholly in a region; NaN when none does."""
     from scipy.ndimage import binary_erosion
     from skimage.metrics import structural_similarity

@@ -218,8 +218,10 @@ class SupportsPhysicsGradient(Protocol):
     def loss_and_gradient(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str
     ) -> tuple[float, NDArray[np.complex64], NDArray[np.complex64]]:
-        """Loss of all frames at scale 1 with d_obj (H, W) and d_probe (P, N, N), each ∂L/∂Re + i ∂L/∂Im; object
-        pixel (0, 0) is scan point (0, 0)."""
+        """Loss of all frames at scale 1 with d_obj (H, W) and d_probe (P, N, N), each ∂L/∂Re + i ∂L/∂Im.
+
+        Object pixel (0, 0) is scan point (0, 0).
+        """
 
 
 @runtime_checkable

@@ -115,9 +115,7 @@ def _coarse_ramp(
     return np.array([2 * np.pi * np.fft.fftfreq(n)[i] for n, i in zip(shape, peak, strict=True)])
 
 
-def _detail(
-    image: NDArray[np.complex128], weight: NDArray[np.float64], blur_px: float
-) -> NDArray[np.complex128]:
+def _detail(image: NDArray[np.complex128], weight: NDArray[np.float64], blur_px: float) -> NDArray[np.complex128]:
     """An image less its weighted local mean, 0 where it has no weight."""
     from scipy.ndimage import gaussian_filter
 

@@ -77,7 +77,9 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
 def frame_r_factors(reconstruction: Reconstruction) -> NDArray[np.float64]:
     """R-factor of each frame (M,) float64, NaN for a frame without counts."""
     total = reconstruction.frame_totals
-    return np.divide(reconstruction.frame_misfit, total, out=np.full(len(total), np.nan), where=total > 0)
+    out = np.full(len(total), np.nan)
+    np.divide(reconstruction.frame_misfit, total, out=out, where=total > 0)
+    return out
 
 
 def _marker_area(reconstruction: Reconstruction, width_in: float) -> float:

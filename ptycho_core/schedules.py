@@ -32,7 +32,7 @@ def learning_rate_factor(schedule: str, step: int, total: int) -> float:
     if schedule == "constant":
         return 1.0
     if schedule == "exponential":
-        return _EXPONENTIAL_END**done
+        return math.pow(_EXPONENTIAL_END, done)
     if schedule == "cosine":
         return _END + (1 - _END) * (1 + math.cos(math.pi * done)) / 2
     if schedule == "one_cycle":

@@ -158,9 +158,7 @@ OBJECTS = (*_MAKERS, "texture")
 """Names of the objects that can be simulated."""
 
 
-def draw_object(
-    name: str, shape: tuple[int, int], rng: np.random.Generator, images: tuple[str, ...] = ()
-) -> Maps:
+def draw_object(name: str, shape: tuple[int, int], rng: np.random.Generator, images: tuple[str, ...] = ()) -> Maps:
     """Draw an object.
 
     Args:

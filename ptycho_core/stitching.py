@@ -74,9 +74,7 @@ class Stitcher:
             origin, np.zeros((height, width), np.complex64), np.zeros((height, width), np.float32), N, central_crop_px
         )
 
-    def add(
-        self, patches: NDArray[np.complex64], weights: NDArray[np.float32], corners_px: NDArray[np.int64]
-    ) -> None:
+    def add(self, patches: NDArray[np.complex64], weights: NDArray[np.float32], corners_px: NDArray[np.int64]) -> None:
         """Add patches.
 
         Args:
@@ -100,9 +98,7 @@ class Stitcher:
         finite = np.isfinite(patches).all(axis=(-2, -1))
         self.n_patches += len(patches)
         self.n_non_finite += int((~finite).sum())
-        for patch, weight, (y, x) in zip(
-            patches[finite], weights[finite], corners[finite] + inset, strict=True
-        ):
+        for patch, weight, (y, x) in zip(patches[finite], weights[finite], corners[finite] + inset, strict=True):
             self.numerator[y : y + crop, x : x + crop] += (patch * weight)[window, window]
             self.denominator[y : y + crop, x : x + crop] += weight[window, window]
 

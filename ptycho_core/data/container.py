@@ -14,9 +14,7 @@ from .raw import RawData, _read_only
 __all__ = ["PtychoDataContainer", "Statistics", "integer_corners"]
 
 
-def integer_corners(
-    positions_px: NDArray[np.float64], N: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def integer_corners(positions_px: NDArray[np.float64], N: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Split frame centres into the integer corner of the patch and the rest that the probe carries (FM-2).
 
     corner = centre − (N−1)/2,  n = floor(corner + ½),  δ = corner − n in [−½, ½).

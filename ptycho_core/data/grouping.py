@@ -73,9 +73,7 @@ def group_frames(
     return np.concatenate([seeds[:, None], near], axis=1)
 
 
-def partition_frames(
-    positions_px: NDArray[np.float64], group_size: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def partition_frames(positions_px: NDArray[np.float64], group_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Divide all frames into compact groups so that each frame counts exactly once.
 
     Frames are halved along the longer side of their bounding box until a group's worth is left. When C does not divide

@@ -187,9 +187,7 @@ def _half_pixel(file: Candidate, notes: list[str]) -> float:
     return 0.0 if stated.replace(" ", "") == "(N-1)/2" else 0.5
 
 
-def _frame_axes(
-    file: Candidate, key: str, M: int, notes: list[str], warnings: list[str]
-) -> tuple[int, int, int]:
+def _frame_axes(file: Candidate, key: str, M: int, notes: list[str], warnings: list[str]) -> tuple[int, int, int]:
     """Permutation that brings the stored frames to (M, N, N); an order that does not fit is left for the checks."""
     shape = file.members[key].shape
     if len(shape) != 3:
@@ -208,9 +206,7 @@ def _frame_axes(
     return 0, 1, 2
 
 
-def _frames(
-    file: Candidate, M: int, notes: list[str], warnings: list[str]
-) -> ArrayFrames | NpzFrames:
+def _frames(file: Candidate, M: int, notes: list[str], warnings: list[str]) -> ArrayFrames | NpzFrames:
     """Frames as stored, not squared: mapped from disk when uncompressed, else in memory."""
     key = next((k for k in _FRAMES if k in file.names), None)
     if key is None:

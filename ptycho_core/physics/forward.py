@@ -67,9 +67,7 @@ def far_field_adjoint(wave: NDArray[Any]) -> NDArray[np.complex128]:
     return np.fft.ifft2(np.fft.ifftshift(wave, axes=(-2, -1)), norm="ortho")
 
 
-def exit_waves(
-    patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[Any]
-) -> NDArray[np.complex128]:
+def exit_waves(patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[Any]) -> NDArray[np.complex128]:
     """ψ_jp = S(δ_j) P_p · Q_j (FM-3).
 
     Args:

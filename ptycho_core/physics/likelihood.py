@@ -24,9 +24,7 @@ def _good(values: NDArray[np.float64], mask: NDArray[np.bool_] | None) -> NDArra
     return values if mask is None else np.where(mask, values, 0.0)
 
 
-def poisson_loss(
-    rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None, divisor: float
-) -> float:
+def poisson_loss(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None, divisor: float) -> float:
     """Σ_good (λ − k ln λ) / divisor, λ clamped to ≥ 1e-8 (FM-8).
 
     Args:
@@ -39,9 +37,7 @@ def poisson_loss(
     return float(np.sum(_good(lam - counts * np.log(lam), mask)) / divisor)
 
 
-def amplitude_loss(
-    rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None, divisor: float
-) -> float:
+def amplitude_loss(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None, divisor: float) -> float:
     """Σ_good (√λ − √k)² / divisor, λ clamped to ≥ 1e-8 (FM-9); arguments as in :func:`poisson_loss`."""
     lam = np.maximum(rate, RATE_FLOOR)
     return float(np.sum(_good((np.sqrt(lam) - np.sqrt(counts)) ** 2, mask)) / divisor)

@@ -62,9 +62,7 @@ def aperture_probe(
     return (wave * math.sqrt(total / np.sum(np.abs(wave) ** 2)))[None].astype(np.complex64)
 
 
-def probe_from_mean_pattern(
-    mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0
-) -> NDArray[np.complex64]:
+def probe_from_mean_pattern(mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0) -> NDArray[np.complex64]:
     """Probe whose far field has the mean measured amplitude and a defocus phase, P = F⁻¹[ √k̄ e^{−iπ λz|f|²} ] (FM-12).
 
     Args:

@@ -10,9 +10,7 @@ import pytest
 from ptycho_core import errors
 from ptycho_core.errors import suggest
 
-TYPES = [
-    value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__
-]
+TYPES = [value for value in vars(errors).values() if inspect.isclass(value) and value.__module__ == errors.__name__]
 
 
 @pytest.mark.spec("CONV-9")

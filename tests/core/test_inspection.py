@@ -59,7 +59,11 @@ def test_a_good_scan_has_no_warning_and_true_figures(tmp_path):
     assert levels(found, "warning") == levels(found, "error") == []
     assert found.usable
     assert (found.dialect, found.measurement, found.n_frames, found.side, found.n_probe_modes) == (
-        "npz", "counts", M, N, 1,
+        "npz",
+        "counts",
+        M,
+        N,
+        1,
     )
     assert found.contents["diff3d"] == "(64, 32, 32) float32"
     assert found.facts["values_look_like"] == "counts"

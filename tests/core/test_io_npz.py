@@ -162,9 +162,7 @@ def test_alias_nominal_positions_and_missing_probe(tmp_path):
 
 def test_nominal_positions_that_differ_are_mentioned(tmp_path):
     content = arrays()
-    path = save(
-        tmp_path / "a.npz", content, xcoords_start=content["xcoords"] + 0.25, ycoords_start=content["ycoords"]
-    )
+    path = save(tmp_path / "a.npz", content, xcoords_start=content["xcoords"] + 0.25, ycoords_start=content["ycoords"])
     raw = read_scan(path, measurement="amplitude")
     np.testing.assert_array_equal(raw.positions_px[:, 1], content["xcoords"] - 0.5)
     assert any("differ by up to 0.25 px" in text for text in raw.source.assumptions)

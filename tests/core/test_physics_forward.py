@@ -187,9 +187,7 @@ def test_closed_loop_reproduces_the_measured_rate() -> None:
     )
     container = PtychoDataContainer.for_reconstruction(raw, 16)
     assert container.statistics.scale == 1.0
-    again = expected_counts(
-        extract(obj, corners, N), container.probe, rest, container.statistics.scale
-    )
+    again = expected_counts(extract(obj, corners, N), container.probe, rest, container.statistics.scale)
     measured = container.statistics.mean_counts
     assert again.sum() / raw.n_frames == pytest.approx(measured, rel=2e-5)
     assert again.sum() == pytest.approx(rate.sum(), rel=2e-5)

@@ -33,9 +33,7 @@ def problem() -> Problem:
 
 
 def evaluate(p: Problem, loss: str) -> tuple[float, Any, Any, float]:
-    return loss_and_gradient(
-        p.obj, p.probe, p.corners, p.rest, p.counts, loss, p.mask, p.background, p.scale, DIVISOR
-    )
+    return loss_and_gradient(p.obj, p.probe, p.corners, p.rest, p.counts, loss, p.mask, p.background, p.scale, DIVISOR)
 
 
 def moved(p: Problem, field: str, direction: Any, step: float) -> Problem:

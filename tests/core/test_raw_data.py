@@ -164,9 +164,7 @@ def stored(tmp_path: Path, kind: str, values: np.ndarray, measurement: str) -> A
         archive.fp.seek(info.header_offset + 26)  # type: ignore[union-attr]
         lengths = np.frombuffer(archive.fp.read(4), "<u2")  # type: ignore[union-attr]
     offset = info.header_offset + 30 + int(lengths.sum()) + start
-    return NpzFrames(
-        tmp_path / "a.npz", offset, laid_out.dtype.str, laid_out.shape, order == "F", axes, measurement
-    )
+    return NpzFrames(tmp_path / "a.npz", offset, laid_out.dtype.str, laid_out.shape, order == "F", axes, measurement)
 
 
 @pytest.mark.spec("DATA-3", "DATA-4")
