@@ -127,6 +127,15 @@ def test_staged_files_move_together_or_not_at_all(tmp_path):
     assert (tmp_path / "a").read_text() == "new"
 
 
+def test_summary_is_moved_last(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(b.name), replace(a, b)))
+    with staged(tmp_path) as partial:
+        for name in ("z.png", "summary.json", "a.png"):
+            (partial / name).write_text("")
+    assert moved == ["a.png", "z.png", "summary.json"]
+
+
 def test_process_start_and_memory():
     before = time.time()
     started = process_start()
