@@ -87,9 +87,14 @@ def _title(spec: BackendSpec) -> str:
 
 
 def _is_missing(module: str) -> bool:
-    """Whether a top-level module cannot be found; nothing is imported."""
+    """Whether a top-level module cannot be found; nothing is imported.
+
+    A folder of that name on the path (a user's ``torch/`` beside a notebook) can be imported as a namespace package,
+    but is not the module.
+    """
     try:
-        return importlib.util.find_spec(module) is None
+        spec = importlib.util.find_spec(module)
+        return spec is None or (spec.origin is None and spec.submodule_search_locations is not None)
     except ValueError:  # it is imported already, by a loader that left no spec
         return False
 

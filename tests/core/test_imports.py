@@ -47,7 +47,12 @@ print(json.dumps({
 
 def probe(names: list[str], folder: Path) -> dict[str, object]:
     """Import modules in a fresh process, in an empty folder."""
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(folder),
+        "HOME": str(folder),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROBE, json.dumps(names)],
         cwd=folder, env=environment, capture_output=True, text=True, check=False,

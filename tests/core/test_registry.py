@@ -166,6 +166,14 @@ def test_the_pytorch_engine_without_torch_says_so(monkeypatch):
         load_backend("pytorch")
 
 
+def test_a_folder_with_the_name_of_a_required_module_is_not_the_module(site):
+    (site / "no_such_module_c").mkdir()
+    install_stub(site, requires=("no_such_module_c",))
+    assert status("stub").detail == "not installed: no_such_module_c"
+    with pytest.raises(BackendUnavailableError, match="no_such_module_c"):
+        load_backend("stub")
+
+
 def test_a_required_module_that_fails_only_on_import_is_unavailable(site):
     install_stub(site, requires=("half_there",), extra="half")
     (site / "half_there.py").write_text("raise ModuleNotFoundError('gone', name='half_there')")
