@@ -91,16 +91,20 @@ class ModelConfig:
         generator: name of the generator in the engine (``probe_unet``, ``cnn``).
         width: channels of the first level of the network.
         depth: number of times the U-net halves the side (``probe_unet``); the side must be divisible by 2**depth.
+        sweeps: parallel solver sweeps on the canvas before the network sees it (``probe_unet``); with 0 the network
+            sees each frame by itself.
     """
 
     generator: str = "probe_unet"
     width: int = 16
     depth: int = 3
+    sweeps: int = 6
 
     def __post_init__(self) -> None:
         _check_types(self)
         _check_range("ModelConfig", "width", self.width, 1, 512)
         _check_range("ModelConfig", "depth", self.depth, 1, 5)
+        _check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)

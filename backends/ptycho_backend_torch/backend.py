@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+
 from ptycho_core.architectures import cnn_filters, generator_shapes
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, TrainingConfig
@@ -21,13 +23,12 @@ from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.provenance import machine, package_versions
 from ptycho_core.stitching import Stitcher, finish_reconstruction
-from torch import nn
 
 from . import physics
 from .data import GroupDataModule
 from .generators import GENERATORS
 from .hardware import choose_device, low_precision
-from .inference import predict_groups
+from .inference import ScanPredictor
 from .lightning_module import PtychoModule, load_weights
 from .training import fit
 
@@ -120,14 +121,22 @@ class TorchBackend:
         """Predict, merge and score a scan; see ``ReconstructionBackend.reconstruct``."""
         _check_side(model, data)
         scale = data.statistics.scale * model.scale / model.statistics.scale
+        predictor = ScanPredictor(model.generator, data, scale, config, _width(model, data))
+        M, passes = data.raw.n_frames, model.generator.sweeps + 1
+
+        def report(done: int) -> None:
+            progress(ProgressEvent(stage="reconstruct", done=done, total=M * passes))
+
         stitcher = Stitcher.for_scan(data.raw, config.central_crop_px)
-        corners, _ = integer_corners(data.raw.positions_px, data.raw.side)
-        done = 0
-        for groups, patches, weights in predict_groups(model.generator, data, scale, config, _width(model, data)):
-            counted = data.counted[groups]
-            stitcher.add(patches[counted], weights[counted], corners[data.frame_indices[groups][counted]])
-            done += int(counted.sum())
-            progress(ProgressEvent(stage="reconstruct", done=done, total=data.raw.n_frames))
+        done = M * model.generator.sweeps
+        with torch.inference_mode():
+            canvas = predictor.scan_estimate(lambda sweep: report(M * (sweep + 1)))
+            for groups, patches, weights in predictor.predict(canvas):
+                counted = data.counted[groups]
+                corners = data.corners_px[groups] + data.canvas_origin_px[groups][:, None]
+                stitcher.add(patches[counted], weights.cpu().numpy()[counted], corners[counted])
+                done += int(counted.sum())
+                report(done)
         peak = float(np.sum(np.abs(data.probe) ** 2, axis=0).max())
         obj, coverage = stitcher.finish(peak)
         return finish_reconstruction(
@@ -136,13 +145,14 @@ class TorchBackend:
         )  # fmt: skip
 
     def predict_patches(self, model: TorchModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
-        """Patches (B, C, N, N) complex64 before any merge."""
+        """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
         _check_side(model, container)
         scale = container.statistics.scale * model.scale / model.statistics.scale
-        parts = predict_groups(
+        predictor = ScanPredictor(
             model.generator, container, scale, model.config.inference, _width(model, container)
         )
-        return np.concatenate([patches for _, patches, _ in parts])
+        with torch.inference_mode():
+            return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 
     def simulate(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]

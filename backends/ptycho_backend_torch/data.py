@@ -19,11 +19,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "collate_groups"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from ptycho_core.errors import ConfigError
 
 __all__ = ["choose_device", "lightning_accelerator", "low_precision"]

@@ -9,14 +9,16 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from ptycho_core.architectures import initial_weights
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import Statistics
 from ptycho_core.schedules import learning_rate_factor
-from torch import Tensor, nn
 
 from . import physics
 from .generators import GENERATORS
+from .sweeps import group_estimate
 
 __all__ = ["PtychoModule", "complex_parameter", "load_weights"]
 
@@ -56,7 +58,7 @@ class PtychoModule(pl.LightningModule):
         super().__init__()
         self.config, self.statistics, self.total_steps = config, statistics, total_steps
         N = probe.shape[-1]
-        self.generator = GENERATORS[config.model.generator](config, N)
+        self.generator = GENERATORS[config.model.generator](config, N).to(memory_format=torch.channels_last)
         load_weights(self.generator, initial_weights(config, N))
         self.probe = complex_parameter(probe, config.probe_trainable)
         self.log_scale = nn.Parameter(
@@ -85,10 +87,13 @@ class PtychoModule(pl.LightningModule):
         shifted = physics.fourier_shift(self.complex_probe(), batch["subpixel_px"][..., None, :])
         fixed = shifted.detach()
         scale = self.log_scale.exp()
-        patches = self.generator(
-            batch["counts"], fixed, scale.detach(), self.mask, self.background, self.low_precision
-        )
-        canvas = physics.merge(patches, physics.probe_weights(fixed), corners, (height, width))
+        weights, known = physics.probe_weights(fixed), (scale.detach(), self.mask, self.background)
+        with torch.no_grad():
+            estimate = group_estimate(
+                batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
+            )
+        patches = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
+        canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background)
         return rate, agreed
@@ -130,7 +135,7 @@ class PtychoModule(pl.LightningModule):
             groups.append({"params": [self.probe], "lr": config.probe_learning_rate * size, "weight_decay": 0.0})
         if config.scale_trainable:
             groups.append({"params": [self.log_scale], "lr": config.scale_learning_rate, "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups)
+        optimizer = torch.optim.AdamW(groups, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(config.schedule, step, self.total_steps)
         )

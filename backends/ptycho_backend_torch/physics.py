@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 
 import torch
-from ptycho_core.physics.features import FEATURE_FLOOR, REGULARISATION
-from ptycho_core.physics.likelihood import RATE_FLOOR
 from torch import Tensor
+
+from ptycho_core.physics.likelihood import RATE_FLOOR
+from ptycho_core.physics.solver import DAMPING, RELAXATION
 
 __all__ = [
     "LOSSES",
+    "RELAXATION",
     "accumulate",
+    "add_patches",
     "amplitude_loss",
     "exit_waves",
     "expected_counts",
@@ -25,10 +28,11 @@ __all__ = [
     "fourier_shift",
     "merge",
     "poisson_loss",
-    "probe_features",
     "probe_weights",
     "rate_of_waves",
     "shift_ramp",
+    "solver_update",
+    "weighted_mean",
 ]
 
 
@@ -99,12 +103,24 @@ def extract(obj: Tensor, corners_px: Tensor, N: int) -> Tensor:
     return obj.reshape(-1)[index].reshape(*corners_px.shape[:2], N, N)
 
 
+def add_patches(canvas: Tensor, patches: Tensor, corners_px: Tensor) -> None:
+    """Add patches (B, C, N, N) to canvases (B, H, W) in place, without a canvas in between."""
+    index = _flat_indices(corners_px, patches.shape[-1], *canvas.shape[1:])
+    canvas.view(-1).index_add_(0, index, patches.reshape(-1))
+
+
 def accumulate(patches: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
     """O_b[n_bj + m] += Q_bj[m], the adjoint of :func:`extract`: (B, C, N, N) → (B, H, W)."""
     B, N = patches.shape[0], patches.shape[-1]
     index = _flat_indices(corners_px, N, *shape)
     canvas = torch.zeros(B * shape[0] * shape[1], dtype=patches.dtype, device=patches.device)
     return canvas.index_add(0, index, patches.reshape(-1)).reshape(B, *shape)
+
+
+def weighted_mean(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Σ w Q / Σ w, and 0 where no weight falls: the second half of :func:`merge`."""
+    lit = denominator > 0
+    return torch.where(lit, numerator / torch.where(lit, denominator, 1.0), 0.0)
 
 
 def merge(patches: Tensor, weights: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -116,10 +132,9 @@ def merge(patches: Tensor, weights: Tensor, corners_px: Tensor, shape: tuple[int
         corners_px: (B, C, 2) integer.
         shape: (H, W) of every canvas.
     """
-    numerator = accumulate(patches * weights, corners_px, shape)
-    denominator = accumulate(weights, corners_px, shape)
-    lit = denominator > 0
-    return torch.where(lit, numerator / torch.where(lit, denominator, 1.0), 0.0)
+    return weighted_mean(
+        accumulate(patches * weights, corners_px, shape), accumulate(weights, corners_px, shape)
+    )
 
 
 def _good(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -141,24 +156,22 @@ def amplitude_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: f
 LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
 
 
-def probe_features(
-    counts: Tensor,
+def solver_update(
+    patches: Tensor,
     shifted_probe: Tensor,
-    scale: Tensor | float,
+    counts: Tensor,
     mask: Tensor | None = None,
     background: Tensor | None = None,
+    scale: Tensor | float = 1.0,
 ) -> Tensor:
-    """Features of a frame, Re d, Im d, Re q, Im q: (..., N, N) and (..., P, N, N) → (..., 4, N, N) (FM-16)."""
-    waves = far_field(shifted_probe)
-    power = torch.view_as_real(waves).square().sum(dim=(-4, -1)) + FEATURE_FLOOR
-    signal = (counts if background is None else counts - background).clamp_min(0.0) / scale
-    factor = (signal / power).sqrt()
+    """Change of each patch that brings its frame to the measured amplitude: → (..., N, N) complex (FM-16)."""
+    waves = far_field(shifted_probe * patches[..., None, :, :])
+    rate = scale * torch.view_as_real(waves).square().sum(dim=(-4, -1))
+    rate = (rate if background is None else rate + background).clamp_min(RATE_FLOOR)
+    change = counts.sqrt() / rate.sqrt() - 1
     if mask is not None:
-        factor = torch.where(mask, factor, 1.0)
-    main = shifted_probe[..., 0, :, :]
-    u = far_field_adjoint(waves[..., 0, :, :] * factor)
-    intensity = torch.view_as_real(main).square().sum(-1)
+        change = torch.where(mask, change, 0.0)
+    difference = far_field_adjoint(waves * change[..., None, :, :])
+    intensity = probe_weights(shifted_probe)
     peak = intensity.amax(dim=(-2, -1), keepdim=True)
-    d = (u - main) * main.conj()
-    damped = intensity + REGULARISATION * peak
-    return torch.stack([d.real / peak, d.imag / peak, d.real / damped, d.imag / damped], dim=-3)
+    return (shifted_probe.conj() * difference).sum(dim=-3) / ((1 - DAMPING) * intensity + DAMPING * peak)

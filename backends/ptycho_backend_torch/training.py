@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, BackendError, Cancelled, CollapseError
 from ptycho_core.protocol import Progress, ProgressEvent

@@ -1,16 +1,18 @@
 """Generators: networks that map frames to object patches, looked up by name.
 
-A generator is a module with ``forward(counts, shifted_probe, scale, mask, background) -> patches``:
-(B, C, N, N) counts, (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex patches.
-Weight names and shapes are those of ``ptycho_core.architectures``.
+A generator is a module with ``forward(estimate, counts, shifted_probe, scale, mask, background, low_precision)``:
+(B, C, N, N) complex estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to each frame →
+(B, C, N, N) complex patches. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the
+estimate is the flat object. Weight names and shapes are those of ``ptycho_core.architectures``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptycho_core.config import TrainingConfig
 from torch import nn
+
+from ptycho_core.config import TrainingConfig
 
 from .cnn import Cnn
 from .probe_unet import ProbeUNet

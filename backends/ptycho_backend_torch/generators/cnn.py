@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from ptycho_core.architectures import cnn_filters
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ConfigError
-from torch import Tensor, nn
-from torch.nn import functional
 
 from .layers import ConvBlock
 
@@ -26,6 +27,7 @@ class Cnn(nn.Module):
     def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
         self.group_size = config.group_size
+        self.sweeps = 0
         encoder, decoder = cnn_filters(config.model, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
         for level, width in enumerate(encoder):
@@ -44,6 +46,7 @@ class Cnn(nn.Module):
 
     def forward(
         self,
+        estimate: Tensor,
         counts: Tensor,
         shifted_probe: Tensor,
         scale: Tensor | float,

@@ -1,16 +1,17 @@
-"""``probe_unet``: each frame by itself, with the probe's knowledge built in.
+"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it.
 
-The network sees the measured amplitude back-propagated with the phase of the frame's own probe and predicts how the
-patch differs from the flat object; its head starts at zero, so the first prediction is O = 1.
+The network sees the estimate and the update that the physics of the frame's own probe asks for, and predicts what to
+change besides. Its head starts at zero, so that the first prediction is the solver's own.
 """
 
 from __future__ import annotations
 
 import torch
-from ptycho_core.architectures import PROBE_UNET_FEATURES, probe_unet_widths
-from ptycho_core.config import TrainingConfig
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ptycho_core.architectures import PROBE_UNET_FEATURES, probe_unet_widths
+from ptycho_core.config import TrainingConfig
 
 from .. import physics
 from .layers import ConvBlock
@@ -19,12 +20,12 @@ __all__ = ["ProbeUNet"]
 
 
 class ProbeUNet(nn.Module):
-    """U-net with skips over the features of a frame (FM-16); the head is the complex residual O − 1."""
+    """U-net with skips over estimate and update of a frame (FM-16); the head is a complex correction."""
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
         widths = probe_unet_widths(config.model)
-        self.depth = config.model.depth
+        self.depth, self.sweeps = config.model.depth, config.model.sweeps
         for level, width in enumerate(widths):
             n_in = PROBE_UNET_FEATURES if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))
@@ -47,6 +48,7 @@ class ProbeUNet(nn.Module):
 
     def forward(
         self,
+        estimate: Tensor,
         counts: Tensor,
         shifted_probe: Tensor,
         scale: Tensor | float,
@@ -54,11 +56,15 @@ class ProbeUNet(nn.Module):
         background: Tensor | None,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
-        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the body only."""
-        features = physics.probe_features(counts, shifted_probe, scale, mask, background)
+        """Patches (B, C, N, N) complex, Q + ρ u + net(Q − 1, u); see the package for the arguments.
+
+        `low_precision` is used in the body only.
+        """
+        update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
+        change = estimate - 1.0
+        features = torch.stack([change.real, change.imag, update.real, update.imag], dim=-3)
         x = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
             x = self.body(x)
-        residual = self.head(x.float())
-        patches = torch.complex(1.0 + residual[:, 0], residual[:, 1])
-        return patches.unflatten(0, counts.shape[:2])
+        residual = self.head(x.float()).unflatten(0, counts.shape[:2])
+        return estimate + physics.RELAXATION * update + torch.complex(residual[:, :, 0], residual[:, :, 1])

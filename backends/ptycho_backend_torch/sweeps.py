@@ -1,0 +1,45 @@
+"""Parallel solver sweeps before the network: on the canvas of each group in training, on the scan's at inference."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import physics
+
+__all__ = ["group_estimate"]
+
+
+def group_estimate(
+    counts: Tensor,
+    shifted_probe: Tensor,
+    weights: Tensor,
+    corners_px: Tensor,
+    shape: tuple[int, int],
+    scale: Tensor | float,
+    mask: Tensor | None,
+    background: Tensor | None,
+    sweeps: int,
+) -> Tensor:
+    """Estimate of each patch after some sweeps from the flat object, each group on its own canvas.
+
+    Args:
+        counts: (B, C, N, N).
+        shifted_probe: (B, C, P, N, N) complex.
+        weights: (B, C, N, N) of the merge.
+        corners_px: (B, C, 2) integer.
+        shape: (H, W) of every canvas.
+        scale: s.
+        mask: (N, N) True = good, or None.
+        background: (N, N) or None.
+        sweeps: how many.
+
+    Returns:
+        (B, C, N, N) complex.
+    """
+    patches = torch.ones_like(shifted_probe[..., 0, :, :])
+    for _ in range(sweeps):
+        update = physics.solver_update(patches, shifted_probe, counts, mask, background, scale)
+        canvas = physics.merge(patches + physics.RELAXATION * update, weights, corners_px, shape)
+        patches = physics.extract(canvas, corners_px, counts.shape[-1])
+    return patches
