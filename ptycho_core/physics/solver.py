@@ -57,4 +57,6 @@ def solver_update(
     difference = far_field_adjoint(waves * change[..., None, :, :])
     intensity = np.sum(np.abs(shifted_probe) ** 2, axis=-3)
     peak = intensity.max(axis=(-2, -1), keepdims=True)
-    return np.sum(np.conj(shifted_probe) * difference, axis=-3) / ((1 - DAMPING) * intensity + DAMPING * peak)
+    step = np.sum(np.conj(shifted_probe) * difference, axis=-3)
+    update: NDArray[np.complex128] = step / ((1 - DAMPING) * intensity + DAMPING * peak)
+    return update

@@ -10,7 +10,6 @@ from physics_problem import complex_noise, make_problem, smooth_probe
 
 from ptycho_core.data.container import PtychoDataContainer, Statistics, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.physics.features import probe_features
 from ptycho_core.physics.forward import (
     exit_waves,
     expected_counts,
@@ -203,36 +202,3 @@ def test_scale_starts_from_the_mean_counts_and_leaves_the_probe_alone() -> None:
     assert statistics.scale == pytest.approx(mean_counts / np.sum(np.abs(problem.probe) ** 2), rel=1e-6)
     assert statistics.n_frames == 6
     np.testing.assert_array_equal(raw.probe, problem.probe.astype(np.complex64))
-
-
-@pytest.mark.spec("FM-16")
-def test_features_of_the_flat_object_vanish() -> None:
-    N = 16
-    probe = smooth_probe(N)
-    background = np.linspace(0, 2, N * N).reshape(N, N)
-    mask = np.ones((N, N), bool)
-    mask[3:5, 7] = False
-    delta = np.array([[0.2, -0.4], [-0.1, 0.0]])
-    shifted = fourier_shift(probe[None], delta[:, None])
-    counts = expected_counts(np.ones((2, N, N)), probe, delta, 1.3, background)
-    counts[:, ~mask] = 1e4  # bad pixels may hold anything
-    features = probe_features(counts, shifted, 1.3, mask, background)
-    assert features.shape == (2, 4, N, N)
-    np.testing.assert_allclose(features, 0, atol=1e-9)
-    assert np.abs(probe_features(counts, shifted, 1.3, None, background)).max() > 0.1
-
-
-@pytest.mark.spec("FM-16")
-def test_features_follow_their_definition() -> None:
-    problem = make_problem()
-    shifted = fourier_shift(problem.probe[None], problem.rest[:, None].astype(np.float64))
-    waves = far_field(shifted)
-    power = np.sum(np.abs(waves) ** 2, axis=1)
-    k = np.maximum(problem.counts - problem.background, 0)
-    u = far_field_adjoint(waves[:, 0] * np.sqrt(k / (problem.scale * power)))
-    P = shifted[:, 0]
-    peak = (np.abs(P) ** 2).max(axis=(1, 2), keepdims=True)
-    d = (u - P) * P.conj() / peak
-    q = (u - P) * P.conj() / (np.abs(P) ** 2 + 0.05 * peak)
-    features = probe_features(problem.counts, shifted, problem.scale, None, problem.background)
-    np.testing.assert_allclose(features, np.stack([d.real, d.imag, q.real, q.imag], axis=1), atol=1e-9)

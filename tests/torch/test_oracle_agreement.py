@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ptycho_core.physics import features, forward, likelihood, patches  # noqa: E402
+from ptycho_core.physics import forward, likelihood, patches, solver  # noqa: E402
 from ptycho_core.stitching import probe_weights  # noqa: E402
 
 twin = pytest.importorskip("ptycho_backend_torch.physics")
@@ -122,11 +122,17 @@ def test_dark_pixels_are_clamped_alike(loss: str) -> None:
 
 @pytest.mark.spec("BE-7", "FM-16")
 @pytest.mark.parametrize("with_extras", [False, True])
-def test_features(case: dict[str, Any], with_extras: bool) -> None:
+def test_solver_update(case: dict[str, Any], with_extras: bool) -> None:
     shifted = forward.fourier_shift(case["probe"][None], case["rest"][:, None])
     mask, level = (case["mask"], case["background"]) if with_extras else (None, None)
-    wanted = features.probe_features(case["counts"], shifted, 1.9, mask, level)
-    found = twin.probe_features(
-        t(case["counts"]), t(shifted), 1.9, None if mask is None else t(mask), None if level is None else t(level)
+    wanted = solver.solver_update(case["patches"] * 1.1, shifted, case["counts"], mask, level, 1.9)
+    found = twin.solver_update(
+        t(case["patches"] * 1.1),
+        t(shifted),
+        t(case["counts"]),
+        None if mask is None else t(mask),
+        None if level is None else t(level),
+        1.9,
     )
+    assert twin.RELAXATION == solver.RELAXATION
     agree(found, wanted)

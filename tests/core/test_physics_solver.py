@@ -1,0 +1,69 @@
+"""The solver's update against its definition, and as a step that brings an object to its data."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from physics_problem import complex_noise, make_problem
+
+from ptycho_core.physics.forward import expected_counts, far_field, far_field_adjoint, fourier_shift
+from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.solver import RELAXATION, solver_update
+
+
+@pytest.mark.spec("FM-16")
+def test_update_of_the_true_object_is_nothing(rng: np.random.Generator) -> None:
+    p = make_problem()
+    truth = extract(p.obj, p.corners, 16)
+    shifted = fourier_shift(p.probe[None], p.rest[:, None].astype(np.float64))
+    counts = expected_counts(truth, p.probe, p.rest.astype(np.float64), p.scale, p.background)
+    counts[:, ~p.mask] = 1e4  # bad pixels may hold anything
+    update = solver_update(truth, shifted, counts, p.mask, p.background, p.scale)
+    assert update.shape == (6, 16, 16)
+    np.testing.assert_allclose(update, 0, atol=1e-10)
+    for other in (
+        solver_update(truth, shifted, counts, None, p.background, p.scale),
+        solver_update(truth, shifted, counts, p.mask, None, p.scale),
+        solver_update(truth, shifted, counts, p.mask, p.background, 1.1 * p.scale),
+        solver_update(truth + 0.1 * complex_noise(rng, 6, 16, 16), shifted, counts, p.mask, p.background, p.scale),
+    ):
+        assert np.abs(other).max() > 0.01
+
+
+@pytest.mark.spec("FM-16")
+def test_update_follows_its_definition() -> None:
+    p = make_problem()
+    patches = extract(p.obj, p.corners, 16)
+    shifted = fourier_shift(p.probe[None], p.rest[:, None].astype(np.float64))
+    found = solver_update(patches, shifted, p.counts, p.mask, p.background, p.scale)
+    for j in range(len(patches)):
+        rate = p.background + p.scale * sum(np.abs(far_field(mode * patches[j])) ** 2 for mode in shifted[j])
+        factor = np.where(p.mask, np.sqrt(p.counts[j] / rate), 1)
+        power = sum(np.abs(mode) ** 2 for mode in shifted[j])
+        step = np.zeros((16, 16), complex)
+        for mode in shifted[j]:
+            step += mode.conj() * (far_field_adjoint(factor * far_field(mode * patches[j])) - mode * patches[j])
+        np.testing.assert_allclose(found[j], step / (0.9 * power + 0.1 * power.max()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.spec("FM-16")
+def test_sweeps_bring_the_flat_object_to_the_data() -> None:
+    p = make_problem()
+    rest = p.rest.astype(np.float64)
+    shifted = fourier_shift(p.probe[None], rest[:, None])
+    weights = np.sum(np.abs(shifted) ** 2, axis=1)
+    truth = np.exp(0.3j * np.sin(np.add.outer(np.arange(29) / 4, np.arange(22) / 6)))
+    counts = expected_counts(extract(truth, p.corners, 16), p.probe, rest, p.scale, p.background)
+    patches = np.ones_like(shifted[:, 0])
+    misfit = []
+    for _ in range(12):
+        rate = expected_counts(patches, p.probe, rest, p.scale, p.background)
+        misfit.append(np.sum((np.sqrt(rate) - np.sqrt(counts)) ** 2))
+        patches = patches + RELAXATION * solver_update(patches, shifted, counts, None, p.background, p.scale)
+        norm = accumulate(weights, p.corners, truth.shape).real
+        canvas = accumulate(weights * patches, p.corners, truth.shape) / np.where(norm > 0, norm, 1)
+        patches = extract(canvas, p.corners, 16)
+    assert all(after < before for before, after in pairwise(misfit))
+    assert misfit[-1] < 0.05 * misfit[0]
