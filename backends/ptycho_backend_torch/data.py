@@ -139,6 +139,7 @@ class GroupDataModule(pl.LightningDataModule):
             dataset,
             batch_sampler=sampler,
             collate_fn=collate_groups,
+            generator=torch.Generator(),  # else the loader would draw from the global one
             num_workers=self.config.num_workers,
             persistent_workers=self.config.num_workers > 0,
             multiprocessing_context="spawn" if self.config.num_workers > 0 else None,

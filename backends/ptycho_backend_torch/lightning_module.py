@@ -108,7 +108,6 @@ class PtychoModule(pl.LightningModule):
         loss, patches = self._loss(batch)
         if batch_idx % 10 == 0:
             self.variation = self._variation(patches.detach())
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch["counts"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

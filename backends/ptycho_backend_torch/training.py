@@ -1,10 +1,12 @@
-"""The training path: a Trainer built from a config, the callbacks it runs, and resuming from a checkpoint."""
+"""The training path: a Trainer built from a config, and resuming from a checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,120 +14,74 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.errors import ArchiveError, BackendError, Cancelled, CollapseError
-from ptycho_core.protocol import Progress, ProgressEvent
+from ptycho_core.errors import ArchiveError, ConfigError
+from ptycho_core.io import ensure_output_folder
+from ptycho_core.protocol import Progress
 
+from .callbacks import HistoryAndHealth, ReportProgress, run_facts
 from .data import GroupDataModule
 from .hardware import lightning_accelerator
 from .lightning_module import PtychoModule
+from .relay import Listener, Mailbox, has_own_processes, strategy_of
 
 __all__ = ["build_trainer", "fit", "read_checkpoint"]
 
-_MIN_STEPS_BEFORE_COLLAPSE = 100
 
+def _tracker(name: str, folder: Path) -> Any:
+    if name == "tensorboard":
+        from lightning.pytorch.loggers import TensorBoardLogger
 
-class HistoryAndHealth(Callback):
-    """Keeps one figure an epoch, and stops a training that has gone wrong."""
+        return TensorBoardLogger(folder, name="", version="tensorboard")
+    from lightning.pytorch.loggers import MLFlowLogger
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stop at the first loss that is not a number."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if batch_idx % 10 == 0 and not torch.isfinite(loss.detach()).all():
-            raise BackendError(
-                f"training loss became {float(loss)} at step {trainer.global_step}; "
-                f"lower learning_rate (now {pl_module.config.learning_rate:g}) or set gradient_clip_norm."
-            )
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Record the epoch, then look for a collapsed object."""
-        for name in ("train_loss", "test_loss"):
-            if name in trainer.callback_metrics:
-                pl_module.history.setdefault(name, []).append(float(trainer.callback_metrics[name]))
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.history.setdefault("learning_rate", []).append(float(rate))
-        past_start = trainer.global_step >= max(_MIN_STEPS_BEFORE_COLLAPSE, pl_module.total_steps // 3)
-        if past_start and pl_module.variation < pl_module.config.collapse_threshold:
-            raise CollapseError(
-                f"the predicted object is constant (relative variation {pl_module.variation:.2g}, threshold "
-                f"{pl_module.config.collapse_threshold:g}) after {trainer.global_step} steps. Lower learning_rate, try "
-                "loss 'amplitude', check the probe with 'ptycho inspect', or set collapse_threshold to 0 for a sample "
-                "that really is empty."
-            )
-
-
-class ReportProgress(Callback):
-    """Tells the caller after each step; a ``Cancelled`` from there leaves a checkpoint between two steps.
-
-    The checkpoint is written before the next batch starts, not right after the step, because only then do Lightning's
-    counters say that the step is complete.
-    """
-
-    def __init__(self, progress: Progress, checkpoint_folder: Path | None) -> None:
-        self.progress, self.folder = progress, checkpoint_folder
-        self.cancelled: Cancelled | None = None
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Report a step."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        metrics = {"loss": float(loss), "epoch": float(trainer.current_epoch)}
-        try:
-            self.progress(
-                ProgressEvent(stage="train", done=trainer.global_step, total=pl_module.total_steps, metrics=metrics)
-            )
-        except Cancelled as error:
-            self.cancelled = error
-
-    def _stop_if_cancelled(self, trainer: pl.Trainer) -> None:
-        if self.cancelled is None:
-            return
-        path = None
-        if self.folder is not None:
-            path = self.folder / "interrupted.ckpt"
-            trainer.save_checkpoint(path)
-        raise Cancelled(str(self.cancelled), None if path is None else str(path)) from self.cancelled
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Stop between two batches."""
-        self._stop_if_cancelled(trainer)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Stop between two epochs."""
-        self._stop_if_cancelled(trainer)
+    logger = MLFlowLogger(experiment_name="ptycho", tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
+    logger.experiment  # noqa: B018  opens the database now, so that a package it lacks is found now
+    return logger
 
 
 def _loggers(config: TrainingConfig) -> Any:
-    """CSV always when there is a folder; trackers only when asked, and only then imported."""
-    if config.output_dir is None:
+    """Trackers that were asked for; only then is one imported.
+
+    Raises:
+        ConfigError: trackers without a folder to write to, or one that is not installed.
+    """
+    if not config.loggers:
         return False
-    from lightning.pytorch.loggers import CSVLogger
+    if config.output_dir is None:
+        raise ConfigError(
+            f"loggers = {list(config.loggers)}, but output_dir is None, which writes nothing; set output_dir."
+        )
+    trackers = []
+    for name in dict.fromkeys(config.loggers):
+        try:
+            trackers.append(_tracker(name, config.output_dir))
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"loggers = {list(config.loggers)}: {name!r} needs a package that is not installed ({error}). "
+                f"Run: pip install 'ptycho-core[{name}]', or leave it out."
+            ) from error
+    return trackers
 
-    chosen: list[Any] = [CSVLogger(config.output_dir, name="", version="history", flush_logs_every_n_steps=50)]
-    if "tensorboard" in config.loggers:
-        from lightning.pytorch.loggers import TensorBoardLogger
 
-        chosen.append(TensorBoardLogger(config.output_dir, name="", version="tensorboard"))
-    if "mlflow" in config.loggers:
-        from lightning.pytorch.loggers import MLFlowLogger
-
-        uri = f"sqlite:///{(config.output_dir / 'mlflow.db').resolve()}"
-        chosen.append(MLFlowLogger(experiment_name="ptycho", tracking_uri=uri))
-    return chosen
+def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int, *, decay: float) -> Tensor:
+    """One step of the average; a function of the module, so that it can be sent to another process."""
+    return decay * average + (1 - decay) * current
 
 
-def build_trainer(config: TrainingConfig, progress: Progress, has_test: bool) -> pl.Trainer:
-    """A Trainer with everything that the config says, and nothing that it does not."""
+def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None) -> list[Callback]:
     folder = None if config.output_dir is None else config.output_dir / "checkpoints"
-    callbacks: list[Callback] = [HistoryAndHealth(), ReportProgress(progress, folder)]
+    callbacks: list[Callback] = [
+        HistoryAndHealth(config.output_dir, mailbox),
+        ReportProgress(progress, folder, mailbox),
+    ]
     watched = "test_loss" if has_test else "train_loss"
     if config.weight_average > 0:
-        callbacks.append(EMAWeightAveraging(decay=config.weight_average))
+        average = functools.partial(_moving_average, decay=config.weight_average)
+        callbacks.append(WeightAveraging(use_buffers=False, avg_fn=average))
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(watched, patience=config.early_stopping_patience, check_on_train_epoch_end=True))
     if folder is not None:
@@ -135,14 +91,21 @@ def build_trainer(config: TrainingConfig, progress: Progress, has_test: bool) ->
                 save_on_train_epoch_end=True,
             )
         )  # fmt: skip
+    return callbacks
+
+
+def build_trainer(
+    config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None = None
+) -> pl.Trainer:
+    """A Trainer with everything that the config says, and nothing that it does not."""
     return pl.Trainer(
         accelerator=lightning_accelerator(config.accelerator),
         devices=config.devices,
-        strategy=config.strategy,
+        strategy=strategy_of(config.strategy, config.devices),
         max_epochs=config.epochs,
         logger=_loggers(config),
-        callbacks=callbacks,
-        enable_checkpointing=folder is not None,
+        callbacks=_callbacks(config, progress, has_test, mailbox),
+        enable_checkpointing=config.output_dir is not None,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -153,8 +116,7 @@ def build_trainer(config: TrainingConfig, progress: Progress, has_test: bool) ->
 
 
 @contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Hold back Lightning's start-up notes and tips while it runs; errors pass."""
+def _held_back() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -166,6 +128,34 @@ def quiet_lightning() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+class _QuietLightning:
+    """Holds back Lightning's start-up notes and tips while any training runs; errors pass.
+
+    Warning filters and log levels belong to the process. If each of two trainings that overlap put back what it found,
+    the one that ends last would put back what the first had set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._undo.enter_context(_held_back())
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._undo.close()
+
+
+_quiet_lightning = _QuietLightning()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -180,13 +170,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ArchiveError(f"{path}: no such checkpoint; give resume_from a file from a training folder.") from error
     except Exception as error:  # torch raises many kinds for a damaged or unsafe file
         raise ArchiveError(f"{path}: not a checkpoint that can be read safely ({type(error).__name__}).") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "loops" not in checkpoint:
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or "ptycho_run" not in checkpoint:
         raise ArchiveError(f"{path}: not a training checkpoint; give resume_from a file from a training folder.")
     return checkpoint
 
 
-def _check_resumable(checkpoint: dict[str, Any], path: Path, module: PtychoModule, n_batches: int) -> int:
-    """Refuse a checkpoint of another network, probe or number of groups; return the batches done of its epoch."""
+def _check_resumable(checkpoint: dict[str, Any], path: Path, module: PtychoModule, data: GroupDataModule) -> int:
+    """Refuse a checkpoint of another training; return the batches done of its epoch."""
     found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     if found != wanted:
@@ -196,17 +186,23 @@ def _check_resumable(checkpoint: dict[str, Any], path: Path, module: PtychoModul
             f"{path}: made by another configuration: {len(differing)} weights differ, first {name!r} with shape "
             f"{found.get(name)} where {wanted.get(name)} is needed. Resume with the model and probe it was made with."
         )
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    facts, then = run_facts(module, data), checkpoint["ptycho_run"]
+    for name, value in facts.items():
+        if then.get(name) != value:
+            raise ArchiveError(
+                f"{path}: made with {name} = {then.get(name)}, now it is {value}; resume with the scan and the "
+                "settings it was made with."
+            )
     step = int(checkpoint["global_step"])
     if step >= module.total_steps:
         raise ArchiveError(f"{path}: its {step} steps are all that was asked for; raise epochs to train on.")
-    done = int(progress["current"]["completed"])
-    if int(progress["total"]["completed"]) != step or (done < n_batches and (step - done) % n_batches):
-        raise ArchiveError(
-            f"{path}: made with another number of groups, or batch_size: {step} steps do not fit epochs of "
-            f"{n_batches}. Resume with the settings it was made with."
-        )
-    return done % n_batches
+    return step % math.ceil(len(data.train_set) / (module.config.batch_size * module.config.devices))
+
+
+def _fit(module: PtychoModule, data: GroupDataModule, trainer: pl.Trainer, resume_from: Path | None) -> None:
+    if resume_from is not None:
+        data.skip_batches = _check_resumable(read_checkpoint(resume_from), resume_from, module, data)
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
 
 
 def fit(module: PtychoModule, data: GroupDataModule, config: TrainingConfig, progress: Progress) -> Path | None:
@@ -217,14 +213,19 @@ def fit(module: PtychoModule, data: GroupDataModule, config: TrainingConfig, pro
 
     Raises:
         CollapseError, BackendError, Cancelled, ArchiveError: see the callbacks and :func:`read_checkpoint`.
+        ConfigError: a tracker that cannot be used.
+        OutputError: an output folder that cannot be written.
     """
-    with quiet_lightning():
-        trainer = build_trainer(config, progress, data.test_set is not None)
-        if config.resume_from is not None:
-            checkpoint = read_checkpoint(config.resume_from)
-            n_batches = math.ceil(len(data.train_set) / (config.batch_size * max(1, trainer.world_size)))
-            data.skip_batches = _check_resumable(checkpoint, config.resume_from, module, n_batches)
-        trainer.fit(module, datamodule=data, ckpt_path=config.resume_from, weights_only=True)
+    has_test = data.test_set is not None
+    if config.output_dir is not None:
+        ensure_output_folder(config.output_dir)
+    with _quiet_lightning:
+        if has_own_processes(strategy_of(config.strategy, config.devices), config.devices):
+            with Listener(progress) as listener:
+                _fit(module, data, build_trainer(config, progress, has_test, listener.mailbox), config.resume_from)
+            module.history = listener.history
+        else:
+            _fit(module, data, build_trainer(config, progress, has_test), config.resume_from)
     folder = None if config.output_dir is None else config.output_dir / "checkpoints"
     if folder is not None and config.early_stopping_patience is not None and (folder / "best.ckpt").exists():
         module.load_state_dict(read_checkpoint(folder / "best.ckpt")["state_dict"], strict=True)
