@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from core.physics_problem import smooth_probe
-from ptycho_backend_torch.backend import TorchBackend, TorchModel
 
+from ptycho_backend_torch.backend import TorchBackend, TorchModel
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
