@@ -1,0 +1,247 @@
+"""The PyTorch physics against the oracle in both precisions, and the engine's own questions to it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from conformance.tolerances import FLOAT32, FLOAT64, relative_error
+from core.physics_problem import make_problem
+from ptycho_backend_torch import physics as twin
+from ptycho_backend_torch.backend import TorchBackend
+from torch_scans import make_object, make_scan
+
+from ptycho_core import stitching
+from ptycho_core.data import raw as raw_module
+from ptycho_core.data.container import integer_corners
+from ptycho_core.data.raw import RawData
+from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.physics import forward, likelihood, patches, solver
+
+pytestmark = pytest.mark.torch
+
+SHAPE = (29, 22)
+ORACLE = {
+    "shift_ramp": forward, "fourier_shift": forward, "far_field": forward, "far_field_adjoint": forward,
+    "exit_waves": forward, "expected_counts": forward, "extract": patches, "accumulate": patches, "merge": patches,
+    "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": solver,
+}  # fmt: skip
+
+
+@dataclass
+class Side:
+    """One precision of the twin."""
+
+    real: torch.dtype
+    complex: torch.dtype
+    limits: dict
+
+    def put(self, value):
+        if value is None:
+            return None
+        array = torch.from_numpy(np.ascontiguousarray(value))
+        if array.is_complex():
+            return array.to(self.complex)
+        return array.to(self.real) if array.is_floating_point() else array
+
+    def agrees(self, found, wanted, quantity) -> None:
+        assert found.dtype in (self.real, self.complex)
+        assert relative_error(found.detach().numpy(), wanted) <= self.limits[quantity]
+
+
+@pytest.fixture(params=["float32", "float64"])
+def side(request) -> Side:
+    if request.param == "float32":
+        return Side(torch.float32, torch.complex64, FLOAT32)
+    return Side(torch.float64, torch.complex128, FLOAT64)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make_problem()
+
+
+@pytest.mark.spec("BE-7")
+@pytest.mark.parametrize("name", sorted(ORACLE))
+def test_names_and_order_of_arguments_are_those_of_the_oracle(name):
+    assert name in twin.__all__
+    ours, theirs = (inspect.signature(getattr(module, name)).parameters for module in (twin, ORACLE[name]))
+    assert list(ours) == list(theirs)
+    assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]
+
+
+def test_every_function_of_the_twin_is_compared():
+    public = {name for name in twin.__all__ if inspect.isfunction(getattr(twin, name))}
+    helpers = {"probe_weights", "rate_of_waves", "weighted_mean", "add_patches"}
+    assert public == set(ORACLE) | helpers
+    assert set(twin.LOSSES) == {"poisson", "amplitude"}
+    assert twin.RELAXATION == solver.RELAXATION
+
+
+def cut_and_shifted(problem):
+    rest = problem.rest.astype(np.float64)
+    return patches.extract(problem.obj, problem.corners, 16), forward.fourier_shift(problem.probe[None], rest[:, None])
+
+
+@pytest.mark.spec("BE-7", "FM-2", "FM-3", "FM-4", "FM-5")
+def test_forward_model(problem, side):
+    cut, shifted = cut_and_shifted(problem)
+    rest = problem.rest.astype(np.float64)
+    put = side.put
+    side.agrees(twin.shift_ramp(put(rest), 16), forward.shift_ramp(rest, 16), "wave")
+    side.agrees(twin.fourier_shift(put(problem.probe)[None], put(rest)[:, None]), shifted, "wave")
+    side.agrees(twin.far_field(put(shifted)), forward.far_field(shifted), "wave")
+    side.agrees(twin.far_field_adjoint(put(shifted)), forward.far_field_adjoint(shifted), "wave")
+    arguments = (cut, problem.probe, rest)
+    waves = forward.exit_waves(*arguments)
+    side.agrees(twin.exit_waves(*map(put, arguments)), waves, "wave")
+    for scale, background in ((1.0, None), (problem.scale, None), (problem.scale, problem.background)):
+        wanted = forward.expected_counts(*arguments, scale, background)
+        side.agrees(twin.expected_counts(*map(put, arguments), scale, put(background)), wanted, "rate")
+        side.agrees(twin.rate_of_waves(put(waves), scale, put(background)), wanted, "rate")
+
+
+@pytest.mark.spec("BE-7", "FM-1", "FM-7")
+def test_patches_on_several_canvases(problem, side):
+    objects = np.stack([problem.obj, 1j * problem.obj[::-1]])
+    corners = np.stack([problem.corners, problem.corners[::-1]])
+    cut = np.stack([patches.extract(o, c, 16) for o, c in zip(objects, corners, strict=True)])
+    found = twin.extract(side.put(objects), side.put(corners), 16)
+    np.testing.assert_array_equal(found.numpy(), cut.astype(found.numpy().dtype))
+    weights = np.stack([np.abs(cut_and_shifted(problem)[1][:, 0]) ** 2] * 2)
+    weights[:, :, :4] = 0
+    sums = np.stack([patches.accumulate(q, c, SHAPE) for q, c in zip(cut, corners, strict=True)])
+    side.agrees(twin.accumulate(side.put(cut), side.put(corners), SHAPE), sums, "merge")
+    canvas = side.put(np.full((2, *SHAPE), 2 - 1j))
+    twin.add_patches(canvas, side.put(cut), side.put(corners))
+    side.agrees(canvas, sums + 2 - 1j, "merge")
+    # a quotient of two tiny sums has no rounding of its own, so the merge is as good as its sums
+    merged = np.stack([patches.merge(q, w, c, SHAPE) for q, w, c in zip(cut, weights, corners, strict=True)])
+    side.agrees(twin.merge(side.put(cut), side.put(weights), side.put(corners), SHAPE), merged, "merge")
+    assert (merged[:, :4] == 0).all()
+
+
+@pytest.mark.spec("FM-1", "BE-7")
+def test_extract_and_accumulate_are_adjoint(problem, rng_torch):
+    corners = torch.from_numpy(problem.corners)[None]
+    obj = torch.randn(1, *SHAPE, dtype=torch.complex128, generator=rng_torch)
+    waves = torch.randn(1, 6, 16, 16, dtype=torch.complex128, generator=rng_torch)
+    left = (twin.extract(obj, corners, 16).conj() * waves).sum()
+    right = (obj.conj() * twin.accumulate(waves, corners, SHAPE)).sum()
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=0)
+
+
+@pytest.fixture
+def rng_torch() -> torch.Generator:
+    return torch.Generator().manual_seed(5)
+
+
+@pytest.mark.spec("BE-7", "FM-7")
+def test_weights(problem, side):
+    shifted = cut_and_shifted(problem)[1]
+    side.agrees(twin.probe_weights(side.put(shifted)), np.sum(np.abs(shifted) ** 2, axis=1), "rate")
+    single = stitching.probe_weights(problem.probe.astype(np.complex64), problem.rest)
+    assert relative_error(twin.probe_weights(side.put(shifted)).numpy(), single) < 1e-5
+
+
+@pytest.mark.spec("BE-7", "FM-16")
+def test_solver_update(problem, side):
+    cut, shifted = cut_and_shifted(problem)
+    for mask, background, scale in ((None, None, 1.0), (problem.mask, problem.background, problem.scale)):
+        wanted = solver.solver_update(cut, shifted, problem.counts, mask, background, scale)
+        found = twin.solver_update(
+            *map(side.put, (cut, shifted, problem.counts, mask, background)), scale
+        )
+        side.agrees(found, wanted, "update")
+
+
+@pytest.mark.spec("BE-7", "FM-8", "FM-9", "FM-10", "CONV-5")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+@pytest.mark.parametrize("extras", [False, True])
+def test_losses_and_gradients(problem, side, loss, extras):
+    mask, background = (problem.mask, problem.background) if extras else (None, None)
+    rest = problem.rest.astype(np.float64)
+    obj, probe = (side.put(v).requires_grad_() for v in (problem.obj, problem.probe))
+    scale = torch.tensor(problem.scale, dtype=side.real, requires_grad=True)
+    cut = twin.extract(obj[None], torch.from_numpy(problem.corners)[None], 16)[0]
+    rate = twin.expected_counts(cut, probe, side.put(rest), scale, side.put(background))
+    value = twin.LOSSES[loss](rate, side.put(problem.counts), side.put(mask), 37.0)
+    value.backward()
+    wanted = likelihood.loss_and_gradient(
+        problem.obj, problem.probe, problem.corners, rest, problem.counts, loss, mask, background, problem.scale, 37.0
+    )
+    side.agrees(value, wanted[0], "loss")
+    side.agrees(obj.grad, wanted[1], "gradient")
+    side.agrees(probe.grad, wanted[2], "gradient")
+    side.agrees(scale.grad, wanted[3], "gradient")
+
+
+@pytest.mark.spec("BE-7", "FM-8", "FM-9", "FM-10")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+def test_clamped_rates_have_no_gradient(side, loss):
+    rate = torch.tensor([[[0.0, 1e-9, 1e-7, 2.0]]], dtype=side.real, requires_grad=True)
+    counts = torch.tensor([[[3.0, 0.0, 0.0, 0.0]]], dtype=side.real)
+    value = twin.LOSSES[loss](rate, counts, None, 2.0)
+    value.backward()
+    wanted = getattr(likelihood, f"{loss}_loss")(rate.detach().numpy(), counts.numpy(), None, 2.0)
+    side.agrees(value, wanted, "loss")
+    np.testing.assert_allclose(rate.grad.numpy().ravel(), [0, 0, 0.5, 0.5], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """Two modes, mask, background, and a frame without counts."""
+    made = make_scan(n_modes=2, background=1.5, bad=True, photons=3e3)
+    counts = made.frames.read(np.arange(made.n_frames))
+    counts[3] = 0
+    return RawData.from_arrays(counts, made.positions_px, made.probe, mask=made.mask, background=made.background)
+
+
+@pytest.mark.spec("BE-6", "FM-10")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+@pytest.mark.parametrize("chunk_bytes", [None, 4 * 16 * 16 * 7])
+def test_loss_and_gradient_of_the_engine(scan, loss, chunk_bytes, monkeypatch):
+    if chunk_bytes:  # frames that do not fit one chunk are added up
+        monkeypatch.setattr(raw_module, "_CHUNK_BYTES", chunk_bytes)
+    corners, rest = integer_corners(scan.positions_px, 16)
+    obj = (0.9 * make_object(*(corners.max(axis=0) + 17), seed=4)).astype(np.complex64)
+    probe = (scan.probe * np.float32(3.1)).astype(np.complex64)
+    before = obj.copy(), probe.copy()
+    value, d_obj, d_probe = TorchBackend().loss_and_gradient(obj, probe, scan, loss)
+    counts = scan.read_counts(np.arange(scan.n_frames))
+    wanted = likelihood.loss_and_gradient(
+        obj.astype(complex), probe.astype(complex), corners, rest, counts.astype(float), loss, scan.mask,
+        scan.background, 1.0, float(scan.frame_totals.sum()),
+    )  # fmt: skip
+    assert value == pytest.approx(wanted[0], rel=FLOAT32["loss"])
+    assert relative_error(d_obj, wanted[1]) < FLOAT32["gradient"]
+    assert relative_error(d_probe, wanted[2]) < FLOAT32["gradient"]
+    assert (type(value), d_obj.dtype, d_probe.dtype) == (float, np.complex64, np.complex64)
+    assert isinstance(d_obj, np.ndarray)
+    np.testing.assert_array_equal(obj, before[0])
+    np.testing.assert_array_equal(probe, before[1])
+
+
+@pytest.mark.spec("BE-6")
+def test_simulate(scan):
+    corners, rest = integer_corners(scan.positions_px, 16)
+    obj = make_object(*(corners.max(axis=0) + 16)).astype(np.complex64)
+    rate = TorchBackend().simulate(obj, scan.probe, scan.positions_px)
+    wanted = forward.expected_counts(patches.extract(obj, corners, 16), scan.probe, rest)
+    assert relative_error(rate, wanted) < FLOAT32["rate"]
+    assert isinstance(rate, np.ndarray)
+    assert rate.dtype == np.float32
+    assert rate.flags.writeable
+
+
+def test_questions_that_cannot_be_answered(scan):
+    small = np.ones((17, 40), np.complex64)
+    with pytest.raises(DataError, match="do not fit the object"):
+        TorchBackend().simulate(small, scan.probe, scan.positions_px)
+    with pytest.raises(DataError, match="do not fit the object"):
+        TorchBackend().loss_and_gradient(small, scan.probe, scan, "poisson")
+    with pytest.raises(ConfigError, match="loss = 'huber'; allowed: poisson, amplitude"):
+        TorchBackend().loss_and_gradient(np.ones((60, 60), np.complex64), scan.probe, scan, "huber")
