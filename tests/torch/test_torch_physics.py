@@ -10,10 +10,10 @@ import pytest
 import torch
 from conformance.tolerances import FLOAT32, FLOAT64, relative_error
 from core.physics_problem import make_problem
-from ptycho_backend_torch import physics as twin
-from ptycho_backend_torch.backend import TorchBackend
 from torch_scans import make_object, make_scan
 
+from ptycho_backend_torch import physics as twin
+from ptycho_backend_torch.backend import TorchBackend
 from ptycho_core import stitching
 from ptycho_core.data import raw as raw_module
 from ptycho_core.data.container import integer_corners
