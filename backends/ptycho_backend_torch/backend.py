@@ -148,9 +148,7 @@ class TorchBackend:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
         _check_side(model, container)
         scale = container.statistics.scale * model.scale / model.statistics.scale
-        predictor = ScanPredictor(
-            model.generator, container, scale, model.config.inference, _width(model, container)
-        )
+        predictor = ScanPredictor(model.generator, container, scale, model.config.inference, _width(model, container))
         with torch.inference_mode():
             return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 

@@ -89,9 +89,7 @@ class HistoryAndHealth(Callback):
         if self.mailbox is not None and trainer.is_global_zero:
             self.mailbox.history(pl_module.history)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop at the first loss that is not a number."""
         loss, n_groups = _loss_of(outputs), len(batch["counts"])
         if not math.isfinite(loss):
@@ -150,17 +148,13 @@ class ReportProgress(Callback):
         if self.mailbox is not None:
             self.mailbox.settle_in()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report a step; with several processes the first one does, and all agree on what it was told."""
         metrics = {"loss": _loss_of(outputs), "epoch": float(trainer.current_epoch)}
         if trainer.is_global_zero:
             try:
                 self.progress(
-                    ProgressEvent(
-                        stage="train", done=trainer.global_step, total=pl_module.total_steps, metrics=metrics
-                    )
+                    ProgressEvent(stage="train", done=trainer.global_step, total=pl_module.total_steps, metrics=metrics)
                 )
             except Cancelled as error:
                 self.cancelled = error

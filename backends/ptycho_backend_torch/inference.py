@@ -20,6 +20,7 @@ from .sweeps import group_estimate
 __all__ = ["Chunk", "ScanPredictor", "groups_at_once"]
 
 _BYTES = 384 * 2**20
+_BYTES_KEPT = 384 * 2**20
 _BYTES_PER_PIXEL_AND_CHANNEL = 40
 
 
@@ -32,12 +33,25 @@ def groups_at_once(data: PtychoDataContainer, config: InferenceConfig, width: in
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some groups on the device: numbers, counts (b, C, N, N), shifted probe (b, C, P, N, N), weights (b, C, N, N)."""
+    """Some groups on the device.
+
+    Attributes:
+        groups: (b,) their numbers.
+        counts: (b, C, N, N).
+        shifted_probe: (b, C, P, N, N) complex.
+        weights: (b, C, N, N) of the merge.
+        counted: (b, C, 1, 1) 1 where a slot counts, else 0.
+        index: (b·C·N·N,) pixels of the patches on the canvas of the scan.
+        plan: the constants of solver sweeps.
+    """
 
     groups: NDArray[np.int64]
     counts: Tensor
     shifted_probe: Tensor
     weights: Tensor
+    counted: Tensor
+    index: Tensor
+    plan: physics.SolverPlan
 
 
 class ScanPredictor:
@@ -70,40 +84,48 @@ class ScanPredictor:
         height, width_px = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width_px))
 
+        bytes_needed = data.frame_indices.size * raw.side**2 * (28 + 16 * len(data.probe))
+        self._kept: list[Chunk] | None = None
+        if self.generator.sweeps and bytes_needed <= _BYTES_KEPT:
+            self._kept = list(self._read())
+
     def chunks(self) -> Iterator[Chunk]:
-        """Read and shift a few groups after another."""
+        """A few groups after another: kept from sweep to sweep where the scan is small, else read again each time."""
+        yield from self._read() if self._kept is None else self._kept
+
+    def _read(self) -> Iterator[Chunk]:
         for start in range(0, self.data.n_groups, self.step):
             groups = np.arange(start, min(start + self.step, self.data.n_groups))
             counts = torch.from_numpy(self.data.read_group_counts(groups)).to(self.device)
             subpixel = torch.from_numpy(self.data.subpixel_px[groups]).to(self.device)
             shifted = physics.fourier_shift(self.probe, subpixel[..., None, :])
-            yield Chunk(groups, counts, shifted, physics.probe_weights(shifted))
-
-    def scan_corners(self, groups: NDArray[np.int64]) -> Tensor:
-        """Corners (1, b·C, 2) of the patches of some groups on the canvas of the scan."""
-        corners = self.data.corners_px[groups] + (self.data.canvas_origin_px[groups] - self.origin_px)[:, None]
-        return torch.from_numpy(corners.reshape(1, -1, 2)).to(self.device)
+            corners = self.data.corners_px[groups] + (self.data.canvas_origin_px[groups] - self.origin_px)[:, None]
+            yield Chunk(
+                groups=groups,
+                counts=counts,
+                shifted_probe=shifted,
+                weights=physics.probe_weights(shifted),
+                counted=torch.from_numpy(self.data.counted[groups][..., None, None].astype(np.float32)).to(self.device),
+                index=physics.patch_index(
+                    torch.from_numpy(corners.reshape(1, -1, 2)).to(self.device), self.data.raw.side, self.shape
+                ),
+                plan=physics.SolverPlan(shifted, counts, self.mask, self.background, self.scale),
+            )
 
     def _sweep(self, canvas: Tensor) -> Tensor:
-        """One parallel solver sweep over all frames: canvas (1, H, W) → canvas; each frame counts once."""
+        """One parallel solver sweep over all frames: canvas (H·W,) → canvas; each frame counts once."""
         numerator, denominator = torch.zeros_like(canvas), torch.zeros_like(canvas.real)
-        N = self.data.raw.side
         for chunk in self.chunks():
-            corners = self.scan_corners(chunk.groups)
-            patches = physics.extract(canvas, corners, N).reshape(chunk.counts.shape)
-            update = physics.solver_update(
-                patches, chunk.shifted_probe, chunk.counts, self.mask, self.background, self.scale
-            )
-            counted = torch.from_numpy(self.data.counted[chunk.groups].copy()).to(self.device)
-            weights = chunk.weights * counted[..., None, None]
-            moved = (patches + physics.RELAXATION * update) * weights
-            physics.add_patches(numerator, moved.reshape(1, -1, N, N), corners)
-            physics.add_patches(denominator, weights.reshape(1, -1, N, N), corners)
+            patches = canvas[chunk.index].reshape(chunk.counts.shape)
+            weights = chunk.weights * chunk.counted
+            moved = (patches + physics.RELAXATION * chunk.plan.update(patches)) * weights
+            numerator.index_add_(0, chunk.index, moved.reshape(-1))
+            denominator.index_add_(0, chunk.index, weights.reshape(-1))
         return physics.weighted_mean(numerator, denominator)
 
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> Tensor:
-        """Canvas (1, H, W) of the scan after the generator's sweeps from the flat object."""
-        canvas = torch.ones((1, *self.shape), dtype=torch.complex64, device=self.device)
+        """Canvas (H·W,) of the scan after the generator's sweeps from the flat object."""
+        canvas = torch.ones(self.shape[0] * self.shape[1], dtype=torch.complex64, device=self.device)
         for sweep in range(self.generator.sweeps):
             canvas = self._sweep(canvas)
             on_sweep(sweep)
@@ -113,16 +135,15 @@ class ScanPredictor:
         """Predict all patches.
 
         Args:
-            canvas: estimate of the scan (1, H, W); None makes an estimate for each group alone.
+            canvas: estimate of the scan (H·W,); None makes an estimate for each group alone.
 
         Yields:
             group numbers (b,), patches (b, C, N, N) complex64, weights (b, C, N, N).
         """
         known = (self.scale, self.mask, self.background)
-        N = self.data.raw.side
         for chunk in self.chunks():
             if canvas is not None:
-                estimate = physics.extract(canvas, self.scan_corners(chunk.groups), N).reshape(chunk.counts.shape)
+                estimate = canvas[chunk.index].reshape(chunk.counts.shape)
             else:
                 height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
                 corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)

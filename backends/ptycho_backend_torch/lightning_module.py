@@ -127,7 +127,11 @@ class PtychoModule(pl.LightningModule):
         """Adam with one group each for network, probe and scale, and a schedule that steps with every batch."""
         config = self.config
         groups: list[dict[str, Any]] = [
-            {"params": list(self.generator.parameters()), "lr": config.learning_rate, "weight_decay": config.weight_decay}
+            {
+                "params": list(self.generator.parameters()),
+                "lr": config.learning_rate,
+                "weight_decay": config.weight_decay,
+            }
         ]
         if config.probe_trainable:
             size = float(self.probe.detach().square().sum(-1).mean().sqrt())

@@ -38,8 +38,14 @@ def group_estimate(
         (B, C, N, N) complex.
     """
     patches = torch.ones_like(shifted_probe[..., 0, :, :])
+    if sweeps == 0:
+        return patches
+    plan = physics.SolverPlan(shifted_probe, counts, mask, background, scale)
+    index = physics.patch_index(corners_px, counts.shape[-1], shape)
+    total = physics.accumulate(weights, corners_px, shape)
+    empty = torch.zeros(total.numel(), dtype=patches.dtype, device=patches.device)
     for _ in range(sweeps):
-        update = physics.solver_update(patches, shifted_probe, counts, mask, background, scale)
-        canvas = physics.merge(patches + physics.RELAXATION * update, weights, corners_px, shape)
-        patches = physics.extract(canvas, corners_px, counts.shape[-1])
+        moved = (patches + physics.RELAXATION * plan.update(patches)) * weights
+        canvas = physics.weighted_mean(empty.index_add(0, index, moved.reshape(-1)), total.reshape(-1))
+        patches = canvas[index].reshape(patches.shape)
     return patches
