@@ -167,9 +167,7 @@ def test_sweeps_on_the_canvas_of_a_group_are_the_oracle_s():
         power = np.sum(np.abs(shifted) ** 2, axis=1)
         patches = np.ones_like(shifted[:, 0])
         for _ in range(4):
-            update = solver_update(
-                patches, shifted, given[1][b].numpy(), given[4].numpy(), given[5].numpy(), given[3]
-            )
+            update = solver_update(patches, shifted, given[1][b].numpy(), given[4].numpy(), given[5].numpy(), given[3])
             patches = extract(merge(patches + RELAXATION * update, power, corners[b], shape), corners[b], 16)
         np.testing.assert_allclose(found[b], patches, atol=2e-4)
     flat = group_estimate(*given[1:3], weights, torch.from_numpy(corners.copy()), shape, *given[3:], 0)

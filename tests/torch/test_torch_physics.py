@@ -152,9 +152,7 @@ def test_solver_update(problem, side):
     cut, shifted = cut_and_shifted(problem)
     for mask, background, scale in ((None, None, 1.0), (problem.mask, problem.background, problem.scale)):
         wanted = solver.solver_update(cut, shifted, problem.counts, mask, background, scale)
-        found = twin.solver_update(
-            *map(side.put, (cut, shifted, problem.counts, mask, background)), scale
-        )
+        found = twin.solver_update(*map(side.put, (cut, shifted, problem.counts, mask, background)), scale)
         side.agrees(found, wanted, "update")
 
 
