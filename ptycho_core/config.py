@@ -98,7 +98,7 @@ class ModelConfig:
     generator: str = "probe_unet"
     width: int = 16
     depth: int = 3
-    sweeps: int = 6
+    sweeps: int = 24
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -139,7 +139,8 @@ class TrainingConfig:
         model: the network.
         inference: how the trained model is applied.
         group_size: C, frames in a training sample.
-        n_groups: B, groups made for one epoch; None makes one for each training frame. More than frames repeats seeds.
+        n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
+            More than there are frames repeats seeds.
         neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest. None takes the C−1 nearest.
         n_subsample: use only this many frames of the scan, chosen by the seed; None uses all.
         test_fraction: fraction of the frames held out of training by ``ptycho run``.
@@ -181,7 +182,7 @@ class TrainingConfig:
     test_fraction: float = 0.05
     test_split: str = "random"
     loss: str = "amplitude"
-    epochs: int = 10
+    epochs: int = 8
     batch_size: int = 1
     learning_rate: float = 1e-3
     schedule: str = "one_cycle"

@@ -21,7 +21,7 @@ key                         value
 ``nll_weight``              1.0 for ``loss = poisson``, else 0.0
 ``mae_weight``              1.0 for ``loss = amplitude``, else 0.0
 ``neighbor_count``          ``neighbor_pool_size``, or C−1
-``n_groups``                ``n_groups``; absent for one group a frame
+``n_groups``                ``n_groups``; absent for two groups a frame
 ``n_subsample``             ``n_subsample``; absent for all frames
 ``model_type``              ``pinn``
 ``backend``                 ``backend``

@@ -36,7 +36,8 @@ def group_frames(
     Args:
         positions_px: (M, 2) float64 frame centres (y, x), object pixels.
         group_size: C.
-        n_groups: B; None makes one for each frame. More than M repeats seeds, after every frame has been one.
+        n_groups: B; None makes ceil(2M / C), so that a frame is in about two groups. More than M repeats seeds, after
+            every frame has been one.
         neighbor_pool_size: K, the nearest frames (the seed not counted) among which C−1 are drawn; None takes the
             C−1 nearest.
         seed: same seed, same groups.
@@ -52,9 +53,9 @@ def group_frames(
     M = len(positions_px)
     _check_group_size(group_size, M)
     if n_groups is not None and n_groups < 1:
-        raise ConfigError(f"n_groups = {n_groups}; it must be at least 1, or None for one group a frame.")
+        raise ConfigError(f"n_groups = {n_groups}; it must be at least 1, or None for two groups a frame.")
     rng = np.random.default_rng(seed)
-    seeds = _seed_frames(M, M if n_groups is None else n_groups, rng)
+    seeds = _seed_frames(M, -(-2 * M // group_size) if n_groups is None else n_groups, rng)
     wanted = group_size - 1
     if neighbor_pool_size is not None and neighbor_pool_size < wanted:
         raise ConfigError(f"neighbor_pool_size = {neighbor_pool_size} is smaller than group_size − 1 = {wanted}.")

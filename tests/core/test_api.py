@@ -185,7 +185,7 @@ class TestEnsureContainer:
         ],
     )
     def test_a_container_that_is_not_as_specified_is_refused(self, changes, words):
-        good = PtychoDataContainer.for_training(make_scan(), 4)
+        good = PtychoDataContainer.for_training(make_scan(), 4, n_groups=12)
         assert api.ensure_container(good, CONFIG, for_training=False) is good
         with pytest.raises(DataError, match=rf"^scan: container\.{words}"):
             api.ensure_container(replace(good, **changes), CONFIG, for_training=False)
@@ -200,7 +200,7 @@ class TestEnsureContainer:
         ],
     )
     def test_a_config_that_a_training_container_contradicts_is_refused(self, changes, words):
-        good = PtychoDataContainer.for_training(make_scan(), 4)
+        good = PtychoDataContainer.for_training(make_scan(), 4, n_groups=12)
         same = replace(CONFIG, n_groups=12, n_subsample=12, probe_modes=2)
         assert api.ensure_container(good, same, for_training=True) is good
         with pytest.raises(ConfigError, match=words):

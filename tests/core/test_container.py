@@ -50,7 +50,7 @@ def test_a_canvas_is_the_smallest_that_holds_its_group(raw: RawData) -> None:
 
 @pytest.mark.spec("DATA-11", "DATA-3")
 def test_counts_are_read_when_asked_for(raw: RawData) -> None:
-    container = PtychoDataContainer.for_training(raw, 4, seed=1)
+    container = PtychoDataContainer.for_training(raw, 4, n_groups=M, seed=1)
     everything = raw.read_counts(np.arange(M))
     np.testing.assert_array_equal(container.read_group_counts(3), everything[container.frame_indices[3]])
     several = container.read_group_counts(np.array([5, 0, 5]))

@@ -1,0 +1,161 @@
+"""The jobs that users run, timed as whole processes: seconds, peak memory, R-factor and scores, against what is asked.
+
+    python benchmarks/real_scan.py [--data ../shared/data] [--runs 3] [--jobs star64 demo …]
+
+Each job is one ``ptycho`` command in a fresh process and folder, so imports and the report count. Figures are medians
+over the runs; the machine is named, since it decides them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ptycho_core.provenance import machine
+
+FROM_MODEL_PROBE = (
+    "--probe_trainable", "true", "--probe_modes", "3", "--probe_learning_rate", "0.2", "--epochs", "12",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command and what it must reach; ``{data}``, ``{out}`` and ``{work}`` are filled in."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: float
+    reach: dict[str, float]
+
+
+JOBS = (
+    Job(
+        "star64",
+        ("run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--out", "{out}"),
+        120,
+        {"r_factor": 0.0120, "peak_memory_GB": 1.5},
+    ),
+    Job(
+        "star128",
+        ("run", "{data}/siemens_star_128.npz", "--measurement", "amplitude", "--out", "{out}"),
+        360,
+        {"r_factor": 0.0165},
+    ),
+    Job(
+        "star64-model-probe",
+        (
+            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
+            "--probe", "{data}/siemens_star_64_model_probe.npz", *FROM_MODEL_PROBE, "--out", "{out}",
+        ),
+        300,
+        {"r_factor": 0.0100, "probe_correlation": 0.9},
+    ),
+    Job("demo", ("demo", "--out", "{out}"), 120, {"amplitude_psnr_db": 22, "phase_psnr_db": 20}),
+    Job("demo-texture", ("demo", "--object", "texture", "--out", "{out}"), 300, {"correlation": 0.75}),
+    Job(
+        "reconstruct-1764",
+        ("reconstruct", "--model", "{work}/model.ptycho", "{work}/texture.npz", "--out", "{out}"),
+        20,
+        {},
+    ),
+)  # fmt: skip
+
+AT_MOST = ("r_factor", "peak_memory_GB", "seconds")
+
+
+def ptycho(arguments: list[str]) -> float:
+    """Run the command in a fresh process; return its seconds."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "ptycho_core.cli", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"ptycho {' '.join(arguments)} failed with {done.returncode}:\n{done.stderr}")
+    return time.perf_counter() - start
+
+
+def probe_correlation(out: Path, data: Path) -> float:
+    """|correlation| of the main mode with the probe that came with the scan, best over shifts by whole pixels."""
+    from ptycho_core.io import read_probe
+    from ptycho_core.physics.probe import orthogonalise
+
+    main = orthogonalise(read_probe(out / "reconstruction.h5"))[0]
+    known = read_probe(data / "siemens_star_64.npz")[0]
+    overlap = np.abs(np.fft.ifft2(np.fft.fft2(main).conj() * np.fft.fft2(known))).max()
+    return float(overlap / np.linalg.norm(main) / np.linalg.norm(known))
+
+
+def figures(job: Job, out: Path, data: Path, seconds: float) -> dict[str, float]:
+    """What one run reached."""
+    summary = json.loads((out / "summary.json").read_text())
+    found = {
+        "seconds": seconds,
+        "r_factor": summary["r_factor"],
+        "peak_memory_GB": summary["peak_memory_bytes"] / 1e9,
+    }
+    if summary.get("r_factor_heldout") is not None:
+        found["heldout_r_factor"] = summary["r_factor_heldout"]
+    comparison = summary.get("comparison") or {}
+    for name in ("amplitude_psnr_db", "phase_psnr_db", "correlation"):
+        if name in comparison:
+            found[name] = comparison[name]
+    if "probe_correlation" in job.reach:
+        found["probe_correlation"] = probe_correlation(out, data)
+    return found
+
+
+def prepare(work: Path) -> None:
+    """A texture scan of 1 764 frames on disk and a bundle trained on a few of its groups."""
+    from ptycho_core.io import write_scan
+    from ptycho_core.simulate import simulate_scan, texture_config
+
+    write_scan(work / "texture.npz", simulate_scan(texture_config(seed=1)).raw)
+    ptycho(["train", str(work / "texture.npz"), "--out", str(work / "t"), "--epochs", "1", "--n_groups", "20"])
+    (work / "t" / "model.ptycho").rename(work / "model.ptycho")
+
+
+def verdict(name: str, value: float, limit: float) -> str:
+    """The value, its limit, and whether it holds."""
+    holds = value <= limit if name in AT_MOST else value >= limit
+    return f"{value:.4g} ({'≤' if name in AT_MOST else '≥'} {limit:g}{'' if holds else ', MISSED'})"
+
+
+def main() -> int:
+    """Run the jobs and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--jobs", nargs="+", default=[job.name for job in JOBS], choices=[job.name for job in JOBS])
+    arguments = parser.parse_args()
+    print(f"machine: {json.dumps(machine())}; medians of {arguments.runs} runs\n")
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        if "reconstruct-1764" in arguments.jobs:
+            prepare(work)
+        for job in (job for job in JOBS if job.name in arguments.jobs):
+            runs = []
+            for number in range(arguments.runs):
+                out = work / f"{job.name}-{number}"
+                command = [word.format(data=arguments.data, out=out, work=work) for word in job.command]
+                runs.append(figures(job, out, arguments.data, ptycho(command)))
+            median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+            limits = {"seconds": job.seconds, **job.reach}
+            cells = [verdict(n, v, limits[n]) if n in limits else f"{v:.4g}" for n, v in median.items()]
+            missed += sum("MISSED" in cell for cell in cells)
+            print(
+                f"| {job.name} | " + ", ".join(f"{n} {c}" for n, c in zip(median, cells, strict=True)) + " |",
+                flush=True,
+            )
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
