@@ -35,7 +35,7 @@ from .training import fit
 __all__ = ["TorchBackend", "TorchModel"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TorchModel:
     """A trained generator with the probe and scale it was trained to.
 
@@ -92,6 +92,11 @@ class TorchBackend:
             raise ConfigError(
                 f"generator 'cnn' needs test groups of {train.group_size} frames, like its training groups, but there "
                 f"are only {test.group_size} test frames; lower group_size or raise test_fraction."
+            )
+        if config.scale_trainable and train.raw.probe_calibrated:
+            raise ConfigError(
+                f"scale_trainable = True, but the probe of {train.raw.source.path or 'the scan'} is calibrated: it is "
+                "in photons, and its scale is 1 and fixed. Leave scale_trainable out, or give the probe uncalibrated."
             )
         data = GroupDataModule(train, test, config)
         steps = config.epochs * math.ceil(train.n_groups / (config.batch_size * config.devices))

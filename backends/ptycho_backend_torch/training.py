@@ -85,12 +85,10 @@ def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailb
     if config.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(watched, patience=config.early_stopping_patience, check_on_train_epoch_end=True))
     if folder is not None:
-        callbacks.append(
-            ModelCheckpoint(
-                folder, "best", monitor=watched, save_last=True, save_top_k=1, enable_version_counter=False,
-                save_on_train_epoch_end=True,
-            )
-        )  # fmt: skip
+        always: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+        callbacks.append(ModelCheckpoint(folder, "best", monitor=watched, **always))
+        # not save_last, which writes only when the best does
+        callbacks.append(ModelCheckpoint(folder, "last", **always))
     return callbacks
 
 

@@ -83,9 +83,9 @@ def make_scan(
 
 
 def train(raw: RawData, config: TrainingConfig, test: RawData | None = None, **more: Any) -> TorchModel:
-    """Group a scan by the config and train on it."""
+    """Group a scan by the config, one group a frame unless it says otherwise, and train on it."""
     groups = PtychoDataContainer.for_training(
-        raw, config.group_size, n_groups=config.n_groups, neighbor_pool_size=config.neighbor_pool_size,
+        raw, config.group_size, n_groups=config.n_groups or raw.n_frames, neighbor_pool_size=config.neighbor_pool_size,
         seed=config.seed,
     )  # fmt: skip
     held_out = None
