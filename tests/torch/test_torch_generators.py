@@ -28,7 +28,7 @@ CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
 def inputs(config, N=16, **more):
     """A batch of two groups: estimate, counts, shifted probe, and what is known of scale and detector."""
     scan = make_scan(N, **more)
-    groups = PtychoDataContainer.for_training(scan, config.group_size, seed=2)
+    groups = PtychoDataContainer.for_training(scan, config.group_size, n_groups=scan.n_frames, seed=2)
     counts = torch.from_numpy(groups.read_group_counts(np.array([0, 7])))
     rest = torch.from_numpy(groups.subpixel_px[[0, 7]].copy())
     shifted = physics.fourier_shift(torch.from_numpy(scan.probe.copy()), rest[..., None, :])

@@ -75,7 +75,7 @@ def test_names_and_order_of_arguments_are_those_of_the_oracle(name):
 
 def test_every_function_of_the_twin_is_compared():
     public = {name for name in twin.__all__ if inspect.isfunction(getattr(twin, name))}
-    helpers = {"probe_weights", "rate_of_waves", "weighted_mean", "add_patches"}
+    helpers = {"probe_weights", "rate_of_waves", "weighted_mean", "patch_index"}
     assert public == set(ORACLE) | helpers
     assert set(twin.LOSSES) == {"poisson", "amplitude"}
     assert twin.RELAXATION == solver.RELAXATION
@@ -115,9 +115,9 @@ def test_patches_on_several_canvases(problem, side):
     weights[:, :, :4] = 0
     sums = np.stack([patches.accumulate(q, c, SHAPE) for q, c in zip(cut, corners, strict=True)])
     side.agrees(twin.accumulate(side.put(cut), side.put(corners), SHAPE), sums, "merge")
-    canvas = side.put(np.full((2, *SHAPE), 2 - 1j))
-    twin.add_patches(canvas, side.put(cut), side.put(corners))
-    side.agrees(canvas, sums + 2 - 1j, "merge")
+    numbers = np.arange(objects.size).reshape(objects.shape)
+    places = [patches.extract(n, c, 16) for n, c in zip(numbers, corners, strict=True)]
+    np.testing.assert_array_equal(twin.patch_index(side.put(corners), 16, SHAPE).numpy(), np.ravel(places))
     # a quotient of two tiny sums has no rounding of its own, so the merge is as good as its sums
     merged = np.stack([patches.merge(q, w, c, SHAPE) for q, w, c in zip(cut, weights, corners, strict=True)])
     side.agrees(twin.merge(side.put(cut), side.put(weights), side.put(corners), SHAPE), merged, "merge")
