@@ -31,9 +31,8 @@ def demo_training_config(kind: str) -> dict[str, Any]:
     Args:
         kind: the simulated object. ``texture`` is the hard case: strong, everywhere, and with four times the frames.
     """
-    if kind == "texture":
-        return {"epochs": 8, "learning_rate": 2e-3}
-    return {"epochs": 8}
+    model = {"sweeps": 48}
+    return {"model": model, "epochs": 2} if kind == "texture" else {"model": model}
 
 
 def demo_simulation(kind: str, seed: int) -> SimulationConfig:
