@@ -36,8 +36,11 @@ def run_facts(module: Any, data: GroupDataModule) -> dict[str, float]:
     }
 
 
-def _loss_of(outputs: Any) -> float:
+def _loss_of(trainer: pl.Trainer, outputs: Any) -> float:
+    """Loss of a step; with several processes the mean of theirs, so that all see one figure."""
     loss: Tensor = outputs["loss"] if isinstance(outputs, dict) else outputs
+    if trainer.world_size > 1:
+        loss = trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
     return float(loss)
 
 
@@ -91,7 +94,7 @@ class HistoryAndHealth(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop at the first loss that is not a number."""
-        loss, n_groups = _loss_of(outputs), len(batch["counts"])
+        loss, n_groups = _loss_of(trainer, outputs), len(batch["counts"])
         if not math.isfinite(loss):
             self._fail(
                 BackendError(
@@ -99,12 +102,13 @@ class HistoryAndHealth(Callback):
                     f"lower learning_rate (now {pl_module.config.learning_rate:g}) or set gradient_clip_norm."
                 )
             )
+        pl_module.step_loss = loss
         self.loss_sum += loss * n_groups
         self.n_groups += n_groups
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Record the epoch, then look for a collapsed object."""
-        pl_module.log("train_loss", self.loss_sum / max(self.n_groups, 1), sync_dist=True)
+        pl_module.log("train_loss", self.loss_sum / max(self.n_groups, 1))
         self.loss_sum, self.n_groups = 0.0, 0
         history = pl_module.history
         for name in ("train_loss", "test_loss"):
@@ -150,7 +154,7 @@ class ReportProgress(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report a step; with several processes the first one does, and all agree on what it was told."""
-        metrics = {"loss": _loss_of(outputs), "epoch": float(trainer.current_epoch)}
+        metrics = {"loss": pl_module.step_loss, "epoch": float(trainer.current_epoch)}
         if trainer.is_global_zero:
             try:
                 self.progress(

@@ -71,6 +71,7 @@ class PtychoModule(pl.LightningModule):
         self.low_precision: torch.dtype | None = None
         self.history: dict[str, list[float]] = {}
         self.variation = math.inf
+        self.step_loss = math.nan
 
     def complex_probe(self) -> Tensor:
         """The probe (P, N, N) complex64."""

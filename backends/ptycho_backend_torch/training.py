@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import logging
 import math
 import threading
@@ -36,11 +37,11 @@ def _tracker(name: str, folder: Path) -> Any:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         return TensorBoardLogger(folder, name="", version="tensorboard")
+    for needed in ("mlflow", "sqlalchemy", "alembic"):  # MLflow's small package comes without its database
+        importlib.import_module(needed)
     from lightning.pytorch.loggers import MLFlowLogger
 
-    logger = MLFlowLogger(experiment_name="ptycho", tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
-    logger.experiment  # noqa: B018  opens the database now, so that a package it lacks is found now
-    return logger
+    return MLFlowLogger(experiment_name="ptycho", tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
 
 
 def _loggers(config: TrainingConfig) -> Any:
@@ -61,7 +62,8 @@ def _loggers(config: TrainingConfig) -> Any:
             trackers.append(_tracker(name, config.output_dir))
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"loggers = {list(config.loggers)}: {name!r} needs a package that is not installed ({error}). "
+                f"loggers = {list(config.loggers)}: {name!r} needs a package that is not installed "
+                f"({str(error).splitlines()[0]}). "
                 f"Run: pip install 'ptycho-core[{name}]', or leave it out."
             ) from error
     return trackers
