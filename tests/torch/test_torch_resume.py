@@ -76,9 +76,7 @@ def test_resumed_training_is_the_uninterrupted_one(scan, held_out, whole, tmp_pa
     checkpoint = interrupted(scan, held_out, config, at)
     assert checkpoint == tmp_path / "checkpoints" / "interrupted.ckpt"
     steps = []
-    model = train(
-        scan, vary(config, resume_from=checkpoint), held_out, progress=lambda event: steps.append(event.done)
-    )
+    model = train(scan, vary(config, resume_from=checkpoint), held_out, progress=lambda event: steps.append(event.done))
     assert steps == list(range(at + 1, 19))
     assert_same_model(model, whole(name))
     rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
