@@ -127,8 +127,7 @@ def test_gradient_is_clipped_for_the_network_alone(scan, limit, optimisers):
 
     def progress(event):
         network, probe = (
-            torch.cat([p.grad.flatten() for p in group["params"]]).norm().item()
-            for group in optimisers[0].param_groups
+            torch.cat([p.grad.flatten() for p in group["params"]]).norm().item() for group in optimisers[0].param_groups
         )
         norms.append((network, probe))
 
