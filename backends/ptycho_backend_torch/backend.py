@@ -226,13 +226,14 @@ class TorchBackend:
 
     def load(self, path: Path) -> TorchModel:
         """Read a bundle of any engine whose generator is known here."""
-        bundle = read_bundle(path, expected_weights=generator_shapes)
+        bundle = read_bundle(path)
         if bundle.generator is None or bundle.generator not in GENERATORS:
             raise ArchiveError(
                 f"{path}: made by engine {bundle.backend!r} with generator {bundle.generator!r}, which engine "
                 f"{self.name!r} does not have (it has {', '.join(GENERATORS)}); load it with the engine that made it."
             )
-        generator = GENERATORS[bundle.generator](bundle.config, bundle.side)
+        bundle = read_bundle(path, expected_weights=generator_shapes)
+        generator = GENERATORS[bundle.config.model.generator](bundle.config, bundle.side)
         load_weights(generator, bundle.weights)
         return TorchModel(
             generator=generator.eval().requires_grad_(False),
@@ -248,6 +249,7 @@ def _check_side(model: TorchModel, data: PtychoDataContainer) -> None:
     side = model.probe.shape[-1]
     if model.config.model.generator == "cnn" and data.raw.side != side:
         raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {data.raw.side}.")
+    generator_shapes(model.config, data.raw.side)  # refuses a side that the network cannot halve often enough
 
 
 def _width(model: TorchModel, data: PtychoDataContainer) -> int:

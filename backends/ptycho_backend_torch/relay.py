@@ -29,9 +29,9 @@ def strategy_of(strategy: str, devices: int) -> str:
     return "ddp_spawn" if strategy == "auto" and devices > 1 else strategy
 
 
-def has_own_processes(strategy: str, devices: int) -> bool:
-    """Whether training happens in other processes than the caller's."""
-    return devices > 1 and any(word in strategy for word in ("spawn", "fork", "notebook"))
+def has_own_processes(strategy: str) -> bool:
+    """Whether training happens in other processes than the caller's, were it only one."""
+    return any(word in strategy for word in ("spawn", "fork", "notebook"))
 
 
 class Mailbox:

@@ -16,6 +16,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from ptycho_core.config import TrainingConfig
@@ -97,22 +98,34 @@ def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailb
 def build_trainer(
     config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None = None
 ) -> pl.Trainer:
-    """A Trainer with everything that the config says, and nothing that it does not."""
-    return pl.Trainer(
-        accelerator=lightning_accelerator(config.accelerator),
-        devices=config.devices,
-        strategy=strategy_of(config.strategy, config.devices),
-        max_epochs=config.epochs,
-        logger=_loggers(config),
-        callbacks=_callbacks(config, progress, has_test, mailbox),
-        enable_checkpointing=config.output_dir is not None,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        use_distributed_sampler=False,
-        default_root_dir=config.output_dir,
-    )
+    """A Trainer with everything that the config says, and nothing that it does not.
+
+    Raises:
+        ConfigError: devices or a strategy that are not to be had here.
+    """
+    settings: dict[str, Any] = {
+        "accelerator": lightning_accelerator(config.accelerator),
+        "devices": config.devices,
+        "strategy": strategy_of(config.strategy, config.devices),
+    }
+    loggers, callbacks = _loggers(config), _callbacks(config, progress, has_test, mailbox)
+    try:
+        return pl.Trainer(
+            **settings,
+            max_epochs=config.epochs,
+            logger=loggers,
+            callbacks=callbacks,
+            enable_checkpointing=config.output_dir is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            default_root_dir=config.output_dir,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
+        raise ConfigError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
 
 
 @contextlib.contextmanager
@@ -220,7 +233,7 @@ def fit(module: PtychoModule, data: GroupDataModule, config: TrainingConfig, pro
     if config.output_dir is not None:
         ensure_output_folder(config.output_dir)
     with _quiet_lightning:
-        if has_own_processes(strategy_of(config.strategy, config.devices), config.devices):
+        if has_own_processes(strategy_of(config.strategy, config.devices)):
             with Listener(progress) as listener:
                 _fit(module, data, build_trainer(config, progress, has_test, listener.mailbox), config.resume_from)
             module.history = listener.history
