@@ -82,6 +82,7 @@ class Listener:
         self.history: dict[str, list[float]] = {}
         self.error: BaseException | None = None
         self._progress = progress
+        self._cancelled: Cancelled | None = None
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Listener:
@@ -101,7 +102,8 @@ class Listener:
             return
         try:
             self._progress(event)
-        except Cancelled:
+        except Cancelled as error:
+            self._cancelled = error
             self.mailbox.stop.set()
         except BaseException as error:  # a fault of the caller's function belongs to the caller's thread
             self.error = error
@@ -119,4 +121,7 @@ class Listener:
                 self.history = content
             elif self.error is None:
                 error_type, text, checkpoint_path = content
-                self.error = Cancelled(text, checkpoint_path) if error_type is Cancelled else error_type(text)
+                if error_type is Cancelled:
+                    self.error = Cancelled(str(self._cancelled or text), checkpoint_path)
+                else:
+                    self.error = error_type(text)

@@ -56,6 +56,7 @@ def stop(event):
 try:
     train(scan, vary(config, output_dir=Path("stopped")), held_out, progress=stop)
 except Cancelled as error:
+    assert str(error) == "enough"
     checkpoint = Path(error.checkpoint_path)
 whole = train(scan, config, held_out)
 resumed = train(scan, vary(config, resume_from=checkpoint), held_out)
@@ -130,10 +131,18 @@ def test_listener_raises_the_first_error_handed_over():
 
 def test_listener_carries_the_wish_to_stop():
     def stop(got):
-        raise Cancelled
+        raise Cancelled("enough")
 
-    with Listener(stop) as listener:
-        listener.mailbox.progress(event(1))
-        assert listener.mailbox.stop.wait(timeout=30)
-        with pytest.raises(Cancelled):
-            listener.mailbox.progress(event(2))
+    def work():
+        with Listener(stop) as listener:
+            for n in range(1, 1000):
+                try:
+                    listener.mailbox.progress(event(n))
+                except Cancelled as error:
+                    listener.mailbox.error(Cancelled(str(error), "here.ckpt"))
+                    return
+                listener.mailbox.stop.wait(timeout=30)
+
+    with pytest.raises(Cancelled, match="enough") as caught:
+        work()
+    assert caught.value.checkpoint_path == "here.ckpt"
