@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -16,9 +17,13 @@ from ptycho_backend_torch.backend import TorchBackend
 from ptycho_core import api
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, TrainingConfig
-from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ArchiveError, Cancelled, ConfigError
+from ptycho_core.physics.forward import fourier_shift
+from ptycho_core.physics.patches import accumulate, extract, merge
+from ptycho_core.physics.solver import RELAXATION, solver_update
+from ptycho_core.stitching import probe_weights
 
 pytestmark = pytest.mark.torch
 
@@ -64,10 +69,6 @@ def batches(monkeypatch):
 @pytest.mark.spec("BE-4", "DATA-10")
 def test_every_frame_counts_once(scan, network):
     """The coverage is the sum of every frame's weight, no more and no less."""
-    from ptycho_core.data.container import integer_corners
-    from ptycho_core.physics.patches import accumulate
-    from ptycho_core.stitching import probe_weights
-
     corners, rest = integer_corners(scan.positions_px, 16)
     origin = corners.min(axis=0)
     shape = tuple(int(n) for n in corners.max(axis=0) - origin + 16)
@@ -82,6 +83,32 @@ def test_every_frame_counts_once(scan, network):
         assert events[-1].done == events[-1].total == 17
         assert all(event.stage == "reconstruct" for event in events)
         assert len(result.frame_misfit) == 17
+
+
+@pytest.mark.spec("FM-16")
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_sweeps_over_a_scan_are_the_oracle_s(group_size, network):
+    """Each frame counts once, also where slots of a group only fill it up; a background keeps dark pixels tame."""
+    scan = make_scan(rows=3, columns=6, n_modes=2, bad=True, background=5.0).subset(np.arange(17))
+    groups = lay_out(scan, group_size)
+    assert groups.counted.all() == (group_size == 1)
+    corners, rest = integer_corners(scan.positions_px, 16)
+    corners = corners - corners.min(axis=0)
+    shifted = fourier_shift(scan.probe[None], rest[:, None])
+    weights, counts = np.sum(np.abs(shifted) ** 2, axis=1), scan.read_counts(np.arange(17))
+    canvas = np.ones(tuple(corners.max(axis=0) + 16), complex)
+    solved = copy.copy(network.generator)
+    solved.sweeps = 3
+    predictor = inference.ScanPredictor(solved, groups, groups.statistics.scale, EXACT, 4)
+    seen = []
+    with torch.inference_mode():
+        found = predictor.scan_estimate(seen.append).numpy().reshape(canvas.shape)
+    for _ in range(3):
+        patches = extract(canvas, corners, 16)
+        update = solver_update(patches, shifted, counts, scan.mask, scan.background, groups.statistics.scale)
+        canvas = merge(patches + RELAXATION * update, weights, corners, canvas.shape)
+    np.testing.assert_allclose(found, canvas, atol=2e-3)
+    assert seen == [0, 1, 2]
 
 
 def test_groups_do_not_matter_to_a_network_that_sees_frames(scan, network):
@@ -150,9 +177,6 @@ def test_patches_before_the_merge(scan, model, network):
         patches = ENGINE.predict_patches(trained, groups)
         assert (patches.shape, patches.dtype) == ((5, 4, 16, 16), np.complex64)
         assert isinstance(patches, np.ndarray)
-    from ptycho_core.physics.patches import merge
-    from ptycho_core.stitching import probe_weights
-
     result = ENGINE.reconstruct(network, groups, EXACT)
     where = groups.counted
     corners = (groups.corners_px + groups.canvas_origin_px[:, None])[where] - result.origin_px.astype(np.int64)
