@@ -126,6 +126,7 @@ class TorchBackend:
         """Predict, merge and score a scan; see ``ReconstructionBackend.reconstruct``."""
         _check_side(model, data)
         scale = data.statistics.scale * model.scale / model.statistics.scale
+        data = _one_frame_groups(model, data)
         predictor = ScanPredictor(model.generator, data, scale, config, _width(model, data))
         M, passes = data.raw.n_frames, model.generator.sweeps + 1
 
@@ -250,6 +251,13 @@ def _check_side(model: TorchModel, data: PtychoDataContainer) -> None:
     if model.config.model.generator == "cnn" and data.raw.side != side:
         raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {data.raw.side}.")
     generator_shapes(model.config, data.raw.side)  # refuses a side that the network cannot halve often enough
+
+
+def _one_frame_groups(model: TorchModel, data: PtychoDataContainer) -> PtychoDataContainer:
+    """The frames that count one by one, for a generator that takes groups of any size: memory is then bounded by frames."""
+    if model.config.model.generator == "cnn":
+        return data
+    return PtychoDataContainer.from_groups(data.raw, data.frame_indices[data.counted][:, None], None, data.statistics)
 
 
 def _width(model: TorchModel, data: PtychoDataContainer) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
-from ptycho_core.physics.solver import DAMPING, RELAXATION
+from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION
 
 __all__ = [
     "LOSSES",
@@ -187,7 +187,7 @@ class SolverPlan:
         waves = torch.fft.fft2(self.probe * patches[..., None, :, :], norm="ortho")
         rate = self.scale * torch.view_as_real(waves).square().sum(dim=(-4, -1))
         rate = (rate if self.background is None else rate + self.background).clamp_min(RATE_FLOOR)
-        change = self.root * rate.rsqrt() - 1
+        change = (self.root * rate.rsqrt()).clamp_max(GAIN_LIMIT) - 1
         if self.mask is not None:
             change = torch.where(self.mask, change, 0.0)
         difference = torch.fft.ifft2(waves * change[..., None, :, :], norm="ortho")

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from .forward import far_field, far_field_adjoint
 from .likelihood import RATE_FLOOR
 
-__all__ = ["DAMPING", "RELAXATION", "solver_update"]
+__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "solver_update"]
 
 DAMPING = 0.1
 """Share of the probe's peak intensity in the denominator of an update; the frame's own intensity has the rest."""
+
+GAIN_LIMIT = 10.0
+"""Largest factor on a wave: where next to nothing is expected the phase is rounding noise, and must not be blown up."""
 
 RELAXATION = 0.9
 """ρ: how much of its update a patch takes in one sweep."""
@@ -31,7 +34,7 @@ def solver_update(
 
     With A_p = F S_j P_p Q_j and λ = s Σ_p |A_p|² + b, all modes are scaled by one factor,
 
-        D_p = F⁻¹[ A_p (√(k / λ) − 1) ],     bad pixels keep their wave (factor 1),
+        D_p = F⁻¹[ A_p (min(√(k / λ), 10) − 1) ],     bad pixels keep their wave (factor 1),
         u_j = Σ_p (S_j P_p)* D_p / (0.9 Σ_p |S_j P_p|² + 0.1 max Σ_p |S_j P_p|²),
 
     and a parallel sweep is Q ← Q + ρ u followed by a merge. Maiden et al., Optica 4, 736 (2017), with the
@@ -51,7 +54,7 @@ def solver_update(
     waves = far_field(shifted_probe * patches[..., None, :, :])
     rate = scale * np.sum(np.abs(waves) ** 2, axis=-3)
     rate = np.maximum(rate if background is None else rate + background, RATE_FLOOR)
-    change = np.sqrt(counts) / np.sqrt(rate) - 1
+    change = np.minimum(np.sqrt(counts) / np.sqrt(rate), GAIN_LIMIT) - 1
     if mask is not None:
         change = np.where(mask, change, 0.0)
     difference = far_field_adjoint(waves * change[..., None, :, :])

@@ -141,3 +141,18 @@ def test_statistics_of_empty_frames_are_refused(rng: np.random.Generator) -> Non
     raw = RawData.from_arrays(counts, rng.uniform(0, 9, (4, 2)), smooth_probe(N))
     with pytest.raises(DataError, match="all 1 frames are empty"):
         Statistics.of(raw.subset([2]))
+
+
+@pytest.mark.spec("FM-6")
+def test_the_scale_starts_from_the_counts_above_the_background() -> None:
+    rng = np.random.default_rng(8)
+    counts = rng.poisson(9.0, (6, 16, 16)).astype(np.float32)
+    probe = rng.standard_normal((2, 16, 16)) + 1j * rng.standard_normal((2, 16, 16))
+    mask = rng.random((16, 16)) > 0.2
+    level = rng.random((16, 16))
+    raw = RawData.from_arrays(counts, rng.random((6, 2)) * 30, probe, mask=mask, background=level)
+    power = np.sum(np.abs(raw.probe) ** 2)  # type: ignore[arg-type]
+    expected = (counts[:, mask].sum() / 6 - level[mask].sum()) / power
+    assert Statistics.of(raw).scale == pytest.approx(expected, rel=1e-6)
+    drowned = RawData.from_arrays(counts, rng.random((6, 2)) * 30, probe, background=level + 100)
+    assert Statistics.of(drowned).scale == pytest.approx(0.01 * counts.sum() / 6 / power, rel=1e-6)

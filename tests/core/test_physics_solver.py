@@ -67,3 +67,18 @@ def test_sweeps_bring_the_flat_object_to_the_data() -> None:
         patches = extract(canvas, p.corners, 16)
     assert all(after < before for before, after in pairwise(misfit))
     assert misfit[-1] < 0.05 * misfit[0]
+
+
+@pytest.mark.spec("FM-16")
+def test_a_dark_pixel_is_not_blown_up() -> None:
+    """Where next to nothing is expected, a wave grows by ten in a sweep at most, however many counts there are."""
+    N = 16
+    probe = np.ones((1, 1, N, N), complex)  # a plane wave lights the centre alone
+    counts = np.full((1, N, N), 7.0)
+    counts[0, N // 2, N // 2] = N * N
+    tilt = np.exp(2j * np.pi * 3 * np.arange(N) / N)
+    patch = (1 + 1e-3 * tilt)[None, None, :] * np.ones((1, N, N))
+    update = solver_update(patch, probe, counts)
+    # of the pixel three to the right of the centre: amplitude 1e-3 N, limited to 1e-2 N, so nine times itself is added
+    added = np.vdot(tilt * np.ones((N, N)), update[0]) / N**2
+    assert added == pytest.approx(9e-3, rel=1e-6)
