@@ -254,7 +254,7 @@ def _check_side(model: TorchModel, data: PtychoDataContainer) -> None:
 
 
 def _one_frame_groups(model: TorchModel, data: PtychoDataContainer) -> PtychoDataContainer:
-    """The frames that count one by one, for a generator that takes groups of any size: memory is then bounded by frames."""
+    """The frames that count, one by one where the generator takes groups of any size: frames then bound the memory."""
     if model.config.model.generator == "cnn":
         return data
     return PtychoDataContainer.from_groups(data.raw, data.frame_indices[data.counted][:, None], None, data.statistics)
