@@ -105,6 +105,13 @@ class ModelConfig:
         _check_range("ModelConfig", "width", self.width, 1, 512)
         _check_range("ModelConfig", "depth", self.depth, 1, 5)
         _check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
+        for name in ("depth", "sweeps"):
+            given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if self.generator == "cnn" and given != default:
+                raise ConfigError(
+                    f"ModelConfig.{name} = {given} has no effect on generator 'cnn'; "
+                    "leave it out, or choose 'probe_unet'."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +148,11 @@ class TrainingConfig:
         group_size: C, frames in a training sample.
         n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
             More than there are frames repeats seeds.
-        neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest. None takes the C−1 nearest.
+        neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest, or among all where there are
+            fewer. None takes the C−1 nearest.
         n_subsample: use only this many frames of the scan, chosen by the seed; None uses all.
-        test_fraction: fraction of the frames held out of training by ``ptycho run``.
+        test_fraction: fraction of the frames that the commands hold out of training; callers of the facade pass their
+            own test scan.
         test_split: ``random`` frames or a compact ``region`` are held out.
         loss: ``poisson`` or ``amplitude``.
         epochs: passes over the groups.

@@ -100,13 +100,21 @@ def prepare_scan(raw: RawData, config: TrainingConfig, *, stacklevel: int = 2) -
         stacklevel: of the warning, as in :func:`warnings.warn`.
 
     Warns:
-        UserWarning: ``nphotons`` is given and more than 10 % off the mean counts of a frame; both are stated.
+        UserWarning: ``nphotons`` is given and more than 10 % off the mean counts of a frame; both are stated. Or modes
+            are added that will not be refined.
 
     Raises:
         ConfigError: more frames or modes asked for than there can be.
     """
     raw = _with_initial_probe(_subsampled(raw, config))
     if config.probe_modes is not None and raw.probe is not None and len(raw.probe) != config.probe_modes:
+        if config.probe_modes > len(raw.probe) and not config.probe_trainable:
+            warnings.warn(
+                f"probe_modes = {config.probe_modes} adds modes to the {len(raw.probe)} of the probe, and with "
+                "probe_trainable = false they stay the guess that they start as. Set probe_trainable to true.",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
         raw = raw.with_probe(add_modes(raw.probe, config.probe_modes), calibrated=raw.probe_calibrated)
     _warn_about_photons(raw, config, stacklevel)
     return raw
@@ -212,6 +220,15 @@ def ensure_container(
                 f"{raw.source.path or 'test scan'}: frames are {raw.side}×{raw.side} but those of the training scan "
                 f"are {like.raw.side}×{like.raw.side}; the two must be of one experiment."
             )
+        for what, its, theirs in (
+            ("mask", raw.mask, like.raw.mask),
+            ("background", raw.background, like.raw.background),
+        ):
+            if not (its is None and theirs is None) and not np.array_equal(its, theirs):  # type: ignore[arg-type]
+                raise DataError(
+                    f"{raw.source.path or 'test scan'}: its {what} is not that of the training scan; the two must be "
+                    f"of one experiment. Give both the same {what}, or leave it out of both."
+                )
         raw = raw.with_probe(like.probe, calibrated=like.raw.probe_calibrated)
         statistics = like.statistics
     raw = _with_initial_probe(raw)

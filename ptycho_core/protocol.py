@@ -27,6 +27,7 @@ __all__ = [
     "ReconstructionBackend",
     "SupportsPatches",
     "SupportsPhysicsGradient",
+    "SupportsRefinement",
     "TrainedModel",
     "no_progress",
 ]
@@ -230,3 +231,18 @@ class SupportsPatches(Protocol):
 
     def predict_patches(self, model: TrainedModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
         """Predicted patches (B, C, N, N) complex64."""
+
+
+@runtime_checkable
+class SupportsRefinement(Protocol):
+    """Optional: an engine that improves an image it is given, its own or another engine's."""
+
+    def refine(
+        self,
+        initial: Reconstruction,
+        data: PtychoDataContainer,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Go on from `initial` with the frames of `data`, and return an image that explains them no worse."""

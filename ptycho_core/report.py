@@ -51,7 +51,7 @@ class RunRecord:
         seconds: stage → seconds; ``total``, when it is there, is that of the whole run.
         peak_memory_bytes: largest memory of the process, or None when it was not measured.
         warnings: one sentence each; those of the reader are added from `raw`.
-        heldout: (n,) int64 frames of `raw` that training never saw, or None.
+        heldout: (n,) int64 frames of `raw` that no weight was trained on, or None; they take part in the image.
         comparison: scores against a truth, or None.
         half_data_frc: correlation of two reconstructions from half of the frames each, or None.
         provenance: plain data on where the result came from.

@@ -137,8 +137,9 @@ def _headline(record: RunRecord) -> str:
             _headline_card(
                 "R-factor of held-out frames",
                 heldout,
-                f"The same over the {len(record.heldout)} frames that training never saw; the others have "
-                f"{record.training_r_factor:.4f}. A much larger held-out value would mean that noise was learnt.",
+                f"The same over the {len(record.heldout)} frames that no weight was trained on; the others have "
+                f"{record.training_r_factor:.4f}. They take part in the image like all frames, so this tells whether "
+                "the network generalises, not whether the image is right: for that, ask for the half-data FRC.",
             )
         )
     return f'<div class="headline{"" if len(cards) == 2 else " single"}">{"".join(cards)}</div>'

@@ -12,7 +12,7 @@ from .data.raw import RawData
 from .data.results import Reconstruction
 from .errors import BackendError, ConfigError
 from .physics.forward import expected_counts, fourier_shift
-from .physics.likelihood import best_gain, misfit
+from .physics.likelihood import best_gain, frame_misfit, misfit
 from .physics.patches import extract
 
 __all__ = ["Stitcher", "finish_reconstruction", "probe_weights"]
@@ -164,7 +164,7 @@ def finish_reconstruction(
     raw = data.raw
     sums = scan_misfit(obj, origin_px, probe, raw, scale)
     gain = best_gain(sums)
-    frame_misfit = gain**2 * sums[:, 0] - 2 * gain * sums[:, 1] + sums[:, 2]
+    of_frames = frame_misfit(sums, gain)
     bad_pixels = 0 if raw.mask is None else int((~raw.mask).sum())
     return Reconstruction(
         object=obj,
@@ -174,8 +174,8 @@ def finish_reconstruction(
         scale=scale if raw.probe_calibrated else scale * gain**2,
         positions_px=raw.positions_px,
         nominal_positions_px=raw.positions_px if nominal_positions_px is None else nominal_positions_px,
-        r_factor=float(frame_misfit.sum() / sums[:, 2].sum()),
-        frame_misfit=np.maximum(frame_misfit, 0.0),
+        r_factor=float(of_frames.sum() / sums[:, 2].sum()),
+        frame_misfit=np.maximum(of_frames, 0.0),
         frame_totals=sums[:, 2],
         dropped={"frames_without_counts": int((sums[:, 2] == 0).sum()), "masked_pixels": bad_pixels} | (dropped or {}),
     )

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ptycho_core.config import config_to_mapping
 from ptycho_core.errors import BackendError, Cancelled, CollapseError, PtychoError
 from ptycho_core.io import write_text
 from ptycho_core.protocol import Progress, ProgressEvent
@@ -23,16 +24,23 @@ HISTORY_FILE = "history.csv"
 _MIN_STEPS_BEFORE_COLLAPSE = 100
 
 
-def run_facts(module: Any, data: GroupDataModule) -> dict[str, float]:
-    """What decides the order and the size of a training's steps, and so must be the same when it is resumed."""
-    groups, config = data.train_set.container, module.config
+_SAME_WHEN_RESUMED = (
+    "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
+    "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate",
+)  # fmt: skip
+
+
+def run_facts(module: Any, data: GroupDataModule) -> dict[str, float | str]:
+    """What decides the order and the size of a training's steps, and so must be the same when it is resumed.
+
+    Rates and decays among them: an optimiser takes them up from the checkpoint, whatever the config says by then.
+    """
+    groups, plain = data.train_set.container, config_to_mapping(module.config)
     return {
         "n_groups": groups.n_groups,
         "group_size": groups.group_size,
-        "batch_size": config.batch_size,
-        "devices": config.devices,
-        "seed": config.seed,
         "mean_counts": groups.statistics.mean_counts,
+        **{name: plain[name] for name in _SAME_WHEN_RESUMED},
     }
 
 

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.errors import ConfigError
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "collate_groups"]
 
@@ -43,7 +44,9 @@ class GroupDataset(Dataset[Sample]):
         if not isinstance(data, PtychoDataContainer):
             from ptycho_core.api import ensure_container
 
-            data = ensure_container(data, config or TrainingConfig(), for_training=True)
+            if config is None:
+                raise ConfigError("a scan or a path is grouped by a config; pass one, or a finished container.")
+            data = ensure_container(data, config, for_training=True)
         self.container = data
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -58,7 +59,7 @@ class ScanPredictor:
     """A generator bound to a scan and a device.
 
     Args:
-        generator: trained; it is moved to the device asked for.
+        generator: trained; a copy of it works on the device asked for.
         data: groups of frames.
         scale: s.
         config: batch size, accelerator, precision.
@@ -74,7 +75,7 @@ class ScanPredictor:
         device = choose_device(config.accelerator)
         raw = data.raw
         self.data, self.scale, self.device = data, scale, device
-        self.generator = generator.to(device=device, memory_format=torch.channels_last).eval()
+        self.generator = copy.deepcopy(generator).to(device=device, memory_format=torch.channels_last).eval()
         self.reduced = low_precision(config.precision, device)
         self.probe = torch.from_numpy(data.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
@@ -104,7 +105,7 @@ class ScanPredictor:
                 groups=groups,
                 counts=counts,
                 shifted_probe=shifted,
-                weights=physics.probe_weights(shifted),
+                weights=physics.mode_intensity(shifted),
                 counted=torch.from_numpy(self.data.counted[groups][..., None, None].astype(np.float32)).to(self.device),
                 index=physics.patch_index(
                     torch.from_numpy(corners.reshape(1, -1, 2)).to(self.device), self.data.raw.side, self.shape
@@ -118,7 +119,7 @@ class ScanPredictor:
         for chunk in self.chunks():
             patches = canvas[chunk.index].reshape(chunk.counts.shape)
             weights = chunk.weights * chunk.counted
-            moved = (patches + physics.RELAXATION * chunk.plan.update(patches)) * weights
+            moved = chunk.plan.sweep(patches) * weights
             numerator.index_add_(0, chunk.index, moved.reshape(-1))
             denominator.index_add_(0, chunk.index, weights.reshape(-1))
         return physics.weighted_mean(numerator, denominator)

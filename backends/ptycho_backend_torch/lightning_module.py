@@ -88,7 +88,7 @@ class PtychoModule(pl.LightningModule):
         shifted = physics.fourier_shift(self.complex_probe(), batch["subpixel_px"][..., None, :])
         fixed = shifted.detach()
         scale = self.log_scale.exp()
-        weights, known = physics.probe_weights(fixed), (scale.detach(), self.mask, self.background)
+        weights, known = physics.mode_intensity(fixed), (scale.detach(), self.mask, self.background)
         with torch.no_grad():
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
@@ -118,7 +118,7 @@ class PtychoModule(pl.LightningModule):
 
     def _variation(self, patches: Tensor) -> float:
         """How much the object varies where the probe lights it, relative to its size."""
-        weight = physics.probe_weights(self.complex_probe().detach())
+        weight = physics.mode_intensity(self.complex_probe().detach())
         weight = weight / weight.sum()
         mean = (weight * patches).sum(dim=(-2, -1)).mean()
         spread = (weight * (patches - mean).abs().square()).sum(dim=(-2, -1)).mean()

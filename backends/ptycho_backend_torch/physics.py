@@ -26,12 +26,13 @@ __all__ = [
     "far_field_adjoint",
     "fourier_shift",
     "merge",
+    "mode_intensity",
     "patch_index",
     "poisson_loss",
-    "probe_weights",
     "rate_of_waves",
     "shift_ramp",
     "solver_update",
+    "swept",
     "weighted_mean",
 ]
 
@@ -79,7 +80,7 @@ def rate_of_waves(waves: Tensor, scale: Tensor | float, background: Tensor | Non
     return rate if background is None else rate + background
 
 
-def probe_weights(shifted_probe: Tensor) -> Tensor:
+def mode_intensity(shifted_probe: Tensor) -> Tensor:
     """w_j = Σ_p |S(δ_j) P_p|²: (..., P, N, N) complex → (..., N, N) real (FM-7)."""
     return torch.view_as_real(shifted_probe).square().sum(dim=(-4, -1))
 
@@ -159,6 +160,11 @@ def solver_update(
     return SolverPlan(shifted_probe, counts, mask, background, scale).update(patches)
 
 
+def swept(patches: Tensor, update: Tensor) -> Tensor:
+    """Q + ρ u, a patch's part of a parallel sweep (FM-16)."""
+    return patches + RELAXATION * update
+
+
 class SolverPlan:
     """Everything of :func:`solver_update` that stays the same from sweep to sweep; arguments as there.
 
@@ -177,7 +183,7 @@ class SolverPlan:
         self.root = torch.fft.ifftshift(counts.sqrt(), dim=(-2, -1))
         self.mask = None if mask is None else torch.fft.ifftshift(mask, dim=(-2, -1))
         self.background = None if background is None else torch.fft.ifftshift(background, dim=(-2, -1))
-        intensity = probe_weights(shifted_probe)
+        intensity = mode_intensity(shifted_probe)
         peak = intensity.amax(dim=(-2, -1), keepdim=True)
         damped = (1 - DAMPING) * intensity + DAMPING * peak
         self.back = shifted_probe.conj() / damped[..., None, :, :]
@@ -192,3 +198,7 @@ class SolverPlan:
             change = torch.where(self.mask, change, 0.0)
         difference = torch.fft.ifft2(waves * change[..., None, :, :], norm="ortho")
         return (self.back * difference).sum(dim=-3)
+
+    def sweep(self, patches: Tensor) -> Tensor:
+        """Patches after their part of a parallel sweep, before the merge."""
+        return swept(patches, self.update(patches))

@@ -1,4 +1,4 @@
-"""Parallel solver sweeps before the network: on the canvas of each group in training, on the scan's at inference."""
+"""Parallel solver sweeps before the network: each group on its own canvas."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def group_estimate(
     total = physics.accumulate(weights, corners_px, shape)
     empty = torch.zeros(total.numel(), dtype=patches.dtype, device=patches.device)
     for _ in range(sweeps):
-        moved = (patches + physics.RELAXATION * plan.update(patches)) * weights
+        moved = plan.sweep(patches) * weights
         canvas = physics.weighted_mean(empty.index_add(0, index, moved.reshape(-1)), total.reshape(-1))
         patches = canvas[index].reshape(patches.shape)
     return patches

@@ -17,11 +17,12 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, ConfigError
-from ptycho_core.io import ensure_output_folder
+from ptycho_core.io import atomic_path, ensure_output_folder
 from ptycho_core.protocol import Progress
 
 from .callbacks import HistoryAndHealth, ReportProgress, run_facts
@@ -75,6 +76,16 @@ def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int, 
     return decay * average + (1 - decay) * current
 
 
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints beside their target, flushed and renamed; Lightning's own go through the system's temporary files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint; a killed process leaves the old one or the new one."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(Path(path)) as temporary:
+            torch.save(checkpoint, temporary)
+
+
 def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None) -> list[Callback]:
     folder = None if config.output_dir is None else config.output_dir / "checkpoints"
     callbacks: list[Callback] = [
@@ -115,6 +126,7 @@ def build_trainer(
             max_epochs=config.epochs,
             logger=loggers,
             callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
             enable_checkpointing=config.output_dir is not None,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -6,9 +6,10 @@ import logging
 import os
 import shlex
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ..config import TrainingConfig
 from ..data.raw import ObjectGuess, RawData
 from ..data.results import CdiResults, Reconstruction
-from ..errors import Cancelled
+from ..errors import Cancelled, PtychoError
 from ..io.atomic import ensure_output_folder
 from .options import Options
 from .progress import long_job
@@ -85,6 +86,9 @@ def read_data(options: Options, session: Session) -> RawData:
         f"{raw.frame_totals.mean():.4g} photons a frame, {modes}"
     )
     return raw
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -192,9 +196,14 @@ def image_and_report(
         if trained.stopped:
             raise KeyboardInterrupt
         reconstruction = reconstruct_same_scan(trained, session)
-        frc = half_data_frc(raw, trained.config, session) if half_data else None
+        frc = None
+        if half_data:
+            frc = _or_notice("half-data FRC", lambda: half_data_frc(raw, trained.config, session), session)
     except (Cancelled, KeyboardInterrupt) as error:
         raise Cancelled(f"{str(error) or 'interrupted'}; {_image_advice(raw, bundle)}") from error
+    comparison = None
+    if truth is not None:
+        comparison = _or_notice("comparison with the truth", lambda: compare_with_truth(reconstruction, truth), session)
     outcome = Outcome(
         title=title,
         trained_with=trained.config,
@@ -203,11 +212,22 @@ def image_and_report(
         reconstruction=reconstruction,
         history=results["history"],
         heldout=trained.heldout,
-        comparison=None if truth is None else compare_with_truth(reconstruction, truth),
+        comparison=comparison,
         half_data_frc=frc,
         provenance={**results["provenance"], "command": session.command, "source": raw.source.details},
     )
     report_results(outcome, folder, session, bundle=bundle)
+
+
+def _or_notice(what: str, job: Callable[[], _T], session: Session) -> _T | None:
+    """Do an extra; when it fails, say so and go on, since the image that it would judge is finished."""
+    try:
+        return job()
+    except Cancelled:
+        raise
+    except PtychoError as error:
+        session.notice(f"no {what}: {error}")
+        return None
 
 
 def half_data_frc(raw: RawData, config: TrainingConfig, session: Session) -> FourierRingCorrelation:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..physics.probe import initial_scale
 from .grouping import group_frames, partition_frames
 from .raw import RawData, _read_only
 
@@ -40,7 +41,7 @@ class Statistics:
     Attributes:
         mean_counts: mean counts in the good pixels of a frame; the divisor of every loss.
         n_frames: frames they were measured on.
-        scale: s that training starts from: mean counts above the background / Σ|P|², or 1 for a calibrated probe.
+        scale: s that training starts from: see ``physics.probe.initial_scale``; 1 for a calibrated probe.
     """
 
     mean_counts: float
@@ -55,12 +56,7 @@ class Statistics:
         mean_counts = float(raw.frame_totals.mean())
         if mean_counts == 0:
             raise DataError(f"{raw.source.path or 'scan'}: all {raw.n_frames} frames are empty; choose other frames.")
-        power = float(np.sum(np.abs(raw.probe.astype(np.complex128)) ** 2))
-        good = slice(None) if raw.mask is None else raw.mask
-        level = 0.0 if raw.background is None else float(raw.background[good].sum(dtype=np.float64))
-        # a background estimated a little too high must not make the beam vanish
-        signal = max(mean_counts - level, 0.01 * mean_counts)
-        scale = 1.0 if raw.probe_calibrated else signal / power
+        scale = 1.0 if raw.probe_calibrated else initial_scale(mean_counts, raw.probe, raw.mask, raw.background)
         return cls(mean_counts=mean_counts, n_frames=raw.n_frames, scale=scale)
 
 

@@ -204,7 +204,7 @@ class RawData:
                 raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
             if np.iscomplexobj(values):
                 raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
-            frames: FrameSource = ArrayFrames(_read_only(values.view()))
+            frames: FrameSource = ArrayFrames(_read_only(values.copy() if values.flags.writeable else values))
         else:
             frames = counts  # type: ignore[assignment]
         if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["exit_waves", "expected_counts", "far_field", "far_field_adjoint", "fourier_shift", "shift_ramp"]
+__all__ = [
+    "exit_waves",
+    "expected_counts",
+    "far_field",
+    "far_field_adjoint",
+    "fourier_shift",
+    "mode_intensity",
+    "shift_ramp",
+]
 
 
 def shift_ramp(shift_px: NDArray[Any], N: int) -> NDArray[np.complex128]:
@@ -102,3 +110,16 @@ def expected_counts(
     """
     rate = scale * np.sum(np.abs(far_field(exit_waves(patches, probe, subpixel_px))) ** 2, axis=1)
     return np.asarray(rate if background is None else rate + background)
+
+
+def mode_intensity(shifted_probe: NDArray[Any]) -> NDArray[np.float64]:
+    """Σ_p |S(δ_j) P_p|², what lights a patch and so its weight in every merge (FM-7).
+
+    Args:
+        shifted_probe: (..., P, N, N) complex modes, shifted by the sub-pixel rest of their frame.
+
+    Returns:
+        (..., N, N) float64.
+    """
+    intensity: NDArray[np.float64] = np.sum(np.abs(shifted_probe) ** 2, axis=-3)
+    return intensity

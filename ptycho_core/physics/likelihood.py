@@ -14,7 +14,16 @@ from ..errors import ConfigError
 from .forward import exit_waves, far_field, far_field_adjoint, fourier_shift
 from .patches import accumulate, extract
 
-__all__ = ["RATE_FLOOR", "amplitude_loss", "best_gain", "loss_and_gradient", "misfit", "poisson_loss", "sample_counts"]
+__all__ = [
+    "RATE_FLOOR",
+    "amplitude_loss",
+    "best_gain",
+    "frame_misfit",
+    "loss_and_gradient",
+    "misfit",
+    "poisson_loss",
+    "sample_counts",
+]
 
 RATE_FLOOR = 1e-8
 """Expected counts are clamped to at least this in every loss."""
@@ -131,6 +140,11 @@ def best_gain(sums: NDArray[np.float64]) -> float:
     """
     rate_total, cross, _ = sums.sum(axis=0)
     return float(cross / rate_total) if rate_total > 0 else 1.0
+
+
+def frame_misfit(sums: NDArray[np.float64], gain: float) -> NDArray[np.float64]:
+    """Σ(g√λ − √k)² of each frame, (J,), from the sums (J, 3) of :func:`misfit` (FM-11)."""
+    return gain**2 * sums[:, 0] - 2 * gain * sums[:, 1] + sums[:, 2]
 
 
 def sample_counts(rate: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

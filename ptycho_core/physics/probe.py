@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from .forward import far_field_adjoint
+from .forward import far_field, far_field_adjoint
 
-__all__ = ["add_modes", "aperture_probe", "mode_powers", "orthogonalise", "probe_from_mean_pattern"]
+__all__ = ["add_modes", "aperture_probe", "initial_scale", "mode_powers", "orthogonalise", "probe_from_mean_pattern"]
 
 
 def _centred(wave: NDArray[Any]) -> NDArray[Any]:
@@ -77,6 +77,30 @@ def probe_from_mean_pattern(mean_pattern: NDArray[np.float64], *, defocus_px2: f
     return _centred(far_field_adjoint(amplitude * np.exp(1j * phase)))[None].astype(np.complex64)
 
 
+def initial_scale(
+    mean_counts: float,
+    probe: NDArray[Any],
+    mask: NDArray[np.bool_] | None = None,
+    background: NDArray[Any] | None = None,
+) -> float:
+    """S with which the flat object has the mean counts: (k̄ − Σ_good b) / Σ_good Σ_p |F P_p|² (FM-6).
+
+    Without a mask the divisor is Σ|P|². A background estimated a little too high must not make the beam vanish: at
+    least a hundredth of the counts is taken for signal; likewise a hundredth of the power for what the mask leaves.
+
+    Args:
+        mean_counts: k̄, mean counts in the good pixels of a frame.
+        probe: (P, N, N) complex modes.
+        mask: (N, N) True = good, or None.
+        background: (N, N) expected background counts b, or None.
+    """
+    power = np.sum(np.abs(far_field(probe)) ** 2, axis=0)
+    good = np.ones(power.shape, dtype=bool) if mask is None else mask
+    level = 0.0 if background is None else float(background[good].sum(dtype=np.float64))
+    signal = max(mean_counts - level, 0.01 * mean_counts)
+    return float(signal / max(power[good].sum(), 0.01 * power.sum()))
+
+
 def mode_powers(probe: NDArray[Any]) -> NDArray[np.float64]:
     """Fraction of the power in each mode, (P, N, N) → (P,) float64 that sums to 1."""
     power = np.sum(np.abs(probe.astype(np.complex128)) ** 2, axis=(-2, -1))
@@ -115,7 +139,7 @@ def add_modes(probe: NDArray[Any], n_modes: int, *, fraction: float = 0.03) -> N
 
     Args:
         probe: (P, N, N) complex modes.
-        n_modes: modes wanted, at most 12 more than there are.
+        n_modes: modes wanted, at most 11 more than there are.
         fraction: power of each new mode as a fraction of the total.
 
     Returns:

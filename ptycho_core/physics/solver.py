@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .forward import far_field, far_field_adjoint
+from .forward import far_field, far_field_adjoint, mode_intensity
 from .likelihood import RATE_FLOOR
 
-__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "solver_update"]
+__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "solver_update", "swept"]
 
 DAMPING = 0.1
 """Share of the probe's peak intensity in the denominator of an update; the frame's own intensity has the rest."""
@@ -58,8 +58,18 @@ def solver_update(
     if mask is not None:
         change = np.where(mask, change, 0.0)
     difference = far_field_adjoint(waves * change[..., None, :, :])
-    intensity = np.sum(np.abs(shifted_probe) ** 2, axis=-3)
+    intensity = mode_intensity(shifted_probe)
     peak = intensity.max(axis=(-2, -1), keepdims=True)
     step = np.sum(np.conj(shifted_probe) * difference, axis=-3)
     update: NDArray[np.complex128] = step / ((1 - DAMPING) * intensity + DAMPING * peak)
     return update
+
+
+def swept(patches: NDArray[Any], update: NDArray[Any]) -> NDArray[Any]:
+    """Q + ρ u, a patch's part of a parallel sweep, before the merge (FM-16).
+
+    Args:
+        patches: (..., N, N) complex estimate Q.
+        update: (..., N, N) complex u of :func:`solver_update`.
+    """
+    return patches + RELAXATION * update

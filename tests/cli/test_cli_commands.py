@@ -18,7 +18,7 @@ import pytest
 
 from ptycho_core.cli import demo, results
 from ptycho_core.cli import main as cli
-from ptycho_core.errors import CollapseError
+from ptycho_core.errors import CollapseError, EvaluationError
 from ptycho_core.simulate import simulate_scan
 
 FILES = {"report.html", "reconstruction.h5", "summary.json", "model.ptycho", "object_phase.png", "ptycho.log"}
@@ -92,6 +92,18 @@ def test_n_subsample_and_region_split(stub, scan, tmp_path):
     assert cli.main(["run", str(scan), *arguments, "--test_fraction", "0.25", "--out", "r"]) == 0
     summary = summary_of(tmp_path / "r")
     assert (summary["frames"], summary["frames_heldout"]) == (12, 3)
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_extra_that_fails_does_not_cost_the_image(scan, tmp_path, monkeypatch):
+    def fail(*_):
+        raise EvaluationError("the two halves show nothing in common")
+
+    monkeypatch.setattr("ptycho_core.cli.workflow.half_data_frc", fail)
+    assert cli.main(["run", str(scan), *QUICK, "--out", "r", "--half-data-frc"]) == 0
+    summary = summary_of(tmp_path / "r")
+    assert summary["half_data_frc"] is None
+    assert "no half-data FRC: the two halves show nothing in common" in " ".join(summary["warnings"])
 
 
 @pytest.mark.usefixtures("real_pictures")

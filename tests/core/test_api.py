@@ -119,12 +119,14 @@ class TestPrepareScan:
 
     def test_probe_modes_are_added_or_the_strongest_kept(self):
         raw = make_scan()
-        more = api.prepare_scan(raw, replace(CONFIG, probe_modes=3))
+        more = api.prepare_scan(raw, replace(CONFIG, probe_modes=3, probe_trainable=True))
         np.testing.assert_array_equal(more.probe, add_modes(raw.probe, 3))
+        with pytest.warns(UserWarning, match="probe_modes = 3 adds modes to the 2 .* Set probe_trainable to true"):
+            api.prepare_scan(raw, replace(CONFIG, probe_modes=3))
         assert len(api.prepare_scan(raw, replace(CONFIG, probe_modes=1)).probe) == 1
         assert api.prepare_scan(raw, replace(CONFIG, probe_modes=2)) is raw
         declared = make_scan(probe_calibrated=True)
-        assert api.prepare_scan(declared, replace(CONFIG, probe_modes=3)).probe_calibrated
+        assert api.prepare_scan(declared, replace(CONFIG, probe_modes=3, probe_trainable=True)).probe_calibrated
 
     @pytest.mark.spec("CDI-10")
     @pytest.mark.parametrize(
@@ -165,6 +167,14 @@ class TestEnsureContainer:
         counted = made.frame_indices[made.counted]
         np.testing.assert_array_equal(np.sort(counted), np.arange(10))
         assert made.statistics is statistics
+
+    @pytest.mark.usefixtures("stub")
+    @pytest.mark.parametrize("what", ["mask", "background"])
+    def test_a_test_scan_of_another_detector_is_refused(self, what):
+        plane = np.ones((16, 16), bool if what == "mask" else np.float32)
+        plane[3, 5] = 0
+        with pytest.raises(DataError, match=f"its {what} is not that of the training scan"):
+            api.train_cdi_model(make_scan(), make_scan(8, 1, **{what: plane}), CONFIG)
 
     @pytest.mark.spec("CDI-5")
     @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from physics_problem import complex_noise, smooth_probe
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.physics.forward import far_field
 from ptycho_core.physics.patches import extract
 
 M, N = 23, 16
@@ -151,8 +152,9 @@ def test_the_scale_starts_from_the_counts_above_the_background() -> None:
     mask = rng.random((16, 16)) > 0.2
     level = rng.random((16, 16))
     raw = RawData.from_arrays(counts, rng.random((6, 2)) * 30, probe, mask=mask, background=level)
-    power = np.sum(np.abs(raw.probe) ** 2)  # type: ignore[arg-type]
-    expected = (counts[:, mask].sum() / 6 - level[mask].sum()) / power
+    lit = np.sum(np.abs(far_field(raw.probe)) ** 2, axis=0)
+    power = lit.sum()
+    expected = (counts[:, mask].sum() / 6 - level[mask].sum()) / lit[mask].sum()
     assert Statistics.of(raw).scale == pytest.approx(expected, rel=1e-6)
     drowned = RawData.from_arrays(counts, rng.random((6, 2)) * 30, probe, background=level + 100)
     assert Statistics.of(drowned).scale == pytest.approx(0.01 * counts.sum() / 6 / power, rel=1e-6)

@@ -199,6 +199,9 @@ def test_scale_starts_from_the_mean_counts_and_leaves_the_probe_alone() -> None:
     statistics = Statistics.of(raw)
     mean_counts = problem.counts[:, problem.mask].sum(axis=1).mean()
     assert statistics.mean_counts == pytest.approx(mean_counts)
-    assert statistics.scale == pytest.approx(mean_counts / np.sum(np.abs(problem.probe) ** 2), rel=1e-6)
+    lit = np.sum(np.abs(far_field(problem.probe)) ** 2, axis=0)[problem.mask].sum()
+    assert statistics.scale == pytest.approx(mean_counts / lit, rel=1e-6)
+    whole = Statistics.of(RawData.from_arrays(problem.counts, problem.positions_px, problem.probe))
+    assert whole.scale == pytest.approx(whole.mean_counts / np.sum(np.abs(problem.probe) ** 2), rel=1e-6)
     assert statistics.n_frames == 6
     np.testing.assert_array_equal(raw.probe, problem.probe.astype(np.complex64))

@@ -123,6 +123,15 @@ def test_scans_are_frozen_and_their_arrays_read_only() -> None:
 
 
 @pytest.mark.spec("DATA-2")
+def test_frames_are_a_copy_of_an_array_that_can_change() -> None:
+    given = arrays()["counts"].astype(np.float32)
+    raw = make(counts=given)
+    before = raw.read_counts([0])
+    given[0] = 99
+    np.testing.assert_array_equal(raw.read_counts([0]), before)
+
+
+@pytest.mark.spec("DATA-2")
 def test_positions_are_a_copy() -> None:
     given_positions = arrays()["positions_px"]
     raw = make(positions_px=given_positions)

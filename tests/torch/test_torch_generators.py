@@ -145,7 +145,7 @@ def test_permuted_frames_give_permuted_patches(sweeps):
 
     def predict(at):
         counts, shifted = given[1][:, at], given[2][:, at]
-        weights = physics.probe_weights(shifted)
+        weights = physics.mode_intensity(shifted)
         with torch.inference_mode():
             estimate = group_estimate(counts, shifted, weights, corners[:, at], shape, *given[3:], sweeps)
             return generator(estimate, counts, shifted, *given[3:])
@@ -160,7 +160,7 @@ def test_sweeps_on_the_canvas_of_a_group_are_the_oracle_s():
     groups, given = inputs(CONFIG, n_modes=2, background=2.0, bad=True)
     shape = tuple(int(n) for n in groups.canvas_shape[[0, 7]].max(axis=0))
     corners = groups.corners_px[[0, 7]]
-    weights = physics.probe_weights(given[2])
+    weights = physics.mode_intensity(given[2])
     found = group_estimate(*given[1:3], weights, torch.from_numpy(corners.copy()), shape, *given[3:], 4).numpy()
     for b in range(2):
         shifted = fourier_shift(groups.probe[None], groups.subpixel_px[[0, 7]][b][:, None])

@@ -160,6 +160,10 @@ def checkpoint(scan, held_out, tmp_path_factory):
         ({"batch_size": 1}, r"made with batch_size = 2, now it is 1"),
         ({"batch_size": 3}, r"made with batch_size = 2, now it is 3"),
         ({"seed": 2}, r"made with seed = 1, now it is 2"),
+        ({"learning_rate": 0.5}, r"made with learning_rate = [\d.]+, now it is 0\.5"),
+        ({"weight_decay": 0.5}, r"made with weight_decay = 0\.0, now it is 0\.5"),
+        ({"scale_trainable": not BASE.scale_trainable}, r"(made with scale_trainable|weights differ)"),
+        ({"weight_average": 0.5}, r"(made with weight_average|weights differ)"),
     ],
 )
 def test_another_training_is_refused(scan, checkpoint, changes, words):

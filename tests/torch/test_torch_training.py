@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from ptycho_backend_torch.lightning_module import PtychoModule
 from ptycho_core.architectures import initial_weights
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import BackendError, CollapseError, ConfigError
+from ptycho_core.errors import BackendError, CollapseError, ConfigError, OutputError
 from ptycho_core.physics import forward, likelihood, patches, solver
 from ptycho_core.schedules import learning_rate_factor
 
@@ -375,3 +376,21 @@ def test_workers_read_the_same_groups(scan, plain):
     model = train(scan, vary(num_workers=2))
     assert_same_model(model, plain)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_checkpoints_are_written_beside_their_target_and_renamed(tmp_path, monkeypatch):
+    """A failure while one is written leaves the old one whole, and nothing else."""
+    from ptycho_backend_torch.training import AtomicCheckpointIO
+
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"step": torch.tensor(1)}, tmp_path / "new" / "last.ckpt")
+
+    def torn(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", torn)
+    with pytest.raises(OutputError, match="No space left"):
+        io.save_checkpoint({"step": torch.tensor(2)}, tmp_path / "new" / "last.ckpt")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "new" / "last.ckpt", weights_only=True)["step"] == 1

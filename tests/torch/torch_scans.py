@@ -98,6 +98,8 @@ def vary(config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
     """The config with some fields replaced; ``model`` and ``inference`` take mappings of theirs."""
     for name in ("model", "inference"):
         if name in changes:
+            if changes[name].get("generator") == "cnn":  # it has no depth and no sweeps of its own
+                changes[name] = {"depth": ModelConfig.depth, "sweeps": ModelConfig.sweeps} | changes[name]
             changes[name] = replace(getattr(config, name), **changes[name])
     return replace(config, **changes)
 

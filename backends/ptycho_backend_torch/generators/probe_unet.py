@@ -67,4 +67,4 @@ class ProbeUNet(nn.Module):
         with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
             x = self.body(x)
         residual = self.head(x.float()).unflatten(0, counts.shape[:2])
-        return estimate + physics.RELAXATION * update + torch.complex(residual[:, :, 0], residual[:, :, 1])
+        return physics.swept(estimate, update) + torch.complex(residual[:, :, 0], residual[:, :, 1])
