@@ -51,8 +51,9 @@ def _framed(axes: Axes, xlabel: str, ylabel: str) -> None:
 
 def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     """Every loss of the history against the epoch, on a log scale unless one is not positive."""
-    figure = new_figure(6.4, 3.3)
-    axes = place(figure, 0.8, 0.5, 4.3, 2.45)
+    # wide on the left: over less than a decade every tick is labelled, as in 2.3 × 10⁻³
+    figure = new_figure(6.8, 3.3)
+    axes = place(figure, 1.2, 0.5, 4.3, 2.45)
     title(axes, "Losses")
     _framed(axes, "epoch", "loss (per measured count)")
     names = sorted((n for n in history if "loss" in n and len(history[n])), key=lambda n: (n != "train_loss", n))
