@@ -22,9 +22,7 @@ import numpy as np
 
 from ptycho_core.provenance import machine
 
-FROM_MODEL_PROBE = (
-    "--probe_trainable", "true", "--probe_modes", "2", "--probe_learning_rate", "0.2", "--epochs", "12",
-)  # fmt: skip
+FROM_MODEL_PROBE = ("--probe_trainable", "true", "--probe_learning_rate", "0.2", "--epochs", "12")
 
 
 @dataclass(frozen=True)
