@@ -27,14 +27,16 @@ def package_versions(packages: Iterable[str] = ()) -> dict[str, str]:
         packages: further distribution or top-level module names, e.g. what an engine requires.
 
     Returns:
-        name → version; those not installed are left out.
+        name → version; those not installed are left out. A module that another distribution brings (``tensorflow`` in
+        ``tensorflow-cpu``) stands under the distribution's name.
     """
     out: dict[str, str] = {}
     for name in (*CORE_PACKAGES, *packages):
         try:
             out[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        except importlib.metadata.PackageNotFoundError:  # perhaps a module that comes in a distribution of another name
+            for distribution in importlib.metadata.packages_distributions().get(name, ()):
+                out[distribution] = importlib.metadata.version(distribution)
     return out
 
 

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from ptycho_core.config import config_to_mapping
-from ptycho_core.errors import BackendError, Cancelled, CollapseError, PtychoError
-from ptycho_core.io import write_text
+from ptycho_core.errors import Cancelled, PtychoError
+from ptycho_core.networks.training import HISTORY_FILE, check_loss, check_variation, run_facts, write_history
 from ptycho_core.protocol import Progress, ProgressEvent
 
-from .data import GroupDataModule
 from .relay import Mailbox
 
-__all__ = ["HISTORY_FILE", "HistoryAndHealth", "ReportProgress", "run_facts"]
-
-HISTORY_FILE = "history.csv"
-_MIN_STEPS_BEFORE_COLLAPSE = 100
-
-
-_SAME_WHEN_RESUMED = (
-    "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
-    "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate",
-)  # fmt: skip
-
-
-def run_facts(module: Any, data: GroupDataModule) -> dict[str, float | str]:
-    """What decides the order and the size of a training's steps, and so must be the same when it is resumed.
-
-    Rates and decays among them: an optimiser takes them up from the checkpoint, whatever the config says by then.
-    """
-    groups, plain = data.train_set.container, config_to_mapping(module.config)
-    return {
-        "n_groups": groups.n_groups,
-        "group_size": groups.group_size,
-        "mean_counts": groups.statistics.mean_counts,
-        **{name: plain[name] for name in _SAME_WHEN_RESUMED},
-    }
+__all__ = ["HistoryAndHealth", "ReportProgress"]
 
 
 def _loss_of(trainer: pl.Trainer, outputs: Any) -> float:
@@ -50,15 +26,6 @@ def _loss_of(trainer: pl.Trainer, outputs: Any) -> float:
     if trainer.world_size > 1:
         loss = trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
     return float(loss)
-
-
-def write_history(path: Path, history: dict[str, list[float]]) -> None:
-    """Write one row an epoch; the whole file anew, so that a resumed training has its first epochs too."""
-    rows = [",".join(["epoch", *history])]
-    for epoch in range(max(map(len, history.values()))):
-        figures = (values[epoch] if epoch < len(values) else math.nan for values in history.values())
-        rows.append(",".join([str(epoch + 1), *(f"{figure:.9g}" for figure in figures)]))
-    write_text(path, "\n".join(rows) + "\n")
 
 
 class HistoryAndHealth(Callback):
@@ -88,12 +55,17 @@ class HistoryAndHealth(Callback):
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Say which training this is."""
         data: Any = trainer
-        checkpoint["ptycho_run"] = run_facts(pl_module, data.datamodule)
+        checkpoint["ptycho_run"] = run_facts(pl_module.config, data.datamodule.train_set.container)
 
-    def _fail(self, error: PtychoError) -> NoReturn:
-        if self.mailbox is not None:
-            self.mailbox.error(error)
-        raise error
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Hand an error over to the caller's process before it is raised in this one."""
+        try:
+            yield
+        except PtychoError as error:
+            if self.mailbox is not None:
+                self.mailbox.error(error)
+            raise
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Hand the history over to the caller's process."""
@@ -103,13 +75,8 @@ class HistoryAndHealth(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Stop at the first loss that is not a number."""
         loss, n_groups = _loss_of(trainer, outputs), len(batch["counts"])
-        if not math.isfinite(loss):
-            self._fail(
-                BackendError(
-                    f"training loss became {loss} at step {trainer.global_step}; "
-                    f"lower learning_rate (now {pl_module.config.learning_rate:g}) or set gradient_clip_norm."
-                )
-            )
+        with self._told():
+            check_loss(loss, trainer.global_step, pl_module.config)
         pl_module.step_loss = loss
         self.loss_sum += loss * n_groups
         self.n_groups += n_groups
@@ -126,16 +93,8 @@ class HistoryAndHealth(Callback):
         history.setdefault("learning_rate", []).append(float(rate))
         if self.folder is not None and trainer.is_global_zero:
             write_history(self.folder / HISTORY_FILE, history)
-        past_start = trainer.global_step >= max(_MIN_STEPS_BEFORE_COLLAPSE, pl_module.total_steps // 3)
-        if past_start and pl_module.variation < pl_module.config.collapse_threshold:
-            self._fail(
-                CollapseError(
-                    f"the predicted object is constant (relative variation {pl_module.variation:.2g}, threshold "
-                    f"{pl_module.config.collapse_threshold:g}) after {trainer.global_step} steps. Lower "
-                    "learning_rate, try loss 'amplitude', check the probe with 'ptycho inspect', or set "
-                    "collapse_threshold to 0 for a sample that really is empty."
-                )
-            )
+        with self._told():
+            check_variation(pl_module.variation, trainer.global_step, pl_module.total_steps, pl_module.config)
 
 
 class ReportProgress(Callback):

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -26,6 +25,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks.training import epoch_batches
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "collate_groups"]
 
@@ -71,10 +71,7 @@ def collate_groups(items: list[Sample]) -> Sample:
 
 
 class EpochSampler(Sampler[list[int]]):
-    """Batches of group numbers in an order that seed and epoch decide, so that a resumed run sees the same batches.
-
-    With several processes each takes its share of every batch's groups; the last groups are repeated so that all
-    processes make the same number of steps.
+    """Batches of group numbers; see ``networks.training.epoch_batches``.
 
     Args:
         n_groups: groups in an epoch.
@@ -101,15 +98,11 @@ class EpochSampler(Sampler[list[int]]):
         return -(-self.n_groups // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.n_groups) if self.shuffle else np.arange(self.n_groups)
-        stride = self.batch_size * self.world_size
-        if self.world_size > 1:
-            order = np.resize(order, len(self) * stride)
         first, self.first_batch = self.first_batch, 0
-        for start in range(first * stride, len(order), stride):
-            mine = order[start + self.rank : min(start + stride, len(order)) : self.world_size]
-            yield [int(group) for group in mine]
+        return epoch_batches(
+            self.n_groups, self.batch_size, self.seed, self.epoch, shuffle=self.shuffle, rank=self.rank,
+            world_size=self.world_size, first_batch=first,
+        )  # fmt: skip
 
 
 class GroupDataModule(pl.LightningDataModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ptycho_core.errors import ConfigError
+from ptycho_core.networks.hardware import choose_accelerator
 
 __all__ = ["choose_device", "lightning_accelerator", "low_precision"]
 
@@ -15,13 +15,8 @@ def choose_device(accelerator: str) -> torch.device:
     Raises:
         ConfigError: the accelerator asked for is not there. Nothing falls back to the CPU silently.
     """
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if accelerator == "auto":
-        return torch.device(next((name for name in ("cuda", "mps") if present[name]), "cpu"))
-    if not present.get(accelerator, False):
-        there = ", ".join(name for name, here in present.items() if here)
-        raise ConfigError(f"accelerator = {accelerator!r} is not available to PyTorch here; available: {there}.")
-    return torch.device(accelerator)
+    present = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    return torch.device(choose_accelerator(accelerator, present, "PyTorch"))
 
 
 def lightning_accelerator(accelerator: str) -> str:

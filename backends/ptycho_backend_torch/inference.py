@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptycho_core.config import InferenceConfig
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.networks import inference as networks_inference
+from ptycho_core.networks.inference import bytes_kept, groups_at_once
+from ptycho_core.networks.model import NetworkModel
 
 from . import physics
+from .generators import GENERATORS, load_weights
 from .hardware import choose_device, low_precision
 from .sweeps import group_estimate
 
-__all__ = ["Chunk", "ScanPredictor", "groups_at_once"]
-
-_BYTES = 384 * 2**20
-_BYTES_KEPT = 384 * 2**20
-_BYTES_PER_PIXEL_AND_CHANNEL = 40
-
-
-def groups_at_once(data: PtychoDataContainer, config: InferenceConfig, width: int) -> int:
-    """Groups in a step: as many as `batch_size` frames fill, fewer where their activations would not fit."""
-    C, N, P = data.group_size, data.raw.side, len(data.probe)
-    per_frame = N * N * (_BYTES_PER_PIXEL_AND_CHANNEL * width + 80 * P)
-    return max(1, min(config.batch_size // C, _BYTES // (per_frame * C)))
+__all__ = ["Chunk", "ScanPredictor"]
 
 
 @dataclass(frozen=True)
@@ -59,35 +51,33 @@ class ScanPredictor:
     """A generator bound to a scan and a device.
 
     Args:
-        generator: trained; a copy of it works on the device asked for.
+        model: trained.
         data: groups of frames.
         scale: s.
         config: batch size, accelerator, precision.
-        width: channels of the widest full-resolution layer, for the memory estimate.
 
     Raises:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(
-        self, generator: nn.Module, data: PtychoDataContainer, scale: float, config: InferenceConfig, width: int
-    ) -> None:
+    def __init__(self, model: NetworkModel, data: PtychoDataContainer, scale: float, config: InferenceConfig) -> None:
         device = choose_device(config.accelerator)
         raw = data.raw
         self.data, self.scale, self.device = data, scale, device
-        self.generator = copy.deepcopy(generator).to(device=device, memory_format=torch.channels_last).eval()
+        generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
+        load_weights(generator, model.weights)
+        self.generator = generator.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.sweeps = self.generator.sweeps
         self.reduced = low_precision(config.precision, device)
         self.probe = torch.from_numpy(data.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
         self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
-        self.step = groups_at_once(data, config, width)
+        self.step = groups_at_once(data, config, model.channels(raw.side))
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width_px = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width_px))
-
-        bytes_needed = data.frame_indices.size * raw.side**2 * (28 + 16 * len(data.probe))
         self._kept: list[Chunk] | None = None
-        if self.generator.sweeps and bytes_needed <= _BYTES_KEPT:
+        if self.sweeps and bytes_kept(data) <= networks_inference.BYTES_KEPT:
             self._kept = list(self._read())
 
     def chunks(self) -> Iterator[Chunk]:
@@ -127,12 +117,14 @@ class ScanPredictor:
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> Tensor:
         """Canvas (H·W,) of the scan after the generator's sweeps from the flat object."""
         canvas = torch.ones(self.shape[0] * self.shape[1], dtype=torch.complex64, device=self.device)
-        for sweep in range(self.generator.sweeps):
+        for sweep in range(self.sweeps):
             canvas = self._sweep(canvas)
             on_sweep(sweep)
         return canvas
 
-    def predict(self, canvas: Tensor | None) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], Tensor]]:
+    def predict(
+        self, canvas: Tensor | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], NDArray[np.float32]]]:
         """Predict all patches.
 
         Args:
@@ -150,7 +142,7 @@ class ScanPredictor:
                 corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
                 estimate = group_estimate(
                     chunk.counts, chunk.shifted_probe, chunk.weights, corners, (height, width), *known,
-                    self.generator.sweeps,
+                    self.sweeps,
                 )  # fmt: skip
             patches = self.generator(estimate, chunk.counts, chunk.shifted_probe, *known, self.reduced)
-            yield chunk.groups, patches.cpu().numpy(), chunk.weights
+            yield chunk.groups, patches.cpu().numpy(), chunk.weights.cpu().numpy()

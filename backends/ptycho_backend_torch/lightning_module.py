@@ -11,27 +11,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptycho_core.architectures import initial_weights
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import Statistics
-from ptycho_core.schedules import learning_rate_factor
+from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.networks.schedules import learning_rate_factor
 
 from . import physics
-from .generators import GENERATORS
+from .generators import GENERATORS, load_weights
 from .sweeps import group_estimate
 
-__all__ = ["PtychoModule", "complex_parameter", "load_weights"]
+__all__ = ["PtychoModule", "complex_parameter"]
 
 
 def complex_parameter(values: NDArray[np.complex64], trainable: bool) -> nn.Parameter:
     """A complex array as a real parameter (..., 2), which every optimiser and collective understands."""
     return nn.Parameter(torch.view_as_real(torch.from_numpy(values.copy())).clone(), requires_grad=trainable)
-
-
-def load_weights(generator: nn.Module, weights: dict[str, NDArray[np.float32]]) -> None:
-    """Copy weights by canonical name into a generator, strictly."""
-    state = {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
-    generator.load_state_dict(state, strict=True)
 
 
 class PtychoModule(pl.LightningModule):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import logging
-import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,9 +21,10 @@ from torch import Tensor
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, ConfigError
 from ptycho_core.io import atomic_path, ensure_output_folder
+from ptycho_core.networks.training import check_resumable, check_trackers, run_facts, steps_an_epoch
 from ptycho_core.protocol import Progress
 
-from .callbacks import HistoryAndHealth, ReportProgress, run_facts
+from .callbacks import HistoryAndHealth, ReportProgress
 from .data import GroupDataModule
 from .hardware import lightning_accelerator
 from .lightning_module import PtychoModule
@@ -39,8 +38,6 @@ def _tracker(name: str, folder: Path) -> Any:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         return TensorBoardLogger(folder, name="", version="tensorboard")
-    for needed in ("mlflow", "sqlalchemy", "alembic"):  # MLflow's small package comes without its database
-        importlib.import_module(needed)
     from lightning.pytorch.loggers import MLFlowLogger
 
     return MLFlowLogger(experiment_name="ptycho", tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
@@ -50,25 +47,12 @@ def _loggers(config: TrainingConfig) -> Any:
     """Trackers that were asked for; only then is one imported.
 
     Raises:
-        ConfigError: trackers without a folder to write to, or one that is not installed.
+        ConfigError: see :func:`check_trackers`.
     """
-    if not config.loggers:
+    check_trackers(config)
+    if config.output_dir is None or not config.loggers:
         return False
-    if config.output_dir is None:
-        raise ConfigError(
-            f"loggers = {list(config.loggers)}, but output_dir is None, which writes nothing; set output_dir."
-        )
-    trackers = []
-    for name in dict.fromkeys(config.loggers):
-        try:
-            trackers.append(_tracker(name, config.output_dir))
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"loggers = {list(config.loggers)}: {name!r} needs a package that is not installed "
-                f"({str(error).splitlines()[0]}). "
-                f"Run: pip install 'ptycho-core[{name}]', or leave it out."
-            ) from error
-    return trackers
+    return [_tracker(name, config.output_dir) for name in dict.fromkeys(config.loggers)]
 
 
 def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int, *, decay: float) -> Tensor:
@@ -204,24 +188,9 @@ def _check_resumable(checkpoint: dict[str, Any], path: Path, module: PtychoModul
     """Refuse a checkpoint of another training; return the batches done of its epoch."""
     found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if found != wanted:
-        differing = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
-        name = differing[0]
-        raise ArchiveError(
-            f"{path}: made by another configuration: {len(differing)} weights differ, first {name!r} with shape "
-            f"{found.get(name)} where {wanted.get(name)} is needed. Resume with the model and probe it was made with."
-        )
-    facts, then = run_facts(module, data), checkpoint["ptycho_run"]
-    for name, value in facts.items():
-        if then.get(name) != value:
-            raise ArchiveError(
-                f"{path}: made with {name} = {then.get(name)}, now it is {value}; resume with the scan and the "
-                "settings it was made with."
-            )
-    step = int(checkpoint["global_step"])
-    if step >= module.total_steps:
-        raise ArchiveError(f"{path}: its {step} steps are all that was asked for; raise epochs to train on.")
-    return step % math.ceil(len(data.train_set) / (module.config.batch_size * module.config.devices))
+    now, step = run_facts(module.config, data.train_set.container), int(checkpoint["global_step"])
+    check_resumable(path, (found, wanted), (checkpoint["ptycho_run"], now), step, module.total_steps)
+    return step % steps_an_epoch(len(data.train_set), module.config)
 
 
 def _fit(module: PtychoModule, data: GroupDataModule, trainer: pl.Trainer, resume_from: Path | None) -> None:

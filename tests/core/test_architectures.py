@@ -7,9 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from ptycho_core.architectures import GENERATORS, cnn_filters, generator_shapes, initial_weights, probe_unet_widths
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks.architectures import (
+    GENERATORS,
+    cnn_filters,
+    generator_shapes,
+    initial_weights,
+    probe_unet_widths,
+)
 
 
 def config(**changes) -> TrainingConfig:

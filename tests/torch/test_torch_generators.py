@@ -13,9 +13,9 @@ from ptycho_backend_torch import physics
 from ptycho_backend_torch.generators import GENERATORS
 from ptycho_backend_torch.lightning_module import PtychoModule, load_weights
 from ptycho_backend_torch.sweeps import group_estimate
-from ptycho_core import architectures
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks import architectures
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import extract, merge
 from ptycho_core.physics.solver import RELAXATION, solver_update

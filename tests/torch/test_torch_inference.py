@@ -342,7 +342,7 @@ np.save("there.npy", result.object)
 
 
 def test_weights_of_a_bundle_have_the_shared_names(model, tmp_path):
-    from ptycho_core.architectures import generator_shapes
+    from ptycho_core.networks.architectures import generator_shapes
 
     ENGINE.save(model, tmp_path / "model.ptycho")
     bundle = read_bundle(tmp_path / "model.ptycho", expected_weights=generator_shapes)

@@ -13,12 +13,12 @@ from torch_scans import CONFIG, assert_same_model, differ, make_scan, train, var
 
 from ptycho_backend_torch.backend import TorchBackend
 from ptycho_backend_torch.lightning_module import PtychoModule
-from ptycho_core.architectures import initial_weights
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import BackendError, CollapseError, ConfigError, OutputError
+from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.networks.schedules import learning_rate_factor
 from ptycho_core.physics import forward, likelihood, patches, solver
-from ptycho_core.schedules import learning_rate_factor
 
 pytestmark = pytest.mark.torch
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.architectures import cnn_filters
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks.architectures import cnn_filters
 
 from .layers import ConvBlock
 

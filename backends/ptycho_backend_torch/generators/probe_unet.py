@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.architectures import PROBE_UNET_FEATURES, probe_unet_widths
 from ptycho_core.config import TrainingConfig
+from ptycho_core.networks.architectures import PROBE_UNET_FEATURES, probe_unet_widths
 
 from .. import physics
 from .layers import ConvBlock

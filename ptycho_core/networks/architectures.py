@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import ModelConfig, TrainingConfig
-from .errors import ConfigError, suggest
+from ..config import ModelConfig, TrainingConfig
+from ..errors import ConfigError, suggest
 
 __all__ = ["GENERATORS", "cnn_filters", "generator_shapes", "initial_weights", "probe_unet_widths"]
 

@@ -1,0 +1,105 @@
+"""Applying a trained network to a whole scan: how frames are divided, and how predictions become an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import InferenceConfig
+from ..data.container import PtychoDataContainer
+from ..data.results import Reconstruction
+from ..protocol import Progress, ProgressEvent
+from ..stitching import Stitcher, finish_reconstruction
+from .model import NetworkModel
+
+__all__ = ["BYTES_KEPT", "PatchPredictor", "bytes_kept", "groups_at_once", "laid_out_for", "stitch_predictions"]
+
+BYTES_AT_ONCE = 384 * 2**20
+"""Memory that the activations of one step may take, by estimate."""
+
+BYTES_KEPT = 384 * 2**20
+"""Memory that frames and shifted probes kept from sweep to sweep may take."""
+
+_BYTES_PER_PIXEL_AND_CHANNEL = 40
+
+
+def groups_at_once(data: PtychoDataContainer, config: InferenceConfig, channels: int) -> int:
+    """Groups in a step: as many as `batch_size` frames fill, fewer where their activations would not fit.
+
+    Args:
+        data: the scan.
+        config: ``batch_size`` is read.
+        channels: of the network at full resolution.
+    """
+    C, N, P = data.group_size, data.raw.side, len(data.probe)
+    per_frame = N * N * (_BYTES_PER_PIXEL_AND_CHANNEL * channels + 80 * P)
+    return max(1, min(config.batch_size // C, BYTES_AT_ONCE // (per_frame * C)))
+
+
+def bytes_kept(data: PtychoDataContainer) -> int:
+    """Bytes that keeping every frame's counts, shifted probe, weights and constants of a sweep would take."""
+    return int(data.frame_indices.size * data.raw.side**2 * (28 + 16 * len(data.probe)))
+
+
+def laid_out_for(model: NetworkModel, data: PtychoDataContainer) -> PtychoDataContainer:
+    """The frames that count, one by one where the generator takes groups of any size: frames then bound the memory."""
+    if model.config.model.generator == "cnn":
+        return data
+    return PtychoDataContainer.from_groups(data.raw, data.frame_indices[data.counted][:, None], None, data.statistics)
+
+
+class PatchPredictor(Protocol):
+    """A generator bound to a scan and a device, as an engine implements it.
+
+    Attributes:
+        sweeps: parallel solver sweeps that :meth:`scan_estimate` makes.
+    """
+
+    sweeps: int
+
+    def scan_estimate(self, on_sweep: Callable[[int], None]) -> Any:
+        """Canvas of the scan after the generator's sweeps, in the engine's own form; `on_sweep` is called after each."""
+
+    def predict(self, canvas: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], NDArray[np.float32]]]:
+        """Group numbers (b,), patches (b, C, N, N) and weights (b, C, N, N), a bounded number at a time."""
+
+
+def stitch_predictions(
+    predictor: PatchPredictor,
+    data: PtychoDataContainer,
+    scale: float,
+    config: InferenceConfig,
+    progress: Progress,
+) -> Reconstruction:
+    """Predict every counted frame once, merge the patches, and score the image.
+
+    Args:
+        predictor: bound to `data`.
+        data: groups of the scan.
+        scale: s.
+        config: ``central_crop_px`` is read.
+        progress: told of frames, once for each sweep and once for the network.
+    """
+    M, sweeps = data.raw.n_frames, predictor.sweeps
+
+    def report(done: int) -> None:
+        progress(ProgressEvent(stage="reconstruct", done=done, total=M * (sweeps + 1)))
+
+    stitcher = Stitcher.for_scan(data.raw, config.central_crop_px)
+    canvas = predictor.scan_estimate(lambda sweep: report(M * (sweep + 1)))
+    done = M * sweeps
+    for groups, patches, weights in predictor.predict(canvas):
+        counted = data.counted[groups]
+        corners = data.corners_px[groups] + data.canvas_origin_px[groups][:, None]
+        stitcher.add(patches[counted], weights[counted], corners[counted])
+        done += int(counted.sum())
+        report(done)
+    peak = float(np.sum(np.abs(data.probe) ** 2, axis=0).max())
+    obj, coverage = stitcher.finish(peak)
+    return finish_reconstruction(
+        obj, coverage, stitcher.origin_px, data.probe, scale, data,
+        dropped={"non_finite_patches": stitcher.n_non_finite},
+    )  # fmt: skip
