@@ -15,7 +15,7 @@ from .data.raw import RawData
 from .errors import ConfigError, DataError
 from .physics.probe import add_modes, probe_from_mean_pattern
 
-__all__ = ["ScanInput", "check_container", "ensure_container", "ensure_raw", "prepare_scan"]
+__all__ = ["ScanInput", "check_container", "container_of_groups", "ensure_container", "ensure_raw", "prepare_scan"]
 
 ScanInput = RawData | PtychoDataContainer | Path | str
 
@@ -233,3 +233,21 @@ def ensure_container(
         statistics = like.statistics
     raw = _with_initial_probe(raw)
     return PtychoDataContainer.for_reconstruction(raw, min(config.group_size, raw.n_frames), statistics=statistics)
+
+
+def container_of_groups(data: ScanInput, config: TrainingConfig | None) -> PtychoDataContainer:
+    """Training groups for an engine's own data pipeline, which may be used without the facade.
+
+    Args:
+        data: a finished container, which is taken as it is; or a scan, or the path of one.
+        config: needed for a scan or a path, which is grouped by it.
+
+    Raises:
+        ConfigError: a scan or a path without a config.
+        PtychoError: as :func:`ensure_container`.
+    """
+    if isinstance(data, PtychoDataContainer):
+        return data
+    if config is None:
+        raise ConfigError("a scan or a path is grouped by a config; pass one, or a finished container.")
+    return ensure_container(data, config, for_training=True)

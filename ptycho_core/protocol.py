@@ -110,6 +110,8 @@ class BackendSpec:
         extra: what to pip install when one is missing, e.g. ``ptycho-core[torch]``.
         title: name for people (``PyTorch``).
         protocol_version: version of this protocol that it was written for.
+        quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
+            starts; the command sets those that are not set, in its own process only. They must change nothing else.
     """
 
     name: str
@@ -118,6 +120,7 @@ class BackendSpec:
     extra: str = ""
     title: str = ""
     protocol_version: int = PROTOCOL_VERSION
+    quiet_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

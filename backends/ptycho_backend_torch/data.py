@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import ConfigError
 from ptycho_core.networks.training import epoch_batches
+from ptycho_core.prepare import container_of_groups
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "collate_groups"]
 
@@ -41,13 +41,7 @@ class GroupDataset(Dataset[Sample]):
     """
 
     def __init__(self, data: PtychoDataContainer | RawData | Path | str, config: TrainingConfig | None = None) -> None:
-        if not isinstance(data, PtychoDataContainer):
-            from ptycho_core.api import ensure_container
-
-            if config is None:
-                raise ConfigError("a scan or a path is grouped by a config; pass one, or a finished container.")
-            data = ensure_container(data, config, for_training=True)
-        self.container = data
+        self.container = container_of_groups(data, config)
 
     def __len__(self) -> int:
         return self.container.n_groups

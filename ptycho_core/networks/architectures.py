@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..config import ModelConfig, TrainingConfig
 from ..errors import ConfigError, suggest
 
-__all__ = ["GENERATORS", "cnn_filters", "generator_shapes", "initial_weights", "probe_unet_widths"]
+__all__ = ["GENERATORS", "check_group_size", "cnn_filters", "generator_shapes", "initial_weights", "probe_unet_widths"]
 
 PROBE_UNET_FEATURES = 4
 
@@ -69,6 +69,19 @@ def cnn_filters(model: ModelConfig, N: int) -> tuple[list[int], list[int]]:
         [max(1, f * model.width // 16) for f in encoder],
         [max(1, f * model.width // 16) for f in [*decoder, last]],
     )
+
+
+def check_group_size(trained: int, given: int) -> None:
+    """Refuse groups that a ``cnn``, whose channels are the frames of a group, was not made for.
+
+    Raises:
+        ConfigError: another group size.
+    """
+    if given != trained:
+        raise ConfigError(
+            f"generator 'cnn' was trained with group_size = {trained} and was given groups of "
+            f"{given} frames; use that size, or 'probe_unet', which takes any."
+        )
 
 
 def _cnn(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:

@@ -61,7 +61,7 @@ class PatchPredictor(Protocol):
     sweeps: int
 
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> Any:
-        """Canvas of the scan after the generator's sweeps, in the engine's own form; `on_sweep` is called after each."""
+        """Canvas of the scan after the generator's sweeps, in the engine's own form; `on_sweep` is told of each."""
 
     def predict(self, canvas: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], NDArray[np.float32]]]:
         """Group numbers (b,), patches (b, C, N, N) and weights (b, C, N, N), a bounded number at a time."""

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.errors import ConfigError
-from ptycho_core.networks.architectures import cnn_filters
+from ptycho_core.networks.architectures import check_group_size, cnn_filters
 
 from .layers import ConvBlock
 
@@ -59,11 +58,7 @@ class Cnn(nn.Module):
         Raises:
             ConfigError: a group size other than the one it was made for.
         """
-        if counts.shape[1] != self.group_size:
-            raise ConfigError(
-                f"generator 'cnn' was trained with group_size = {self.group_size} and was given groups of "
-                f"{counts.shape[1]} frames; use that size, or 'probe_unet', which takes any."
-            )
+        check_group_size(self.group_size, counts.shape[1])
         N = counts.shape[-1]
         signal = (counts if background is None else counts - background).clamp_min(0.0)
         signal = signal if mask is None else torch.where(mask, signal, 0.0)

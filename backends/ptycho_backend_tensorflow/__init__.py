@@ -1,0 +1,1 @@
+"""The TensorFlow engine; importing this package imports no framework."""

@@ -1,0 +1,66 @@
+"""``cnn``: the reference method's skip-free encoder and two decoders over a group's frames as channels.
+
+It is here for comparison: it sees amplitudes only, knows nothing of the probe, and is tied to the group size it was
+trained with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from ptycho_core.config import TrainingConfig
+from ptycho_core.networks.architectures import check_group_size, cnn_filters
+
+from .. import physics
+from .layers import conv, conv_block, doubled, halved
+
+__all__ = ["Cnn"]
+
+
+class Cnn:
+    """Encoder to 8×8, one decoder for amplitude, 2σ(z), and one for phase, π tanh(z)."""
+
+    def __init__(self, config: TrainingConfig, N: int) -> None:
+        self.group_size, self.sweeps = config.group_size, 0
+        encoder, decoder = cnn_filters(config.model, N)
+        self.n_encoder, self.n_decoder = len(encoder), len(decoder)
+
+    def _decode(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor], arm: str) -> tf.Tensor:
+        """Real values (b, C, N, N) of one arm."""
+        for level in range(self.n_decoder):
+            x = doubled(conv_block(x, weights, f"{arm}{level}"))
+        return tf.transpose(tf.cast(conv(x, weights, f"{arm}_head"), tf.float32), (0, 3, 1, 2))
+
+    def __call__(
+        self,
+        weights: Mapping[str, tf.Tensor],
+        estimate: tf.Tensor,
+        counts: tf.Tensor,
+        shifted_probe: tf.Tensor,
+        scale: tf.Tensor | float,
+        mask: tf.Tensor | None,
+        background: tf.Tensor | None,
+        low_precision: tf.DType | None = None,
+    ) -> tf.Tensor:
+        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers.
+
+        Raises:
+            ConfigError: a group size other than the one it was made for.
+        """
+        check_group_size(self.group_size, counts.shape[1])
+        N = counts.shape[-1]
+        signal = tf.maximum(counts if background is None else counts - background, 0.0)
+        signal = signal if mask is None else tf.where(mask, signal, tf.zeros_like(signal))
+        # mean power of a frame becomes (N/2)², with the scale and the probe's power standing for the data's mean
+        power = tf.reduce_sum(physics.mode_intensity(shifted_probe), axis=(-2, -1), keepdims=True)
+        x = tf.transpose(tf.sqrt(signal / (scale * power)) * (N / 2), (0, 2, 3, 1))
+        if low_precision is not None:
+            x = tf.cast(x, low_precision)
+        for level in range(self.n_encoder):
+            x = halved(conv_block(x, weights, f"encoder{level}"))
+        amplitude = 2 * tf.sigmoid(self._decode(x, weights, "amplitude"))
+        phase = math.pi * tf.tanh(self._decode(x, weights, "phase"))
+        return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))

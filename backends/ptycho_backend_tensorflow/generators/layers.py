@@ -1,0 +1,34 @@
+"""Layers that both generators are made of: images (b, h, w, channels), kernels (out, in, 3, 3) as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+__all__ = ["conv", "conv_block", "doubled", "halved"]
+
+
+def conv(x: tf.Tensor, weights: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    """3×3 convolution with zero padding, in the precision of its input."""
+    kernel = tf.cast(tf.transpose(weights[f"{name}.weight"], (2, 3, 1, 0)), x.dtype)
+    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + tf.cast(weights[f"{name}.bias"], x.dtype)
+
+
+def conv_block(x: tf.Tensor, weights: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
+    """Two convolutions, each followed by ReLU."""
+    for part in ("conv0", "conv1"):
+        x = tf.nn.relu(conv(x, weights, f"{name}.{part}"))
+    return x
+
+
+def halved(x: tf.Tensor) -> tf.Tensor:
+    """Largest value of every 2×2 pixels."""
+    return tf.nn.max_pool2d(x, 2, 2, "VALID")
+
+
+def doubled(x: tf.Tensor) -> tf.Tensor:
+    """Every pixel as 2×2."""
+    b, h, w, channels = x.shape
+    copies = tf.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, channels))
+    return tf.reshape(copies, (b, 2 * h, 2 * w, channels))

@@ -1,0 +1,100 @@
+"""What this machine can do: which devices, which precision, and where XLA wins."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import tensorflow as tf
+
+from ptycho_core.errors import ConfigError
+from ptycho_core.networks.hardware import choose_accelerator
+
+__all__ = ["choose_devices", "low_precision", "xla_wins"]
+
+_BF16_CAPABILITY = (8, 0)
+"""First CUDA compute capability that multiplies bfloat16 in hardware."""
+
+
+def _leave_memory_to_others(gpu: tf.config.PhysicalDevice) -> None:
+    """Have TensorFlow take a GPU's memory as it needs it; by default it takes all at once."""
+    if tf.config.experimental.get_memory_growth(gpu):
+        return
+    try:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    except RuntimeError:  # TensorFlow is running already, and its devices are fixed
+        warnings.warn(
+            f"{gpu.name}: TensorFlow was started by other code that let it take all memory of this GPU, so other "
+            "programs on it may find none. To avoid that, call tf.config.experimental.set_memory_growth(gpu, True) "
+            "before TensorFlow is first used.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def choose_devices(accelerator: str, n_devices: int = 1) -> list[str]:
+    """Names of the devices to work on; ``auto`` takes GPUs where there are any.
+
+    Args:
+        accelerator: as in a config.
+        n_devices: how many.
+
+    Raises:
+        ConfigError: the accelerator, or so many devices, are not there. Nothing falls back to the CPU silently.
+    """
+    physical, visible = tf.config.list_physical_devices("GPU"), tf.config.get_visible_devices("GPU")
+    if accelerator == "cuda" and physical and not visible:
+        raise ConfigError(
+            f"accelerator = 'cuda', and this machine has {len(physical)} GPU(s), but this process has hidden them from "
+            "TensorFlow (tf.config.set_visible_devices), which cannot be undone once it is running; start a new "
+            "process, or set accelerator = 'cpu'."
+        )
+    kind = {"cpu": "CPU", "cuda": "GPU"}[
+        choose_accelerator(accelerator, {"cpu": True, "cuda": bool(visible)}, "TensorFlow")
+    ]
+    if kind == "GPU":
+        for gpu in visible:
+            _leave_memory_to_others(gpu)
+    names = [device.name for device in tf.config.list_logical_devices(kind)]
+    if n_devices > len(names):
+        raise ConfigError(
+            f"devices = {n_devices}, but TensorFlow has {len(names)} {kind} device(s) here ({', '.join(names)}); "
+            f"set devices to at most {len(names)}."
+        )
+    return names[:n_devices]
+
+
+def _is_gpu(device: str) -> bool:
+    return tf.DeviceSpec.from_string(device).device_type == "GPU"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether the processor has instructions for bfloat16; Linux tells, elsewhere the answer is no."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _gpu_multiplies_bf16() -> bool:
+    details = [tf.config.experimental.get_device_details(gpu) for gpu in tf.config.get_visible_devices("GPU")]
+    return all(tuple(detail.get("compute_capability", (0, 0))) >= _BF16_CAPABILITY for detail in details)
+
+
+def low_precision(precision: str, device: str) -> tf.DType | None:
+    """bfloat16 where it was asked for, or where ``auto`` finds hardware that computes it faster; None is float32."""
+    if precision == "32":
+        return None
+    if precision == "bf16" or (_gpu_multiplies_bf16() if _is_gpu(device) else _cpu_multiplies_bf16()):
+        return tf.bfloat16
+    return None
+
+
+def xla_wins(device: str, reduced: tf.DType | None) -> bool:
+    """Whether a training step is compiled by XLA.
+
+    On a CPU in float32 it is faster, gradients of convolutions most of all (docs/which-engine.md has the figures). Not
+    in bfloat16, which XLA computes in float32 there, and not on a GPU, where this has never been measured.
+    """
+    return not _is_gpu(device) and reduced is None

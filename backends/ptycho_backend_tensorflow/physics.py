@@ -1,0 +1,228 @@
+"""The TensorFlow twin of ``ptycho_core.physics``: same names and argument order, in the precision of its input.
+
+Every function accepts leading batch axes where the oracle has none, so that several groups can be treated at once,
+and is differentiable.
+Formulas and identifiers are those of specs/20-forward-model. TensorFlow's gradient of a real loss with respect to a
+complex tensor is ∂L/∂Re + i ∂L/∂Im, as everywhere here.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from ptycho_core.physics.likelihood import RATE_FLOOR
+from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION
+
+__all__ = [
+    "LOSSES",
+    "RELAXATION",
+    "SolverPlan",
+    "accumulate",
+    "amplitude_loss",
+    "exit_waves",
+    "expected_counts",
+    "extract",
+    "far_field",
+    "far_field_adjoint",
+    "fourier_shift",
+    "merge",
+    "mode_intensity",
+    "patch_index",
+    "poisson_loss",
+    "rate_of_waves",
+    "shift_ramp",
+    "solver_update",
+    "swept",
+    "times",
+    "weighted_mean",
+]
+
+Tensor = tf.Tensor
+
+
+def times(wave: Tensor, factor: Tensor | float) -> Tensor:
+    """A complex array times a real one; TensorFlow multiplies only like types."""
+    return tf.complex(tf.math.real(wave) * factor, tf.math.imag(wave) * factor)
+
+
+def _squared(wave: Tensor) -> Tensor:
+    return tf.square(tf.math.real(wave)) + tf.square(tf.math.imag(wave))
+
+
+def _fft2(wave: Tensor) -> Tensor:
+    return times(tf.signal.fft2d(wave), 1.0 / math.sqrt(wave.shape[-1] * wave.shape[-2]))
+
+
+def _ifft2(wave: Tensor) -> Tensor:
+    return times(tf.signal.ifft2d(wave), math.sqrt(wave.shape[-1] * wave.shape[-2]))
+
+
+def shift_ramp(shift_px: Tensor, N: int) -> Tensor:
+    """e^{−2πi(f_y δ_y + f_x δ_x)}: (..., 2) real → (..., N, N) complex, zero frequency at index 0."""
+    frequency = tf.constant(np.fft.fftfreq(N), shift_px.dtype)
+    angle = -2 * math.pi * shift_px[..., None] * frequency
+    ramp = tf.complex(tf.cos(angle), tf.sin(angle))
+    return ramp[..., 0, :, None] * ramp[..., 1, None, :]
+
+
+def fourier_shift(wave: Tensor, shift_px: Tensor) -> Tensor:
+    """(S(δ)P)(r) = P(r − δ): (..., N, N) complex and (..., 2) real, leading axes broadcast (FM-2)."""
+    return tf.signal.ifft2d(tf.signal.fft2d(wave) * shift_ramp(shift_px, wave.shape[-1]))
+
+
+def far_field(exit_wave: Tensor) -> Tensor:
+    """F ψ, unitary, zero frequency at (N/2, N/2): (..., N, N) complex (FM-4)."""
+    return tf.signal.fftshift(_fft2(exit_wave), axes=(-2, -1))
+
+
+def far_field_adjoint(wave: Tensor) -> Tensor:
+    """F† = F⁻¹: (..., N, N) complex."""
+    return _ifft2(tf.signal.ifftshift(wave, axes=(-2, -1)))
+
+
+def exit_waves(patches: Tensor, probe: Tensor, subpixel_px: Tensor) -> Tensor:
+    """ψ_jp = S(δ_j) P_p · Q_j: (..., N, N), (P, N, N) and (..., 2) → (..., P, N, N) complex (FM-3)."""
+    return fourier_shift(probe, subpixel_px[..., None, :]) * patches[..., None, :, :]
+
+
+def expected_counts(
+    patches: Tensor, probe: Tensor, subpixel_px: Tensor, scale: Tensor | float = 1.0, background: Tensor | None = None
+) -> Tensor:
+    """λ_j = s Σ_p |F ψ_jp|² + b: → (..., N, N) real (FM-5)."""
+    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background)
+
+
+def rate_of_waves(waves: Tensor, scale: Tensor | float, background: Tensor | None) -> Tensor:
+    """λ from exit waves ψ (..., P, N, N): the second half of :func:`expected_counts`."""
+    rate = scale * tf.signal.fftshift(tf.reduce_sum(_squared(_fft2(waves)), axis=-3), axes=(-2, -1))
+    return rate if background is None else rate + background
+
+
+def mode_intensity(shifted_probe: Tensor) -> Tensor:
+    """w_j = Σ_p |S(δ_j) P_p|²: (..., P, N, N) complex → (..., N, N) real (FM-7)."""
+    return tf.reduce_sum(_squared(shifted_probe), axis=-3)
+
+
+def patch_index(corners_px: Tensor, N: int, shape: tuple[int, int]) -> Tensor:
+    """Index of every pixel of every patch in canvases (B, H, W) laid end to end: (B, C, 2) int → (B·C·N·N,)."""
+    height, width = shape
+    small = int(corners_px.shape[0]) * height * width < 2**31
+    corners = tf.cast(corners_px, tf.int32 if small else tf.int64)
+    offset = tf.range(N, dtype=corners.dtype)
+    rows = corners[..., 0, None] + offset
+    columns = corners[..., 1, None] + offset
+    canvas = tf.range(int(corners_px.shape[0]), dtype=corners.dtype)[:, None, None] * height
+    return tf.reshape((canvas + rows)[..., :, None] * width + columns[..., None, :], [-1])
+
+
+def extract(obj: Tensor, corners_px: Tensor, N: int) -> Tensor:
+    """Q_bj[m] = O_b[n_bj + m]: objects (B, H, W) and corners (B, C, 2) int → (B, C, N, N) (FM-1).
+
+    Corners must be inside the object; containers guarantee that.
+    """
+    index = patch_index(corners_px, N, (int(obj.shape[1]), int(obj.shape[2])))
+    return tf.reshape(tf.gather(tf.reshape(obj, [-1]), index), [*corners_px.shape[:2], N, N])
+
+
+def accumulate(patches: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
+    """O_b[n_bj + m] += Q_bj[m], the adjoint of :func:`extract`: (B, C, N, N) → (B, H, W)."""
+    B, N = int(patches.shape[0]), int(patches.shape[-1])
+    index = patch_index(corners_px, N, shape)
+    canvas = tf.math.unsorted_segment_sum(tf.reshape(patches, [-1]), index, B * shape[0] * shape[1])
+    return tf.reshape(canvas, [B, *shape])
+
+
+def weighted_mean(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Σ w Q / Σ w, and 0 where no weight falls: the second half of :func:`merge`."""
+    return times(numerator, tf.math.divide_no_nan(tf.ones_like(denominator), denominator))
+
+
+def merge(patches: Tensor, weights: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
+    """O = Σ w_j Q_j / Σ w_j on the canvas of each group, 0 where no weight falls (FM-7).
+
+    Args:
+        patches: (B, C, N, N) complex.
+        weights: (B, C, N, N) real ≥ 0.
+        corners_px: (B, C, 2) integer.
+        shape: (H, W) of every canvas.
+    """
+    return weighted_mean(accumulate(times(patches, weights), corners_px, shape), accumulate(weights, corners_px, shape))
+
+
+def _good(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else tf.where(mask, values, tf.zeros_like(values))
+
+
+def poisson_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: Tensor | float) -> Tensor:
+    """Σ_good (λ − k ln λ) / divisor, λ clamped to ≥ 1e-8 (FM-8)."""
+    lam = tf.maximum(rate, RATE_FLOOR)
+    return tf.reduce_sum(_good(lam - counts * tf.math.log(lam), mask)) / divisor
+
+
+def amplitude_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: Tensor | float) -> Tensor:
+    """Σ_good (√λ − √k)² / divisor, λ clamped to ≥ 1e-8 (FM-9)."""
+    lam = tf.maximum(rate, RATE_FLOOR)
+    return tf.reduce_sum(_good(tf.square(tf.sqrt(lam) - tf.sqrt(counts)), mask)) / divisor
+
+
+LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
+
+
+def solver_update(
+    patches: Tensor,
+    shifted_probe: Tensor,
+    counts: Tensor,
+    mask: Tensor | None = None,
+    background: Tensor | None = None,
+    scale: Tensor | float = 1.0,
+) -> Tensor:
+    """Change of each patch that brings its frame to the measured amplitude: → (..., N, N) complex (FM-16)."""
+    return SolverPlan(shifted_probe, counts, mask, background, scale).update(patches)
+
+
+def swept(patches: Tensor, update: Tensor) -> Tensor:
+    """Q + ρ u, a patch's part of a parallel sweep (FM-16)."""
+    return patches + times(update, RELAXATION)
+
+
+class SolverPlan:
+    """Everything of :func:`solver_update` that stays the same from sweep to sweep; arguments as there.
+
+    Detector arrays are kept with their zero frequency at index 0, so that no wave is shifted in a sweep.
+    """
+
+    def __init__(
+        self,
+        shifted_probe: Tensor,
+        counts: Tensor,
+        mask: Tensor | None = None,
+        background: Tensor | None = None,
+        scale: Tensor | float = 1.0,
+    ) -> None:
+        def corner(array: Tensor | None) -> Tensor | None:
+            return None if array is None else tf.signal.ifftshift(array, axes=(-2, -1))
+
+        self.probe, self.scale = shifted_probe, scale
+        self.root, self.mask, self.background = corner(tf.sqrt(counts)), corner(mask), corner(background)
+        intensity = mode_intensity(shifted_probe)
+        peak = tf.reduce_max(intensity, axis=(-2, -1), keepdims=True)
+        damped = (1 - DAMPING) * intensity + DAMPING * peak
+        self.back = times(tf.math.conj(shifted_probe), 1.0 / damped[..., None, :, :])
+
+    def update(self, patches: Tensor) -> Tensor:
+        """Change (..., N, N) complex of an estimate (..., N, N) complex."""
+        waves = _fft2(self.probe * patches[..., None, :, :])
+        rate = self.scale * tf.reduce_sum(_squared(waves), axis=-3)
+        rate = tf.maximum(rate if self.background is None else rate + self.background, RATE_FLOOR)
+        change = tf.minimum(self.root * tf.math.rsqrt(rate), GAIN_LIMIT) - 1
+        if self.mask is not None:
+            change = tf.where(self.mask, change, tf.zeros_like(change))
+        difference = _ifft2(times(waves, change[..., None, :, :]))
+        return tf.reduce_sum(self.back * difference, axis=-3)
+
+    def sweep(self, patches: Tensor) -> Tensor:
+        """Patches after their part of a parallel sweep, before the merge."""
+        return swept(patches, self.update(patches))

@@ -1,0 +1,21 @@
+"""Entry point of the TensorFlow engine: says what it is called and what it needs, and imports no framework."""
+
+from __future__ import annotations
+
+from ptycho_core.plugins.hookspecs import hookimpl
+from ptycho_core.protocol import BackendSpec
+
+__all__ = ["ptycho_backend"]
+
+
+@hookimpl
+def ptycho_backend() -> BackendSpec:
+    """Describe the TensorFlow engine."""
+    return BackendSpec(
+        name="tensorflow",
+        factory="ptycho_backend_tensorflow.backend:TensorFlowBackend",
+        requires=("tensorflow",),
+        extra="ptycho-core[tensorflow]",
+        title="TensorFlow",
+        quiet_environment={"TF_CPP_MIN_LOG_LEVEL": "2"},
+    )

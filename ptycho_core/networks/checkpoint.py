@@ -1,0 +1,84 @@
+"""Training checkpoints: safetensors with plain JSON beside, for engines without a safe format of their own.
+
+One file: named arrays, and a metadata entry ``ptycho_checkpoint`` with JSON: which engine wrote it and whatever plain
+values it needs to go on. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArchiveError
+from ..io.atomic import write_bytes
+
+__all__ = ["checkpoint_backend", "read_checkpoint", "write_checkpoint"]
+
+_KEY = "ptycho_checkpoint"
+
+
+def write_checkpoint(path: Path, backend: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: file; its folder is made where it is missing.
+        backend: name of the engine.
+        arrays: name → array.
+        facts: plain JSON data.
+
+    Raises:
+        OutputError: the file cannot be written; an older one is still there.
+    """
+    from safetensors.numpy import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_bytes(path, save(plain, metadata={_KEY: json.dumps({"backend": backend, "facts": facts})}))
+
+
+def _content(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and the JSON entry; an empty one where the file is a safetensors file of another kind."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        entry = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, entry  # noqa: SIM118 (not a mapping)
+
+
+def checkpoint_backend(path: Path) -> str | None:
+    """Name of the engine that wrote a checkpoint in this format, or None for a file of another format."""
+    try:
+        name = _content(path)[1].get("backend")
+    except Exception:  # it is asked of any file, and safetensors raises many kinds
+        return None
+    return name if isinstance(name, str) else None
+
+
+def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read the arrays and facts of a checkpoint of one engine.
+
+    Raises:
+        ArchiveError: missing, damaged, of another format, or of another engine; both are then named.
+    """
+    if not path.exists():
+        raise ArchiveError(f"{path}: no such checkpoint; give resume_from a file from a training folder.")
+    try:
+        arrays, entry = _content(path)
+    except Exception as error:  # safetensors, json and the file system raise many kinds for a damaged or foreign file
+        raise ArchiveError(
+            f"{path}: not a checkpoint that can be read safely by engine {backend!r} ({type(error).__name__}); if "
+            "another engine made it, resume with that one."
+        ) from error
+    if not isinstance(entry.get("facts"), dict):
+        raise ArchiveError(f"{path}: not a training checkpoint; give resume_from a file from a training folder.")
+    if entry.get("backend") != backend:
+        raise ArchiveError(
+            f"{path}: a checkpoint of engine {entry.get('backend')!r}, which engine {backend!r} cannot go on from; "
+            f"resume with backend = {entry.get('backend')!r}. A finished model bundle can be used by both."
+        )
+    return arrays, entry["facts"]
