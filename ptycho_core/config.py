@@ -142,7 +142,7 @@ class TrainingConfig:
     """Everything that decides a training run: engine, data sampling, loss, optimiser, hardware, bookkeeping.
 
     Attributes:
-        backend: engine name (``pytorch``, …).
+        backend: engine name (``pytorch``, ``tensorflow``, …).
         model: the network.
         inference: how the trained model is applied.
         group_size: C, frames in a training sample.
@@ -174,7 +174,7 @@ class TrainingConfig:
         devices: number of devices.
         strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
         precision: ``auto``, ``32`` or ``bf16`` (network only; propagation and loss are always float32).
-        num_workers: processes that read groups; 0 reads in the training process.
+        num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
         seed: seed of everything random.
         output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
         resume_from: checkpoint to go on from.

@@ -22,7 +22,7 @@ from ptycho_core.protocol import Capabilities, Progress, no_progress
 from . import physics
 from .data import GroupData
 from .generators import GENERATORS
-from .hardware import choose_devices, low_precision, xla_wins
+from .hardware import choose_hardware
 from .inference import ScanPredictor
 from .network import PtychoNetwork, constant
 from .training import BACKEND, Training
@@ -61,21 +61,12 @@ class TensorFlowBackend:
         """Train a generator through the forward model; see ``ReconstructionBackend.train``."""
         check_trainable(train, test, config)
         check_trackers(config)
-        devices = choose_devices(config.accelerator, config.devices)
-        reduced = low_precision(config.precision, devices[0])
-        compiled = xla_wins(devices[0], reduced)
+        hardware = choose_hardware(config.accelerator, config.precision, config.devices)
         raw = train.raw
-        with tf.device(devices[0]):
-            network = PtychoNetwork(config, train.probe, train.statistics, raw.mask, raw.background, reduced, compiled)
-            training = Training(
-                network,
-                GroupData(train),
-                None if test is None else GroupData(test),
-                config,
-                devices,
-                compiled,
-                progress,
-            )
+        with tf.device(hardware.devices[0]):
+            network = PtychoNetwork(config, train.probe, train.statistics, raw.mask, raw.background, hardware)
+            held_out = None if test is None else GroupData(test)
+            training = Training(network, GroupData(train), held_out, config, hardware.devices, progress)
         training.run()
         values = training.final_values()
         return NetworkModel(

@@ -1,8 +1,9 @@
-"""What this machine can do: which devices, which precision, and where XLA wins."""
+"""What this machine can do: which devices, which precision, and where XLA is used."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from ptycho_core.errors import ConfigError
 from ptycho_core.networks.hardware import choose_accelerator
 
-__all__ = ["choose_devices", "low_precision", "xla_wins"]
+__all__ = ["Hardware", "choose_devices", "choose_hardware"]
 
 _BF16_CAPABILITY = (8, 0)
 """First CUDA compute capability that multiplies bfloat16 in hardware."""
@@ -32,7 +33,7 @@ def _leave_memory_to_others(gpu: tf.config.PhysicalDevice) -> None:
         )
 
 
-def choose_devices(accelerator: str, n_devices: int = 1) -> list[str]:
+def choose_devices(accelerator: str, n_devices: int = 1) -> tuple[str, ...]:
     """Names of the devices to work on; ``auto`` takes GPUs where there are any.
 
     Args:
@@ -61,7 +62,7 @@ def choose_devices(accelerator: str, n_devices: int = 1) -> list[str]:
             f"devices = {n_devices}, but TensorFlow has {len(names)} {kind} device(s) here ({', '.join(names)}); "
             f"set devices to at most {len(names)}."
         )
-    return names[:n_devices]
+    return tuple(names[:n_devices])
 
 
 def _is_gpu(device: str) -> bool:
@@ -82,7 +83,7 @@ def _gpu_multiplies_bf16() -> bool:
     return all(tuple(detail.get("compute_capability", (0, 0))) >= _BF16_CAPABILITY for detail in details)
 
 
-def low_precision(precision: str, device: str) -> tf.DType | None:
+def _low_precision(precision: str, device: str) -> tf.DType | None:
     """bfloat16 where it was asked for, or where ``auto`` finds hardware that computes it faster; None is float32."""
     if precision == "32":
         return None
@@ -91,10 +92,35 @@ def low_precision(precision: str, device: str) -> tf.DType | None:
     return None
 
 
-def xla_wins(device: str, reduced: tf.DType | None) -> bool:
-    """Whether a training step is compiled by XLA.
+@dataclass(frozen=True)
+class Hardware:
+    """Where to work, and how; figures behind the choices are in docs/which-engine.md.
 
-    On a CPU in float32 it is faster, gradients of convolutions most of all (docs/which-engine.md has the figures). Not
-    in bfloat16, which XLA computes in float32 there, and not on a GPU, where this has never been measured.
+    Attributes:
+        devices: names of the devices.
+        low_precision: of the generator's body; None is float32.
+        compile_sweeps: whether XLA compiles solver sweeps: on a CPU, where it fuses their many small operations.
+        compile_network: whether XLA compiles the training step of a network: on a CPU in float32, where it wins with
+            the gradients of convolutions. Not in bfloat16, which it computes in float32 there.
     """
-    return not _is_gpu(device) and reduced is None
+
+    devices: tuple[str, ...]
+    low_precision: tf.DType | None
+    compile_sweeps: bool
+    compile_network: bool
+
+
+def choose_hardware(accelerator: str, precision: str, n_devices: int = 1) -> Hardware:
+    """Decide once for a job. GPUs work without XLA, since it has never been measured on one.
+
+    Args:
+        accelerator: as in a config.
+        precision: as in a config.
+        n_devices: how many devices.
+
+    Raises:
+        ConfigError: see :func:`choose_devices`.
+    """
+    devices = choose_devices(accelerator, n_devices)
+    reduced, on_cpu = _low_precision(precision, devices[0]), not _is_gpu(devices[0])
+    return Hardware(devices, reduced, on_cpu, on_cpu and reduced is None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +18,7 @@ from ptycho_core.networks.model import NetworkModel
 
 from . import physics
 from .generators import GENERATORS
-from .hardware import choose_devices, low_precision, xla_wins
+from .hardware import choose_hardware
 from .network import constant
 from .sweeps import group_estimate
 
@@ -34,7 +35,8 @@ class Chunk:
         counts: (b, C, N, N).
         shifted_probe: (b, C, P, N, N) complex.
         weights: (b, C, N, N) of the merge.
-        counted: (b, C, 1, 1) 1 where a slot counts, else 0.
+        counting: (b, C, N, N) the weights of the slots that count, 0 elsewhere.
+        plan: the constants of solver sweeps.
         corners_px: (1, b·C, 2) corners on the canvas of the scan.
     """
 
@@ -43,7 +45,8 @@ class Chunk:
     counts: tf.Tensor
     shifted_probe: tf.Tensor
     weights: tf.Tensor
-    counted: tf.Tensor
+    counting: tf.Tensor
+    plan: physics.SolverPlan
     corners_px: tf.Tensor
 
 
@@ -62,11 +65,11 @@ class ScanPredictor:
 
     def __init__(self, model: NetworkModel, data: PtychoDataContainer, scale: float, config: InferenceConfig) -> None:
         raw = data.raw
-        (self.device,) = choose_devices(config.accelerator)
+        hardware = choose_hardware(config.accelerator, config.precision)
+        (self.device,), self.reduced = hardware.devices, hardware.low_precision
         self.data, self.scale = data, scale
         self.generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
         self.sweeps = self.generator.sweeps
-        self.reduced = low_precision(config.precision, self.device)
         self.step = min(groups_at_once(data, config, model.channels(raw.side)), data.n_groups)
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
@@ -78,8 +81,10 @@ class ScanPredictor:
                 constant(raw.mask),
                 constant(raw.background),
             )
-        self._sweep = tf.function(self._swept_sums, jit_compile=xla_wins(self.device, None))
-        self._network = tf.function(self._patches)
+        self._sweep = tf.function(self._swept_sums, autograph=False, jit_compile=hardware.compile_sweeps)
+        self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
+        self._prepared = tf.function(self._arrays, autograph=False)
+        self._network = tf.function(self._patches, autograph=False)
         self._kept: list[Chunk] | None = None
         if self.sweeps and bytes_kept(data) <= networks_inference.BYTES_KEPT:
             self._kept = list(self._read())
@@ -96,33 +101,30 @@ class ScanPredictor:
             counted = data.counted[groups] & (np.arange(self.step) < len(real))[:, None]
             corners = data.corners_px[groups] + (data.canvas_origin_px[groups] - self.origin_px)[:, None]
             with tf.device(self.device):
-                shifted = physics.fourier_shift(self.probe, tf.constant(data.subpixel_px[groups])[..., None, :])
-                yield Chunk(
-                    groups=groups,
-                    n_real=len(real),
-                    counts=tf.constant(data.read_group_counts(groups)),
-                    shifted_probe=shifted,
-                    weights=physics.mode_intensity(shifted),
-                    counted=tf.constant(counted[..., None, None].astype(np.float32)),
-                    corners_px=tf.constant(corners.reshape(1, -1, 2)),
+                chunk = self._prepared(
+                    tf.constant(data.read_group_counts(groups)),
+                    tf.constant(data.subpixel_px[groups]),
+                    tf.constant(counted[..., None, None].astype(np.float32)),
                 )
+                yield Chunk(groups, len(real), *chunk, tf.constant(corners.reshape(1, -1, 2)))
+
+    def _arrays(self, counts: tf.Tensor, subpixel_px: tf.Tensor, counted: tf.Tensor) -> tuple[Any, ...]:
+        """Counts, shifted probe, weights, counting and plan of a chunk."""
+        shifted = physics.fourier_shift(self.probe, subpixel_px[..., None, :])
+        weights = physics.mode_intensity(shifted)
+        plan = physics.SolverPlan.of(shifted, counts, self.mask, self.background, self.scale)
+        return counts, shifted, weights, weights * counted, plan
 
     def _cut(self, canvas: tf.Tensor, corners_px: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
         """Patches of a chunk from the canvas of the scan (1, H, W)."""
         return tf.reshape(physics.extract(canvas, corners_px, like.shape[-1]), like.shape)
 
     def _swept_sums(
-        self,
-        canvas: tf.Tensor,
-        counts: tf.Tensor,
-        shifted_probe: tf.Tensor,
-        weights: tf.Tensor,
-        corners_px: tf.Tensor,
+        self, canvas: tf.Tensor, plan: physics.SolverPlan, weights: tf.Tensor, corners_px: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """What a chunk adds to numerator and denominator of the canvas after a sweep."""
-        plan = physics.SolverPlan(shifted_probe, counts, self.mask, self.background, self.scale)
-        moved = physics.times(plan.sweep(self._cut(canvas, corners_px, counts)), weights)
-        flat = (1, -1, *counts.shape[-2:])
+        moved = physics.times(plan.sweep(self._cut(canvas, corners_px, weights)), weights)
+        flat = (1, -1, *weights.shape[-2:])
         return (
             physics.accumulate(tf.reshape(moved, flat), corners_px, self.shape),
             physics.accumulate(tf.reshape(weights, flat), corners_px, self.shape),
@@ -134,12 +136,7 @@ class ScanPredictor:
             canvas = tf.ones((1, *self.shape), tf.complex64)
         for sweep in range(self.sweeps):
             with tf.device(self.device):
-                sums = [
-                    self._sweep(
-                        canvas, chunk.counts, chunk.shifted_probe, chunk.weights * chunk.counted, chunk.corners_px
-                    )
-                    for chunk in self.chunks()
-                ]
+                sums = [self._sweep(canvas, c.plan, c.counting, c.corners_px) for c in self.chunks()]
                 canvas = physics.weighted_mean(*(tf.add_n(parts) for parts in zip(*sums, strict=True)))
             on_sweep(sweep)
         return canvas
@@ -149,12 +146,14 @@ class ScanPredictor:
             self.weights, estimate, counts, shifted_probe, self.scale, self.mask, self.background, self.reduced
         )
 
-    def _estimate_of(self, chunk: Chunk) -> tf.Tensor:
-        """An estimate for each group alone, each on a canvas of its own."""
-        height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
+    def _group_estimate(
+        self, counts: tf.Tensor, shifted_probe: tf.Tensor, weights: tf.Tensor, corners_px: tf.Tensor
+    ) -> tf.Tensor:
+        """An estimate for each group alone, on canvases that would hold any group of the scan."""
+        height, width = self.data.canvas_shape.max(axis=0)
         return group_estimate(
-            chunk.counts, chunk.shifted_probe, chunk.weights, tf.constant(self.data.corners_px[chunk.groups]),
-            (height, width), self.scale, self.mask, self.background, self.sweeps,
+            counts, shifted_probe, weights, corners_px, (int(height), int(width)), self.scale, self.mask,
+            self.background, self.sweeps,
         )  # fmt: skip
 
     def predict(
@@ -171,7 +170,8 @@ class ScanPredictor:
         for chunk in self.chunks():
             with tf.device(self.device):
                 if canvas is None:
-                    estimate = self._estimate_of(chunk)
+                    corners = tf.constant(self.data.corners_px[chunk.groups])
+                    estimate = self._estimate(chunk.counts, chunk.shifted_probe, chunk.weights, corners)
                 else:
                     estimate = self._cut(canvas, chunk.corners_px, chunk.counts)
                 patches = self._network(estimate, chunk.counts, chunk.shifted_probe)

@@ -15,6 +15,7 @@ from ptycho_core.networks.architectures import initial_weights
 
 from . import physics
 from .generators import GENERATORS
+from .hardware import Hardware
 from .optimizer import ParameterGroup
 from .sweeps import group_estimate
 
@@ -44,8 +45,7 @@ class PtychoNetwork:
         statistics: of the training split.
         mask: (N, N) bool, True = good, or None.
         background: (N, N) float32 expected counts, or None.
-        low_precision: of the generator's body, or None for float32.
-        compiled: whether a training step is compiled by XLA; solver sweeps on a CPU always are.
+        hardware: where to work.
 
     Attributes:
         parameters: name → variable; those of the generator are called ``generator.`` and their canonical name.
@@ -58,11 +58,10 @@ class PtychoNetwork:
         statistics: Statistics,
         mask: NDArray[np.bool_] | None,
         background: NDArray[np.float32] | None,
-        low_precision: tf.DType | None,
-        compiled: bool,
+        hardware: Hardware,
     ) -> None:
         N = probe.shape[-1]
-        self.config, self.statistics, self.low_precision = config, statistics, low_precision
+        self.config, self.statistics, self.low_precision = config, statistics, hardware.low_precision
         self.generator = GENERATORS[config.model.generator](config, N)
         values: dict[str, NDArray[np.float32]] = {
             _GENERATOR + name: value for name, value in initial_weights(config, N).items()
@@ -72,8 +71,9 @@ class PtychoNetwork:
         self.parameters = {name: tf.Variable(value, dtype=tf.float32) for name, value in values.items()}
         self.mask, self.background = constant(mask), constant(background)
         self.trained = tuple(name for group in self.groups() for name in group.names)
-        self.gradients = tf.function(self._gradients, jit_compile=compiled)
-        self.loss = tf.function(self._loss, jit_compile=compiled)
+        self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
+        self.gradients = tf.function(self._gradients, autograph=False, jit_compile=hardware.compile_network)
+        self.loss = tf.function(self._loss, autograph=False, jit_compile=hardware.compile_network)
 
     def groups(self) -> list[ParameterGroup]:
         """Network, probe and scale with a learning rate each; only the network is decayed and clipped."""
@@ -95,7 +95,7 @@ class PtychoNetwork:
     def _shifted(self, values: Mapping[str, tf.Tensor], subpixel_px: tf.Tensor) -> tf.Tensor:
         return physics.fourier_shift(complex_probe(values["probe"]), subpixel_px[..., None, :])
 
-    def _estimate(
+    def _group_estimate(
         self, values: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor], shape: tuple[int, int]
     ) -> tf.Tensor:
         """What the solver makes of each group before the network sees it; no gradient flows here."""

@@ -42,17 +42,16 @@ class AdamW:
     Args:
         parameters: name → variable; those in no group stay as they are.
         groups: which ones are trained, and how fast.
-        compiled: whether steps are compiled by XLA.
     """
 
-    def __init__(self, parameters: Mapping[str, tf.Variable], groups: Sequence[ParameterGroup], compiled: bool) -> None:
+    def __init__(self, parameters: Mapping[str, tf.Variable], groups: Sequence[ParameterGroup]) -> None:
         self.parameters, self.groups = parameters, tuple(groups)
         self.names = tuple(name for group in groups for name in group.names)
         self.steps = 0
         zeros = {name: tf.zeros_like(parameters[name]) for name in self.names}
         self.first = {name: tf.Variable(value) for name, value in zeros.items()}
         self.second = {name: tf.Variable(value) for name, value in zeros.items()}
-        self._step = tf.function(self._apply, jit_compile=compiled)
+        self._step = tf.function(self._apply, autograph=False)
 
     def step(self, gradients: Mapping[str, tf.Tensor], factor: float) -> None:
         """Take a step.

@@ -9,6 +9,7 @@ complex tensor is ∂L/∂Re + i ∂L/∂Im, as everywhere here.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -180,7 +181,7 @@ def solver_update(
     scale: Tensor | float = 1.0,
 ) -> Tensor:
     """Change of each patch that brings its frame to the measured amplitude: → (..., N, N) complex (FM-16)."""
-    return SolverPlan(shifted_probe, counts, mask, background, scale).update(patches)
+    return SolverPlan.of(shifted_probe, counts, mask, background, scale).update(patches)
 
 
 def swept(patches: Tensor, update: Tensor) -> Tensor:
@@ -188,29 +189,46 @@ def swept(patches: Tensor, update: Tensor) -> Tensor:
     return patches + times(update, RELAXATION)
 
 
-class SolverPlan:
-    """Everything of :func:`solver_update` that stays the same from sweep to sweep; arguments as there.
+class SolverPlan(NamedTuple):
+    """Everything of :func:`solver_update` that stays the same from sweep to sweep.
 
     Detector arrays are kept with their zero frequency at index 0, so that no wave is shifted in a sweep.
+
+    Attributes:
+        probe: (..., P, N, N) complex, shifted to each frame.
+        back: (..., P, N, N) complex: what a wave's difference is multiplied with to be a patch's.
+        root: (..., N, N) measured amplitude.
+        scale: s.
+        mask: (N, N) or None.
+        background: (N, N) or None.
     """
 
-    def __init__(
-        self,
+    probe: Tensor
+    back: Tensor
+    root: Tensor
+    scale: Tensor | float
+    mask: Tensor | None
+    background: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
         shifted_probe: Tensor,
         counts: Tensor,
         mask: Tensor | None = None,
         background: Tensor | None = None,
         scale: Tensor | float = 1.0,
-    ) -> None:
+    ) -> SolverPlan:
+        """Make a plan; arguments as in :func:`solver_update`."""
+
         def corner(array: Tensor | None) -> Tensor | None:
             return None if array is None else tf.signal.ifftshift(array, axes=(-2, -1))
 
-        self.probe, self.scale = shifted_probe, scale
-        self.root, self.mask, self.background = corner(tf.sqrt(counts)), corner(mask), corner(background)
         intensity = mode_intensity(shifted_probe)
         peak = tf.reduce_max(intensity, axis=(-2, -1), keepdims=True)
         damped = (1 - DAMPING) * intensity + DAMPING * peak
-        self.back = times(tf.math.conj(shifted_probe), 1.0 / damped[..., None, :, :])
+        back = times(tf.math.conj(shifted_probe), 1.0 / damped[..., None, :, :])
+        return cls(shifted_probe, back, corner(tf.sqrt(counts)), scale, corner(mask), corner(background))
 
     def update(self, patches: Tensor) -> Tensor:
         """Change (..., N, N) complex of an estimate (..., N, N) complex."""

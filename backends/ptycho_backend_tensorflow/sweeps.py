@@ -39,7 +39,7 @@ def group_estimate(
     patches = tf.ones_like(shifted_probe[..., 0, :, :])
     if sweeps == 0:
         return patches
-    plan = physics.SolverPlan(shifted_probe, counts, mask, background, scale)
+    plan = physics.SolverPlan.of(shifted_probe, counts, mask, background, scale)
     index = physics.patch_index(corners_px, counts.shape[-1], shape)
     n_pixels = int(counts.shape[0]) * shape[0] * shape[1]
     total = tf.math.unsorted_segment_sum(tf.reshape(weights, [-1]), index, n_pixels)

@@ -75,7 +75,6 @@ class Training:
         test: held-out groups, or None.
         config: the training config.
         devices: names of the devices to work on.
-        compiled: whether steps are compiled by XLA.
         progress: called after each step.
     """
 
@@ -85,13 +84,12 @@ class Training:
         train: GroupData,
         test: GroupData | None,
         config: TrainingConfig,
-        devices: list[str],
-        compiled: bool,
+        devices: tuple[str, ...],
         progress: Progress,
     ) -> None:
         self.network, self.train, self.test, self.config = network, train, test, config
         self.devices, self.progress = devices, progress
-        self.optimizer = AdamW(network.parameters, network.groups(), compiled)
+        self.optimizer = AdamW(network.parameters, network.groups())
         self.steps_an_epoch = steps_an_epoch(len(train), config)
         self.total_steps = config.epochs * self.steps_an_epoch
         self.average: dict[str, NDArray[np.float32]] | None = None

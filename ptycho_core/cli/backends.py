@@ -27,14 +27,14 @@ def build_parser() -> ArgumentParser:
 
 def execute(options: Options, session: Session) -> int:
     """List the engines."""
-    from ..plugins.registry import available_backends
+    from ..plugins.registry import INSTALL_ONE, available_backends
 
     engines = available_backends()
     if options["json"]:
         session.say(json_text({"backends": [dataclasses.asdict(engine) for engine in engines]}))
         return 0
     if not engines:
-        session.say("no engine is installed; pip install 'ptycho-core[torch]'")
+        session.say(f"no engine is installed; {INSTALL_ONE}")
         return 0
     rows = [("engine", "title", "state", "from")]
     rows += [(e.name, e.title or "-", e.state, e.distribution or "-") for e in engines]

@@ -57,13 +57,13 @@ def _installed_engine(preferred: str) -> str:
     Raises:
         BackendUnavailableError: none is; the message has the pip line.
     """
-    from ..plugins.registry import available_backends
+    from ..plugins.registry import INSTALL_ONE, available_backends
 
     engines = available_backends()
     ready = [engine.name for engine in engines if engine.state == "ready"]
     if not ready:
-        lines = [engine.install for engine in engines if engine.install] or ["pip install 'ptycho-core[torch]'"]
-        raise BackendUnavailableError(f"no reconstruction engine is installed; install one with: {lines[0]}")
+        lines = [engine.install for engine in engines if engine.install] or [INSTALL_ONE]
+        raise BackendUnavailableError(f"no reconstruction engine is installed; install one with: {' or '.join(lines)}")
     return preferred if preferred in ready else ready[0]
 
 

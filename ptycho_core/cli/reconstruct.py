@@ -45,14 +45,16 @@ def build_parser() -> ArgumentParser:
 def execute(options: Options, session: Session) -> int:
     """Reconstruct and report."""
     from .. import api
+    from ..bundle import read_bundle
     from ..plugins.capabilities import check_inference_capabilities
     from ..plugins.registry import backend_spec, load_backend
     from ..provenance import collect_provenance
 
     data, bundle = Path(options["data"]), Path(options["model"])
     folder = output_folder(options, f"{data.name.partition('.')[0]}-ptycho", session)
-    with session.stage("start_up"):
-        model = api.load_model(bundle, backend=options["backend"])
+    chosen = options["backend"] or read_bundle(bundle).backend
+    with session.stage("start_up"), session.quiet_start(chosen):
+        model = api.load_model(bundle, backend=chosen)
     base = config_to_mapping(model.config)["inference"]
     inference = build_config(InferenceConfig, options, omit=_OMIT, base=base)
     engine = options["backend"] or model.backend

@@ -10,6 +10,7 @@ import logging
 import os
 import shlex
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -145,6 +146,37 @@ class Session:
         self._handlers.append((logger, handler, logger.level))
         logger.addHandler(handler)
         logger.setLevel(level)
+
+    @contextmanager
+    def quiet_start(self, engine: str) -> Iterator[None]:
+        """Keep what an engine's framework says when it starts off the terminal; it goes to the log.
+
+        Frameworks in compiled languages write past Python's logging, to the standard error of the process, so this is
+        done only in a process that was started for the command.
+
+        Raises:
+            BackendError: see ``plugins.registry.backend_spec``.
+        """
+        from ..plugins.registry import backend_spec
+
+        if not self.owns_process:
+            yield
+            return
+        for variable, value in backend_spec(engine).quiet_environment.items():
+            os.environ.setdefault(variable, value)
+        sys.stderr.flush()
+        terminal = os.dup(2)
+        with tempfile.TemporaryFile() as chatter:
+            os.dup2(chatter.fileno(), 2)
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(terminal, 2)
+                os.close(terminal)
+                chatter.seek(0)
+                for line in chatter.read().decode(errors="replace").splitlines():
+                    self._to_log(logging.INFO, f"{engine} starts: {line}")
 
     def say(self, text: str = "") -> None:
         """Write a line of the result to standard output, and to the log."""

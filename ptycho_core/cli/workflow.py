@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import warnings
 from collections.abc import Callable
@@ -60,9 +59,7 @@ def load_engine(config: TrainingConfig, session: Session) -> ReconstructionBacke
     from ..plugins.registry import load_backend
 
     legacy.update_legacy_dict(legacy.params.cfg, config)  # engines may look there, as they do behind the facade
-    if session.owns_process:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up log; nothing reads it back
-    with session.stage("start_up"):
+    with session.stage("start_up"), session.quiet_start(config.backend):
         engine = load_backend(config.backend)
     check_capabilities(config, engine.capabilities, engine.name)
     return engine

@@ -33,9 +33,19 @@ from ..errors import (
 from ..protocol import PROTOCOL_VERSION, BackendSpec, Capabilities, ReconstructionBackend
 from . import hookspecs
 
-__all__ = ["BackendStatus", "available_backends", "backend_distribution", "backend_spec", "load_backend"]
+__all__ = [
+    "INSTALL_ONE",
+    "BackendStatus",
+    "available_backends",
+    "backend_distribution",
+    "backend_spec",
+    "load_backend",
+]
 
 State = Literal["ready", "missing", "broken", "conflict"]
+
+INSTALL_ONE = "pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
+"""What to say where no engine is installed."""
 
 _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
     "train": (3, ("progress",)),
@@ -115,6 +125,10 @@ def _check_spec(spec: Any, entry: importlib.metadata.EntryPoint) -> BackendSpec:
     bad = [name for name in spec.requires if not (isinstance(name, str) and name.isidentifier())]
     if bad or isinstance(spec.requires, str):
         raise BackendProtocolError(f"{who}: requires = {spec.requires!r}; it must be a tuple of top-level modules.")
+    if not all(isinstance(word, str) for pair in dict(spec.quiet_environment).items() for word in pair):
+        raise BackendProtocolError(
+            f"{who}: quiet_environment = {spec.quiet_environment!r}; it must map names of variables to texts."
+        )
     if spec.protocol_version != PROTOCOL_VERSION:
         newer = isinstance(spec.protocol_version, int) and spec.protocol_version > PROTOCOL_VERSION
         raise BackendProtocolError(
@@ -168,7 +182,7 @@ def _find(name: str) -> importlib.metadata.EntryPoint:
     own = [e for e in entries if e.name == name]
     if not own:
         names = sorted({e.name for e in entries})
-        listed = f"installed: {', '.join(names)}" if names else "none is installed; pip install 'ptycho-core[torch]'"
+        listed = f"installed: {', '.join(names)}" if names else f"none is installed; {INSTALL_ONE}"
         raise UnknownBackendError(f"unknown engine {name!r}; {listed}.{suggest(str(name), names)}")
     if len(own) > 1:
         raise _conflict(name, own)
