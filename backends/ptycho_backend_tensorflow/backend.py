@@ -13,6 +13,7 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks.architectures import full_channels
 from ptycho_core.networks.inference import laid_out_for, stitch_predictions
 from ptycho_core.networks.model import NetworkModel, load_network, save_network
 from ptycho_core.networks.training import check_trackers, check_trainable
@@ -22,7 +23,7 @@ from ptycho_core.protocol import Capabilities, Progress, no_progress
 from . import physics
 from .data import GroupData
 from .generators import GENERATORS
-from .hardware import choose_hardware
+from .hardware import Work, choose_hardware
 from .inference import ScanPredictor
 from .network import PtychoNetwork, constant
 from .training import BACKEND, Training
@@ -61,8 +62,10 @@ class TensorFlowBackend:
         """Train a generator through the forward model; see ``ReconstructionBackend.train``."""
         check_trainable(train, test, config)
         check_trackers(config)
-        hardware = choose_hardware(config.accelerator, config.precision, config.devices)
         raw = train.raw
+        frames = config.epochs * train.n_groups * train.group_size
+        work = Work(frames * raw.side**2, full_channels(config.model, raw.side), config.model.sweeps)
+        hardware = choose_hardware(config.accelerator, config.precision, work, config.devices)
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, train.probe, train.statistics, raw.mask, raw.background, hardware)
             held_out = None if test is None else GroupData(test)

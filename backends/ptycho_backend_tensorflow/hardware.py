@@ -11,7 +11,13 @@ import tensorflow as tf
 from ptycho_core.errors import ConfigError
 from ptycho_core.networks.hardware import choose_accelerator
 
-__all__ = ["Hardware", "choose_devices", "choose_hardware"]
+__all__ = ["Hardware", "Work", "choose_devices", "choose_hardware"]
+
+XLA_PAYS_FOR_NETWORK = 3e7
+"""Pixels × channels of a training from which compiling its step, about ten seconds, costs less than it saves."""
+
+XLA_PAYS_FOR_SWEEPS = 5e7
+"""Pixels × sweeps of a job from which compiling its solver sweeps, about one second, costs less than it saves."""
 
 _BF16_CAPABILITY = (8, 0)
 """First CUDA compute capability that multiplies bfloat16 in hardware."""
@@ -93,6 +99,21 @@ def _low_precision(precision: str, device: str) -> tf.DType | None:
 
 
 @dataclass(frozen=True)
+class Work:
+    """How much there is to do, which decides whether compiling pays.
+
+    Attributes:
+        pixels: N² times the frames of all steps of the job.
+        channels: of the network at full resolution where it is trained; 0 where it is only applied.
+        sweeps: solver sweeps before the network.
+    """
+
+    pixels: int
+    channels: int
+    sweeps: int
+
+
+@dataclass(frozen=True)
 class Hardware:
     """Where to work, and how; figures behind the choices are in docs/which-engine.md.
 
@@ -110,12 +131,13 @@ class Hardware:
     compile_network: bool
 
 
-def choose_hardware(accelerator: str, precision: str, n_devices: int = 1) -> Hardware:
+def choose_hardware(accelerator: str, precision: str, work: Work, n_devices: int = 1) -> Hardware:
     """Decide once for a job. GPUs work without XLA, since it has never been measured on one.
 
     Args:
         accelerator: as in a config.
         precision: as in a config.
+        work: how much there is to do.
         n_devices: how many devices.
 
     Raises:
@@ -123,4 +145,9 @@ def choose_hardware(accelerator: str, precision: str, n_devices: int = 1) -> Har
     """
     devices = choose_devices(accelerator, n_devices)
     reduced, on_cpu = _low_precision(precision, devices[0]), not _is_gpu(devices[0])
-    return Hardware(devices, reduced, on_cpu, on_cpu and reduced is None)
+    return Hardware(
+        devices=devices,
+        low_precision=reduced,
+        compile_sweeps=on_cpu and work.pixels * work.sweeps >= XLA_PAYS_FOR_SWEEPS,
+        compile_network=on_cpu and reduced is None and work.pixels * work.channels >= XLA_PAYS_FOR_NETWORK,
+    )

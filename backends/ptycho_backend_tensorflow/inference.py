@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from ptycho_core.config import InferenceConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks import inference as networks_inference
+from ptycho_core.networks.architectures import full_channels
 from ptycho_core.networks.inference import bytes_kept, groups_at_once
 from ptycho_core.networks.model import NetworkModel
 
 from . import physics
 from .generators import GENERATORS
-from .hardware import choose_hardware
+from .hardware import Work, choose_hardware
 from .network import constant
 from .sweeps import group_estimate
 
@@ -65,12 +66,13 @@ class ScanPredictor:
 
     def __init__(self, model: NetworkModel, data: PtychoDataContainer, scale: float, config: InferenceConfig) -> None:
         raw = data.raw
-        hardware = choose_hardware(config.accelerator, config.precision)
-        (self.device,), self.reduced = hardware.devices, hardware.low_precision
         self.data, self.scale = data, scale
         self.generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
         self.sweeps = self.generator.sweeps
-        self.step = min(groups_at_once(data, config, model.channels(raw.side)), data.n_groups)
+        work = Work(data.frame_indices.size * raw.side**2, 0, self.sweeps)
+        hardware = choose_hardware(config.accelerator, config.precision, work)
+        (self.device,), self.reduced = hardware.devices, hardware.low_precision
+        self.step = min(groups_at_once(data, config, full_channels(model.config.model, raw.side)), data.n_groups)
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width))

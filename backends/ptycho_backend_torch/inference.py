@@ -13,6 +13,7 @@ from torch import Tensor
 from ptycho_core.config import InferenceConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks import inference as networks_inference
+from ptycho_core.networks.architectures import full_channels
 from ptycho_core.networks.inference import bytes_kept, groups_at_once
 from ptycho_core.networks.model import NetworkModel
 
@@ -72,7 +73,7 @@ class ScanPredictor:
         self.probe = torch.from_numpy(data.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
         self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
-        self.step = groups_at_once(data, config, model.channels(raw.side))
+        self.step = groups_at_once(data, config, full_channels(model.config.model, raw.side))
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width_px = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width_px))

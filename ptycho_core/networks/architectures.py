@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from ..config import ModelConfig, TrainingConfig
 from ..errors import ConfigError, suggest
 
-__all__ = ["GENERATORS", "check_group_size", "cnn_filters", "generator_shapes", "initial_weights", "probe_unet_widths"]
+__all__ = [
+    "GENERATORS",
+    "check_group_size",
+    "cnn_filters",
+    "full_channels",
+    "generator_shapes",
+    "initial_weights",
+    "probe_unet_widths",
+]
 
 PROBE_UNET_FEATURES = 4
 
@@ -69,6 +77,15 @@ def cnn_filters(model: ModelConfig, N: int) -> tuple[list[int], list[int]]:
         [max(1, f * model.width // 16) for f in encoder],
         [max(1, f * model.width // 16) for f in [*decoder, last]],
     )
+
+
+def full_channels(model: ModelConfig, N: int) -> int:
+    """Channels at full resolution for frames of side N, which decide memory and work.
+
+    Raises:
+        ConfigError: see :func:`cnn_filters`.
+    """
+    return max(cnn_filters(model, N)[1]) if model.generator == "cnn" else model.width
 
 
 def check_group_size(trained: int, given: int) -> None:

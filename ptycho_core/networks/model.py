@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, read_bundle, write_bundle
-from ..config import ModelConfig, TrainingConfig
+from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics
 from ..errors import ArchiveError, ConfigError
 from ..provenance import machine, package_versions
-from .architectures import cnn_filters, generator_shapes
+from .architectures import generator_shapes
 
 __all__ = ["NetworkModel", "load_network", "save_network"]
 
@@ -46,11 +46,6 @@ class NetworkModel:
     def scale_for(self, data: PtychoDataContainer) -> float:
         """The intensity scale for a scan: its own, times what training changed of the scale it started from (BE-4)."""
         return data.statistics.scale * self.scale / self.statistics.scale
-
-    def channels(self, N: int) -> int:
-        """Channels at full resolution for frames of side N, which decide how much memory a frame needs."""
-        config: ModelConfig = self.config.model
-        return max(cnn_filters(config, N)[1]) if config.generator == "cnn" else config.width
 
     def check_side(self, data: PtychoDataContainer) -> None:
         """Refuse frames of a side that the network cannot take.
