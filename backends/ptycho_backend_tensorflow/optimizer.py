@@ -1,7 +1,7 @@
 """AdamW, stepping exactly as PyTorch's does, with TensorFlow's own fused kernel.
 
-Keras has an AdamW too, but adds ε before its bias correction instead of after, which makes small steps differ; and
-importing Keras reads a file of the user's home and an environment variable that may choose another framework.
+Keras has an AdamW too, but adds ε before its bias correction instead of after, which makes small steps differ; and what
+Keras computes with is chosen by an environment variable (docs/decisions/0015).
 """
 
 from __future__ import annotations

@@ -95,19 +95,30 @@ def set_up_commands(document: Path) -> list[str]:
     return [line for f in shell for line in f.commands if line.startswith(SETS_UP)]
 
 
+def is_ready(words: list[str]) -> bool:
+    """Whether a command can run here; one that names an engine needs it, and one without, the default engine."""
+    from ptycho_core import TrainingConfig, available_backends
+
+    given = words[words.index("--backend") + 1] if "--backend" in words else TrainingConfig.backend
+    return given in {engine.name for engine in available_backends() if engine.state == "ready"}
+
+
 def quickened(command: str) -> list[str]:
     """Arguments of a ``ptycho`` command, with flags that make it quick."""
     words = shlex.split(command)[1:]
     if words[0] == "simulate":
         return words + QUICK_SIMULATION
     if words[0] in ("demo", "run", "train"):
-        other_engine = "--backend" in words and "pytorch" not in words
-        return words + QUICK_TRAINING + ([] if other_engine else QUICK_NETWORK)
+        solver = "--backend" in words and not {"pytorch", "tensorflow"} & set(words)
+        return words + QUICK_TRAINING + ([] if solver else QUICK_NETWORK)
     return words
 
 
-def steps(document: Path, *, engine: bool) -> list[tuple[str, list[str] | str]]:
-    """What a document tells to do, in order; without an engine, only the steps that need none."""
+def steps(document: Path, *, engine: bool, everything: bool = False) -> list[tuple[str, list[str] | str]]:
+    """What a document tells to do, in order.
+
+    Without an engine, only the steps that need none; else those of the engines that are installed, or everything.
+    """
     story: list[tuple[str, list[str] | str]] = []
     for fence in fences(document):
         if fence.language == "python" and fence.tag("file") is None and (engine or "engine" not in fence.tags):
@@ -115,7 +126,10 @@ def steps(document: Path, *, engine: bool) -> list[tuple[str, list[str] | str]]:
         if fence.language == "sh":
             for command in fence.commands:
                 program, _, rest = command.partition(" ")
-                if program == "ptycho" and (engine or rest.split()[0] not in NEEDS_AN_ENGINE | NEEDS_RESULTS):
+                words = shlex.split(rest)
+                if program != "ptycho" or (not engine and words[0] in NEEDS_AN_ENGINE | NEEDS_RESULTS):
+                    continue
+                if words[0] not in NEEDS_AN_ENGINE or everything or is_ready(words):
                     story.append(("command", quickened(command)))
     return story
 
@@ -165,6 +179,18 @@ def test_every_step_of_the_first_reconstruction(tmp_path: Path) -> None:
     assert tell(ROOT / "docs" / "first-reconstruction.md", tmp_path, engine=True) > 8
 
 
+@pytest.mark.torch
+@pytest.mark.slow
+def test_every_step_of_choosing_an_engine(tmp_path: Path) -> None:
+    assert tell(ROOT / "docs" / "which-engine.md", tmp_path, engine=True) > 1
+
+
+@pytest.mark.both
+def test_commands_of_every_engine_run_where_both_are_installed() -> None:
+    for document in (README, ROOT / "docs" / "which-engine.md"):
+        assert steps(document, engine=True) == steps(document, engine=True, everything=True)
+
+
 @pytest.mark.parametrize("document", [README, *GUIDES], ids=lambda path: path.stem)
 def test_steps_that_need_no_engine(document: Path, tmp_path: Path) -> None:
     assert tell(document, tmp_path, engine=False) > 0
@@ -182,11 +208,14 @@ def test_every_step_of_writing_a_backend(tmp_path: Path) -> None:
 
 def test_every_document_is_in_a_story() -> None:
     """A guide that is added must be given a test above."""
-    assert [path.stem for path in GUIDES] == ["bring-your-data", "first-reconstruction", "write-a-backend"]
+    guides = ["bring-your-data", "first-reconstruction", "which-engine", "write-a-backend"]
+    assert [path.stem for path in GUIDES] == guides
     with_an_engine = [
-        document for document in DOCUMENTS if steps(document, engine=True) != steps(document, engine=False)
+        document
+        for document in DOCUMENTS
+        if steps(document, engine=True, everything=True) != steps(document, engine=False)
     ]
-    assert [path.stem for path in with_an_engine] == ["README", "first-reconstruction", "write-a-backend"]
+    assert [path.stem for path in with_an_engine] == ["README", *guides[1:]]
 
 
 @pytest.mark.parametrize("fence", ALL, ids=lambda fence: fence.where)
