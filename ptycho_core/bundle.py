@@ -35,6 +35,9 @@ SCHEMA_VERSION = 1
 _MANIFEST, _WEIGHTS, _PROBE = "manifest.json", "weights.safetensors", "probe.safetensors"
 _LIMITS = {_MANIFEST: 64 * 2**20, _WEIGHTS: 8 * 2**30, _PROBE: 2**30}
 _DTYPES = ("float32", "int64")
+_STORED_AS = ("F32", "I64")
+"""The same in the words of safetensors."""
+
 _KEYS = (
     "format", "schema_version", "backend", "generator", "side", "config", "statistics", "scale", "history",
     "provenance", "members", "sha256",
@@ -110,7 +113,10 @@ def _check_content(bundle: Bundle, where: str) -> None:
         raise ArchiveError(f"{where}: the name of the engine is empty.")
     for name, array in bundle.weights.items():
         if array.dtype.name not in _DTYPES:
-            raise ArchiveError(f"{where}: weight {name!r} is {array.dtype.name}; it must be {' or '.join(_DTYPES)}.")
+            raise ArchiveError(
+                f"{where}: weight {name!r} of engine {bundle.backend!r} is {array.dtype.name}; every engine reads "
+                f"{' or '.join(_DTYPES)}, so it must be one of them."
+            )
         if not np.isfinite(array).all():
             raise ArchiveError(f"{where}: weight {name!r} holds NaN or infinite values; train again.")
     probe, N = bundle.probe, bundle.side
@@ -255,18 +261,27 @@ def _read_history(value: Any, where: str) -> dict[str, list[float]]:
     }
 
 
-def _read_tensors(content: bytes, name: str, where: str) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
+def _read_tensors(content: bytes, name: str, where: str, backend: str) -> dict[str, NDArray[Any]]:
+    from safetensors import SafetensorError, deserialize
     from safetensors.numpy import load
 
     try:
+        stored = {tensor: info["dtype"] for tensor, info in deserialize(content)}
+        for tensor, kind in stored.items():
+            if kind not in _STORED_AS:
+                raise ArchiveError(
+                    f"{where}: {name}: engine {backend!r} stored {tensor!r} as {kind}; every engine reads "
+                    f"{' or '.join(_STORED_AS)}. Save the model again in single precision."
+                )
         return load(content)
+    except ArchiveError:
+        raise
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArchiveError(f"{where}: {name} is not a readable safetensors file ({error}).") from error
 
 
-def _read_probe(content: bytes, side: int, where: str) -> NDArray[np.complex64]:
-    tensors = _read_tensors(content, _PROBE, where)
+def _read_probe(content: bytes, side: int, where: str, backend: str) -> NDArray[np.complex64]:
+    tensors = _read_tensors(content, _PROBE, where, backend)
     probe = tensors.get("probe")
     if list(tensors) != ["probe"] or probe is None:
         raise ArchiveError(f"{where}: {_PROBE} holds {sorted(tensors)}; it must hold one tensor, 'probe'.")
@@ -365,8 +380,8 @@ def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None) 
             scale=_number(statistics["scale"], "statistics.scale", where),
         ),
         scale=_number(manifest["scale"], "scale", where),
-        weights=_read_tensors(weights, _WEIGHTS, where),
-        probe=_read_probe(probe, side, where),
+        weights=_read_tensors(weights, _WEIGHTS, where, manifest["backend"]),
+        probe=_read_probe(probe, side, where, manifest["backend"]),
         history=_read_history(manifest["history"], where),
         provenance=manifest["provenance"],
     )

@@ -138,8 +138,11 @@ class ScanPredictor:
             canvas = tf.ones((1, *self.shape), tf.complex64)
         for sweep in range(self.sweeps):
             with tf.device(self.device):
-                sums = [self._sweep(canvas, c.plan, c.counting, c.corners_px) for c in self.chunks()]
-                canvas = physics.weighted_mean(*(tf.add_n(parts) for parts in zip(*sums, strict=True)))
+                sums = [tf.zeros_like(canvas), tf.zeros_like(tf.math.real(canvas))]
+                for chunk in self.chunks():
+                    more = self._sweep(canvas, chunk.plan, chunk.counting, chunk.corners_px)
+                    sums = [total + part for total, part in zip(sums, more, strict=True)]
+                canvas = physics.weighted_mean(*sums)
             on_sweep(sweep)
         return canvas
 

@@ -108,7 +108,7 @@ class ScanPredictor:
         """One parallel solver sweep over all frames: canvas (H·W,) → canvas; each frame counts once."""
         numerator, denominator = torch.zeros_like(canvas), torch.zeros_like(canvas.real)
         for chunk in self.chunks():
-            patches = canvas[chunk.index].reshape(chunk.counts.shape)
+            patches = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
             weights = chunk.weights * chunk.counted
             moved = chunk.plan.sweep(patches) * weights
             numerator.index_add_(0, chunk.index, moved.reshape(-1))
@@ -137,7 +137,7 @@ class ScanPredictor:
         known = (self.scale, self.mask, self.background)
         for chunk in self.chunks():
             if canvas is not None:
-                estimate = canvas[chunk.index].reshape(chunk.counts.shape)
+                estimate = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
             else:
                 height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
                 corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)

@@ -47,5 +47,5 @@ def group_estimate(
     for _ in range(sweeps):
         moved = plan.sweep(patches) * weights
         canvas = physics.weighted_mean(empty.index_add(0, index, moved.reshape(-1)), total.reshape(-1))
-        patches = canvas[index].reshape(patches.shape)
+        patches = canvas.index_select(0, index).reshape(patches.shape)
     return patches

@@ -34,7 +34,7 @@ _MIN_STEPS_BEFORE_COLLAPSE = 100
 
 _SAME_WHEN_RESUMED = (
     "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
-    "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate",
+    "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate", "precision",
 )  # fmt: skip
 
 _TRACKER_MODULES = {

@@ -77,6 +77,12 @@ def sign(manifest: dict, members: dict[str, bytes]) -> bytes:
     return json.dumps(manifest | {"sha256": hashlib.sha256(text).hexdigest()}, indent=1, sort_keys=True).encode()
 
 
+def stored_as(kind: str, item_bytes: int) -> bytes:
+    """A safetensors file with two numbers of a type that NumPy may not have."""
+    header = json.dumps({"w": {"dtype": kind, "shape": [2], "data_offsets": [0, 2 * item_bytes]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(2 * item_bytes)
+
+
 def forge(path: Path, change=None, **replaced: bytes) -> None:
     """Rewrite a bundle with changed content and right hashes."""
     members = members_of(path) | {f"{name}.safetensors": data for name, data in replaced.items()}
@@ -138,7 +144,10 @@ def test_a_failed_write_keeps_the_old_bundle(path, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"weights": {"w": np.ones(3)}}, "weight 'w' is float64"),
+        (
+            {"weights": {"w": np.ones(3)}},
+            "weight 'w' of engine 'pytorch' is float64; every engine reads float32 or int64",
+        ),
         ({"weights": {"w": np.array([1, np.nan], np.float32)}}, "weight 'w' holds NaN"),
         ({"probe": np.ones((1, 16, 16), np.complex64)}, r"probe is complex64 \(1, 16, 16\).*\(P, 32, 32\)"),
         ({"probe": np.ones((32, 32), np.complex64)}, r"probe is complex64 \(32, 32\)"),
@@ -334,10 +343,11 @@ def test_a_forged_manifest_with_right_hashes_is_still_checked(path, change, word
     ("member", "data", "words"),
     [
         ("weights", b"not safetensors at all", "weights.safetensors is not a readable"),
-        ("weights", save({"w": np.ones(2)}), "'w' is float64"),
+        ("weights", save({"w": np.ones(2)}), "engine 'pytorch' stored 'w' as F64; every engine reads F32 or I64"),
+        ("weights", stored_as("BF16", 2), "engine 'pytorch' stored 'w' as BF16; every engine reads F32 or I64"),
         ("weights", save({"w": np.array([np.inf], np.float32)}), "'w' holds NaN or inf"),
         ("probe", save({"probe": np.ones((1, 32, 32), np.float32)}), r"probe is float32 \(1, 32, 32\)"),
-        ("probe", save({"probe": np.ones((1, 32, 32, 2))}), "probe is float64"),
+        ("probe", save({"probe": np.ones((1, 32, 32, 2))}), "engine 'pytorch' stored 'probe' as F64"),
         ("probe", save({"prob": np.ones((1, 32, 32, 2), np.float32)}), r"holds \['prob'\]"),
         ("probe", save({"probe": np.zeros((1, 32, 32, 2), np.float32)}), "zero everywhere"),
         ("probe", save({"probe": np.full((1, 32, 32, 2), np.nan, np.float32)}), "NaN"),
