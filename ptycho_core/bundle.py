@@ -266,7 +266,7 @@ def _read_tensors(content: bytes, name: str, where: str, backend: str) -> dict[s
     from safetensors.numpy import load
 
     try:
-        stored = {tensor: info["dtype"] for tensor, info in deserialize(content)}
+        stored = {tensor: info["dtype"] for tensor, info in deserialize(content)}  # type: ignore[no-untyped-call]
         for tensor, kind in stored.items():
             if kind not in _STORED_AS:
                 raise ArchiveError(
