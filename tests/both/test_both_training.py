@@ -1,0 +1,207 @@
+"""From the same first weights and the same order of groups, both engines take the same steps.
+
+Twenty steps or more each, over several epochs, on 12 groups of a tiny scan; the loss of every step is compared, and in
+the end everything that training decided.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from both_engines import NAMES, hard_scan, losses_of
+from engines.engine_scans import interrupted, make_scan, train, vary
+
+from ptycho_core.config import TrainingConfig
+
+pytestmark = pytest.mark.both
+
+LOSS = 1e-4
+"""Of every step's loss, relative to how much losses vary over the training. Measured: 4e-6."""
+
+WEIGHTS = 0.02
+"""Of every weight, in largest steps of the optimiser: far less than one step's difference. Measured: 2e-3."""
+
+STEPS = vary(epochs=5, batch_size=3, learning_rate=3e-3, gradient_clip_norm=None, model={"sweeps": 3})
+"""Four steps an epoch."""
+
+CASES = {
+    "plain": STEPS,
+    "everything": vary(
+        STEPS, loss="poisson", schedule="one_cycle", probe_trainable=True, scale_trainable=True, weight_decay=0.1,
+        gradient_clip_norm=0.05, weight_average=0.8,
+    ),
+    # the last batch of an epoch is smaller
+    "uneven": vary(
+        STEPS, schedule="cosine", batch_size=5, epochs=7, probe_trainable=True, gradient_clip_norm=0.01,
+        model={"sweeps": 0, "depth": 2},
+    ),
+    "one group a step": vary(
+        STEPS, schedule="exponential", batch_size=1, epochs=2, loss="poisson", scale_trainable=True,
+        scale_learning_rate=3e-2, weight_decay=1.0, neighbor_pool_size=6,
+    ),
+    "cnn": vary(
+        STEPS, schedule="one_cycle", group_size=2, batch_size=2, epochs=7, probe_trainable=True, weight_average=0.5,
+        model={"generator": "cnn", "width": 2},
+    ),
+}  # fmt: skip
+"""Each schedule, each loss and every part of the optimiser with a setting that leaves a trace."""
+
+
+def scans_for(config: TrainingConfig) -> tuple[Any, Any]:
+    """A scan to learn from and a held-out one."""
+    if config.model.generator == "cnn":
+        return hard_scan(64, 2, 3), hard_scan(64, 2, 2, seed=9)
+    return hard_scan(), hard_scan(rows=2, columns=3, seed=9)
+
+
+@pytest.fixture(scope="module")
+def pairs(engines):
+    """Trainings of both engines, each made once."""
+    done: dict[str, list] = {}
+
+    def get(name: str) -> list:
+        if name not in done:
+            scan, test = scans_for(CASES[name])
+            done[name] = [losses_of(engine, scan, CASES[name], test) for engine in engines.values()]
+        return done[name]
+
+    return get
+
+
+@pytest.mark.spec("BE-12")
+@pytest.mark.parametrize("name", CASES)
+def test_every_step_has_the_same_loss(pairs, name):
+    (one, _), (other, _) = pairs(name)
+    assert len(one) == len(other) >= 20
+    spread = np.ptp(other)
+    assert spread > 1e-3  # something was learned, or at least the groups differ
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=0)
+    np.testing.assert_allclose(one, other, rtol=0, atol=LOSS * spread)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_number_that_training_decides_ends_the_same(pairs, name):
+    config = CASES[name]
+    (_, one), (_, other) = pairs(name)
+    assert one.weights.keys() == other.weights.keys()
+    for weight, wanted in other.weights.items():
+        np.testing.assert_allclose(one.weights[weight], wanted, atol=WEIGHTS * config.learning_rate, err_msg=weight)
+    size = np.sqrt(np.mean(np.abs(other.probe) ** 2))
+    limit = WEIGHTS * config.probe_learning_rate * size if config.probe_trainable else 0.0
+    assert np.abs(one.probe - other.probe).max() <= limit
+    assert one.scale == pytest.approx(other.scale, rel=WEIGHTS * config.scale_learning_rate)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_histories_have_the_same_names_and_figures(pairs, name):
+    (_, one), (_, other) = pairs(name)
+    assert list(one.history) == list(other.history) == ["train_loss", "test_loss", "learning_rate"]
+    for figure, wanted in other.history.items():
+        assert len(one.history[figure]) == len(wanted) == CASES[name].epochs
+        np.testing.assert_allclose(one.history[figure], wanted, rtol=1e-5, err_msg=figure)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_compared_has_moved(pairs, name):
+    """Else two engines that left a setting out alike would agree."""
+    config = CASES[name]
+    scan, _ = scans_for(config)
+    for _, model in pairs(name):
+        assert (float(np.abs(model.probe - scan.probe).max()) > 1e-3) is config.probe_trainable
+        change = abs(model.scale / model.statistics.scale - 1)
+        assert change > 1e-4 if config.scale_trainable else change < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "other"),
+    [
+        ("everything", "weight_decay", 0.0),
+        ("everything", "gradient_clip_norm", None),
+        ("everything", "weight_average", 0.0),
+        ("uneven", "schedule", "constant"),
+        ("one group a step", "neighbor_pool_size", None),
+    ],
+)
+def test_each_setting_matters_by_more_than_the_tolerance(pairs, engines, name, setting, other):
+    """The same training with one setting changed, in one engine, is told apart from the other engine's."""
+    config = dataclasses.replace(CASES[name], **{setting: other})
+    scan, test = scans_for(config)
+    changed = train(engines["pytorch"], scan, config, test)
+    _, (_, wanted) = pairs(name)
+    apart = max(np.abs(changed.weights[weight] - value).max() for weight, value in wanted.weights.items())
+    assert apart > 2 * WEIGHTS * config.learning_rate
+
+
+def test_one_seed_orders_the_groups_of_every_epoch_alike(engines):
+    """With nothing to learn, a step's loss says which group it was: in each epoch another order, the same in both."""
+    scan = make_scan(rows=3, columns=4, background=5.0)
+    config = vary(STEPS, epochs=4, batch_size=1, learning_rate=1e-12, model={"sweeps": 0})
+    one, other = (losses_of(engine, scan, config)[0].reshape(4, 12) for engine in engines.values())
+    np.testing.assert_allclose(one, other, rtol=1e-5)
+    for epoch in other[1:]:
+        np.testing.assert_allclose(np.sort(epoch), np.sort(other[0]), rtol=1e-5)
+        assert np.abs(epoch - other[0]).max() > 0.1 * other[0].mean()
+
+
+@pytest.mark.slow
+def test_a_compiled_training_takes_the_same_steps(pairs, engines, monkeypatch):
+    """What TensorFlow does in large jobs only is done in a small one here."""
+    from ptycho_backend_tensorflow import hardware
+
+    monkeypatch.setattr(hardware, "XLA_PAYS_FOR_NETWORK", 1)
+    monkeypatch.setattr(hardware, "XLA_PAYS_FOR_SWEEPS", 1)
+    scan, test = scans_for(CASES["everything"])
+    losses, model = losses_of(engines["tensorflow"], scan, CASES["everything"], test)
+    wanted, other = pairs("everything")[0]
+    np.testing.assert_allclose(losses, wanted, rtol=0, atol=LOSS * np.ptp(wanted))
+    for name, value in other.weights.items():
+        np.testing.assert_allclose(model.weights[name], value, atol=WEIGHTS * STEPS.learning_rate, err_msg=name)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_patience_ends_after_the_same_epoch_with_the_same_weights(engines, tmp_path, kept):
+    """With a folder those of the best epoch, which are kept there, and without one those of the last."""
+    scan, test = scans_for(STEPS)
+    config = vary(STEPS, epochs=30, learning_rate=0.01, early_stopping_patience=1, model={"sweeps": 0})
+    models = []
+    for name, engine in engines.items():
+        models.append(train(engine, scan, vary(config, output_dir=tmp_path / name if kept else None), test))
+    one, other = models
+    assert 2 < len(one.history["test_loss"]) == len(other.history["test_loss"]) < 30
+    np.testing.assert_allclose(one.history["test_loss"], other.history["test_loss"], rtol=1e-4)
+    for name, value in other.weights.items():
+        np.testing.assert_allclose(one.weights[name], value, atol=WEIGHTS * config.learning_rate, err_msg=name)
+
+
+def test_a_folder_holds_the_same_files_with_the_same_history(engines, tmp_path):
+    scan, test = scans_for(STEPS)
+    rows = []
+    for name, engine in engines.items():
+        train(engine, scan, vary(STEPS, epochs=2, early_stopping_patience=2, output_dir=tmp_path / name), test)
+        rows.append((tmp_path / name / "history.csv").read_text().splitlines())
+    files = [
+        sorted(path.relative_to(tmp_path / name).as_posix() for path in (tmp_path / name).rglob("*")) for name in NAMES
+    ]
+    assert files[0] == files[1]
+    assert rows[0][0] == rows[1][0]
+    figures = [np.array([[float(figure) for figure in row.split(",")] for row in table[1:]]) for table in rows]
+    np.testing.assert_allclose(*figures, rtol=1e-5)
+
+
+def test_both_stop_after_the_step_they_were_asked_in(engines, tmp_path):
+    scan, test = scans_for(STEPS)
+    for name, engine in engines.items():
+        path = interrupted(engine, scan, vary(STEPS, output_dir=tmp_path / name), 6, test)
+        assert path == tmp_path / name / "checkpoints" / "interrupted.ckpt"
+    steps: dict[str, list] = {name: [] for name in engines}
+    for name, engine in engines.items():
+        config = vary(STEPS, resume_from=tmp_path / name / "checkpoints" / "interrupted.ckpt")
+        train(engine, scan, config, test, progress=steps[name].append)
+    one, other = ([(e.stage, e.done, e.total, e.metrics["epoch"]) for e in steps[name]] for name in NAMES)
+    assert one == other
+    assert one[0] == ("train", 7, 20, 1.0)
+    losses = [[e.metrics["loss"] for e in steps[name]] for name in NAMES]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
