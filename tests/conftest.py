@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-NO_TORCH = "PyTorch is not installed in this environment"
+
+NEEDED = {
+    "torch": {"torch": "PyTorch", "lightning": "Lightning"},
+    "tensorflow": {"tensorflow": "TensorFlow"},
+}
+"""Mark → the modules that a test with it needs, and their names for people."""
+NEEDED["both"] = NEEDED["torch"] | NEEDED["tensorflow"]
 
 
 def is_installed(module: str) -> bool:
@@ -18,7 +25,13 @@ def is_installed(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-TORCH_IS_INSTALLED = is_installed("torch") and is_installed("lightning")
+def reason_to_skip(marks: set[str]) -> str | None:
+    """What a test with these marks needs and is not installed, in words; None where nothing is missing."""
+    needed: dict[str, str] = {}
+    for mark in sorted(marks & NEEDED.keys()):
+        needed |= NEEDED[mark]
+    missing = [name for module, name in needed.items() if not is_installed(module)]
+    return f"not installed in this environment: {', '.join(missing)}" if missing else None
 
 
 @pytest.fixture(scope="session")
@@ -29,35 +42,39 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-class ModuleForTorch(pytest.Module):
-    """A module of which every test is marked torch: it may import PyTorch at its top, so it is not even imported."""
+class SkippedModule(pytest.Module):
+    """A module of which every test needs what is missing: it may import that at its top, so it is not even imported."""
+
+    reason = ""
 
     def collect(self) -> list[pytest.Item]:
         """Skip the module with its reason."""
-        pytest.skip(NO_TORCH, allow_module_level=True)
+        pytest.skip(self.reason, allow_module_level=True)
 
 
-def is_marked_torch(source: str) -> bool:
-    """Whether a module marks all its tests torch, with ``pytestmark``."""
-    return any(
-        isinstance(node, ast.Assign)
-        and any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)
-        and "pytest.mark.torch" in ast.unparse(node.value)
-        for node in ast.parse(source).body
-    )
+def marks_of_module(source: str) -> set[str]:
+    """The marks that a module gives all its tests, with ``pytestmark``."""
+    marks: set[str] = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets):
+            marks |= set(re.findall(r"\bpytest\.mark\.(\w+)", ast.unparse(node.value)))
+    return marks
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    """Skip whole modules marked torch where PyTorch is not installed."""
-    if TORCH_IS_INSTALLED or not is_marked_torch(module_path.read_text(encoding="utf-8")):
+    """Skip whole modules marked for a framework that is not installed."""
+    reason = reason_to_skip(marks_of_module(module_path.read_text(encoding="utf-8")))
+    if reason is None:
         return None
-    return ModuleForTorch.from_parent(parent, path=module_path)
+    module = SkippedModule.from_parent(parent, path=module_path)
+    module.reason = reason
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip single tests marked torch where PyTorch is not installed."""
-    if TORCH_IS_INSTALLED:
-        return
+    """Skip single tests, and single parameters of tests, marked for a framework that is not installed."""
     for item in items:
-        if item.get_closest_marker("torch"):  # not item.keywords: the folder tests/torch is a keyword too
-            item.add_marker(pytest.mark.skip(reason=NO_TORCH))
+        # not item.keywords: the folder tests/torch is a keyword too
+        reason = reason_to_skip({mark.name for mark in item.iter_markers()})
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,15 +1,14 @@
-"""Several devices: processes of their own train, and everything comes back to the caller's."""
+"""Several devices: processes of their own train, and what they say comes back to the caller's."""
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 
 import pytest
-from test_torch_tracking import run
+from torch_scans import make_scan, train, vary
 
 from ptycho_backend_torch.relay import Listener, has_own_processes, strategy_of
-from ptycho_core.errors import Cancelled, CollapseError
+from ptycho_core.errors import Cancelled, CollapseError, ConfigError
 from ptycho_core.protocol import ProgressEvent
 
 pytestmark = pytest.mark.torch
@@ -25,76 +24,9 @@ def test_the_caller_s_script_is_never_started_again():
     assert not has_own_processes("auto")
 
 
-COMPARE = """
-config = vary(
-    devices=2, strategy={strategy!r}, weight_average=0.5, probe_trainable=True, model={{"sweeps": 0}},
-    output_dir=Path("out"),
-)
-seen = []
-model = train(scan, config, held_out, progress=lambda event: seen.append((event.done, event.total)))
-assert seen == [(n, 12) for n in range(1, 13)], seen
-one = train(scan, vary(config, devices=1, strategy="auto", batch_size=2, output_dir=None), held_out)
-assert set(model.history) == set(one.history)
-for name, values in one.history.items():
-    np.testing.assert_allclose(model.history[name], values, rtol=1e-3)
-for name, values in weights_of(one).items():
-    np.testing.assert_allclose(weights_of(model)[name], values, atol=3e-3, err_msg=name)  # a step is 1e-3
-assert np.abs(model.probe - scan.probe).max() > 0.01
-assert model.checkpoint_path.exists()
-assert len(Path("out/history.csv").read_text().splitlines()) == 3
-"""
-
-STOPS = """
-from ptycho_core.errors import BackendError, Cancelled
-
-config = vary(devices=2, strategy="ddp_fork", epochs=3)
-
-def stop(event):
-    if event.done == 8:
-        raise Cancelled("enough")
-
-try:
-    train(scan, vary(config, output_dir=Path("stopped")), held_out, progress=stop)
-except Cancelled as error:
-    assert str(error) == "enough"
-    checkpoint = Path(error.checkpoint_path)
-whole = train(scan, config, held_out)
-resumed = train(scan, vary(config, resume_from=checkpoint), held_out)
-assert_same_model(resumed, whole)
-
-alone = train(scan, vary(config, devices=1), held_out)
-assert len(alone.history["train_loss"]) == 3
-
-def fault(event):
-    raise ZeroDivisionError("the caller's")
-
-for changes, error, words in (
-    ({"learning_rate": 1e30}, BackendError, "training loss became"),
-    ({"progress": fault}, ZeroDivisionError, "the caller's"),
-):
-    progress = changes.pop("progress", lambda event: None)
-    try:
-        train(scan, vary(config, **changes), progress=progress)
-    except error as caught:
-        assert words in str(caught), caught
-    else:
-        raise AssertionError(words)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["auto", "ddp_fork"])
-def test_two_processes_are_one_of_twice_the_batch(tmp_path, strategy):
-    if strategy == "ddp_fork" and "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this platform cannot fork")
-    run(tmp_path, COMPARE.format(strategy=strategy))
-
-
-@pytest.mark.slow
-def test_stopping_and_failing_in_other_processes(tmp_path):
-    if "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this platform cannot fork")
-    run(tmp_path, STOPS)
+def test_a_strategy_that_is_none():
+    with pytest.raises(ConfigError, match=r"Lightning refuses .*strategy = 'rings'"):
+        train(make_scan(rows=2, columns=3), vary(strategy="rings"))
 
 
 def event(done: int) -> ProgressEvent:

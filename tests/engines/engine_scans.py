@@ -1,0 +1,208 @@
+"""Tiny scans and configs for the tests of engines with a network: asymmetric, sub-pixel, two modes, in seconds.
+
+Nothing here imports a framework: an engine is passed in, as ``load_backend`` gives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from core.physics_problem import smooth_probe
+
+from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Reconstruction
+from ptycho_core.errors import Cancelled
+from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.networks.model import NetworkModel
+from ptycho_core.physics.forward import expected_counts
+from ptycho_core.physics.patches import extract
+from ptycho_core.protocol import Progress, ReconstructionBackend, no_progress
+
+EXACT = InferenceConfig(accelerator="cpu", precision="32")
+
+CONFIG = TrainingConfig(
+    model=ModelConfig(width=4, depth=1),
+    inference=EXACT,
+    group_size=4,
+    epochs=2,
+    schedule="constant",
+    accelerator="cpu",
+    precision="32",
+    seed=1,
+)
+"""A base that tests vary: single precision, so that what they compare is not rounding. It names no engine of its own:
+see :func:`config_for`."""
+
+ALONE = {"model": {"sweeps": 0}}
+"""Changes to the config that leave the network without a solver before it."""
+
+ONE_STEP = {"epochs": 1, "batch_size": 10**6}
+"""Changes to the config that put all groups in one step."""
+
+
+def make_object(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Slabs of uneven size with a texture on top: strong enough to learn from, different along y and x."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    phase = 0.9 * np.sin(0.35 * y + 0.1 * x) + 0.5 * ((x // 5) % 2) + 0.1 * rng.normal(size=(height, width))
+    return (0.75 + 0.2 * np.cos(0.25 * x - 0.4 * y)) * np.exp(1j * phase)
+
+
+def make_scan(
+    N: int = 16,
+    rows: int = 4,
+    columns: int = 5,
+    *,
+    n_modes: int = 1,
+    seed: int = 0,
+    photons: float = 2e4,
+    background: float = 0.0,
+    bad: bool = False,
+    noise: bool = True,
+    flat: bool = False,
+    calibrated: bool = False,
+) -> RawData:
+    """A jittered raster, taller steps than wide ones, on an object of which every patch is inside.
+
+    Object pixel (0, 0) is scan point (0, 0). With `bad`, some pixels are masked and hold nonsense.
+    """
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(np.arange(rows) * 3.3, np.arange(columns) * 2.4, indexing="ij"), axis=-1)
+    positions = (N - 1) / 2 + 1.5 + grid.reshape(-1, 2) + rng.uniform(-0.9, 0.9, (rows * columns, 2))
+    corners, rest = integer_corners(positions, N)
+    height, width = corners.max(axis=0) + N + 1
+    obj = np.ones((height, width), complex) if flat else make_object(height, width)
+    probe = smooth_probe(N, n_modes).astype(np.complex64)
+    scale = photons / float(np.sum(np.abs(probe) ** 2))
+    level = background * np.linspace(0.5, 1.5, N * N).reshape(N, N)
+    rate = expected_counts(extract(obj, corners, N), probe, rest, scale, level)
+    counts = rng.poisson(rate).astype(np.float32) if noise else rate.astype(np.float32)
+    mask = None
+    if bad:
+        mask = np.ones((N, N), bool)
+        mask[2:4, 5] = mask[N // 2, N // 2 + 1] = False
+        counts[:, ~mask] = 1e9
+    return RawData.from_arrays(
+        counts,
+        positions,
+        probe * np.float32(np.sqrt(scale)) if calibrated else probe,
+        probe_calibrated=calibrated,
+        mask=mask,
+        background=level if background else None,
+    )
+
+
+def config_for(engine: ReconstructionBackend, config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
+    """The config with some fields varied, for an engine."""
+    return replace(vary(config, **changes), backend=engine.name)
+
+
+def train(
+    engine: ReconstructionBackend,
+    raw: RawData,
+    config: TrainingConfig = CONFIG,
+    test: RawData | None = None,
+    *,
+    progress: Progress = no_progress,
+) -> NetworkModel:
+    """Group a scan by the config, one group a frame unless it says otherwise, and train the engine on it."""
+    groups = PtychoDataContainer.for_training(
+        raw, config.group_size, n_groups=config.n_groups or raw.n_frames, neighbor_pool_size=config.neighbor_pool_size,
+        seed=config.seed,
+    )  # fmt: skip
+    held_out = None
+    if test is not None:
+        held_out = PtychoDataContainer.for_reconstruction(test, config.group_size, statistics=groups.statistics)
+    return engine.train(groups, held_out, config_for(engine, config), progress=progress)
+
+
+def interrupted(
+    engine: ReconstructionBackend, raw: RawData, config: TrainingConfig, at: int, test: RawData | None = None
+) -> Path | None:
+    """Train until a step, and return the checkpoint left."""
+    seen = []
+
+    def stop(event):
+        seen.append(event.done)
+        if event.done == at:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough") as caught:
+        train(engine, raw, config, test, progress=stop)
+    assert seen[-1] == at
+    assert seen == list(range(seen[0], at + 1))
+    return None if caught.value.checkpoint_path is None else Path(caught.value.checkpoint_path)
+
+
+def lay_out(raw: RawData, group_size: int = 4) -> PtychoDataContainer:
+    """Every frame once."""
+    return PtychoDataContainer.for_reconstruction(raw, group_size)
+
+
+def image_of(engine: ReconstructionBackend, model: NetworkModel, raw: RawData, **changes: Any) -> Reconstruction:
+    """A scan reconstructed in single precision on the CPU, unless told otherwise."""
+    return engine.reconstruct(model, lay_out(raw), replace(EXACT, **changes))
+
+
+def vary(config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
+    """The config with some fields replaced; ``model`` and ``inference`` take mappings of theirs."""
+    for name in ("model", "inference"):
+        if name in changes:
+            if changes[name].get("generator") == "cnn":  # it has no depth and no sweeps of its own
+                changes[name] = {"depth": ModelConfig.depth, "sweeps": ModelConfig.sweeps} | changes[name]
+            changes[name] = replace(getattr(config, name), **changes[name])
+    return replace(config, **changes)
+
+
+def weights_of(model: NetworkModel) -> dict[str, np.ndarray]:
+    """Name → every number that training decides."""
+    return {**model.weights, "probe": model.probe, "scale": np.array(model.scale)}
+
+
+def assert_same_model(one: NetworkModel, other: NetworkModel) -> None:
+    """Two models are the same to the last bit, history included."""
+    a, b = weights_of(one), weights_of(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert dict(one.history) == dict(other.history)
+
+
+def differ(one: NetworkModel, other: NetworkModel) -> bool:
+    """Whether any weight of the network differs."""
+    return any(not np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
+
+
+def untrained(engine: ReconstructionBackend, raw: RawData, config: TrainingConfig = CONFIG) -> NetworkModel:
+    """A model with the first weights, as training would start from."""
+    statistics = PtychoDataContainer.for_training(raw, config.group_size).statistics
+    config = config_for(engine, config)
+    return NetworkModel(
+        backend=engine.name,
+        config=config,
+        weights=initial_weights(config, raw.side),
+        statistics=statistics,
+        scale=statistics.scale,
+        probe=raw.probe,
+        history={"train_loss": [1.0]},
+    )
+
+
+def shaken(model: NetworkModel, seed: int = 3, size: float = 0.1) -> NetworkModel:
+    """A model with noise on every weight, so that each of them matters."""
+    rng = np.random.default_rng(seed)
+    noisy = {name: value + size * rng.standard_normal(value.shape) for name, value in model.weights.items()}
+    return replace(model, weights={name: value.astype(np.float32) for name, value in noisy.items()})
+
+
+def without_network(model: NetworkModel, sweeps: int) -> NetworkModel:
+    """A model whose network adds nothing: what remains is the solver, with some sweeps and the network's own one."""
+    zeros = {name: np.zeros_like(model.weights[name]) for name in ("head.weight", "head.bias")}
+    config = vary(model.config, model={"sweeps": sweeps})
+    return replace(model, config=config, weights={**model.weights, **zeros})

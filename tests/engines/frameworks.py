@@ -1,0 +1,165 @@
+"""What the tests must say to a framework itself: one small adapter each, which imports it when it is made.
+
+Everything else in this folder speaks NumPy and the engine protocol.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+__all__ = ["Framework", "framework_of"]
+
+
+class Framework(Protocol):
+    """A framework as the tests use it.
+
+    Attributes:
+        physics: the engine's twin of ``ptycho_core.physics``.
+        helpers: public functions of the twin that only this framework needs.
+    """
+
+    physics: ModuleType
+    helpers: frozenset[str]
+
+    def put(self, value: Any, precision: str) -> Any:
+        """An array as a tensor; real and complex ones in the precision ``float32`` or ``float64``. None stays None."""
+
+    def get(self, tensor: Any) -> np.ndarray:
+        """A tensor as an array."""
+
+    def gradient(self, function: Callable[..., Any], *inputs: Any) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Value of a real function of tensors, and its gradient for each: ∂L/∂Re + i ∂L/∂Im for complex ones."""
+
+    def seed(self, seed: int) -> None:
+        """Set the global random state."""
+
+    def draw(self) -> float:
+        """Draw from the global random state."""
+
+    def settings(self) -> dict[str, Any]:
+        """Whatever of the process an engine could have changed in the framework."""
+
+    def batches(self, data: Any, config: Any) -> Iterator[dict[str, np.ndarray]]:
+        """Training batches of the engine's own data pipeline, in the order of the first epoch."""
+
+    def groups(self, data: Any, config: Any = None) -> Any:
+        """The engine's own class of groups, which has a length."""
+
+
+COMPLEX = {"float32": "complex64", "float64": "complex128"}
+
+
+class Torch:
+    helpers = frozenset()
+
+    def __init__(self) -> None:
+        self.torch = importlib.import_module("torch")
+        self.physics = importlib.import_module("ptycho_backend_torch.physics")
+
+    def put(self, value, precision):
+        if value is None:
+            return None
+        tensor = self.torch.from_numpy(np.array(value))
+        if tensor.is_complex():
+            return tensor.to(getattr(self.torch, COMPLEX[precision]))
+        return tensor.to(getattr(self.torch, precision)) if tensor.is_floating_point() else tensor
+
+    def get(self, tensor):
+        return tensor.detach().numpy()
+
+    def gradient(self, function, *inputs):
+        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+        value = function(*leaves)
+        self.torch.autograd.backward(value)
+        return self.get(value), [leaf.grad.numpy() for leaf in leaves]
+
+    def seed(self, seed):
+        self.torch.manual_seed(seed)
+
+    def draw(self):
+        return float(self.torch.rand(()))
+
+    def settings(self):
+        torch = self.torch
+        return {
+            "threads": torch.get_num_threads(),
+            "dtype": torch.get_default_dtype(),
+            "grad": torch.is_grad_enabled(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "matmul": torch.get_float32_matmul_precision(),
+            "log level": logging.getLogger("lightning.pytorch").level,
+        }
+
+    def batches(self, data, config):
+        module = importlib.import_module("ptycho_backend_torch.data")
+        for batch in module.GroupDataModule(data, None, config).train_dataloader():
+            yield {name: value.numpy() for name, value in batch.items()}
+
+    def groups(self, data, config=None):
+        return importlib.import_module("ptycho_backend_torch.data").GroupDataset(data, config)
+
+
+class TensorFlow:
+    helpers = frozenset({"times"})
+
+    def __init__(self) -> None:
+        self.tf = importlib.import_module("tensorflow")
+        self.physics = importlib.import_module("ptycho_backend_tensorflow.physics")
+
+    def put(self, value, precision):
+        if value is None:
+            return None
+        array = np.array(value)
+        kind = {"c": COMPLEX[precision], "f": precision}.get(array.dtype.kind)
+        return self.tf.constant(array if kind is None else array.astype(kind))
+
+    def get(self, tensor):
+        return self.tf.convert_to_tensor(tensor).numpy()
+
+    def gradient(self, function, *inputs):
+        with self.tf.GradientTape() as tape:
+            tape.watch(inputs)
+            value = function(*inputs)
+        return self.get(value), [self.get(part) for part in tape.gradient(value, inputs)]
+
+    def seed(self, seed):
+        self.tf.random.set_seed(seed)
+
+    def draw(self):
+        return float(self.tf.random.uniform(()))
+
+    def settings(self):
+        config = self.tf.config
+        return {
+            "eager": config.functions_run_eagerly(),
+            "jit": config.optimizer.get_jit(),
+            "optimizer": config.optimizer.get_experimental_options(),
+            "threads": (
+                config.threading.get_inter_op_parallelism_threads(),
+                config.threading.get_intra_op_parallelism_threads(),
+            ),
+            "placement": config.get_soft_device_placement(),
+            "tf32": config.experimental.tensor_float_32_execution_enabled(),
+            "log level": logging.getLogger("tensorflow").level,
+        }
+
+    def batches(self, data, config):
+        for batch in self.groups(data, config).epoch(config.batch_size, config.seed, 0, num_workers=config.num_workers):
+            yield {name: value.numpy() for name, value in batch.items()}
+
+    def groups(self, data, config=None):
+        return importlib.import_module("ptycho_backend_tensorflow.data").GroupData(data, config)
+
+
+_KINDS: dict[str, type[Framework]] = {"pytorch": Torch, "tensorflow": TensorFlow}
+
+
+def framework_of(engine: Any) -> Framework:
+    """The framework of an engine."""
+    return _KINDS[engine.name]()

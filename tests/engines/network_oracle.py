@@ -1,0 +1,114 @@
+"""The generators in NumPy and float64, written out once more and as plainly as possible, to compare the engines with.
+
+Weights are those of ``ptycho_core.networks.architectures``; images are (channels, N, N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ptycho_core.config import TrainingConfig
+from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.networks.architectures import cnn_filters, initial_weights
+from ptycho_core.physics.forward import expected_counts, fourier_shift
+from ptycho_core.physics.likelihood import amplitude_loss, poisson_loss
+from ptycho_core.physics.patches import extract, merge
+from ptycho_core.physics.solver import solver_update, swept
+
+__all__ = ["first_losses", "predicted_patches"]
+
+Weights = Mapping[str, np.ndarray]
+
+
+def conv(x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
+    """Σ_c Σ_uv w[o, c, u, v] x[c, y + u − 1, x + v − 1] + b[o], zero outside."""
+    kernel, bias = weights[f"{name}.weight"].astype(float), weights[f"{name}.bias"].astype(float)
+    height, width = x.shape[1:]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    windows = [padded[:, u : u + height, v : v + width] for u in range(3) for v in range(3)]
+    return np.einsum("ocw,wcyx->oyx", kernel.reshape(*kernel.shape[:2], 9), np.array(windows)) + bias[:, None, None]
+
+
+def block(x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
+    for part in ("conv0", "conv1"):
+        x = np.maximum(conv(x, weights, f"{name}.{part}"), 0)
+    return x
+
+
+def halved(x: np.ndarray) -> np.ndarray:
+    return np.max([x[:, y::2, z::2] for y in (0, 1) for z in (0, 1)], axis=0)
+
+
+def doubled(x: np.ndarray) -> np.ndarray:
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def probe_unet(features: np.ndarray, weights: Weights, depth: int) -> np.ndarray:
+    """(4, N, N) features of a frame → (N, N) complex correction."""
+    x, skips = features, []
+    for level in range(depth):
+        x = block(x, weights, f"encoder{level}")
+        skips.append(x)
+        x = halved(x)
+    x = block(x, weights, f"encoder{depth}")
+    for level in reversed(range(depth)):
+        x = block(np.concatenate([doubled(x), skips[level]]), weights, f"decoder{level}")
+    real, imaginary = conv(x, weights, "head")
+    return real + 1j * imaginary
+
+
+def cnn(x: np.ndarray, weights: Weights, config: TrainingConfig) -> np.ndarray:
+    """(C, N, N) amplitudes of a group → (C, N, N) complex patches."""
+    encoder, decoder = cnn_filters(config.model, x.shape[-1])
+    for level in range(len(encoder)):
+        x = halved(block(x, weights, f"encoder{level}"))
+    arms = {}
+    for arm in ("amplitude", "phase"):
+        y = x
+        for level in range(len(decoder)):
+            y = doubled(block(y, weights, f"{arm}{level}"))
+        arms[arm] = conv(y, weights, f"{arm}_head")
+    return 2 / (1 + np.exp(-arms["amplitude"])) * np.exp(1j * np.pi * np.tanh(arms["phase"]))
+
+
+def _of_group(data: PtychoDataContainer, b: int, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
+    raw = data.raw
+    shifted = fourier_shift(data.probe[None].astype(complex), data.subpixel_px[b][:, None])
+    power, counts = np.sum(np.abs(shifted) ** 2, axis=1), data.read_group_counts(b).astype(float)
+    if config.model.generator == "cnn":
+        signal = np.maximum(counts - (0 if raw.background is None else raw.background), 0)
+        signal = signal if raw.mask is None else np.where(raw.mask, signal, 0)
+        mean_power = scale * power.sum(axis=(-2, -1), keepdims=True)
+        return cnn(np.sqrt(signal / mean_power) * raw.side / 2, weights, config)
+    known = (shifted, counts, raw.mask, raw.background, scale)
+    corners, shape = data.corners_px[b], tuple(data.canvas_shape[b])
+    estimate = np.ones_like(shifted[:, 0])
+    for _ in range(config.model.sweeps):
+        canvas = merge(swept(estimate, solver_update(estimate, *known)), power, corners, shape)
+        estimate = extract(canvas, corners, raw.side)
+    update = solver_update(estimate, *known)
+    parts = np.stack([estimate.real - 1, estimate.imag, update.real, update.imag], axis=1)
+    correction = np.array([probe_unet(features, weights, config.model.depth) for features in parts])
+    return swept(estimate, update) + correction
+
+
+def predicted_patches(data: PtychoDataContainer, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
+    """Patches (B, C, N, N) complex128 of each group by itself, as ``predict_patches`` of an engine gives them."""
+    return np.array([_of_group(data, b, config, weights, scale) for b in range(data.n_groups)])
+
+
+def first_losses(data: PtychoDataContainer, config: TrainingConfig) -> np.ndarray:
+    """Loss (B,) of each group before any training, each as a batch of its own."""
+    weights, scale, raw = initial_weights(config, data.raw.side), data.statistics.scale, data.raw
+    loss = {"poisson": poisson_loss, "amplitude": amplitude_loss}[config.loss]
+    out = []
+    for b, patches in enumerate(predicted_patches(data, config, weights, scale)):
+        corners, rest, shape = data.corners_px[b], data.subpixel_px[b], tuple(data.canvas_shape[b])
+        power = np.sum(np.abs(fourier_shift(data.probe[None].astype(complex), rest[:, None])) ** 2, axis=1)
+        agreed = extract(merge(patches, power, corners, shape), corners, raw.side)
+        rate = expected_counts(agreed, data.probe.astype(complex), rest, scale, raw.background)
+        divisor = data.group_size * data.statistics.mean_counts
+        out.append(loss(rate, data.read_group_counts(b).astype(float), raw.mask, divisor))
+    return np.array(out)
