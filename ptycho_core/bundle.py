@@ -262,11 +262,12 @@ def _read_history(value: Any, where: str) -> dict[str, list[float]]:
 
 
 def _read_tensors(content: bytes, name: str, where: str, backend: str) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError, deserialize
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        stored = {tensor: info["dtype"] for tensor, info in deserialize(content)}  # type: ignore[no-untyped-call]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        stored = {tensor: info["dtype"] for tensor, info in header.items() if tensor != "__metadata__"}
         for tensor, kind in stored.items():
             if kind not in _STORED_AS:
                 raise ArchiveError(

@@ -120,7 +120,7 @@ class BackendSpec:
     extra: str = ""
     title: str = ""
     protocol_version: int = PROTOCOL_VERSION
-    quiet_environment: Mapping[str, str] = field(default_factory=dict)
+    quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from ptycho_core.protocol import Capabilities, Progress, no_progress
 from . import physics
 from .data import GroupData
 from .generators import GENERATORS
-from .hardware import Work, choose_hardware
+from .hardware import Work, choose_devices, choose_hardware
 from .inference import ScanPredictor
 from .network import PtychoNetwork, constant
 from .training import BACKEND, Training
@@ -109,8 +109,9 @@ class TensorFlowBackend:
         """Noiseless λ (M, N, N) float32; see ``ReconstructionBackend.simulate``."""
         corners, subpixel = integer_corners(positions_px, probe.shape[-1])
         check_inside(corners, probe.shape[-1], (obj.shape[0], obj.shape[1]))
-        patches = physics.extract(tf.constant(obj, tf.complex64)[None], tf.constant(corners)[None], probe.shape[-1])
-        rate = physics.expected_counts(patches, tf.constant(probe, tf.complex64), tf.constant(subpixel)[None])
+        with tf.device(_host()):
+            patches = physics.extract(tf.constant(obj, tf.complex64)[None], tf.constant(corners)[None], probe.shape[-1])
+            rate = physics.expected_counts(patches, tf.constant(probe, tf.complex64), tf.constant(subpixel)[None])
         return np.array(rate[0])
 
     def loss_and_gradient(
@@ -124,21 +125,21 @@ class TensorFlowBackend:
             raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(physics.LOSSES)}.")
         corners, subpixel = integer_corners(raw.positions_px, raw.side)
         check_inside(corners, raw.side, (obj.shape[0], obj.shape[1]))
-        leaves = [tf.constant(obj, tf.complex64), tf.constant(probe, tf.complex64)]
-        mask, level = constant(raw.mask), constant(raw.background)
-        divisor = float(raw.frame_totals.sum())
-        total, sums = 0.0, [np.zeros(leaf.shape, np.complex64) for leaf in leaves]
-        for indices, counts in raw.chunks():
-            with tf.GradientTape() as tape:
-                tape.watch(leaves)
-                patches = physics.extract(leaves[0][None], tf.constant(corners[indices])[None], raw.side)
-                rate = physics.expected_counts(
-                    patches, leaves[1], tf.constant(subpixel[indices])[None], background=level
-                )
-                value = physics.LOSSES[loss](rate, tf.constant(counts)[None], mask, divisor)
-            total += float(value)
-            for part, gradient in zip(sums, tape.gradient(value, leaves), strict=True):
-                part += tf.convert_to_tensor(gradient).numpy()
+        divisor, total = float(raw.frame_totals.sum()), 0.0
+        sums = [np.zeros(array.shape, np.complex64) for array in (obj, probe)]
+        with tf.device(_host()):
+            leaves = [tf.constant(obj, tf.complex64), tf.constant(probe, tf.complex64)]
+            mask, level = constant(raw.mask), constant(raw.background)
+            for indices, counts in raw.chunks():
+                with tf.GradientTape() as tape:
+                    tape.watch(leaves)
+                    patches = physics.extract(leaves[0][None], tf.constant(corners[indices])[None], raw.side)
+                    rest = tf.constant(subpixel[indices])[None]
+                    rate = physics.expected_counts(patches, leaves[1], rest, background=level)
+                    value = physics.LOSSES[loss](rate, tf.constant(counts)[None], mask, divisor)
+                total += float(value)
+                for part, gradient in zip(sums, tape.gradient(value, leaves), strict=True):
+                    part += tf.convert_to_tensor(gradient).numpy()
         return total, sums[0], sums[1]
 
     def save(self, model: NetworkModel, path: Path) -> None:
@@ -148,3 +149,9 @@ class TensorFlowBackend:
     def load(self, path: Path) -> NetworkModel:
         """Read a bundle of any engine whose generator is known here."""
         return load_network(path, self.name, tuple(GENERATORS))
+
+
+def _host() -> str:
+    """Name of the CPU, where questions to the physics are answered, as in every engine."""
+    (device,) = choose_devices("cpu")
+    return device

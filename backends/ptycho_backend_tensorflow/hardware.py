@@ -50,6 +50,8 @@ def choose_devices(accelerator: str, n_devices: int = 1) -> tuple[str, ...]:
         ConfigError: the accelerator, or so many devices, are not there. Nothing falls back to the CPU silently.
     """
     physical, visible = tf.config.list_physical_devices("GPU"), tf.config.get_visible_devices("GPU")
+    for gpu in visible:  # also for a job on the CPU: whatever lists the devices first fixes how they are used
+        _leave_memory_to_others(gpu)
     if accelerator == "cuda" and physical and not visible:
         raise ConfigError(
             f"accelerator = 'cuda', and this machine has {len(physical)} GPU(s), but this process has hidden them from "
@@ -59,14 +61,12 @@ def choose_devices(accelerator: str, n_devices: int = 1) -> tuple[str, ...]:
     kind = {"cpu": "CPU", "cuda": "GPU"}[
         choose_accelerator(accelerator, {"cpu": True, "cuda": bool(visible)}, "TensorFlow")
     ]
-    if kind == "GPU":
-        for gpu in visible:
-            _leave_memory_to_others(gpu)
     names = [device.name for device in tf.config.list_logical_devices(kind)]
     if n_devices > len(names):
         raise ConfigError(
             f"devices = {n_devices}, but TensorFlow has {len(names)} {kind} device(s) here ({', '.join(names)}); "
-            f"set devices to at most {len(names)}."
+            f"set devices to at most {len(names)}. All cores are one device, unless the program has divided "
+            "them with tf.config.set_logical_device_configuration."
         )
     return tuple(names[:n_devices])
 
@@ -75,13 +75,22 @@ def _is_gpu(device: str) -> bool:
     return tf.DeviceSpec.from_string(device).device_type == "GPU"
 
 
-def _cpu_multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bfloat16; Linux tells, elsewhere the answer is no."""
+def _cpu_has(*features: str) -> bool:
+    """Whether the processor has any of some features; Linux tells, elsewhere the answer is no."""
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not set(features).isdisjoint(flags)
+
+
+def _cpu_multiplies_bf16() -> bool:
+    return _cpu_has("avx512_bf16", "amx_bf16")
+
+
+def _onednn_is_on() -> bool:
+    """Whether TensorFlow uses oneDNN unless told otherwise: on processors made for neural networks."""
+    return _cpu_has("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
 
 
 def _gpu_multiplies_bf16() -> bool:
@@ -121,8 +130,8 @@ class Hardware:
         devices: names of the devices.
         low_precision: of the generator's body; None is float32.
         compile_sweeps: whether XLA compiles solver sweeps: on a CPU, where it fuses their many small operations.
-        compile_network: whether XLA compiles the training step of a network: on a CPU in float32, where it wins with
-            the gradients of convolutions. Not in bfloat16, which it computes in float32 there.
+        compile_network: whether XLA compiles the training step of a network: on a CPU without oneDNN, where it wins
+            with the gradients of convolutions. With oneDNN the plain step is the faster one.
     """
 
     devices: tuple[str, ...]
@@ -149,5 +158,8 @@ def choose_hardware(accelerator: str, precision: str, work: Work, n_devices: int
         devices=devices,
         low_precision=reduced,
         compile_sweeps=on_cpu and work.pixels * work.sweeps >= XLA_PAYS_FOR_SWEEPS,
-        compile_network=on_cpu and reduced is None and work.pixels * work.channels >= XLA_PAYS_FOR_NETWORK,
+        compile_network=on_cpu
+        and reduced is None
+        and not _onednn_is_on()
+        and work.pixels * work.channels >= XLA_PAYS_FOR_NETWORK,
     )

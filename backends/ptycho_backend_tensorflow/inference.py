@@ -38,7 +38,8 @@ class Chunk:
         weights: (b, C, N, N) of the merge.
         counting: (b, C, N, N) the weights of the slots that count, 0 elsewhere.
         plan: the constants of solver sweeps.
-        corners_px: (1, b·C, 2) corners on the canvas of the scan.
+        window_px: corner (y, x) on the canvas of the scan of the window in which these groups lie.
+        corners_px: (1, b·C, 2) corners in that window.
     """
 
     groups: NDArray[np.int64]
@@ -48,7 +49,13 @@ class Chunk:
     weights: tf.Tensor
     counting: tf.Tensor
     plan: physics.SolverPlan
+    window_px: tuple[int, int]
     corners_px: tf.Tensor
+
+    def part(self, canvas: tf.Tensor | tf.Variable, shape: tuple[int, int]) -> tf.Tensor:
+        """The window, of a shape that all chunks share, of a canvas (H, W)."""
+        (y, x), (height, width) = self.window_px, shape
+        return canvas[y : y + height, x : x + width]
 
 
 class ScanPredictor:
@@ -76,6 +83,12 @@ class ScanPredictor:
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width))
+        self.corners_px = data.corners_px + (data.canvas_origin_px - self.origin_px)[:, None]
+        # a chunk is swept in the window where its groups lie, so that a sweep's work grows with the frames alone
+        starts = range(0, data.n_groups, self.step)
+        spans = [np.ptp(self.corners_px[start : start + self.step], axis=(0, 1)) for start in starts]
+        height, width = np.max(spans, axis=0) + raw.side
+        self.window = (int(height), int(width))
         with tf.device(self.device):
             self.weights = {name: tf.constant(value) for name, value in model.weights.items()}
             self.probe, self.mask, self.background = (
@@ -83,7 +96,7 @@ class ScanPredictor:
                 constant(raw.mask),
                 constant(raw.background),
             )
-        self._sweep = tf.function(self._swept_sums, autograph=False, jit_compile=hardware.compile_sweeps)
+        self._sweep = tf.function(self._swept_sum, autograph=False, jit_compile=hardware.compile_sweeps)
         self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
         self._prepared = tf.function(self._arrays, autograph=False)
         self._network = tf.function(self._patches, autograph=False)
@@ -101,14 +114,18 @@ class ScanPredictor:
             real = np.arange(start, min(start + self.step, data.n_groups))
             groups = np.concatenate([real, np.full(self.step - len(real), real[0])])
             counted = data.counted[groups] & (np.arange(self.step) < len(real))[:, None]
-            corners = data.corners_px[groups] + (data.canvas_origin_px[groups] - self.origin_px)[:, None]
+            corners = self.corners_px[groups].reshape(1, -1, 2)
+            window = np.minimum(corners.min(axis=(0, 1)), np.subtract(self.shape, self.window))
             with tf.device(self.device):
-                chunk = self._prepared(
+                arrays = self._prepared(
                     tf.constant(data.read_group_counts(groups)),
                     tf.constant(data.subpixel_px[groups]),
                     tf.constant(counted[..., None, None].astype(np.float32)),
                 )
-                yield Chunk(groups, len(real), *chunk, tf.constant(corners.reshape(1, -1, 2)))
+                chunk = Chunk(
+                    groups, len(real), *arrays, (int(window[0]), int(window[1])), tf.constant(corners - window)
+                )
+            yield chunk
 
     def _arrays(self, counts: tf.Tensor, subpixel_px: tf.Tensor, counted: tf.Tensor) -> tuple[Any, ...]:
         """Counts, shifted probe, weights, counting and plan of a chunk."""
@@ -117,32 +134,39 @@ class ScanPredictor:
         plan = physics.SolverPlan.of(shifted, counts, self.mask, self.background, self.scale)
         return counts, shifted, weights, weights * counted, plan
 
-    def _cut(self, canvas: tf.Tensor, corners_px: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-        """Patches of a chunk from the canvas of the scan (1, H, W)."""
-        return tf.reshape(physics.extract(canvas, corners_px, like.shape[-1]), like.shape)
+    def _cut(self, window: tf.Tensor, corners_px: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+        """Patches of a chunk from its window (h, w)."""
+        return tf.reshape(physics.extract(window[None], corners_px, like.shape[-1]), like.shape)
 
-    def _swept_sums(
-        self, canvas: tf.Tensor, plan: physics.SolverPlan, weights: tf.Tensor, corners_px: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """What a chunk adds to numerator and denominator of the canvas after a sweep."""
-        moved = physics.times(plan.sweep(self._cut(canvas, corners_px, weights)), weights)
-        flat = (1, -1, *weights.shape[-2:])
-        return (
-            physics.accumulate(tf.reshape(moved, flat), corners_px, self.shape),
-            physics.accumulate(tf.reshape(weights, flat), corners_px, self.shape),
-        )
+    def _sum(self, patches: tf.Tensor, corners_px: tf.Tensor) -> tf.Tensor:
+        """Patches of a chunk added up in its window (h, w)."""
+        flat = tf.reshape(patches, (1, -1, *patches.shape[-2:]))
+        return physics.accumulate(flat, corners_px, self.window)[0]
+
+    def _swept_sum(
+        self, window: tf.Tensor, plan: physics.SolverPlan, weights: tf.Tensor, corners_px: tf.Tensor
+    ) -> tf.Tensor:
+        """What a chunk adds to the numerator of its window after a sweep."""
+        moved = plan.sweep(self._cut(window, corners_px, weights))
+        return self._sum(physics.times(moved, weights), corners_px)
 
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> tf.Tensor:
-        """Canvas (1, H, W) of the scan after the generator's sweeps from the flat object; each frame counts once."""
+        """Canvas (H, W) of the scan after the generator's sweeps from the flat object; each frame counts once."""
         with tf.device(self.device):
-            canvas = tf.ones((1, *self.shape), tf.complex64)
+            canvas = tf.ones(self.shape, tf.complex64)
+            numerator, denominator = tf.Variable(tf.zeros_like(canvas)), tf.Variable(tf.zeros(self.shape))
         for sweep in range(self.sweeps):
+            for chunk in self.chunks():
+                with tf.device(self.device):
+                    before = chunk.part(canvas, self.window)
+                    swept = self._sweep(before, chunk.plan, chunk.counting, chunk.corners_px)
+                    chunk.part(numerator, self.window).assign(chunk.part(numerator, self.window) + swept)
+                    if sweep == 0:  # weights are the same in every sweep
+                        weights = self._sum(chunk.counting, chunk.corners_px)
+                        chunk.part(denominator, self.window).assign(chunk.part(denominator, self.window) + weights)
             with tf.device(self.device):
-                sums = [tf.zeros_like(canvas), tf.zeros_like(tf.math.real(canvas))]
-                for chunk in self.chunks():
-                    more = self._sweep(canvas, chunk.plan, chunk.counting, chunk.corners_px)
-                    sums = [total + part for total, part in zip(sums, more, strict=True)]
-                canvas = physics.weighted_mean(*sums)
+                canvas = physics.weighted_mean(numerator, denominator)
+                numerator.assign(tf.zeros_like(canvas))
             on_sweep(sweep)
         return canvas
 
@@ -167,7 +191,7 @@ class ScanPredictor:
         """Predict all patches.
 
         Args:
-            canvas: estimate of the scan (1, H, W); None makes an estimate for each group alone.
+            canvas: estimate of the scan (H, W); None makes an estimate for each group alone.
 
         Yields:
             group numbers (b,), patches (b, C, N, N) complex64, weights (b, C, N, N).
@@ -178,7 +202,7 @@ class ScanPredictor:
                     corners = tf.constant(self.data.corners_px[chunk.groups])
                     estimate = self._estimate(chunk.counts, chunk.shifted_probe, chunk.weights, corners)
                 else:
-                    estimate = self._cut(canvas, chunk.corners_px, chunk.counts)
+                    estimate = self._cut(chunk.part(canvas, self.window), chunk.corners_px, chunk.counts)
                 patches = self._network(estimate, chunk.counts, chunk.shifted_probe)
             n = chunk.n_real
             yield chunk.groups[:n], patches.numpy()[:n], chunk.weights.numpy()[:n]

@@ -72,8 +72,28 @@ class PtychoNetwork:
         self.mask, self.background = constant(mask), constant(background)
         self.trained = tuple(name for group in self.groups() for name in group.names)
         self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
-        self.gradients = tf.function(self._gradients, autograph=False, jit_compile=hardware.compile_network)
-        self.loss = tf.function(self._loss, autograph=False, jit_compile=hardware.compile_network)
+        self._plain = tf.function(self._gradients, autograph=False)
+        self._compiled = tf.function(self._gradients, autograph=False, jit_compile=True)
+        self._compile = hardware.compile_network
+        self.loss = tf.function(self._loss, autograph=False)
+
+    def gradients(
+        self,
+        values: Mapping[str, tf.Tensor],
+        batch: Mapping[str, tf.Tensor],
+        shape: tuple[int, int],
+        divisor: tf.Tensor,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Loss of a batch, its gradient for every trained parameter, and how much the object varies.
+
+        Args:
+            values: name → value of every parameter.
+            batch: groups of one device; one that is shorter than others is not worth compiling for.
+            shape: of all canvases.
+            divisor: of the loss.
+        """
+        whole = batch["counts"].shape[0] == self.config.batch_size
+        return (self._compiled if self._compile and whole else self._plain)(values, batch, shape, divisor)
 
     def groups(self) -> list[ParameterGroup]:
         """Network, probe and scale with a learning rate each; only the network is decayed and clipped."""
@@ -144,12 +164,11 @@ class PtychoNetwork:
         shape: tuple[int, int],
         divisor: tf.Tensor,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Loss of a batch, its gradient for every trained parameter, and how much the object varies."""
         estimate = self._estimate(values, batch, shape)
         trained = {name: values[name] for name in self.trained}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
-            rate, patches = self._rate({**values, **trained}, batch, shape, estimate)
+            rate, patches = self._rate(values, batch, shape, estimate)
             loss = physics.LOSSES[self.config.loss](rate, batch["counts"], self.mask, divisor)
         gradients = tape.gradient(loss, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss, gradients, self._variation(values, patches)

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.networks.training import check_trackers
 
 __all__ = ["Trackers"]
 
@@ -56,14 +55,9 @@ _KINDS = {"tensorboard": _TensorBoard, "mlflow": _MlFlow}
 
 
 class Trackers:
-    """The trackers of a training, open as a context.
-
-    Raises:
-        ConfigError: see ``networks.training.check_trackers``.
-    """
+    """The trackers of a training, open as a context; ``networks.training.check_trackers`` says whether they can be."""
 
     def __init__(self, config: TrainingConfig) -> None:
-        check_trackers(config)
         self._trackers: list[_Tracker] = []
         if config.output_dir is not None:
             self._trackers = [_KINDS[name](config.output_dir) for name in dict.fromkeys(config.loggers)]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.errors import Cancelled
+from ptycho_core.errors import ArchiveError, Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.checkpoint import read_checkpoint, write_checkpoint
 from ptycho_core.networks.schedules import learning_rate_factor
@@ -126,7 +126,8 @@ class Training:
         with Trackers(config) as trackers:
             while self.state.epoch < config.epochs:
                 cancelled = self._run_epoch()
-                trackers.log({name: values[-1] for name, values in self.state.history.items()}, self.optimizer.steps)
+                figures = {name: values[-1] for name, values in self.state.history.items()}
+                trackers.log({**figures, "epoch": self.state.epoch - 1}, self.optimizer.steps - 1)
                 if self._patience_is_over():
                     self._return_to_best()
                     return
@@ -148,9 +149,8 @@ class Training:
         )  # fmt: skip
         cancelled = None
         for batch in _read(self.train, batches):
-            self._step(batch)
+            metrics = {"loss": self._step(batch), "epoch": float(state.epoch)}
             try:
-                metrics = {"loss": self._last_loss, "epoch": float(state.epoch)}
                 self.progress(
                     ProgressEvent(stage="train", done=self.optimizer.steps, total=self.total_steps, metrics=metrics)
                 )
@@ -161,8 +161,8 @@ class Training:
         self._end_epoch()
         return cancelled
 
-    def _step(self, batch: Mapping[str, tf.Tensor]) -> None:
-        """One step of the optimiser, on all devices."""
+    def _step(self, batch: Mapping[str, tf.Tensor]) -> float:
+        """One step of the optimiser, on all devices; return its loss."""
         n_groups = int(batch["counts"].shape[0])
         frames = n_groups * int(batch["counts"].shape[1])
         divisor = tf.constant(frames * self.network.statistics.mean_counts, tf.float32)
@@ -182,11 +182,12 @@ class Training:
             self._update_average(self.config.weight_average)
         if self.state.batch % _STEPS_BETWEEN_LOOKS == 0:
             self.state.variation = float(answers[0][2])
-        self._last_loss = float(loss)
-        check_loss(self._last_loss, self.optimizer.steps, self.config)
+        value = float(loss)
+        check_loss(value, self.optimizer.steps, self.config)
         self.state.batch += 1
-        self.state.loss_sum += self._last_loss * n_groups
+        self.state.loss_sum += value * n_groups
         self.state.n_groups += n_groups
+        return value
 
     def _update_average(self, decay: float) -> None:
         current = {name: variable.numpy() for name, variable in self.network.parameters.items()}
@@ -199,11 +200,11 @@ class Training:
     def _test_loss(self, test: GroupData) -> float:
         """Mean loss of the held-out groups with the weights that count in the end."""
         shape, total = _largest_canvas(test), 0.0
-        with tf.device(self.devices[0]):
-            values = {name: tf.constant(value) for name, value in self.final_values().items()}
-            for batch in _read(test, test.epoch(self.config.batch_size, self.config.seed, 0, shuffle=False)):
-                n_groups, C = (int(n) for n in batch["counts"].shape[:2])
-                divisor = tf.constant(n_groups * C * self.network.statistics.mean_counts, tf.float32)
+        values = {name: tf.constant(value) for name, value in self.final_values().items()}
+        for batch in _read(test, test.epoch(self.config.batch_size, self.config.seed, 0, shuffle=False)):
+            n_groups, C = (int(n) for n in batch["counts"].shape[:2])
+            divisor = tf.constant(n_groups * C * self.network.statistics.mean_counts, tf.float32)
+            with tf.device(self.devices[0]):
                 total += n_groups * float(self.network.loss(values, _part(batch, 0, n_groups), shape, divisor))
         return total / len(test)
 
@@ -232,15 +233,25 @@ class Training:
             self._save(self._folder / "last.ckpt")
 
     def _patience_is_over(self) -> bool:
-        patience = self.config.early_stopping_patience
-        return patience is not None and self.state.epochs_since_best >= patience
+        """Whether to stop early: nothing better for long enough, or a watched loss that is no number."""
+        patience, history = self.config.early_stopping_patience, self.state.history
+        if patience is None:
+            return False
+        watched = history["train_loss" if self.test is None else "test_loss"][-1]
+        return self.state.epochs_since_best >= patience or not math.isfinite(watched)
 
     def _return_to_best(self) -> None:
         """Take up the best epoch's weights, where it was kept."""
-        if self._folder is None or not (self._folder / "best.ckpt").exists():
-            return
-        arrays, _ = read_checkpoint(self._folder / "best.ckpt", BACKEND)
-        self._take_up(arrays)
+        if self._folder is not None and (best := self._best_of(self._folder)) is not None:
+            self._take_up(best[0])
+
+    def _best_of(self, folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+        """The best epoch of this training in a folder of checkpoints; that of another training is none of ours."""
+        if not (folder / "best.ckpt").exists():
+            return None
+        arrays, facts = read_checkpoint(folder / "best.ckpt", BACKEND)
+        own = facts.get("run") == run_facts(self.config, self.train.container)
+        return (arrays, facts) if own and _shapes(arrays) == self._shapes_wanted() else None
 
     def _stop(self, cancelled: Cancelled) -> None:
         """Leave a checkpoint where one is wanted, and stop."""
@@ -270,13 +281,34 @@ class Training:
     def _resume(self, path: Path) -> None:
         """Go on where a checkpoint of the same training stopped."""
         arrays, facts = read_checkpoint(path, BACKEND)
-        found = {name: value.shape for name, value in _named(arrays, "parameter.").items()}
-        wanted = {name: tuple(variable.shape) for name, variable in self.network.parameters.items()}
         now = run_facts(self.config, self.train.container)
-        check_resumable(path, (found, wanted), (facts["run"], now), facts["step"], self.total_steps)
+        try:
+            shapes = (_shapes(arrays), self._shapes_wanted())
+            check_resumable(path, shapes, (facts["run"], now), facts["step"], self.total_steps)
+            state, moments = State(**facts["state"]), _named(arrays, "optimizer.")
+            self.optimizer.restore(moments, facts["step"])
+        except ArchiveError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArchiveError(
+                f"{path}: a checkpoint of engine {BACKEND!r} that lacks something, or has more than this version knows "
+                f"({type(error).__name__}: {error}); resume with the version of ptycho-core that wrote it."
+            ) from error
         self._take_up(arrays)
-        self.optimizer.restore(_named(arrays, "optimizer."), facts["step"])
-        self.state = State(**facts["state"])
+        self.state = state
+        if (
+            self._folder is not None
+            and self._folder != path.parent
+            and (best := self._best_of(path.parent)) is not None
+        ):
+            write_checkpoint(self._folder / "best.ckpt", BACKEND, *best)
+
+    def _shapes_wanted(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(variable.shape) for name, variable in self.network.parameters.items()}
+
+
+def _shapes(arrays: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
+    return {name: value.shape for name, value in _named(arrays, "parameter.").items()}
 
 
 def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, ConfigError
 from ptycho_core.io import atomic_path, ensure_output_folder
+from ptycho_core.networks.checkpoint import refuse_foreign
 from ptycho_core.networks.training import check_resumable, check_trackers, run_facts, steps_an_epoch
 from ptycho_core.protocol import Progress
 
@@ -173,6 +174,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         ArchiveError: missing, damaged, or holding anything else.
     """
+    refuse_foreign(path, "pytorch")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArchiveError
-from ..io.atomic import write_bytes
+from ..io.atomic import ensure_output_folder, write_bytes
 
-__all__ = ["checkpoint_backend", "read_checkpoint", "write_checkpoint"]
+__all__ = ["checkpoint_backend", "read_checkpoint", "refuse_foreign", "write_checkpoint"]
 
 _KEY = "ptycho_checkpoint"
 
@@ -36,7 +36,7 @@ def write_checkpoint(path: Path, backend: str, arrays: Mapping[str, NDArray[Any]
     """
     from safetensors.numpy import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    ensure_output_folder(path.parent)
     plain = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_bytes(path, save(plain, metadata={_KEY: json.dumps({"backend": backend, "facts": facts})}))
 
@@ -52,11 +52,28 @@ def _content(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def checkpoint_backend(path: Path) -> str | None:
     """Name of the engine that wrote a checkpoint in this format, or None for a file of another format."""
+    from safetensors import safe_open
+
     try:
-        name = _content(path)[1].get("backend")
+        with safe_open(path, framework="numpy") as file:
+            name = json.loads((file.metadata() or {})[_KEY])["backend"]
     except Exception:  # it is asked of any file, and safetensors raises many kinds
         return None
     return name if isinstance(name, str) else None
+
+
+def refuse_foreign(path: Path, backend: str) -> None:
+    """Refuse a checkpoint in this format of another engine; any other file is none of its business.
+
+    Raises:
+        ArchiveError: it is one; both engines are named.
+    """
+    maker = checkpoint_backend(path)
+    if maker is not None and maker != backend:
+        raise ArchiveError(
+            f"{path}: a checkpoint of engine {maker!r}, which engine {backend!r} cannot go on from; "
+            f"resume with backend = {maker!r}. A finished model bundle can be used by both."
+        )
 
 
 def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -76,9 +93,5 @@ def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], 
         ) from error
     if not isinstance(entry.get("facts"), dict):
         raise ArchiveError(f"{path}: not a training checkpoint; give resume_from a file from a training folder.")
-    if entry.get("backend") != backend:
-        raise ArchiveError(
-            f"{path}: a checkpoint of engine {entry.get('backend')!r}, which engine {backend!r} cannot go on from; "
-            f"resume with backend = {entry.get('backend')!r}. A finished model bundle can be used by both."
-        )
+    refuse_foreign(path, backend)
     return arrays, entry["facts"]

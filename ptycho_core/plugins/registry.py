@@ -16,7 +16,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,10 +125,9 @@ def _check_spec(spec: Any, entry: importlib.metadata.EntryPoint) -> BackendSpec:
     bad = [name for name in spec.requires if not (isinstance(name, str) and name.isidentifier())]
     if bad or isinstance(spec.requires, str):
         raise BackendProtocolError(f"{who}: requires = {spec.requires!r}; it must be a tuple of top-level modules.")
-    if not all(isinstance(word, str) for pair in dict(spec.quiet_environment).items() for word in pair):
-        raise BackendProtocolError(
-            f"{who}: quiet_environment = {spec.quiet_environment!r}; it must map names of variables to texts."
-        )
+    quiet = spec.quiet_environment
+    if not isinstance(quiet, Mapping) or not all(isinstance(word, str) for pair in quiet.items() for word in pair):
+        raise BackendProtocolError(f"{who}: quiet_environment = {quiet!r}; it must map names of variables to texts.")
     if spec.protocol_version != PROTOCOL_VERSION:
         newer = isinstance(spec.protocol_version, int) and spec.protocol_version > PROTOCOL_VERSION
         raise BackendProtocolError(
