@@ -91,7 +91,8 @@ def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], 
             f"{path}: not a checkpoint that can be read safely by engine {backend!r} ({type(error).__name__}); if "
             "another engine made it, resume with that one."
         ) from error
-    if not isinstance(entry.get("facts"), dict):
+    made = isinstance(entry, dict) and isinstance(entry.get("backend"), str) and isinstance(entry.get("facts"), dict)
+    if not made:
         raise ArchiveError(f"{path}: not a training checkpoint; give resume_from a file from a training folder.")
     refuse_foreign(path, backend)
     return arrays, entry["facts"]
