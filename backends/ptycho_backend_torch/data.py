@@ -92,8 +92,9 @@ class EpochSampler(Sampler[list[int]]):
         return -(-self.n_groups // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
+        # a generator: Lightning sets the epoch after it has asked for the iterator
         first, self.first_batch = self.first_batch, 0
-        return epoch_batches(
+        yield from epoch_batches(
             self.n_groups, self.batch_size, self.seed, self.epoch, shuffle=self.shuffle, rank=self.rank,
             world_size=self.world_size, first_batch=first,
         )  # fmt: skip
