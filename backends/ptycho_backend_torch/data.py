@@ -84,6 +84,11 @@ class EpochSampler(Sampler[list[int]]):
         self.epoch = 0
         self.first_batch = 0
 
+    @property
+    def sampler(self) -> EpochSampler:
+        """Itself: Lightning tells the epoch to the ``sampler`` of a batch sampler, and not to the batch sampler."""
+        return self
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls this at its start."""
         self.epoch = epoch
