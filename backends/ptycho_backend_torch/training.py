@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -71,6 +72,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """The best epoch, which stays the best when a training goes on in another folder; Lightning would forget it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the best epoch so far along."""
+        here, there = Path(str(self.dirpath)), Path(state_dict.get("dirpath") or str(self.dirpath))
+        kept = there / Path(state_dict["best_model_path"]).name
+        if here != there and state_dict["best_model_path"] and kept.is_file():
+            own = ensure_output_folder(here) / kept.name
+            with atomic_path(own) as temporary:
+                shutil.copyfile(kept, temporary)
+            paths = {"best_model_path": str(own), "kth_best_model_path": str(own), "dirpath": self.dirpath}
+            state_dict = {**state_dict, **paths, "best_k_models": {str(own): state_dict["best_model_score"]}}
+        super().load_state_dict(state_dict)
+
+
 def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None) -> list[Callback]:
     folder = None if config.output_dir is None else config.output_dir / "checkpoints"
     callbacks: list[Callback] = [
@@ -85,7 +102,7 @@ def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailb
         callbacks.append(EarlyStopping(watched, patience=config.early_stopping_patience, check_on_train_epoch_end=True))
     if folder is not None:
         always: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-        callbacks.append(ModelCheckpoint(folder, "best", monitor=watched, **always))
+        callbacks.append(BestCheckpoint(folder, "best", monitor=watched, **always))
         # not save_last, which writes only when the best does
         callbacks.append(ModelCheckpoint(folder, "last", **always))
     return callbacks
