@@ -68,7 +68,7 @@ TRAINING = {
     "weight_decay": {"weight_decay": 0.1},
     "gradient_clip_norm": {"gradient_clip_norm": 1e-9},
     "weight_average": {"weight_average": 0.5},
-    "early_stopping_patience": {"early_stopping_patience": 1, "learning_rate": 0.5, "epochs": 30},
+    "early_stopping_patience": {"early_stopping_patience": 1, "learning_rate": 0.5, "epochs": 12},
     "probe_modes": {"probe_modes": 2, "probe_trainable": True},
     "probe_trainable": {"probe_trainable": True},
     "probe_learning_rate": {"probe_learning_rate": 0.1, "probe_trainable": True},

@@ -43,9 +43,8 @@ def whole(scan, held_out, trained, tmp_path_factory):
 @pytest.mark.spec("BE-8")
 @pytest.mark.parametrize(
     ("name", "at"),
-    [("plain", 1), ("plain", 6), ("plain", 8), ("plain", 17), ("average", 4), ("average", 6), ("patience", 6),
-     ("patience", 7), ("bf16", 8)]
-)  # fmt: skip
+    [("plain", 6), ("plain", 8), ("plain", 17), ("average", 4), ("average", 6), ("patience", 7), ("bf16", 8)],
+)
 def test_resumed_training_is_the_uninterrupted_one(scan, held_out, engine, whole, tmp_path, name, at):
     config = vary(VARIANTS[name], output_dir=tmp_path)
     checkpoint = interrupted(engine, scan, config, at, held_out)
@@ -200,14 +199,22 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(scan, engine, tm
     assert_same_model(resumed, train(engine, scan, config))
 
 
-def test_best_and_last(scan, held_out, engine, tmp_path):
-    """The best epoch by its held-out loss, and the last one: going on from each says which epoch it holds.
+TOO_FAST = vary(epochs=4, learning_rate=1e-12, scale_trainable=True, scale_learning_rate=0.02)
+"""Only the scale is let go, and away from what the held-out frames say: the first epoch is the best."""
 
-    Only the scale is let go, too fast and away from what the held-out frames say, so that the first epoch is the best.
-    """
-    config = vary(
-        CONFIG, epochs=4, learning_rate=1e-12, scale_trainable=True, scale_learning_rate=0.02, output_dir=tmp_path
-    )
+
+def test_the_best_weights_survive_a_move_to_another_folder(scan, held_out, engine, tmp_path):
+    config = vary(TOO_FAST, early_stopping_patience=3)
+    whole = train(engine, scan, vary(config, output_dir=tmp_path / "whole"), held_out)
+    assert np.argmin(whole.history["test_loss"]) == 0
+    checkpoint = interrupted(engine, scan, vary(config, output_dir=tmp_path / "a"), 18, held_out)
+    moved = train(engine, scan, vary(config, output_dir=tmp_path / "b", resume_from=checkpoint), held_out)
+    assert_same_model(moved, whole)
+
+
+def test_best_and_last(scan, held_out, engine, tmp_path):
+    """The best epoch by its held-out loss, and the last one: going on from each says which epoch it holds."""
+    config = vary(TOO_FAST, output_dir=tmp_path)
     model = train(engine, scan, config, held_out)
     names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert names == {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "history.csv"}

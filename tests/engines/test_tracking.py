@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from engine_scans import image_of, make_scan, train, untrained, vary
+from engine_scans import image_of, lay_out, make_scan, train, untrained, vary
 from engine_scripts import run
 
 from ptycho_core.errors import ConfigError
@@ -55,13 +55,18 @@ def test_training_warns_of_nothing(scan, engine, held_out, capfd, tmp_path):
     assert capfd.readouterr() == ("", "")
 
 
-def test_many_jobs_in_one_process_say_nothing(scan, engine, caplog):
+def test_many_jobs_in_one_process_say_nothing(scan, engine, caplog, capfd):
     """As in a notebook, where a loop over models or settings is nothing strange."""
-    for width in range(1, 7):
-        config = vary(epochs=1, batch_size=12, model={"width": width, "sweeps": 1})
-        image_of(engine, untrained(engine, scan, config), scan)
-        train(engine, scan, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for width in range(1, 7):
+            config = vary(epochs=1, batch_size=12, model={"width": width, "sweeps": 1})
+            model = untrained(engine, scan, config)
+            image_of(engine, model, scan)
+            engine.predict_patches(model, lay_out(scan))
+            train(engine, scan, config)
     assert [record.getMessage() for record in caplog.records] == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_history_has_every_epoch(scan, engine, held_out, tmp_path):
