@@ -205,20 +205,3 @@ def test_both_stop_after_the_step_they_were_asked_in(engines, tmp_path):
     assert one[0] == ("train", 7, 20, 1.0)
     losses = [[e.metrics["loss"] for e in steps[name]] for name in NAMES]
     np.testing.assert_allclose(*losses, rtol=1e-4)
-
-
-def test_the_best_epoch_survives_a_move_to_another_folder(engines, tmp_path):
-    """Training is stopped after its best epoch, and goes on elsewhere without ever being better."""
-    scan, test = scans_for(STEPS)
-    config = vary(STEPS, epochs=30, learning_rate=0.05, early_stopping_patience=4, model={"sweeps": 0})
-    ends = []
-    for name, engine in engines.items():
-        whole = train(engine, scan, vary(config, output_dir=tmp_path / name / "whole"), test)
-        losses = whole.history["test_loss"]
-        best = int(np.argmin(losses))
-        assert best + 5 == len(losses) < 30
-        path = interrupted(engine, scan, vary(config, output_dir=tmp_path / name / "one"), 4 * (best + 3), test)
-        moved = train(engine, scan, vary(config, output_dir=tmp_path / name / "two", resume_from=path), test)
-        assert moved.history["test_loss"] == losses
-        ends.append((name, all(np.array_equal(moved.weights[w], value) for w, value in whole.weights.items())))
-    assert ends == [(name, True) for name in engines]
