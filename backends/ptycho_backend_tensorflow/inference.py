@@ -22,6 +22,7 @@ from .generators import GENERATORS
 from .hardware import Work, choose_hardware
 from .network import constant
 from .sweeps import group_estimate
+from .tracing import traced
 
 __all__ = ["Chunk", "ScanPredictor"]
 
@@ -96,10 +97,10 @@ class ScanPredictor:
                 constant(raw.mask),
                 constant(raw.background),
             )
-        self._sweep = tf.function(self._swept_sum, autograph=False, jit_compile=hardware.compile_sweeps)
-        self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
-        self._prepared = tf.function(self._arrays, autograph=False)
-        self._network = tf.function(self._patches, autograph=False)
+        self._sweep = traced(self._swept_sum, compiled=hardware.compile_sweeps)
+        self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
+        self._prepared = traced(self._arrays)
+        self._network = traced(self._patches)
         self._kept: list[Chunk] | None = None
         if self.sweeps and bytes_kept(data) <= networks_inference.BYTES_KEPT:
             self._kept = list(self._read())

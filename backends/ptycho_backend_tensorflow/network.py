@@ -18,6 +18,7 @@ from .generators import GENERATORS
 from .hardware import Hardware
 from .optimizer import ParameterGroup
 from .sweeps import group_estimate
+from .tracing import traced
 
 __all__ = ["PtychoNetwork", "complex_probe", "constant"]
 
@@ -71,11 +72,11 @@ class PtychoNetwork:
         self.parameters = {name: tf.Variable(value, dtype=tf.float32) for name, value in values.items()}
         self.mask, self.background = constant(mask), constant(background)
         self.trained = tuple(name for group in self.groups() for name in group.names)
-        self._estimate = tf.function(self._group_estimate, autograph=False, jit_compile=hardware.compile_sweeps)
-        self._plain = tf.function(self._gradients, autograph=False)
-        self._compiled = tf.function(self._gradients, autograph=False, jit_compile=True)
+        self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
+        self._plain = traced(self._gradients)
+        self._compiled = traced(self._gradients, compiled=True)
         self._compile = hardware.compile_network
-        self.loss = tf.function(self._loss, autograph=False)
+        self.loss = traced(self._loss)
 
     def gradients(
         self,

@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from .tracing import traced
+
 __all__ = ["AdamW", "ParameterGroup"]
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
@@ -51,7 +53,7 @@ class AdamW:
         zeros = {name: tf.zeros_like(parameters[name]) for name in self.names}
         self.first = {name: tf.Variable(value) for name, value in zeros.items()}
         self.second = {name: tf.Variable(value) for name, value in zeros.items()}
-        self._step = tf.function(self._apply, autograph=False)
+        self._step = traced(self._apply)
 
     def step(self, gradients: Mapping[str, tf.Tensor], factor: float) -> None:
         """Take a step.

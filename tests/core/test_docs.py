@@ -179,7 +179,7 @@ def test_every_step_of_the_first_reconstruction(tmp_path: Path) -> None:
     assert tell(ROOT / "docs" / "first-reconstruction.md", tmp_path, engine=True) > 8
 
 
-@pytest.mark.torch
+@pytest.mark.both
 @pytest.mark.slow
 def test_every_step_of_choosing_an_engine(tmp_path: Path) -> None:
     assert tell(ROOT / "docs" / "which-engine.md", tmp_path, engine=True) > 1
