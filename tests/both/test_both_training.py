@@ -2,6 +2,10 @@
 
 Twenty steps or more each, over several epochs, on 12 groups of a tiny scan; the loss of every step is compared, and in
 the end everything that training decided.
+
+These scans have a background for a reason. In the light of a real one and without it, a step about doubles what
+rounding did: on the demo's scan PyTorch, started from weights that are off by 1e-7, is 1e-3 away from itself after 14
+steps and 2e-2 after 22, and the other engine is as far away as that and no farther.
 """
 
 from __future__ import annotations
