@@ -18,7 +18,7 @@ from ptycho_core.networks.schedules import learning_rate_factor
 
 from . import physics
 from .generators import GENERATORS, load_weights
-from .sweeps import group_estimate
+from .sweeps import group_estimate, group_passes
 
 __all__ = ["PtychoModule", "complex_parameter"]
 
@@ -87,7 +87,10 @@ class PtychoModule(pl.LightningModule):
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
             )
-        patches = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
+        patches = group_passes(
+            self.generator, estimate, batch["counts"], fixed, weights, corners, (height, width), *known,
+            self.low_precision, self.generator.passes,
+        )  # fmt: skip
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background)

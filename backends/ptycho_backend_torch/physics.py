@@ -30,6 +30,7 @@ __all__ = [
     "patch_index",
     "poisson_loss",
     "rate_of_waves",
+    "relative_weight",
     "shift_ramp",
     "solver_update",
     "swept",
@@ -168,6 +169,12 @@ def solver_update(
 def swept(patches: Tensor, update: Tensor) -> Tensor:
     """Q + ρ u, a patch's part of a parallel sweep (FM-16)."""
     return patches + RELAXATION * update
+
+
+def relative_weight(shifted_probe: Tensor) -> Tensor:
+    """w_j / max w_j: (..., P, N, N) complex → (..., N, N) real (FM-20)."""
+    intensity = mode_intensity(shifted_probe)
+    return intensity / intensity.amax(dim=(-2, -1), keepdim=True)
 
 
 class SolverPlan:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .forward import far_field, far_field_adjoint, mode_intensity
 from .likelihood import RATE_FLOOR
 
-__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "solver_update", "swept"]
+__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "relative_weight", "solver_update", "swept"]
 
 DAMPING = 0.1
 """Share of the probe's peak intensity in the denominator of an update; the frame's own intensity has the rest."""
@@ -73,3 +73,16 @@ def swept(patches: NDArray[Any], update: NDArray[Any]) -> NDArray[Any]:
         update: (..., N, N) complex u of :func:`solver_update`.
     """
     return patches + RELAXATION * update
+
+
+def relative_weight(shifted_probe: NDArray[Any]) -> NDArray[np.float64]:
+    """w_j / max w_j, a frame's weight in a merge relative to the largest: how well each pixel of it is lit (FM-20).
+
+    Args:
+        shifted_probe: (..., P, N, N) complex modes, shifted by the sub-pixel rest of their frame.
+
+    Returns:
+        (..., N, N) float64 between 0 and 1.
+    """
+    intensity = mode_intensity(shifted_probe)
+    return np.asarray(intensity / intensity.max(axis=(-2, -1), keepdims=True))

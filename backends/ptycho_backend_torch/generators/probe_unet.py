@@ -1,4 +1,4 @@
-"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it.
+"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it once.
 
 The network sees the estimate and the update that the physics of the frame's own probe asks for, and predicts what to
 change besides. Its head starts at zero, so that the first prediction is the solver's own.
@@ -10,31 +10,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.config import TrainingConfig, passes_of
 from ptycho_core.networks.architectures import PROBE_UNET_FEATURES, probe_unet_widths
 
 from .. import physics
 from .layers import ConvBlock
 
-__all__ = ["ProbeUNet"]
+__all__ = ["CorrectingUNet", "ProbeUNet"]
 
 
-class ProbeUNet(nn.Module):
-    """U-net with skips over estimate and update of a frame (FM-16); the head is a complex correction."""
+class CorrectingUNet(nn.Module):
+    """U-net with skips over features of a frame; the head is a complex correction of the solver's update (FM-16).
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
+    Args:
+        config: width, depth, sweeps and passes are read.
+        n_features: how many real images :meth:`features` makes.
+    """
+
+    def __init__(self, config: TrainingConfig, n_features: int) -> None:
         super().__init__()
         widths = probe_unet_widths(config.model)
-        self.depth, self.sweeps = config.model.depth, config.model.sweeps
+        self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
         for level, width in enumerate(widths):
-            n_in = PROBE_UNET_FEATURES if level == 0 else widths[level - 1]
+            n_in = n_features if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))
         for level in range(self.depth):
             self.add_module(f"decoder{level}", ConvBlock(widths[level + 1] + widths[level], widths[level]))
         self.head = nn.utils.skip_init(nn.Conv2d, widths[0], 2, 3, padding=1)
 
     def body(self, x: Tensor) -> Tensor:
-        """(b, 4, N, N) features → (b, width, N, N)."""
+        """(b, n_features, N, N) → (b, width, N, N)."""
         skips: list[Tensor] = []
         for level in range(self.depth):
             x = self.get_submodule(f"encoder{level}")(x)
@@ -46,6 +51,10 @@ class ProbeUNet(nn.Module):
             x = self.get_submodule(f"decoder{level}")(torch.cat([x, skips[level]], dim=1))
         return x
 
+    def features(self, estimate: Tensor, update: Tensor, shifted_probe: Tensor) -> list[Tensor]:
+        """What the network sees of a frame: real images (B, C, N, N)."""
+        raise NotImplementedError
+
     def forward(
         self,
         estimate: Tensor,
@@ -56,15 +65,25 @@ class ProbeUNet(nn.Module):
         background: Tensor | None,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
-        """Patches (B, C, N, N) complex, Q + ρ u + net(Q − 1, u); see the package for the arguments.
+        """Patches (B, C, N, N) complex, Q + ρ u + net; see the package for the arguments.
 
         `low_precision` is used in the body only.
         """
         update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
-        change = estimate - 1.0
-        features = torch.stack([change.real, change.imag, update.real, update.imag], dim=-3)
-        x = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        features = self.features(estimate, update, shifted_probe)
+        x = torch.stack(features, dim=-3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
             x = self.body(x)
         residual = self.head(x.float()).unflatten(0, counts.shape[:2])
         return physics.swept(estimate, update) + torch.complex(residual[:, :, 0], residual[:, :, 1])
+
+
+class ProbeUNet(CorrectingUNet):
+    """Asked once, it sees Re, Im of Q − 1 and of u."""
+
+    def __init__(self, config: TrainingConfig, N: int) -> None:
+        super().__init__(config, PROBE_UNET_FEATURES)
+
+    def features(self, estimate: Tensor, update: Tensor, shifted_probe: Tensor) -> list[Tensor]:
+        """Estimate and update."""
+        return [estimate.real - 1.0, estimate.imag, update.real, update.imag]
