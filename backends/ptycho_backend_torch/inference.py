@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -109,10 +110,12 @@ class ScanPredictor:
     def _moved(self, chunk: Chunk, canvas: Tensor, learned: bool) -> Tensor:
         """Patches of a chunk after a solver sweep or a learned pass, before the merge."""
         patches = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
-        if not learned:
-            return chunk.plan.sweep(patches)
-        moved: Tensor = self.generator(patches, chunk.counts, chunk.shifted_probe, *self.known, self.reduced)
-        return moved
+        return self._asked(chunk, patches) if learned else chunk.plan.sweep(patches)
+
+    def _asked(self, chunk: Chunk, estimate: Tensor) -> Tensor:
+        """What the generator says of a chunk, before the merge."""
+        patches: Tensor = self.generator(estimate, chunk.counts, chunk.shifted_probe, *self.known, self.reduced)
+        return patches
 
     def _sweep(self, canvas: Tensor, learned: bool) -> Tensor:
         """One solver sweep or learned pass over all frames: canvas (H·W,) → canvas; each frame counts once."""
@@ -136,9 +139,11 @@ class ScanPredictor:
         """Patches of a chunk with each group on a canvas of its own, before the last merge."""
         height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
         corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
-        seen = (chunk.counts, chunk.shifted_probe, chunk.weights, corners, (height, width), *self.known)
-        estimate = group_estimate(*seen, self.generator.sweeps)
-        return group_passes(self.generator, estimate, *seen, self.reduced, self.passes)
+        place = (chunk.weights, corners, (height, width))
+        estimate = group_estimate(
+            chunk.counts, chunk.shifted_probe, *place, *self.known, self.generator.sweeps
+        )
+        return group_passes(functools.partial(self._asked, chunk), estimate, *place, self.passes)
 
     def predict(
         self, canvas: Tensor | None

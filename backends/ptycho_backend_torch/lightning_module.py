@@ -87,10 +87,12 @@ class PtychoModule(pl.LightningModule):
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
             )
-        patches = group_passes(
-            self.generator, estimate, batch["counts"], fixed, weights, corners, (height, width), *known,
-            self.low_precision, self.generator.passes,
-        )  # fmt: skip
+
+        def one(estimate: Tensor) -> Tensor:
+            patches: Tensor = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
+            return patches
+
+        patches = group_passes(one, estimate, weights, corners, (height, width), self.generator.passes)
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background)

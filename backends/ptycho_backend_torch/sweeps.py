@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from . import physics
 
@@ -53,50 +54,29 @@ def group_estimate(
 
 
 def group_passes(
-    generator: nn.Module,
+    one: Callable[[Tensor], Tensor],
     estimate: Tensor,
-    counts: Tensor,
-    shifted_probe: Tensor,
     weights: Tensor,
     corners_px: Tensor,
     shape: tuple[int, int],
-    scale: Tensor | float,
-    mask: Tensor | None,
-    background: Tensor | None,
-    low_precision: torch.dtype | None,
     passes: int,
-    recompute: bool = False,
 ) -> Tensor:
     """What a generator says of each patch in the last of some passes, each group on its own canvas (FM-20).
 
     Args:
-        generator: asked once in every pass, for what the merge of its last answers gives.
+        one: the generator bound to the groups: (B, C, N, N) complex estimate → patches. It is asked once in every
+            pass, for what the merge of its last answers gives.
         estimate: (B, C, N, N) complex, to start from.
-        counts: (B, C, N, N).
-        shifted_probe: (B, C, P, N, N) complex.
         weights: (B, C, N, N) of the merge.
         corners_px: (B, C, 2) integer.
         shape: (H, W) of every canvas.
-        scale: s.
-        mask: (N, N) True = good, or None.
-        background: (N, N) or None.
-        low_precision: of the network's body.
         passes: how many.
-        recompute: whether the backward pass computes what is inside a pass again instead of keeping it.
 
     Returns:
         (B, C, N, N) complex patches before the last merge.
     """
-    known = (counts, shifted_probe, scale, mask, background, low_precision)
-
-    def one(estimate: Tensor) -> Tensor:
-        patches: Tensor = generator(estimate, *known)
-        return patches
-
-    for number in range(passes):
-        if number > 0:
-            estimate = physics.extract(
-                physics.merge(patches, weights, corners_px, shape), corners_px, counts.shape[-1]
-            )
-        patches = checkpoint(one, estimate, use_reentrant=False) if recompute else one(estimate)
+    patches = one(estimate)
+    for _ in range(passes - 1):
+        canvas = physics.merge(patches, weights, corners_px, shape)
+        patches = one(physics.extract(canvas, corners_px, weights.shape[-1]))
     return patches

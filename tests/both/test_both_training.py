@@ -46,6 +46,10 @@ CASES = {
         STEPS, schedule="exponential", batch_size=1, epochs=2, loss="poisson", scale_trainable=True,
         scale_learning_rate=3e-2, weight_decay=1.0, neighbor_pool_size=6,
     ),
+    "unrolled": vary(
+        STEPS, probe_trainable=True, scale_trainable=True, gradient_clip_norm=0.05,
+        model={"generator": "unrolled", "sweeps": 0, "passes": 3},
+    ),
     "cnn": vary(
         STEPS, schedule="one_cycle", group_size=2, batch_size=2, epochs=7, probe_trainable=True, weight_average=0.5,
         model={"generator": "cnn", "width": 2},

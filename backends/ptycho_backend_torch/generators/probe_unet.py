@@ -16,23 +16,20 @@ from ptycho_core.networks.architectures import PROBE_UNET_FEATURES, probe_unet_w
 from .. import physics
 from .layers import ConvBlock
 
-__all__ = ["CorrectingUNet", "ProbeUNet"]
+__all__ = ["ProbeUNet"]
 
 
-class CorrectingUNet(nn.Module):
-    """U-net with skips over features of a frame; the head is a complex correction of the solver's update (FM-16).
+class ProbeUNet(nn.Module):
+    """U-net with skips over estimate and update of a frame; the head is a complex correction of its sweep (FM-16)."""
 
-    Args:
-        config: width, depth, sweeps and passes are read.
-        n_features: how many real images :meth:`features` makes.
-    """
+    n_features = PROBE_UNET_FEATURES
 
-    def __init__(self, config: TrainingConfig, n_features: int) -> None:
+    def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
         widths = probe_unet_widths(config.model)
         self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
         for level, width in enumerate(widths):
-            n_in = n_features if level == 0 else widths[level - 1]
+            n_in = self.n_features if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))
         for level in range(self.depth):
             self.add_module(f"decoder{level}", ConvBlock(widths[level + 1] + widths[level], widths[level]))
@@ -51,9 +48,20 @@ class CorrectingUNet(nn.Module):
             x = self.get_submodule(f"decoder{level}")(torch.cat([x, skips[level]], dim=1))
         return x
 
-    def features(self, estimate: Tensor, update: Tensor, shifted_probe: Tensor) -> list[Tensor]:
-        """What the network sees of a frame: real images (B, C, N, N)."""
-        raise NotImplementedError
+    def answer(self, features: list[Tensor], low_precision: torch.dtype | None) -> Tensor:
+        """Real images (B, C, N, N) of each frame → (B, C, N, N) complex."""
+        x = torch.stack(features, dim=-3)
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
+            x = self.body(x)
+        x = self.head(x.float()).unflatten(0, features[0].shape[:2])
+        return torch.complex(x[:, :, 0], x[:, :, 1])
+
+    def correction(
+        self, estimate: Tensor, update: Tensor, shifted_probe: Tensor, low_precision: torch.dtype | None
+    ) -> Tensor:
+        """What is added to the solver's own sweep: (B, C, N, N) complex, from Re, Im of Q − 1 and of u."""
+        return self.answer([estimate.real - 1.0, estimate.imag, update.real, update.imag], low_precision)
 
     def forward(
         self,
@@ -70,20 +78,4 @@ class CorrectingUNet(nn.Module):
         `low_precision` is used in the body only.
         """
         update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
-        features = self.features(estimate, update, shifted_probe)
-        x = torch.stack(features, dim=-3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
-            x = self.body(x)
-        residual = self.head(x.float()).unflatten(0, counts.shape[:2])
-        return physics.swept(estimate, update) + torch.complex(residual[:, :, 0], residual[:, :, 1])
-
-
-class ProbeUNet(CorrectingUNet):
-    """Asked once, it sees Re, Im of Q − 1 and of u."""
-
-    def __init__(self, config: TrainingConfig, N: int) -> None:
-        super().__init__(config, PROBE_UNET_FEATURES)
-
-    def features(self, estimate: Tensor, update: Tensor, shifted_probe: Tensor) -> list[Tensor]:
-        """Estimate and update."""
-        return [estimate.real - 1.0, estimate.imag, update.real, update.imag]
+        return physics.swept(estimate, update) + self.correction(estimate, update, shifted_probe, low_precision)

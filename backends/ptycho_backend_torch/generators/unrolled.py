@@ -5,24 +5,28 @@ One set of weights serves all passes. Its head starts at zero, so that the untra
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ptycho_core.config import TrainingConfig
 from ptycho_core.networks.architectures import UNROLLED_FEATURES
 
 from .. import physics
-from .probe_unet import CorrectingUNet
+from .probe_unet import ProbeUNet
 
 __all__ = ["Unrolled"]
 
 
-class Unrolled(CorrectingUNet):
-    """Asked in every pass, it sees Re, Im of Q − 1 and of u, |P| and the weight of the merge (FM-20)."""
+class Unrolled(ProbeUNet):
+    """Asked in every pass, it sees Re, Im of Q − 1 and of u over its size, |P| and the weight of the merge (FM-20)."""
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
-        super().__init__(config, UNROLLED_FEATURES)
+    n_features = UNROLLED_FEATURES
 
-    def features(self, estimate: Tensor, update: Tensor, shifted_probe: Tensor) -> list[Tensor]:
-        """Estimate, update, and how the frame is lit."""
+    def correction(
+        self, estimate: Tensor, update: Tensor, shifted_probe: Tensor, low_precision: torch.dtype | None
+    ) -> Tensor:
+        """The network's answer to the update relative to its size, times that size."""
         weight = physics.relative_weight(shifted_probe)
-        return [estimate.real - 1.0, estimate.imag, update.real, update.imag, weight.sqrt(), weight]
+        size = physics.weighted_size(update, weight)
+        u = update / size
+        seen = [estimate.real - 1.0, estimate.imag, u.real, u.imag, weight.sqrt(), weight]
+        return size * self.answer(seen, low_precision)
