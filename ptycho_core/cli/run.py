@@ -22,7 +22,11 @@ Train on a scan, reconstruct the whole of it and write into a folder:
   summary.json         figures, seconds, memory, versions, warnings
   model.ptycho         the trained model, for 'ptycho reconstruct'
   *.png, ptycho.log, training/ (checkpoints and the history)
-After Ctrl-C it says how to go on."""
+After Ctrl-C it says how to go on.
+
+--model.generator says how frames become an image. 'probe_unet' corrects the solver's estimate of each frame once, so
+frames can be answered as they come. 'unrolled' is a learned solver, which goes over the whole scan several times
+(--model.passes in training, --inference.passes after it): for a scan that is complete. docs/which-engine.md has figures."""
 EXAMPLE = "ptycho run scan.npz --measurement amplitude --epochs 5 --model.width 24 --out result"
 
 
