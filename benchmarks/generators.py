@@ -125,7 +125,9 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> None:
         bench.row(f"solver alone, {sweeps} sweeps", bench.solver(sweeps), None, None)
     if arguments.probe_unet_steps:
         sweeps, steps = 48, arguments.probe_unet_steps
-        corrected, spent = bench.train(replace(config, model=ModelConfig(sweeps=sweeps), n_groups=steps, learning_rate=1e-3))
+        corrected, spent = bench.train(
+            replace(config, model=ModelConfig(sweeps=sweeps), n_groups=steps, learning_rate=1e-3)
+        )
         bench.row(f"probe_unet, {sweeps} sweeps, {steps} steps", corrected, None, spent)
 
 

@@ -140,9 +140,7 @@ class ScanPredictor:
         height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
         corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
         place = (chunk.weights, corners, (height, width))
-        estimate = group_estimate(
-            chunk.counts, chunk.shifted_probe, *place, *self.known, self.generator.sweeps
-        )
+        estimate = group_estimate(chunk.counts, chunk.shifted_probe, *place, *self.known, self.generator.sweeps)
         return group_passes(functools.partial(self._asked, chunk), estimate, *place, self.passes)
 
     def predict(

@@ -149,7 +149,8 @@ def initial_weights(config: TrainingConfig, N: int) -> dict[str, NDArray[np.floa
     """First value of every weight, decided by ``config.seed`` alone.
 
     Kernels are He-normal (standard deviation √(2 / fan-in)), biases zero. The heads of ``probe_unet`` and
-    ``unrolled`` are zero, so that their first prediction is the solver's; the heads of ``cnn`` are scaled down by ten, so that it starts near O = 1.
+    ``unrolled`` are zero, so that their first prediction is the solver's; the heads of ``cnn`` are scaled down by
+    ten, so that it starts near O = 1.
     Each weight has its own random stream, named by its name, so that adding a layer leaves the others as they were.
 
     Raises:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from .forward import far_field, far_field_adjoint, mode_intensity
 from .likelihood import RATE_FLOOR
 
-__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "SIZE_FLOOR", "relative_weight", "solver_update", "swept", "weighted_size"]
+__all__ = [
+    "DAMPING",
+    "GAIN_LIMIT",
+    "RELAXATION",
+    "SIZE_FLOOR",
+    "relative_weight",
+    "solver_update",
+    "swept",
+    "weighted_size",
+]
 
 DAMPING = 0.1
 """Share of the probe's peak intensity in the denominator of an update; the frame's own intensity has the rest."""

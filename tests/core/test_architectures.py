@@ -84,7 +84,9 @@ def test_width_scales_the_cnn():
 def test_what_is_refused():
     with pytest.raises(ConfigError, match=r"'cnn' supports N = 64, 128 or 256; frames are 32×32"):
         generator_shapes(config(generator="cnn"), 32)
-    with pytest.raises(ConfigError, match=r"model.generator = 'probe_net'; allowed: probe_unet, unrolled, cnn\. Did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"model.generator = 'probe_net'; allowed: probe_unet, unrolled, cnn\. Did you mean"
+    ):
         generator_shapes(config(generator="probe_net"), 64)
     with pytest.raises(ConfigError, match="generator"):
         initial_weights(config(generator="unet"), 64)

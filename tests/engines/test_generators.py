@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, lay_out, make_scan, shaken, untrained, vary, without_network
+from engine_scans import lay_out, make_scan, shaken, untrained, vary, without_network
 from network_oracle import predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -63,7 +64,7 @@ def test_passes_over_a_scan_are_the_oracle_s(engine, scan, model, whole, passes)
 @pytest.mark.spec("FM-20")
 def test_every_pass_matters(engine, scan, model):
     images = [image_of(engine, model, scan, passes=passes).object for passes in (1, 2, 3, 4)]
-    for one, other in zip(images, images[1:], strict=False):
+    for one, other in itertools.pairwise(images):
         assert np.abs(one - other).max() > 0.02
     np.testing.assert_array_equal(image_of(engine, model, scan).object, images[2])  # as in training
 
@@ -176,7 +177,7 @@ def test_training_goes_back_through_all_passes(engine):
 
 @pytest.mark.slow
 def test_trained_on_groups_it_beats_the_solver_on_the_scan_and_stays_stable(engine):
-    """With as many passes as in training better than the solver with as many, and better still with three times them."""
+    """With as many passes as in training better than the solver, and with three times them better still."""
     scan = make_scan(rows=6, columns=7, background=1.0, photons=1e5)
     config = vary(UNROLLED, model={"passes": 3}, group_size=9, epochs=4, learning_rate=3e-3, schedule="one_cycle")
     first, model = untrained(engine, scan, config), train(engine, scan, config)
