@@ -47,7 +47,7 @@ CASES = {
         scale_learning_rate=3e-2, weight_decay=1.0, neighbor_pool_size=6,
     ),
     "unrolled": vary(
-        STEPS, probe_trainable=True, scale_trainable=True, gradient_clip_norm=0.05,
+        STEPS, probe_trainable=True, scale_trainable=True, learning_rate=5e-4,
         model={"generator": "unrolled", "sweeps": 0, "passes": 3},
     ),
     "cnn": vary(
