@@ -5,10 +5,12 @@
 ``unrolled`` is trained on some groups and applied with as many passes as in training and with three times as many.
 Beside each stands the same network before training with three times the passes: that is the parallel solver, and is
 made with its sweeps, which cost less than passes of a network that adds nothing. Then come the solver with yet more
-sweeps, and ``probe_unet``. Seconds are wall time, and in brackets those of all processors of this process, which a busy
-machine does not stretch as much; on a machine that others use, OMP_NUM_THREADS=1 keeps threads from waiting for each
-other, which counts as work (a step then took a third of the processor seconds). To reach on the texture scan with two processors: correlation 0.95 within 180 s of
-training and inference together, no less than untrained with three times the passes, and stable at three times the
+sweeps, and ``probe_unet``.
+
+Seconds are wall time, and in brackets those of all processors of this process, which a busy machine does not stretch as
+much. On a machine that others use set OMP_NUM_THREADS=1: threads that wait for each other count as work, and a step
+took three times the processor seconds. To reach on the texture scan with two processors: correlation 0.95 within 180 s
+of training and inference together, no less than untrained with three times the passes, and stable at three times the
 passes of the training.
 """
 
