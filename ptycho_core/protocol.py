@@ -112,7 +112,7 @@ class BackendSpec:
         extra: what to pip install when one is missing, e.g. ``ptycho-core[torch]``.
         title: name for people (``PyTorch``).
         protocol_version: version of this protocol that it was written for.
-        options: ``"module:Class"`` of the settings that this engine alone has, a subclass of ``config.EngineOptions`` in
+        options: ``"module:Class"`` of the settings that this engine alone has, a subclass of ``EngineOptions`` in
             a module that imports no framework; empty for an engine without any.
         quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
             starts; the command sets those that are not set, in its own process only. They must change nothing else.
