@@ -149,6 +149,7 @@ class RefinementConfig:
     Attributes:
         engine: engine that refines: ``auto`` takes the one that trained, where it can refine; ``none`` leaves the image
             as it is; or the name of an engine.
+        loss: ``poisson`` or ``amplitude``; Poisson explains weak counts without bias.
         epochs: most passes over the frames.
         batch_size: frames in one update; None takes a number that suits the scan.
         probe: refine the probe too.
@@ -159,7 +160,8 @@ class RefinementConfig:
     """
 
     engine: str = "auto"
-    epochs: int = 60
+    loss: str = "poisson"
+    epochs: int = 40
     batch_size: int | None = None
     probe: bool = True
     probe_modes: int | None = None
@@ -171,6 +173,7 @@ class RefinementConfig:
         _check_types(self)
         for name in ("epochs", "batch_size", "probe_modes", "patience"):
             _check_range("RefinementConfig", name, getattr(self, name), 1)
+        _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
         _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 0, 64)
 
 
