@@ -88,11 +88,11 @@ class NumpyGradient:
         rate = mode_intensity(waves)
         rate += self.background.astype(rate.dtype)
         counts = np.fft.ifftshift(self.raw.read_counts(frames), axes=(-2, -1)).astype(rate.dtype, copy=False)
+        if not differentiate:  # what decides when to stop should not be rounded away beside the sum
+            return LOSSES[self.loss](rate.astype(np.float64), counts, self.mask, 1.0), waves
         loss = LOSSES[self.loss](rate, counts, self.mask, 1.0)
-        if differentiate:
-            waves *= 2 * loss_slope(self.loss, rate, counts, self.mask)[:, None]
-            waves = scipy.fft.ifft2(waves, norm="ortho", overwrite_x=True, workers=self.threads)
-        return loss, waves
+        waves *= 2 * loss_slope(self.loss, rate, counts, self.mask)[:, None]
+        return loss, scipy.fft.ifft2(waves, norm="ortho", overwrite_x=True, workers=self.threads)
 
     def _position_gradient(self, back: NDArray[Any], spectrum: NDArray[Any]) -> NDArray[np.float64]:
         """Σ_p Re⟨χ Q*, ∂(S P_p)⟩ by Parseval, from the spectra (J, P, N, N) of S†(χ Q*) and (P, N, N) of the probe."""

@@ -23,9 +23,21 @@ from ..physics.steps import (
 )
 from .state import ScanState
 
-__all__ = ["BatchGradient", "Descent", "Outcome", "ScanGradient", "batch_size_for", "dark_background", "descend"]
+__all__ = [
+    "CHUNK_BYTES",
+    "BatchGradient",
+    "Descent",
+    "Outcome",
+    "ScanGradient",
+    "batch_size_for",
+    "dark_background",
+    "descend",
+]
 
 Quantity = Literal["object", "probe", "positions"]
+
+CHUNK_BYTES = 16 * 2**20
+"""Waves that an engine should have on its device at once, for one of the several arrays that are alive together."""
 
 MOMENTUM = 0.5
 """Nesterov momentum of the object within an epoch; with 0.5 the star needs two thirds of the epochs of none."""
