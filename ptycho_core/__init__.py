@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from .data.container import PtychoDataContainer, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
-    from .data.results import CdiResult, CdiResults, Reconstruction
+    from .data.results import CdiResult, CdiResults, Reconstruction, Refined
     from .errors import (
         ArchiveError,
         BackendConflictError,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
+    from .refinement.facade import refine
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api": (
@@ -75,7 +76,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "data.container": ("PtychoDataContainer", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
-    "data.results": ("CdiResult", "CdiResults", "Reconstruction"),
+    "data.results": ("CdiResult", "CdiResults", "Reconstruction", "Refined"),
     "errors": (
         "ArchiveError",
         "BackendConflictError",
@@ -101,6 +102,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
+    "refinement.facade": ("refine",),
 }
 
 __all__ = [
@@ -132,6 +134,7 @@ __all__ = [
     "RawData",
     "Reconstruction",
     "ReconstructionBackend",
+    "Refined",
     "RefinementConfig",
     "Source",
     "Statistics",
@@ -148,6 +151,7 @@ __all__ = [
     "prepare_scan",
     "read_scan",
     "reconstruct",
+    "refine",
     "run_cdi_example",
     "train_cdi_model",
     "write_scan",
