@@ -27,6 +27,7 @@ from ptycho_core.data.results import Reconstruction
 from ptycho_core.metrics import compare_objects
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine
+from ptycho_core.refinement.image import heldout_frames
 from ptycho_core.simulate import simulate_scan, texture_config
 
 
@@ -70,7 +71,7 @@ def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator
     train, test = raw.split(config.test_fraction, config.seed, config.test_split)
     start = time.perf_counter()
     model = api.train_cdi_model(train, test, config)["model"]
-    image = api.reconstruct(model, raw, config.inference, same_scan=True)
+    image = api.reconstruct(model, raw, config.inference, same_scan=True, without=heldout_frames(raw, config))
     way = f"{engine} {generator}"
     report(way=way, epochs=config.epochs, seconds=time.perf_counter() - start, **score(image, truth))
     done = api.refine(image, raw, config, statistics=model.statistics)

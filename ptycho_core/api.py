@@ -264,6 +264,7 @@ def reconstruct(
     *,
     backend: str | ReconstructionBackend | None = None,
     same_scan: bool = False,
+    without: NDArray[np.int64] | None = None,
     progress: Progress = no_progress,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained model; every frame is used once.
@@ -275,6 +276,7 @@ def reconstruct(
         backend: engine or its name; None takes the model's own.
         same_scan: the scan is of the experiment the model was trained on: the model's refined probe and statistics are
             used. Otherwise the scan's own probe, or the model's where the scan has none, and the scan's own intensity.
+        without: (n,) frames that the image is made without; they are scored like all frames.
         progress: called after each step; it may raise ``Cancelled``.
 
     Raises:
@@ -286,6 +288,7 @@ def reconstruct(
     engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
     check_inference_capabilities(config, engine.capabilities, engine.name)
     container = _container_for(model, data, same_scan)
+    container = container if without is None else container.without(without)
     check_scan_capabilities(container.raw, engine.capabilities, engine.name)
     _check_crop(config.central_crop_px, container.raw.side)
     result = engine.reconstruct(model, container, config, progress=progress)

@@ -156,7 +156,8 @@ class RefinementConfig:
         probe_modes: incoherent probe modes to refine with; None takes those of the image. Modes are added at the start.
         positions: refine the scan positions too.
         position_limit_px: farthest that a position may move from where it was read, object pixels.
-        patience: epochs without a better explanation of the held-out frames before it stops.
+        patience: epochs without a better explanation of the held-out frames before its steps begin to shrink, which
+            ends it after four tenths of the epochs more.
     """
 
     engine: str = "auto"

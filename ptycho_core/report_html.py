@@ -148,8 +148,8 @@ def _headline(record: RunRecord) -> str:
 def _heldout_meaning(record: RunRecord) -> str:
     if record.refined is not None and record.refined.kept:
         return (
-            "Refining did not use them either but to know when to stop, so what it changed is tested by them; the "
-            "image it began with had seen them."
+            "Neither the image that refining began with nor refining used them, but to know when to stop: they are "
+            "predicted from their neighbours."
         )
     return (
         "They take part in the image like all frames, so this tells whether the network generalises, not whether the "

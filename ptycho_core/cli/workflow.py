@@ -149,13 +149,25 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Ses
     return Trained(results=results, raw=raw, config=config, heldout=heldout, stopped=progress.stopped)
 
 
-def reconstruct_same_scan(trained: Trained, session: Session) -> Reconstruction:
-    """Reconstruct the whole scan that a model was trained on, held-out frames included."""
+def reconstruct_same_scan(trained: Trained, session: Session, *, to_refine: bool = False) -> Reconstruction:
+    """Reconstruct the whole scan that a model was trained on.
+
+    Args:
+        trained: what training left.
+        session: of the command.
+        to_refine: make it without the held-out frames: an image that had seen them would explain them better than what
+            refining makes of it at first, and they could not tell when to stop.
+    """
     from .. import api
 
     with session.stage("reconstruct"), long_job() as progress:
         return api.reconstruct(
-            trained.results["model"], trained.raw, trained.config.inference, same_scan=True, progress=progress
+            trained.results["model"],
+            trained.raw,
+            trained.config.inference,
+            same_scan=True,
+            without=trained.heldout if to_refine else None,
+            progress=progress,
         )
 
 
@@ -193,7 +205,7 @@ def image_and_report(
     try:
         if trained.stopped:
             raise KeyboardInterrupt
-        first, refined = reconstruct_same_scan(trained, session), None
+        first, refined = reconstruct_same_scan(trained, session, to_refine=refiner is not None), None
         if refiner is not None:
             statistics = results["model"].statistics
             refined = refine_same_scan(first, raw, trained.config, statistics, session)

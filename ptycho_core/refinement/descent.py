@@ -110,7 +110,7 @@ class Descent:
         probe: whether the probe is refined.
         positions: whether the positions are.
         position_limit_px: farthest that a position may be from where it was read.
-        patience: epochs without a better held-out loss after which steps begin to shrink; again, and it stops.
+        patience: epochs without a better held-out loss after which steps begin to shrink, and so the end begins.
         seed: of the order of the frames.
         least_squares: stretch each step of the object to where the curvature has its minimum along it.
     """
@@ -185,10 +185,7 @@ class _Pace:
 
     def spent(self, epoch: int) -> bool:
         """Whether going on is of no use after an epoch."""
-        if self.patience is None:
-            return False
-        stalled = self.stalled >= self.patience and epoch + 1 > self.last_full
-        return stalled or self.shrink ** max(0, epoch + 1 - self.last_full) <= LAST_STEP * (1 + 1e-9)
+        return self.patience is not None and self.shrink ** max(0, epoch + 1 - self.last_full) <= LAST_STEP * (1 + 1e-9)
 
 
 def _check(state: ScanState, epoch: int) -> None:
@@ -303,7 +300,8 @@ def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient,
     for frames in np.array_split(heldout, max(1, round(len(heldout) / plan.batch_size))):
         for _ in range(WATCHED_STEPS if plan.positions else 0):
             corners, rest = state.corners(frames)
-            got = gradient(frames, corners, rest, state.object, state.probe, ("positions",))
+            wanted: tuple[Quantity, ...] = ("positions",)
+            got = gradient(frames, corners, rest, state.object, state.probe, wanted)
             level = float(np.mean(np.abs(extract(state.object, corners, state.raw.side)) ** 2))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
         corners, rest = state.corners(frames)

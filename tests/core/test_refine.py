@@ -117,7 +117,7 @@ def test_it_stops_when_held_out_frames_are_explained_no_better(scan: RawData) ->
     odd = RawData.from_arrays(counts, scan.positions_px, scan.probe, probe_calibrated=True)
     done = refined_by(odd, probe=False, epochs=200, patience=2)
     losses = done.history["test_loss"]
-    assert len(losses) < 40
+    assert len(losses) < 100
     best = int(np.argmin(losses))
     # the image returned is the one of that epoch: refining to it and no further gives the same
     state = refined_by(odd, probe=False, epochs=200, patience=2)
@@ -139,9 +139,9 @@ def test_steps_are_full_then_ever_shorter_and_then_over() -> None:
     assert not early.note(2, 6.0)  # stalled twice: from here on steps shrink
     assert early.length(3) < 1
     assert early.note(3, 4.0)
-    assert not early.note(4, 4.5)
-    assert not early.note(5, 4.5)
-    assert early.spent(5)
+    assert not early.spent(5)
+    assert early.length(6) == pytest.approx(1 / 30)  # four epochs of shrinking, as in a run that never stalled
+    assert early.spent(6)
     assert early.best_epoch == 4
 
 

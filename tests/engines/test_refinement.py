@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from core.physics_problem import make_problem
 from core.refinement_scan import CONFIG, flat_image, make_scan
+from engine_scans import shaken, untrained, vary
 
 from ptycho_core import api
 from ptycho_core.data.raw import RawData
@@ -74,3 +75,19 @@ def test_it_finds_what_the_numpy_engine_finds(engine):
     assert one.object.dtype == one.probe.dtype == np.complex64
     for name in ("train_loss", "test_loss"):
         np.testing.assert_allclose(images[0].history[name], images[1].history[name], rtol=1e-4)
+
+
+@pytest.mark.spec("BE-17")
+def test_an_image_made_without_frames_knows_nothing_of_them(engine):
+    raw, left_out = make_scan(), np.array([3, 30, 41])
+    counts = raw.read_counts(np.arange(raw.n_frames)).copy()
+    counts[left_out] = counts[left_out][:, ::-1, ::-1] * 2
+    other = RawData.from_arrays(counts, raw.positions_px, raw.probe, probe_calibrated=True)
+    model = shaken(untrained(engine, raw, vary(model={"sweeps": 3})), size=0.02)
+    images = [
+        api.reconstruct(model, scan, model.config.inference, same_scan=True, without=left_out) for scan in (raw, other)
+    ]
+    np.testing.assert_array_equal(images[0].object, images[1].object)
+    assert (images[0].frame_misfit[left_out] != images[1].frame_misfit[left_out]).all()
+    seen = api.reconstruct(model, other, model.config.inference, same_scan=True)
+    assert np.abs(seen.object - images[1].object).max() > 1e-3
