@@ -1,0 +1,168 @@
+"""The physics of this engine: pty-chi's own forward model with our conventions, and the losses of the oracle.
+
+pty-chi 2.2.0 puts a position into the object (integer part) and into the probe (the rest), as we do, but it shifts the
+*first* incoherent mode only. Our model shifts every mode (FM-3), and a scan with several modes is not explained to
+better than about a per cent otherwise. Its function for all modes pairs the shifts with the wrong axis, so the two
+methods are written here with one shift for each mode; they call pty-chi's own shift.
+
+Scale: pty-chi's Fourier transform is not unitary and it has no intensity scale, so it is given √s P / N.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import ptychi.image_proc as image_proc
+import torch
+from numpy.typing import NDArray
+from ptychi.api import options as ptychi_options
+from ptychi.data_structures.object import PlanarObject
+from ptychi.data_structures.opr_mode_weights import OPRModeWeights
+from ptychi.data_structures.parameter_group import PlanarPtychographyParameterGroup
+from ptychi.data_structures.probe import Probe
+from ptychi.data_structures.probe_positions import ProbePositions
+from ptychi.forward_models import PlanarPtychographyForwardModel
+from torch import Tensor
+
+from ptycho_core.physics.likelihood import RATE_FLOOR
+
+__all__ = [
+    "EveryModeForward",
+    "adjoint_shift",
+    "amplitude_loss",
+    "expected_counts",
+    "forward_at",
+    "poisson_loss",
+    "probe_factor",
+    "to_library_positions",
+]
+
+
+def probe_factor(scale: float, N: int) -> float:
+    """√s / N: what a probe of ours is multiplied with to be pty-chi's."""
+    return math.sqrt(scale) / N
+
+
+def to_library_positions(
+    corners_px: NDArray[np.int64], rest_px: NDArray[Any], offset_px: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Positions for pty-chi, which splits them again by rounding: n − offset + δ, and never a half that rounds away.
+
+    Args:
+        corners_px: (J, 2) integer corners (y, x) on the object.
+        rest_px: (J, 2) sub-pixel rest (y, x) in [−½, ½).
+        offset_px: (2,) a whole corner near the middle, so that float32 keeps the rest.
+
+    Returns:
+        (J, 2) float32.
+    """
+    whole = (corners_px - offset_px).astype(np.float32)
+    position = (whole + np.asarray(rest_px, dtype=np.float64)).astype(np.float32)
+    strayed = np.round(position) != whole
+    position[strayed] = np.nextafter(position, whole)[strayed]
+    return position
+
+
+def _shift_modes(residual: Tensor, waves: Tensor, method: str, *, adjoint: bool) -> Tensor:
+    """Shift waves (J, P, N, N) by residuals (J, 2), every mode of a frame alike."""
+    J, P = waves.shape[:2]
+    flat = waves.reshape(J * P, *waves.shape[2:])
+    shifts = residual.repeat_interleave(P, dim=0)
+    return image_proc.shift_images(flat, shifts, method=method, adjoint=adjoint).reshape(waves.shape)
+
+
+class EveryModeForward(PlanarPtychographyForwardModel):
+    """pty-chi's forward model, with the sub-pixel rest of a position in every probe mode."""
+
+    def shift_unique_probes(self, indices: Tensor, unique_probes: Tensor, first_mode_only: bool = False) -> Tensor:
+        """Shift the probes (J, P, N, N) of frames by the rest of their positions; `first_mode_only` is not heeded."""
+        residual = self.get_probe_grid_position_data()[2][indices]
+        method = self.object.options.patch_interpolation_method
+        return _shift_modes(residual, unique_probes, method, adjoint=False)
+
+
+def adjoint_shift(reconstructor: Any, indices: Tensor, delta_p: Tensor, first_mode_only: bool = False) -> Tensor:
+    """The adjoint of :meth:`EveryModeForward.shift_unique_probes`, in place of a reconstructor's own method."""
+    residual = reconstructor.forward_model.get_probe_grid_position_data()[2][indices]
+    method = reconstructor.parameter_group.object.options.patch_interpolation_method
+    return _shift_modes(residual, delta_p, method, adjoint=True)
+
+
+def forward_at(object_: PlanarObject, probe: Probe, positions: NDArray[np.float32]) -> EveryModeForward:
+    """pty-chi's forward model of a live object and probe at positions of one's own (J, 2), such as held-out frames."""
+    fixed = ptychi_options.base.ProbePositionOptions(optimizable=False)
+    weights = ptychi_options.base.OPRModeWeightsOptions(optimizable=False)
+    N = probe.get_spatial_shape()
+    return EveryModeForward(
+        PlanarPtychographyParameterGroup(
+            object=object_,
+            probe=probe,
+            probe_positions=ProbePositions(data=positions, options=fixed),
+            opr_mode_weights=OPRModeWeights(data=np.ones((len(positions), 1), np.float32), options=weights),
+        ),
+        detector_size=tuple(N),
+    )
+
+
+def object_options(kind: Any, offset_px: NDArray[np.int64], N: int, **changes: Any) -> Any:
+    """Options of an object whose pixel (0, 0) is corner −offset: pty-chi counts positions from frame centres."""
+    return kind(
+        determine_position_origin_coords_by="specified",
+        position_origin_coords=(offset_px + (N - 1) / 2).tolist(),
+        **changes,
+    )
+
+
+def expected_counts(
+    obj: NDArray[Any],
+    probe: NDArray[Any],
+    corners_px: NDArray[np.int64],
+    rest_px: NDArray[Any],
+    scale: float = 1.0,
+    chunk: int = 64,
+) -> NDArray[np.float32]:
+    """λ_j = s Σ_p |F ψ_jp|² by pty-chi's forward model (FM-5); call it inside ``library.inside``.
+
+    Args:
+        obj: (H, W) complex object.
+        probe: (P, N, N) complex modes.
+        corners_px: (J, 2) integer corners (y, x) on the object.
+        rest_px: (J, 2) sub-pixel rest (y, x).
+        scale: s.
+        chunk: frames at once.
+
+    Returns:
+        (J, N, N) float32 expected counts, zero frequency at (N/2, N/2).
+    """
+    N = probe.shape[-1]
+    offset = np.round((corners_px.min(axis=0) + corners_px.max(axis=0)) / 2).astype(np.int64)
+    of_object = object_options(ptychi_options.base.ObjectOptions, offset, N, optimizable=False)
+    object_ = PlanarObject(data=obj[None].astype(np.complex64), options=of_object)
+    object_.update_pos_origin_coordinates()
+    scaled = (probe * probe_factor(scale, N)).astype(np.complex64)
+    probe_ = Probe(data=scaled[None], options=ptychi_options.base.ProbeOptions(optimizable=False))
+    model = forward_at(object_, probe_, to_library_positions(corners_px, rest_px, offset))
+    out = np.empty((len(corners_px), N, N), np.float32)
+    with torch.no_grad():
+        for start in range(0, len(out), chunk):
+            indices = torch.arange(start, min(start + chunk, len(out)))
+            out[start : start + chunk] = torch.fft.fftshift(model(indices), dim=(-2, -1)).cpu().numpy()
+    return out
+
+
+def _good(values: Tensor, mask: Tensor | None) -> Tensor:
+    return values if mask is None else torch.where(mask, values, torch.zeros_like(values))
+
+
+def poisson_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: float) -> float:
+    """Σ_good (λ − k ln λ) / divisor, λ clamped to ≥ 1e-8 (FM-8); rate and counts (J, N, N), mask (N, N) or None."""
+    lam = rate.clamp_min(RATE_FLOOR)
+    return float(_good(lam - counts * torch.log(lam), mask).sum(dtype=torch.float64)) / divisor
+
+
+def amplitude_loss(rate: Tensor, counts: Tensor, mask: Tensor | None, divisor: float) -> float:
+    """Σ_good (√λ − √k)² / divisor, λ clamped to ≥ 1e-8 (FM-9); arguments as in :func:`poisson_loss`."""
+    lam = rate.clamp_min(RATE_FLOOR)
+    return float(_good((torch.sqrt(lam) - torch.sqrt(counts)) ** 2, mask).sum(dtype=torch.float64)) / divisor
