@@ -4,16 +4,20 @@ pty-chi sets torch's default device and dtype, seeds three global generators, ke
 globals, writes to its loggers and to the root logger, and shows a progress bar when the level allows. A caller of this
 project must notice none of it (CONV-6, CONV-7), nor must another run that is interleaved with this one. So every entry
 into the library goes through :func:`inside`, which is left between epochs, when the caller's `progress` is called.
+
+pty-chi is imported here and nowhere else; the other modules take its parts from here.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
 import random
 import sys
 import types
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -21,7 +25,18 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["import_ptychi", "inside"]
+__all__ = [
+    "OPRModeWeights",
+    "PlanarObject",
+    "PlanarPtychographyForwardModel",
+    "PlanarPtychographyParameterGroup",
+    "Probe",
+    "ProbePositions",
+    "PtychographyTask",
+    "api",
+    "image_proc",
+    "inside",
+]
 
 
 class _TorchvisionLater:
@@ -54,18 +69,6 @@ def _without_torchvision() -> Iterator[None]:
             del sys.modules[name]
 
 
-def import_ptychi() -> None:
-    """Import what the engine uses of pty-chi, quietly.
-
-    Raises:
-        ImportError: pty-chi lacks something that it needs; this is a fault of the installation, told as it is.
-    """
-    if "ptychi.api.task" in sys.modules:
-        return
-    with _quiet(), _without_torchvision():
-        importlib.import_module("ptychi.api.task")
-
-
 class _NotFromPtychi(logging.Filter):
     """Drops what pty-chi writes to the root logger, told by the file that it comes from."""
 
@@ -87,11 +90,24 @@ def _quiet() -> Iterator[None]:
     root.addFilter(own_filter)
     root.addHandler(handler)  # ``logging.warning`` configures a root logger that has no handler
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"ptychi(\.|$)")
+            yield
     finally:
         root.removeHandler(handler)
         root.removeFilter(own_filter)
         own.setLevel(level)
+
+
+with _quiet(), _without_torchvision():
+    from ptychi import api, image_proc, maths, utils
+    from ptychi.api.task import PtychographyTask
+    from ptychi.data_structures.object import PlanarObject
+    from ptychi.data_structures.opr_mode_weights import OPRModeWeights
+    from ptychi.data_structures.parameter_group import PlanarPtychographyParameterGroup
+    from ptychi.data_structures.probe import Probe
+    from ptychi.data_structures.probe_positions import ProbePositions
+    from ptychi.forward_models import PlanarPtychographyForwardModel
 
 
 @contextmanager
@@ -114,8 +130,6 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
 @contextmanager
 def _switches() -> Iterator[None]:
     """Set torch's default dtype and pty-chi's module globals to what this engine wants: float32, repeatable sums."""
-    from ptychi import maths, utils
-
     was = (
         torch.get_default_dtype(),
         utils.get_default_complex_dtype(),

@@ -1,8 +1,7 @@
 """The physics of this engine: pty-chi's own forward model with our conventions, and the losses of the oracle.
 
 pty-chi 2.2.0 puts a position into the object (integer part) and into the probe (the rest), as we do, but it shifts the
-*first* incoherent mode only. Our model shifts every mode (FM-3), and a scan with several modes is not explained to
-better than about a per cent otherwise. Its function for all modes pairs the shifts with the wrong axis, so the two
+*first* incoherent mode only. Our model shifts every mode (FM-3). Its function for all modes pairs the shifts with the wrong axis, so the two
 methods are written here with one shift for each mode; they call pty-chi's own shift.
 
 Scale: pty-chi's Fourier transform is not unitary and it has no intensity scale, so it is given √s P / N.
@@ -14,19 +13,22 @@ import math
 from typing import Any
 
 import numpy as np
-import ptychi.image_proc as image_proc
 import torch
 from numpy.typing import NDArray
-from ptychi.api import options as ptychi_options
-from ptychi.data_structures.object import PlanarObject
-from ptychi.data_structures.opr_mode_weights import OPRModeWeights
-from ptychi.data_structures.parameter_group import PlanarPtychographyParameterGroup
-from ptychi.data_structures.probe import Probe
-from ptychi.data_structures.probe_positions import ProbePositions
-from ptychi.forward_models import PlanarPtychographyForwardModel
 from torch import Tensor
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
+
+from .library import (
+    OPRModeWeights,
+    PlanarObject,
+    PlanarPtychographyForwardModel,
+    PlanarPtychographyParameterGroup,
+    Probe,
+    ProbePositions,
+    api,
+    image_proc,
+)
 
 __all__ = [
     "EveryModeForward",
@@ -35,7 +37,9 @@ __all__ = [
     "expected_counts",
     "forward_at",
     "poisson_loss",
+    "position_origin",
     "probe_factor",
+    "raar_step",
     "to_library_positions",
 ]
 
@@ -65,6 +69,12 @@ def to_library_positions(
     return position
 
 
+def position_origin(offset_px: NDArray[np.int64], N: int) -> list[float]:
+    """Object pixel (y, x) that pty-chi's position 0 means: it counts from the centres of frames, (N−1)/2."""
+    origin: list[float] = (offset_px + (N - 1) / 2).tolist()
+    return origin
+
+
 def _shift_modes(residual: Tensor, waves: Tensor, method: str, *, adjoint: bool) -> Tensor:
     """Shift waves (J, P, N, N) by residuals (J, 2), every mode of a frame alike."""
     J, P = waves.shape[:2]
@@ -90,10 +100,48 @@ def adjoint_shift(reconstructor: Any, indices: Tensor, delta_p: Tensor, first_mo
     return _shift_modes(residual, delta_p, method, adjoint=True)
 
 
+def raar_step(
+    reconstructor: Any,
+    patterns: Tensor,
+    q_object: Tensor,
+    pa_object: Tensor,
+    starts: list[int],
+    ends: list[int],
+    return_exit_wave_update: bool = False,
+) -> tuple[Tensor, None]:
+    """One RAAR step of all exit waves, z ← 2β P_Q P_a z + (1 − 2β) P_a z + β (z − P_Q z), by pty-chi's projections.
+
+    In place of a reconstructor's own method: pty-chi 2.2.0 has β (P_Q z − z), with which a scan that it had explained
+    is lost again after some ten epochs. Luke, Inverse Problems 21 (2005) 37.
+
+    Args:
+        reconstructor: pty-chi's, with the exit waves ``psi`` (J, P, N, N).
+        patterns: (J, N, N) counts in pty-chi's order of pixels.
+        q_object: (H, W) object of P_Q z.
+        pa_object: (H, W) object of P_Q P_a z.
+        starts: first frame of each chunk.
+        ends: first frame after each chunk.
+        return_exit_wave_update: for pty-chi's orthogonal probe relaxation, which this engine does not use.
+
+    Returns:
+        Σ|change|², and None.
+    """
+    beta = reconstructor.options.beta
+    total = torch.zeros((), device=reconstructor.psi.device)
+    for start, end in zip(starts, ends, strict=True):
+        waves = reconstructor.psi[start:end]
+        q, q_pa = (reconstructor.synthesize_exit_wave_chunk(o, start, end) for o in (q_object, pa_object))
+        measured = reconstructor.apply_data_projection(waves, patterns[start:end])
+        change = 2 * beta * q_pa + (1 - 2 * beta) * measured - (1 - beta) * waves - beta * q
+        total += (change.abs() ** 2).sum()
+        reconstructor.psi[start:end] = waves + change
+    return total, None
+
+
 def forward_at(object_: PlanarObject, probe: Probe, positions: NDArray[np.float32]) -> EveryModeForward:
     """pty-chi's forward model of a live object and probe at positions of one's own (J, 2), such as held-out frames."""
-    fixed = ptychi_options.base.ProbePositionOptions(optimizable=False)
-    weights = ptychi_options.base.OPRModeWeightsOptions(optimizable=False)
+    fixed = api.options.base.ProbePositionOptions(optimizable=False)
+    weights = api.options.base.OPRModeWeightsOptions(optimizable=False)
     N = probe.get_spatial_shape()
     return EveryModeForward(
         PlanarPtychographyParameterGroup(
@@ -103,15 +151,6 @@ def forward_at(object_: PlanarObject, probe: Probe, positions: NDArray[np.float3
             opr_mode_weights=OPRModeWeights(data=np.ones((len(positions), 1), np.float32), options=weights),
         ),
         detector_size=tuple(N),
-    )
-
-
-def object_options(kind: Any, offset_px: NDArray[np.int64], N: int, **changes: Any) -> Any:
-    """Options of an object whose pixel (0, 0) is corner −offset: pty-chi counts positions from frame centres."""
-    return kind(
-        determine_position_origin_coords_by="specified",
-        position_origin_coords=(offset_px + (N - 1) / 2).tolist(),
-        **changes,
     )
 
 
@@ -138,11 +177,15 @@ def expected_counts(
     """
     N = probe.shape[-1]
     offset = np.round((corners_px.min(axis=0) + corners_px.max(axis=0)) / 2).astype(np.int64)
-    of_object = object_options(ptychi_options.base.ObjectOptions, offset, N, optimizable=False)
+    of_object = api.options.base.ObjectOptions(
+        optimizable=False,
+        determine_position_origin_coords_by="specified",
+        position_origin_coords=position_origin(offset, N),
+    )
     object_ = PlanarObject(data=obj[None].astype(np.complex64), options=of_object)
     object_.update_pos_origin_coordinates()
     scaled = (probe * probe_factor(scale, N)).astype(np.complex64)
-    probe_ = Probe(data=scaled[None], options=ptychi_options.base.ProbeOptions(optimizable=False))
+    probe_ = Probe(data=scaled[None], options=api.options.base.ProbeOptions(optimizable=False))
     model = forward_at(object_, probe_, to_library_positions(corners_px, rest_px, offset))
     out = np.empty((len(corners_px), N, N), np.float32)
     with torch.no_grad():
