@@ -48,7 +48,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "position_correction": ("gradient", "cross_correlation"),
 }
 
-_POSITIVE = ("object_step", "probe_step", "position_step", "position_step_limit_px", "noise_std", "alpha", "probe_alpha")
+_POSITIVE = (
+    "object_step",
+    "probe_step",
+    "position_step",
+    "position_step_limit_px",
+    "noise_std",
+    "alpha",
+    "probe_alpha",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,9 +70,7 @@ def _problem(initial: Reconstruction, data: PtychoDataContainer, config: Trainin
         )
     corner = np.round(initial.origin_px).astype(np.int64)
     if np.abs(initial.origin_px - corner).max() > 1e-6:
-        raise DataError(
-            f"{name}: the image to refine starts at {initial.origin_px.tolist()}; it must be whole pixels."
-        )
+        raise DataError(f"{name}: the image to refine starts at {initial.origin_px.tolist()}; it must be whole pixels.")
     raw = replace(given, positions_px=initial.positions_px)
     chosen = config.refinement
     margin = int(np.ceil(chosen.position_limit_px)) + 1 if chosen.positions else 1

@@ -70,7 +70,10 @@ def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[np.float
             now = optimizer.state_dict()
             # Adam's step count is a tensor on the CPU
             now["state"] = {
-                0: {k: _tensor(v, torch.device("cpu") if k == "step" else device, is_complex=False) for k, v in mine.items()}
+                0: {
+                    k: _tensor(v, torch.device("cpu") if k == "step" else device, is_complex=False)
+                    for k, v in mine.items()
+                }
             }
             optimizer.load_state_dict(now)
 

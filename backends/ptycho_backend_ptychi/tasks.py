@@ -186,5 +186,3 @@ def _set_positions(of_positions: Any, settings: Settings) -> None:
     correction = of_positions.correction_options
     correction.correction_type = _or(o.position_correction, "gradient")
     correction.update_magnitude_limit = _or(o.position_step_limit_px, 0.1)
-
-
