@@ -9,7 +9,8 @@ from .options import POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
 __all__ = ["check_choices", "options_of"]
 
-_POISSON = ("lsqml", "autodiff")
+_POISSON = ("lsqml",)
+"""Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
 
 
 def options_of(config: TrainingConfig) -> PtychiOptions:
@@ -31,8 +32,8 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
     given = set(options.given())
     if config.loss == "poisson" and options.algorithm not in _POISSON:
         raise ConfigError(
-            f"engine 'ptychi': loss = 'poisson' has no effect on algorithm {options.algorithm!r}, which replaces "
-            f"amplitudes; allowed: amplitude, or algorithm {' or '.join(_POISSON)}."
+            f"engine 'ptychi': loss = 'poisson' is not supported by algorithm {options.algorithm!r}; allowed: "
+            f"amplitude, or algorithm {' or '.join(_POISSON)}."
         )
     if config.loss == "poisson" and "noise_std" in given:
         raise ConfigError(

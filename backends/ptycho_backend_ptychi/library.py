@@ -26,10 +26,12 @@ import numpy as np
 import torch
 
 __all__ = [
+    "AnalyticalIterativePtychographyReconstructor",
     "OPRModeWeights",
     "PlanarObject",
     "PlanarPtychographyForwardModel",
     "PlanarPtychographyParameterGroup",
+    "PositionCorrection",
     "Probe",
     "ProbePositions",
     "PtychographyTask",
@@ -108,6 +110,8 @@ with _quiet(), _without_torchvision():
     from ptychi.data_structures.probe import Probe
     from ptychi.data_structures.probe_positions import ProbePositions
     from ptychi.forward_models import PlanarPtychographyForwardModel
+    from ptychi.position_correction import PositionCorrection
+    from ptychi.reconstructors.base import AnalyticalIterativePtychographyReconstructor
 
 
 @contextmanager

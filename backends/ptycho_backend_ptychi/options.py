@@ -29,6 +29,7 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "step_from_first_mode": ("lsqml",),
     "noise_std": ("lsqml",),
     "relaxation": _PARALLEL,
+    "amplitude_limit": _PARALLEL,
     "optimizer": ("autodiff",),
     "position_correction": ("lsqml", "rpie", "epie"),
 }
@@ -63,8 +64,7 @@ _POSITIVE = (
 class PtychiOptions(EngineOptions):
     """How pty-chi iterates. None takes the value that suits the algorithm.
 
-    The noise model is not here: it is ``TrainingConfig.loss``, ``amplitude`` or, for ``lsqml`` and ``autodiff``,
-    ``poisson``.
+    The noise model is not here: it is ``TrainingConfig.loss``, ``amplitude`` or, for ``lsqml``, ``poisson``.
 
     Attributes:
         algorithm: ``lsqml`` (least-squares maximum likelihood), ``rpie``, ``epie``, ``dm`` (difference map), ``raar``
@@ -84,6 +84,8 @@ class PtychiOptions(EngineOptions):
         noise_std: standard deviation of the measured amplitude, ``lsqml`` with loss ``amplitude``: at ½, that of
             photon noise, a step replaces the amplitude; larger ones take a part of that.
         relaxation: relaxation of the exit waves in ``dm`` (0, 1], β of ``raar`` (½, 1].
+        amplitude_limit: largest modulus of the object, ``dm`` and ``raar``: keeps pixels that are hardly lit from
+            running away, above all where the probe is refined.
         optimizer: ``adam`` or ``sgd``, ``autodiff``.
         total_variation: weight of the total variation of the object.
         probe_start: first epoch in which the probe is refined.
@@ -108,6 +110,7 @@ class PtychiOptions(EngineOptions):
     step_from_first_mode: bool | None = None
     noise_std: float | None = None
     relaxation: float | None = None
+    amplitude_limit: float | None = None
     optimizer: str | None = None
     total_variation: float | None = None
     probe_start: int | None = None
@@ -147,7 +150,7 @@ class PtychiOptions(EngineOptions):
         inf = float("inf")
         ranges: dict[str, tuple[float, float]] = dict.fromkeys(_POSITIVE, (1e-12, inf))
         ranges |= {"batch_frames": (1, inf), "probe_start": (0, inf), "position_start": (0, inf), "damping": (0, inf)}
-        ranges |= {"total_variation": (1e-12, inf)}
+        ranges |= {"total_variation": (1e-12, inf), "amplitude_limit": (1e-12, inf)}
         ranges["momentum"] = (0, inf if self.algorithm == "lsqml" else 0.999)
         if self.algorithm in _PARALLEL:
             ranges |= {"object_step": (1e-12, 1), "probe_step": (1e-12, 1)}

@@ -20,10 +20,12 @@ from torch import Tensor
 from ptycho_core.physics.likelihood import RATE_FLOOR
 
 from .library import (
+    AnalyticalIterativePtychographyReconstructor,
     OPRModeWeights,
     PlanarObject,
     PlanarPtychographyForwardModel,
     PlanarPtychographyParameterGroup,
+    PositionCorrection,
     Probe,
     ProbePositions,
     api,
@@ -38,6 +40,7 @@ __all__ = [
     "forward_at",
     "poisson_loss",
     "position_origin",
+    "position_step",
     "probe_factor",
     "raar_step",
     "to_library_positions",
@@ -136,6 +139,28 @@ def raar_step(
         total += (change.abs() ** 2).sum()
         reconstructor.psi[start:end] = waves + change
     return total, None
+
+
+def position_step(model: EveryModeForward, patterns: Tensor, mask: Tensor, options: Any) -> Tensor:
+    """pty-chi's gradient step of positions, of all frames of a forward model, with object and probe as they are.
+
+    Args:
+        model: made by :func:`forward_at`, with a frame for each pattern.
+        patterns: (J, N, N) counts in pty-chi's order of pixels.
+        mask: (N, N) True = good, in the same order.
+        options: pty-chi's options of position correction.
+
+    Returns:
+        (J, 2) step (y, x), object pixels.
+    """
+    model.retain_intermediates = True
+    model(torch.arange(len(patterns), device="cpu"))
+    seen = model.intermediate_variables
+    project = AnalyticalIterativePtychographyReconstructor.replace_propagated_exit_wave_magnitude
+    measured = project(None, seen.psi_far, patterns, mask.expand_as(patterns))
+    chi = model.free_space_propagator.propagate_backward(measured) - seen.psi
+    correction = PositionCorrection(options=options)
+    return correction.get_gradient_update(chi, seen.obj_patches, seen.shifted_unique_probes[0])
 
 
 def forward_at(object_: PlanarObject, probe: Probe, positions: NDArray[np.float32]) -> EveryModeForward:

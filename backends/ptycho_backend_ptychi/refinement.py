@@ -47,12 +47,11 @@ def _state(solver: Solver, loss: float, epoch: int) -> _Best:
     return _Best(loss, epoch, solver.object, solver.probe, solver.positions_px)
 
 
-def _hold_out(raw: RawData, config: TrainingConfig) -> tuple[NDArray[np.int64], RawData | None]:
-    """Frames to iterate on, and the scan of those that are only looked at: what training holds out."""
-    _, held_out = raw.split(config.test_fraction, config.seed, config.test_split)
-    if held_out is None:
-        return np.arange(raw.n_frames), None
-    return np.flatnonzero(~np.isin(raw.frame_numbers, held_out.frame_numbers)), held_out
+def _hold_out(raw: RawData, config: TrainingConfig) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Frames to iterate on, and those that are only looked at: what training holds out, by their numbers in the scan."""
+    numbered = replace(raw, frame_numbers=np.arange(raw.n_frames))
+    iterated, held_out = numbered.split(config.test_fraction, config.seed, config.test_split)
+    return iterated.frame_numbers, None if held_out is None else held_out.frame_numbers
 
 
 def _problem(initial: Reconstruction, data: PtychoDataContainer, config: TrainingConfig) -> Problem:
@@ -90,7 +89,8 @@ def _problem(initial: Reconstruction, data: PtychoDataContainer, config: Trainin
     return Problem(
         raw=raw,
         frames=frames,
-        watched=held_out,
+        watched=None if held_out is None else raw.subset(held_out),
+        watched_frames=held_out,
         object=canvas,
         origin_px=low,
         probe=initial.probe,

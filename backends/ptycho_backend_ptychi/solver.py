@@ -35,6 +35,7 @@ class Problem:
         raw: the scan; its own probe is not used.
         frames: (J,) frames to iterate on.
         watched: frames that only give the held-out loss, as a scan of their own, or None.
+        watched_frames: their numbers in `raw`, where they are part of it.
         object: (H, W) complex64 to start from.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
         probe: (P, N, N) complex64 to start from.
@@ -54,6 +55,7 @@ class Problem:
     mean_counts: float
     nominal_px: NDArray[np.float64]
     limit_px: float | None = None
+    watched_frames: NDArray[np.int64] | None = None
 
 
 class _Task(PtychographyTask):
@@ -143,6 +145,7 @@ class Solver:
         chosen = problem.frames
         positions = physics.to_library_positions(corners[chosen], rest[chosen], self.offset)
         probe = problem.probe.astype(np.complex128) * self.factor
+        self.watched_px = np.zeros((0, 2)) if problem.watched is None else problem.watched.positions_px.copy()
         own = settings.options
         self.n_batch = (
             settings.batch_frames
@@ -192,6 +195,10 @@ class Solver:
             r.loss_tracker.metric_function = self.loss
             r.loss_tracker.always_compute_loss = True
 
+    def moves_positions(self, epoch: int) -> bool:
+        """Whether positions are refined in an epoch."""
+        return self.settings.refine_positions and epoch >= (self.settings.options.position_start or 0)
+
     @property
     def reconstructor(self) -> Any:
         """pty-chi's reconstructor."""
@@ -214,20 +221,34 @@ class Solver:
             if isinstance(r.dataloader, _Batches):
                 r.dataloader.rng = np.random.default_rng([self.settings.seed, epoch])
             self.loss.total = 0.0
-            r.run(1)
-            if self.settings.refine_positions:
+            self._run_one(epoch)
+            if self.moves_positions(epoch):
                 self._rein_in_positions()
+        if self.moves_positions(epoch) and self.problem.watched_frames is not None:
+            self._move_watched()
         if self.parallel:
             total = self._loss_of(r.forward_model, self.task.dataset.patterns)
         else:
             total = self.loss.total
         value = total / (len(self.problem.frames) * self.problem.mean_counts)
         if not math.isfinite(value):
-            raise BackendError(
-                f"engine 'ptychi': algorithm {self.settings.options.algorithm!r} diverged in epoch {epoch + 1} (loss "
-                f"{value}). Take a smaller object_step or batch_frames, or another algorithm."
-            )
+            raise self._diverged(epoch)
         return value
+
+    def _run_one(self, epoch: int) -> None:
+        """One epoch of pty-chi's, whose own failures on values that are not finite are told as what they are."""
+        try:
+            self.reconstructor.run(1)
+        except RuntimeError as error:
+            if np.isfinite(self.object).all() and np.isfinite(self.probe).all():
+                raise
+            raise self._diverged(epoch) from error
+
+    def _diverged(self, epoch: int) -> BackendError:
+        return BackendError(
+            f"engine 'ptychi': algorithm {self.settings.options.algorithm!r} diverged in epoch {epoch + 1}. Take a "
+            "smaller object_step or batch_frames, or another algorithm."
+        )
 
     def _loss_of(self, model: Any, patterns: Tensor) -> float:
         """Σ of the loss over frames of a forward model, their patterns (J, N, N) in pty-chi's order of pixels."""
@@ -246,12 +267,33 @@ class Solver:
         watched = self.problem.watched
         if watched is None:
             return None
-        positions = watched.positions_px + self._displacement_at(watched.positions_px)
         total = 0.0
-        for indices, counts in watched.chunks():
-            patterns = torch.fft.fftshift(torch.as_tensor(counts), dim=(-2, -1))
-            total += self._loss_of(self._forward_at(positions[indices]), patterns)
+        for indices, patterns in self._watched_chunks():
+            total += self._loss_of(self._forward_at(self.watched_px[indices]), patterns)
         return total / (watched.n_frames * self.problem.mean_counts)
+
+    def _watched_chunks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        assert self.problem.watched is not None
+        for indices, counts in self.problem.watched.chunks():
+            yield indices, torch.fft.fftshift(torch.as_tensor(counts), dim=(-2, -1))
+
+    def _move_watched(self) -> None:
+        """Let positions of held-out frames follow, a step an epoch as those of the others; nothing else sees them.
+
+        A stage that was off by chance was off for them too: at positions as read they would be explained the worse
+        the sharper the image gets.
+        """
+        options = self.task.options.probe_position_options
+        for indices, patterns in self._watched_chunks():
+            model = self._forward_at(self.watched_px[indices])
+            with inside(self.device), torch.no_grad():
+                step = physics.position_step(
+                    model, patterns.to(self.device), self.loss.mask, options.correction_options
+                )
+            limit = options.correction_options.update_magnitude_limit
+            moved = self.watched_px[indices] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
+            assert self.problem.watched_frames is not None
+            self.watched_px[indices] = self._reined_in(moved, self.problem.watched_frames[indices])
 
     def _forward_at(self, positions_px: NDArray[np.float64]) -> Any:
         """pty-chi's forward model of the present object and probe at some positions (J, 2) of the scan."""
@@ -272,13 +314,13 @@ class Solver:
 
     @property
     def positions_px(self) -> NDArray[np.float64]:
-        """Present centres (M, 2) float64 of all frames; those not iterated on move as the others do on the whole."""
-        start = self.problem.raw.positions_px
-        if not self.settings.refine_positions:
-            return start
-        moved = start + self._displacement_at(start)
-        moved[self.problem.frames] = self._iterated_positions()
-        return self._reined_in(moved, np.arange(len(start)))
+        """Present centres (M, 2) float64 of all frames of the scan."""
+        positions = self.problem.raw.positions_px.copy()
+        if self.settings.refine_positions:
+            positions[self.problem.frames] = self._iterated_positions()
+            if self.problem.watched_frames is not None:
+                positions[self.problem.watched_frames] = self.watched_px
+        return positions
 
     @staticmethod
     def _read(parameter: Any) -> NDArray[Any]:
@@ -288,20 +330,6 @@ class Solver:
     def _iterated_positions(self) -> NDArray[np.float64]:
         corner = self._read(self.task.probe_positions).astype(np.float64) + self.offset + self.problem.origin_px
         return corner + (self.problem.raw.side - 1) / 2
-
-    def _displacement_at(self, positions_px: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far frames that are not iterated on have moved: the affine fit to those that are, at (J, 2)."""
-        if not self.settings.refine_positions:
-            return np.zeros_like(positions_px)
-        start = self.problem.raw.positions_px
-        centre = start.mean(axis=0)
-
-        def terms(at: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.concatenate([np.ones((len(at), 1)), at - centre], axis=1)
-
-        used = start[self.problem.frames]
-        fit, *_ = np.linalg.lstsq(terms(used), self._iterated_positions() - used, rcond=None)
-        return np.asarray(terms(positions_px) @ fit)
 
     def _reined_in(self, positions_px: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
         """Pull positions (J, 2) of frames back to within the limit of where they were read."""

@@ -109,7 +109,8 @@ def _parallel(settings: Settings) -> Any:
     else:
         made.reconstructor_options.beta = _or(o.relaxation, 0.75)
     kind = api.DMObjectOptions if dm else api.RAARObjectOptions
-    made.object_options = _object(kind, inertia=1 - _or(o.object_step, 1.0))
+    limit = {} if o.amplitude_limit is None else {"amplitude_clamp_limit": o.amplitude_limit}
+    made.object_options = _object(kind, inertia=1 - _or(o.object_step, 1.0), **limit)
     made.probe_options.inertia = 1 - _or(o.probe_step, 1.0)
     return made
 
@@ -117,7 +118,7 @@ def _parallel(settings: Settings) -> Any:
 def _autodiff(settings: Settings) -> Any:
     o = settings.options
     made = api.AutodiffPtychographyOptions()
-    made.reconstructor_options.loss_function = "poisson" if settings.loss == "poisson" else "mse_sqrt"
+    made.reconstructor_options.loss_function = "mse_sqrt"
     made.reconstructor_options.forward_model_class = EveryModeForward
     adam = _or(o.optimizer, "adam") == "adam"
     name, step = ("adam", 0.02) if adam else ("sgd", 0.3)
@@ -182,7 +183,7 @@ def _set_positions(of_positions: Any, settings: Settings) -> None:
     o = settings.options
     of_positions.optimizable = settings.refine_positions
     of_positions.optimization_plan.start = _or(o.position_start, 0)
-    of_positions.step_size = _or(o.position_step, 0.05 if o.algorithm == "autodiff" else 1.0)
+    of_positions.step_size = _or(o.position_step, 0.02 if o.algorithm == "autodiff" else 1.0)
     correction = of_positions.correction_options
     correction.correction_type = _or(o.position_correction, "gradient")
     correction.update_magnitude_limit = _or(o.position_step_limit_px, 0.1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from ptycho_backend_ptychi.options import PtychiOptions
 from ptycho_core.config import TrainingConfig
@@ -23,11 +24,13 @@ N = 16
 CONFIG = TrainingConfig(backend="ptychi", group_size=1, epochs=2, accelerator="cpu", seed=3)
 
 
-def make_object(height: int = 46, width: int = 38) -> np.ndarray:
-    """Smooth, complex, unlike its mirror images, its transpose and its conjugate."""
+def make_object(height: int = 46, width: int = 38, texture: float = 0.0) -> np.ndarray:
+    """Complex, unlike its mirror images, its transpose and its conjugate; smooth but for `texture`, radians."""
     y, x = np.mgrid[:height, :width]
     amplitude = 0.8 + 0.15 * np.sin(x / 3.1 + y / 9) + 0.05 * (y > 25)
-    return amplitude * np.exp(0.7j * np.cos(y / 3.7 - x / 6.1) + 0.4j * (x > 20) * (y > 17))
+    grain = gaussian_filter(np.random.default_rng(5).normal(size=(height, width)), 1.2)
+    phase = 0.7 * np.cos(y / 3.7 - x / 6.1) + 0.4 * (x > 20) * (y > 17) + texture * grain / grain.std()
+    return amplitude * np.exp(1j * phase)
 
 
 def make_probe(n_modes: int = 1, total: float = 1e5) -> np.ndarray:
@@ -48,6 +51,7 @@ def make_scan(
     total: float = 1e5,
     positions_error: float = 0.0,
     background: float = 0.0,
+    texture: float = 0.0,
 ) -> RawData:
     """A jittered raster, taller than wide, on an object of which every patch is inside."""
     rng = np.random.default_rng(1)
@@ -55,7 +59,7 @@ def make_scan(
     positions = np.stack([y.ravel(), x.ravel()], axis=1) + rng.uniform(-0.9, 0.9, (y.size, 2))
     probe = make_probe(n_modes, total)
     corners, rest = integer_corners(positions, N)
-    counts = expected_counts(extract(make_object(), corners, N), probe, rest).astype(np.float32)
+    counts = expected_counts(extract(make_object(texture=texture), corners, N), probe, rest).astype(np.float32)
     counts = sample_counts(counts, rng) if noise else counts
     mask = np.ones((N, N), dtype=bool)
     if bad:
