@@ -110,12 +110,14 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--epochs", nargs="+", type=int, default=[5, 10, 20, 40])
     parser.add_argument("--probe-modes", type=int, default=1)
+    parser.add_argument("--loss", default="amplitude", choices=("amplitude", "poisson"))
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--out", type=Path, help="write all points as JSON here")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.alone:
         scan = load_scan(given.scans[0], given.data, given.probe_modes)
+        scan = replace(scan, config=scan.config | {"loss": given.loss})
         curve(given.engines[0], scan, sorted(given.epochs))
         return
     print(json.dumps({"machine": machine()}), flush=True)
@@ -124,7 +126,7 @@ def main() -> None:
         for engine in given.engines:
             command = [sys.executable, __file__, "--alone", "--scans", scan_name, "--engines", engine]
             command += ["--epochs", *map(str, given.epochs), "--probe-modes", str(given.probe_modes)]
-            command += ["--data", str(given.data)]
+            command += ["--data", str(given.data), "--loss", given.loss]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
                 for line in process.stdout:

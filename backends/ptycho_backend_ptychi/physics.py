@@ -1,8 +1,8 @@
 """The physics of this engine: pty-chi's own forward model with our conventions, and the losses of the oracle.
 
 pty-chi 2.2.0 puts a position into the object (integer part) and into the probe (the rest), as we do, but it shifts the
-*first* incoherent mode only. Our model shifts every mode (FM-3). Its function for all modes pairs the shifts with the wrong axis, so the two
-methods are written here with one shift for each mode; they call pty-chi's own shift.
+*first* incoherent mode only. Our model shifts every mode (FM-3). Its function for all modes pairs the shifts with the
+wrong axis, so the two methods are written here with one shift for each mode; they call pty-chi's own shift.
 
 Scale: pty-chi's Fourier transform is not unitary and it has no intensity scale, so it is given √s P / N.
 """

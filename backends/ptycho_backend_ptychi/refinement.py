@@ -48,7 +48,7 @@ def _state(solver: Solver, loss: float, epoch: int) -> _Best:
 
 
 def _hold_out(raw: RawData, config: TrainingConfig) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """Frames to iterate on, and those that are only looked at: what training holds out, by their numbers in the scan."""
+    """Frames to iterate on, and those that are only looked at (training's held-out ones), by number."""
     numbered = replace(raw, frame_numbers=np.arange(raw.n_frames))
     iterated, held_out = numbered.split(config.test_fraction, config.seed, config.test_split)
     return iterated.frame_numbers, None if held_out is None else held_out.frame_numbers

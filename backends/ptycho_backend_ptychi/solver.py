@@ -41,7 +41,7 @@ class Problem:
         probe: (P, N, N) complex64 to start from.
         scale: s.
         mean_counts: divisor of the losses, for each frame.
-        nominal_px: (M, 2) float64 positions as read, that `limit_px` is measured from; the scan has those to start from.
+        nominal_px: (M, 2) float64 positions as read, that `limit_px` is measured from; those of `raw` are the start.
         limit_px: farthest that a position may end up from where it was read, or None.
     """
 
@@ -226,10 +226,8 @@ class Solver:
                 self._rein_in_positions()
         if self.moves_positions(epoch) and self.problem.watched_frames is not None:
             self._move_watched()
-        if self.parallel:
-            total = self._loss_of(r.forward_model, self.task.dataset.patterns)
-        else:
-            total = self.loss.total
+        patterns = self.task.dataset.patterns
+        total = self._loss_of(r.forward_model, patterns) if self.parallel else self.loss.total
         value = total / (len(self.problem.frames) * self.problem.mean_counts)
         if not math.isfinite(value):
             raise self._diverged(epoch)

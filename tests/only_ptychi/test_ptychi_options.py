@@ -143,7 +143,7 @@ def test_options_pass_through_plain_data():
     config = config_of("rpie", {"alpha": 0.3, "batching": "uniform"})
     plain = json.loads(json.dumps(config_to_mapping(config)))
     assert config_from_mapping(TrainingConfig, plain) == config
-    with pytest.raises(ConfigError, match="alhpa.*Did you mean 'alpha'"):
+    with pytest.raises(ConfigError, match=r"alhpa.*Did you mean 'alpha'"):
         config_from_mapping(TrainingConfig, plain | {"options": {"alhpa": 0.3}})
 
 

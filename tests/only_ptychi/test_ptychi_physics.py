@@ -48,10 +48,10 @@ def test_every_mode_is_shifted_and_the_adjoint_is_the_adjoint():
     class Stub:
         """What the two functions read of a reconstructor."""
 
-        class forward_model:  # noqa: N801
+        class forward_model:
             get_probe_grid_position_data = staticmethod(lambda: (None, None, residual))
 
-        class parameter_group:  # noqa: N801
+        class parameter_group:
             class object:
                 class options:
                     patch_interpolation_method = "fourier"
