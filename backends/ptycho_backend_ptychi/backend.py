@@ -19,7 +19,7 @@ from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
 
 from . import physics
-from .choices import check_choices, options_of
+from .choices import check_choices, check_inference, options_of
 from .images import cut_out
 from .library import inside
 from .model import CHECKPOINT, NAME, PtychiModel, read_model, write_model
@@ -67,8 +67,6 @@ class PtychiBackend:
             "num_workers",
             "strategy",
             "inference.batch_size",
-            "inference.accelerator",
-            "inference.precision",
         ),
     )
 
@@ -89,6 +87,7 @@ class PtychiBackend:
             Cancelled: `progress` raised it; the checkpoint in ``config.output_dir`` is up to date.
         """
         check_choices(config, refining=False)
+        check_inference(config.inference)
         device = choose_device(config.accelerator)
         path = ensure_output_folder(config.output_dir) / CHECKPOINT if config.output_dir is not None else None
         problem = _flat_problem(train, test)
@@ -96,7 +95,7 @@ class PtychiBackend:
         resumed = None if config.resume_from is None else _resume(problem, config)
         if resumed is not None:
             history = {name: list(values) for name, values in resumed.history.items() if name in history}
-            problem = replace(problem, object=resumed.object, probe=resumed.probe)
+            problem = replace(problem, object=resumed.object, probe=resumed.probe, first_probe=train.probe)
         settings = Settings(
             options=options_of(config), loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable
         )
@@ -138,8 +137,10 @@ class PtychiBackend:
         """Cut the part of the object that a scan covers out of the model, and score it.
 
         Raises:
+            ConfigError: it is asked to run on an accelerator.
             DataError: the scan leaves the object; a solver knows nothing beyond it.
         """
+        check_inference(config)
         return cut_out(
             model.object,
             model.origin_px,

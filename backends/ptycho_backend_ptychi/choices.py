@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
 
 from .options import POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
-__all__ = ["check_choices", "options_of"]
+__all__ = ["check_choices", "check_inference", "options_of"]
 
 _POISSON = ("lsqml",)
 """Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
@@ -54,3 +54,16 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
                 f"engine 'ptychi': PtychiOptions.{useless[0]} = {getattr(options, useless[0])!r} has no effect while "
                 f"{switch} = False; leave it out, or set {switch}."
             )
+
+
+def check_inference(config: InferenceConfig) -> None:
+    """Refuse an accelerator for what only cuts an image out.
+
+    Raises:
+        ConfigError: an accelerator other than the CPU.
+    """
+    if config.accelerator not in ("auto", "cpu"):
+        raise ConfigError(
+            f"engine 'ptychi': inference.accelerator = {config.accelerator!r} has no effect, since the image is solved "
+            "in training and only cut out here; allowed: auto, cpu. Set accelerator for training."
+        )

@@ -36,6 +36,7 @@ class Problem:
         frames: (J,) frames to iterate on.
         watched: frames that only give the held-out loss, as a scan of their own, or None.
         watched_frames: their numbers in `raw`, where they are part of it.
+        first_probe: probe that steps and batches are sized by, where it is not `probe`: that a resumed run began with.
         object: (H, W) complex64 to start from.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
         probe: (P, N, N) complex64 to start from.
@@ -56,6 +57,7 @@ class Problem:
     nominal_px: NDArray[np.float64]
     limit_px: float | None = None
     watched_frames: NDArray[np.int64] | None = None
+    first_probe: NDArray[np.complex64] | None = None
 
 
 class _Task(PtychographyTask):
@@ -146,13 +148,13 @@ class Solver:
         positions = physics.to_library_positions(corners[chosen], rest[chosen], self.offset)
         probe = problem.probe.astype(np.complex128) * self.factor
         self.watched_px = np.zeros((0, 2)) if problem.watched is None else problem.watched.positions_px.copy()
-        own = settings.options
+        own, first = settings.options, problem.probe if problem.first_probe is None else problem.first_probe
         self.n_batch = (
             settings.batch_frames
             or own.batch_frames
-            or suited_batch(own.algorithm, problem.probe, problem.raw.positions_px[chosen])
+            or suited_batch(own.algorithm, first, problem.raw.positions_px[chosen])
         )
-        probe_rms = float(np.sqrt(np.mean(np.abs(probe) ** 2)))
+        probe_rms = float(np.sqrt(np.mean(np.abs(first) ** 2))) * self.factor
         options = library_options(settings, self.offset, N, probe_rms, self.n_batch)
         with inside(device, settings.seed):
             self.task = _Task(

@@ -11,6 +11,7 @@ from ptychi_scans import CONFIG, N, config_of, container, cut_truth, image, like
 from ptycho_backend_ptychi.options import ALGORITHMS
 from ptycho_core import api
 from ptycho_core.bundle import read_bundle
+from ptycho_core.config import InferenceConfig
 from ptycho_core.errors import ArchiveError, BackendError, Cancelled, ConfigError, DataError
 from ptycho_core.metrics import compare_objects
 from ptycho_core.plugins.registry import load_backend
@@ -154,8 +155,7 @@ def test_a_cancelled_run_resumes_to_the_same_result(algorithm, options, tmp_path
     assert len(api.load_model(checkpoint).history["train_loss"]) == 4
     again = train(raw, replace(config, resume_from=checkpoint))
     assert len(again.history["train_loss"]) == 6
-    # Adam makes a whole step of a gradient that is rounding only
-    np.testing.assert_allclose(again.object, whole.object, atol=3e-3 if algorithm == "autodiff" else 2e-4)
+    np.testing.assert_allclose(again.object, whole.object, atol=2e-4)
     np.testing.assert_allclose(again.history["train_loss"], whole.history["train_loss"], rtol=1e-3)
 
 
@@ -194,6 +194,9 @@ def test_what_it_cannot_do_is_refused(scan):
     ]:
         with pytest.raises(ConfigError, match=f"engine 'ptychi': {words}"):
             api.train_cdi_model(scan, scan, replace(CONFIG, **changes))
+    model = train(scan, config_of(epochs=1, inference=InferenceConfig(accelerator="cpu", precision="32")))
+    with pytest.raises(ConfigError, match=r"inference\.accelerator = 'cuda' has no effect"):
+        api.reconstruct(model, scan, InferenceConfig(accelerator="cuda"))
     with pytest.raises(ConfigError, match="has no background in its model"):
         api.train_cdi_model(make_scan(background=2.0), None, CONFIG)
 
