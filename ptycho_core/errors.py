@@ -16,6 +16,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EvaluationError",
+    "MissingPackageError",
     "OutputError",
     "PtychoError",
     "UnknownBackendError",
@@ -41,6 +42,10 @@ class ArchiveError(PtychoError, ValueError):
 
 class EvaluationError(PtychoError, ValueError):
     """Two images cannot be scored against each other (constant, no overlap, wrong shape)."""
+
+
+class MissingPackageError(PtychoError, ImportError):
+    """A part of this package that is not needed for reconstruction lacks an optional package."""
 
 
 class OutputError(PtychoError, OSError):

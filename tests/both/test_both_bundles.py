@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan
-from conformance.tolerances import relative_error
+from ptycho_core.testing.tolerances import relative_error
 from engines.engine_scans import EXACT, train, vary
 
 from ptycho_core import api

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance.tolerances import FLOAT32, FLOAT64, relative_error
+from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
 from core.physics_problem import complex_noise, make_problem
 from engine_scans import make_object, make_scan
 from frameworks import Framework, framework_of

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics, integer_corners
+from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled, DataError
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.physics.forward import expected_counts
-from ptycho_core.physics.patches import extract
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
 
+from . import physics
 from .solver import Canvas, frame_loss, sweep
 
 __all__ = ["ToyBackend", "ToyModel"]
@@ -170,7 +170,7 @@ class ToyBackend:
             chosen = slice(start, start + _CHUNK)
             weights = probe_weights(data.probe, rest[chosen])
             peak = max(peak, float(weights.max()))
-            stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
+            stitcher.add(physics.extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
             done = min(start + _CHUNK, raw.n_frames)
             progress(ProgressEvent(stage="reconstruct", done=done, total=raw.n_frames))
         obj, coverage = stitcher.finish(peak)
@@ -182,7 +182,14 @@ class ToyBackend:
         """Noiseless λ (M, N, N); object pixel (0, 0) is scan point (0, 0)."""
         N = probe.shape[-1]
         corners, rest = integer_corners(positions_px, N)
-        return expected_counts(extract(obj, corners, N), probe, rest).astype(np.float32)
+        rate = physics.expected_counts(physics.extract(obj, corners, N), probe, rest)
+        return rate.astype(np.float32)
+
+    def loss_and_gradient(
+        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str
+    ) -> tuple[float, NDArray[np.complex64], NDArray[np.complex64]]:
+        """Loss of all frames at scale 1 with its gradients; object pixel (0, 0) is scan point (0, 0)."""
+        return physics.loss_and_gradient(obj, probe, raw, loss)
 
     def save(self, model: ToyModel, path: Path) -> None:
         """Write a bundle that says it is a solver's: no generator."""
