@@ -34,6 +34,7 @@ _COMMANDS: dict[str, str] = {
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
     "compare": "compare two reconstructions, or one with the truth",
     "backends": "list the engines: installed, missing and why",
+    "conform": "hold an engine to the protocol and print what passed",
 }
 
 # an environment at fault, not this program: disk full, quota, no permission, read-only, no such folder

@@ -31,7 +31,11 @@ def _field_names() -> set[str]:
 
 
 def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
-    """Fields without effect: those the engine lists, and for a solver the whole network."""
+    """Fields without effect: those the engine lists, and for a solver the whole network.
+
+    An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws groups and the held-out
+    frames by it.
+    """
     known = _field_names()
     unknown = [name for name in capabilities.ignored_fields if name not in known]
     if unknown:
@@ -40,7 +44,7 @@ def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
             f"{suggest(unknown[0], known)}"
         )
     solver = set() if capabilities.generators else {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return set(capabilities.ignored_fields) | solver
+    return (set(capabilities.ignored_fields) | solver) - {"seed"}
 
 
 def _refuse(engine_name: str, field: str, given: Any, allowed: str) -> ConfigError:

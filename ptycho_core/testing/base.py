@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -13,16 +12,14 @@ import pytest
 
 from ..plugins.registry import backend_spec, load_backend
 from ..protocol import ReconstructionBackend
-from .bench import Bench
+from .bench import Bench, Stopped
 from .fresh import Answers, ask_fresh_process
 from .tolerances import relative_error
 
-__all__ = ["Section", "agree", "not_offered", "plain_array"]
+__all__ = ["Section", "agree", "load_quietly", "not_offered", "once", "plain_array"]
 
 _T = TypeVar("_T")
-_ENGINE = pytest.StashKey[ReconstructionBackend]()
-_BENCH = pytest.StashKey[Bench]()
-_ANSWERS = pytest.StashKey[Answers]()
+_MADE = pytest.StashKey[dict[str, Any]]()
 
 
 def not_offered(what: str) -> None:
@@ -46,24 +43,23 @@ def plain_array(value: Any, dtype: type, shape: tuple[int, ...], what: str) -> N
     assert value.shape == shape, given
 
 
-@contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Set an engine's quiet variables while it is imported, as the command does, and take them back."""
+def load_quietly(name: str) -> ReconstructionBackend:
+    """Load an engine with its quiet variables set meanwhile, as the command sets them, and take them back."""
     added = {k: v for k, v in backend_spec(name).quiet_environment.items() if k not in os.environ}
     os.environ.update(added)
     try:
-        yield
+        return load_backend(name)
     finally:
         for variable in added:
             os.environ.pop(variable, None)
 
 
-def _once(request: pytest.FixtureRequest, key: pytest.StashKey[_T], make: Callable[[], _T]) -> _T:
+def once(request: pytest.FixtureRequest, name: str, make: Callable[[], _T]) -> _T:
     """Make a thing once for a class of tests, and keep it with the class as this run of pytest has collected it."""
-    stash = request.node.getparent(pytest.Class).stash
-    if key not in stash:
-        stash[key] = make()
-    found: _T = stash[key]
+    made = request.node.getparent(pytest.Class).stash.setdefault(_MADE, {})
+    if name not in made:
+        made[name] = make()
+    found: _T = made[name]
     return found
 
 
@@ -85,24 +81,24 @@ class Section:
         """The engine, as its users get it; override this to hand in one that is not installed."""
         if not self.engine_name:
             pytest.fail(f"{type(self).__name__}: no engine is selected; set engine_name = 'the engine'", pytrace=False)
-
-        def load() -> ReconstructionBackend:
-            with quiet(self.engine_name):
-                return load_backend(self.engine_name)
-
-        return _once(request, _ENGINE, load)
+        return once(request, "engine", lambda: load_quietly(self.engine_name))
 
     @pytest.fixture
     def bench(self, request: pytest.FixtureRequest, engine: ReconstructionBackend) -> Bench:
         """The engine with tiny scans and settings it accepts."""
-        return _once(request, _BENCH, lambda: Bench(engine, self.settings, self.side))
+        return once(request, "bench", lambda: Bench(engine, self.settings, self.side))
 
     @pytest.fixture
-    def fresh(
-        self, request: pytest.FixtureRequest, bench: Bench, tmp_path_factory: pytest.TempPathFactory
-    ) -> Answers:
+    def fresh(self, request: pytest.FixtureRequest, bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Answers:
         """What a process of its own, which only has the bundle, says of it: asked once, since it takes seconds."""
-        return _once(request, _ANSWERS, lambda: ask_fresh_process(bench, tmp_path_factory.mktemp("fresh")))
+        return once(request, "fresh", lambda: ask_fresh_process(bench, tmp_path_factory.mktemp("fresh")))
+
+    @pytest.fixture
+    def stopped(
+        self, request: pytest.FixtureRequest, bench: Bench, tmp_path_factory: pytest.TempPathFactory
+    ) -> Stopped:
+        """A training that was cancelled halfway, with its checkpoint if the engine leaves one."""
+        return once(request, "stopped", lambda: bench.stop_halfway(tmp_path_factory.mktemp("stopped")))
 
     @pytest.fixture(autouse=True)
     def _in_an_empty_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ solver, and an engine that has a mask and no background. Nothing here needs pyte
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_m
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..data.results import Reconstruction
+from ..errors import Cancelled
 from ..plugins.capabilities import check_capabilities
 from ..plugins.returned import check_model, check_reconstruction
-from ..protocol import Capabilities, Progress, ReconstructionBackend, TrainedModel, no_progress
+from ..protocol import Capabilities, Progress, ProgressEvent, ReconstructionBackend, TrainedModel, no_progress
 from .problems import Problem, make_problem, make_scan
+from .traces import arrays_of, digest, process_state
 
-__all__ = ["Bench", "tiny_config"]
+__all__ = ["Bench", "Stopped", "Watched", "tiny_config"]
 
 _NETWORK_EPOCHS = 3
 _SOLVER_EPOCHS = 6
@@ -67,13 +71,47 @@ def tiny_config(
     }
     chosen: dict[str, Any] = {name: value for name, value in wanted.items() if name not in ignored}
     if not solver:
-        network = {"generator": _first(ModelConfig().generator, capabilities.generators), "width": 4}
+        network: dict[str, Any] = {"generator": _first(ModelConfig().generator, capabilities.generators), "width": 4}
+        if network["generator"] == "probe_unet":  # the fields are its own; less of each is quicker
+            network |= {"depth": 1, "sweeps": 2}
         chosen["model"] = {name: value for name, value in network.items() if f"model.{name}" not in ignored}
     inference = {name: wanted[name] for name in ("precision", "accelerator") if f"inference.{name}" not in ignored}
     chosen["inference"] = inference
     config = config_from_mapping(TrainingConfig, _merged(chosen, settings or {}) | {"backend": engine_name})
     check_capabilities(config, capabilities, engine_name)
     return config
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training and a reconstruction that were watched.
+
+    Attributes:
+        model: what training returned.
+        image: what reconstruction returned.
+        events: progress of both.
+        changed: what was another after them: arrays that they were given, the config, settings of the process.
+    """
+
+    model: TrainedModel
+    image: Reconstruction
+    events: list[ProgressEvent]
+    changed: list[str]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A training that was cancelled.
+
+    Attributes:
+        error: what came through, or None when it went on to its end.
+        events: progress until then.
+        changed: settings of the process that were others afterwards.
+    """
+
+    error: Cancelled | None
+    events: list[ProgressEvent]
+    changed: list[str]
 
 
 class Bench:
@@ -187,9 +225,41 @@ class Bench:
         return self.image(self.model)
 
     @cached_property
-    def other_model(self) -> TrainedModel:
-        """A training of the other scan with the other settings, by itself."""
-        return self.train(self.other_scan, self.other_config())
+    def watched(self) -> Watched:
+        """A training of the other scan with the other settings, by itself, and what it touched."""
+        _ = self.model  # whatever a first training sets up once is there already
+        groups, laid_out, config = self.groups(self.other_scan), self.lay_out(self.other_scan), self.other_config()
+        events: list[ProgressEvent] = []
+
+        def look() -> dict[str, Any]:
+            digests = {f"{who}.{name}": digest(array) for who, data in (("train", groups), ("data", laid_out))
+                       for name, array in arrays_of(data).items()}  # fmt: skip
+            return process_state() | digests | {"the config": repr(config), "files here": sorted(os.listdir())}
+
+        before = look()
+        model = check_model(self.engine.train(groups, None, config, progress=events.append), self.engine.name)
+        image = self.engine.reconstruct(model, laid_out, config.inference, progress=events.append)
+        after = look()
+        changed = [what for what, value in before.items() if after[what] != value]
+        return Watched(model, check_reconstruction(image, laid_out, self.engine.name, 0.0), events, changed)
+
+    def stop_halfway(self, folder: Path) -> Stopped:
+        """Train on the scan, with checkpoints if the engine has them, and cancel it once half of it is done."""
+        events: list[ProgressEvent] = []
+
+        def stop(event: ProgressEvent) -> None:
+            events.append(event)
+            if event.done >= event.total / 2:
+                raise Cancelled("that is enough")
+
+        config = self.vary(output_dir=folder) if self.offers.resume else self.config
+        before, error = process_state(), None
+        try:
+            self.train(self.scan, config, self.held_out, stop)
+        except Cancelled as caught:
+            error = caught
+        after = process_state()
+        return Stopped(error, events, [what for what, value in before.items() if after[what] != value])
 
     def request(self) -> dict[str, Any]:
         """What another process needs to put the same engine on its bench, as plain JSON data."""

@@ -11,8 +11,9 @@ from .section_training import ResultSection, TrainingSection
 __all__ = ["BackendConformance"]
 
 
+# pytest runs the tests of the last base first: an engine should hear of a wrong signature before anything else
 class BackendConformance(
-    ProtocolSection, PhysicsSection, GradientSection, TrainingSection, ResultSection, BundleSection, IsolationSection
+    IsolationSection, BundleSection, ResultSection, TrainingSection, GradientSection, PhysicsSection, ProtocolSection
 ):
     """Everything that the protocol asks of an engine (specs/30-backend-protocol).
 

@@ -39,7 +39,7 @@ def smooth_probe(N: int, n_modes: int = 2) -> NDArray[np.complex128]:
     for p in range(n_modes):
         envelope = np.exp(-((y - 1.5 + p) ** 2) / (0.05 * N**2) - (x + 0.8 * (p + 1)) ** 2 / (0.03 * N**2))
         modes.append(envelope * np.exp(1j * (0.02 * y**2 - 0.013 * x**2 + 0.3 * y - 0.17 * x * (p + 1))) / (1 + p))
-    return 3.0 * np.array(modes)
+    return np.asarray(3.0 * np.array(modes), dtype=np.complex128)
 
 
 @dataclass(frozen=True)

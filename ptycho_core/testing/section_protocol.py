@@ -25,7 +25,7 @@ from .fresh import Answers
 
 __all__ = ["ProtocolSection"]
 
-_OPTIONAL = {
+_OPTIONAL: dict[str, type] = {
     "loss_and_gradient": SupportsPhysicsGradient,
     "predict_patches": SupportsPatches,
     "refine": SupportsRefinement,
@@ -59,7 +59,8 @@ class ProtocolSection(Section):
     def test_names_and_signatures(self, bench: Bench) -> None:
         """Every method has the protocol's name and parameters, the optional ones where they are offered."""
         engine = bench.engine
-        methods = {name: ReconstructionBackend for name in ("train", "reconstruct", "simulate", "save", "load")}
+        required = ("train", "reconstruct", "simulate", "save", "load")
+        methods: dict[str, Any] = dict.fromkeys(required, ReconstructionBackend)
         methods |= {name: kind for name, kind in _OPTIONAL.items() if hasattr(engine, name)}
         faults = []
         for name, kind in methods.items():

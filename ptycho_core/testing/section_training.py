@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..errors import ArchiveError, Cancelled, PtychoError
 from ..protocol import ProgressEvent, SupportsPatches, TrainedModel
 from ..stitching import finish_reconstruction
 from .base import Section, agree, not_offered, plain_array
-from .bench import Bench
+from .bench import Bench, Stopped
 from .problems import make_scan
 from .tolerances import OTHER_IMAGE, REPEATED, relative_error
 
@@ -56,7 +55,7 @@ class TrainingSection(Section):
         for name in ("train_loss", "test_loss"):
             assert name in model.history, f"there is no {name!r}, only {', '.join(model.history)}"
             assert len(model.history[name]) == epochs, f"{len(model.history[name])} of {name} for {epochs} epochs"
-        assert "test_loss" not in bench.other_model.history, "there is a test_loss without held-out frames"
+        assert "test_loss" not in bench.watched.model.history, "there is a test_loss without held-out frames"
         plain_array(model.probe, np.complex64, (bench.n_modes, bench.side, bench.side), "the model's probe")
         assert model.statistics == bench.groups(bench.scan).statistics, "the statistics are not the training split's"
         assert model.checkpoint_path is None, "a checkpoint was written without an output_dir"
@@ -79,28 +78,23 @@ class TrainingSection(Section):
         """Bright pixels that are masked cost little; taken for dark ones they would ruin the image."""
         if not bench.offers.mask:
             not_offered("a mask")
-        good = bench.mask(4)
-        scans = [make_scan(bench.side, mask=mask, bad_counts=bad) for mask, bad in ((None, 0), (good, 0), (good, 1e7))]
-        whole, masked, glaring = (bench.image(bench.train(scan), scan) for scan in scans)
-        limit = 2 * whole.r_factor + 0.005
-        assert masked.r_factor < limit, (
-            f"R = {masked.r_factor:.4g} where 16 pixels are masked, {whole.r_factor:.4g} where none is: bad pixels "
-            "are taken for pixels without counts"
+        scan = make_scan(bench.side, n_modes=bench.n_modes, mask=bench.mask(4), bad_counts=1e7)
+        image, flat = bench.image(bench.train(scan), scan), flat_image(bench.lay_out(scan))
+        assert image.r_factor < 0.6 * flat.r_factor, (
+            f"with 16 bright pixels masked R = {image.r_factor:.4g}, where a flat object has {flat.r_factor:.4g}: bad "
+            "pixels are not left out"
         )
-        agree(glaring.object, masked.object, REPEATED, "the object of a scan whose bad pixels hold another number")
-        assert masked.dropped.get("masked_pixels") == 16, f"dropped = {dict(masked.dropped)}; 16 pixels are masked"
+        assert image.dropped.get("masked_pixels") == 16, f"dropped = {dict(image.dropped)}; 16 pixels are masked"
 
     def test_a_frame_without_counts_is_survived(self, bench: Bench) -> None:
         """One empty frame leaves a finite image, and is reported."""
-        image = bench.image(bench.other_model, bench.other_scan)
+        image = bench.watched.image
         assert np.isfinite(image.object).all()
         assert image.dropped.get("frames_without_counts") == 1, f"dropped = {dict(image.dropped)}"
 
     def test_progress_is_told_of_every_step(self, bench: Bench) -> None:
         """Steps are counted up to the total, under the names of their stages."""
-        events: list[ProgressEvent] = []
-        model = bench.train(bench.other_scan, bench.other_config(), progress=events.append)
-        bench.engine.reconstruct(model, bench.lay_out(bench.other_scan), bench.config.inference, progress=events.append)
+        events = bench.watched.events
         for stage in ("train", "reconstruct"):
             steps = [event.done for event in events if event.stage == stage]
             totals = {event.total for event in events if event.stage == stage}
@@ -110,46 +104,33 @@ class TrainingSection(Section):
             assert steps[-1] == totals.pop(), f"{stage}: it ends at step {steps[-1]}"
         assert all(isinstance(v, float) for e in events for v in e.metrics.values()), "a metric is no float"
 
-    def test_cancelling_stops_after_the_step(self, bench: Bench, tmp_path: Path) -> None:
-        """Cancelled comes through, no further step is made, and without an output_dir nothing is left behind."""
-        seen: list[int] = []
-
-        def stop(event: ProgressEvent) -> None:
-            seen.append(event.done)
-            if len(seen) == 2:
-                raise Cancelled("that is enough")
-
-        with pytest.raises(Cancelled, match="that is enough"):
-            bench.train(bench.scan, progress=stop)
-        assert len(seen) == 2, f"the engine made {len(seen) - 2} steps after it was cancelled"
-        assert not list(tmp_path.iterdir()), f"it left {[p.name for p in tmp_path.iterdir()]} in the current folder"
-        seen.clear()
+    def test_cancelling_stops_after_the_step(self, bench: Bench, stopped: Stopped) -> None:
+        """Cancelled comes through training and reconstruction, no further step is made, the process is as it was."""
+        assert stopped.error is not None, "progress raised Cancelled, and training went on to its end"
+        assert "that is enough" in str(stopped.error), f"another Cancelled came through: {stopped.error}"
+        half = stopped.events[-1].total / 2
+        extra = [event.done for event in stopped.events if event.done >= half][1:]
+        assert not extra, f"the engine made the steps {extra} after it was cancelled"
+        assert not stopped.changed, f"it left {', '.join(stopped.changed)} changed"
         with pytest.raises(Cancelled, match="that is enough"):
             bench.engine.reconstruct(
                 bench.model, bench.lay_out(bench.scan), bench.config.inference, progress=_stop_at_once
             )
 
-    def test_a_cancelled_training_is_resumed_to_the_same_end(self, bench: Bench, tmp_path: Path) -> None:
+    def test_a_cancelled_training_is_resumed_to_the_same_end(self, bench: Bench, stopped: Stopped) -> None:
         """From the checkpoint that cancelling left, training ends where it would have ended."""
         if not bench.offers.resume:
             not_offered("resume")
-        halfway: list[ProgressEvent] = []
-
-        def stop(event: ProgressEvent) -> None:
-            halfway.append(event)
-            if event.done >= event.total / 2:
-                raise Cancelled("halfway")
-
-        with pytest.raises(Cancelled) as caught:
-            bench.train(bench.scan, bench.vary(output_dir=tmp_path / "run"), bench.held_out, progress=stop)
-        assert caught.value.checkpoint_path is not None, "Cancelled does not say where the checkpoint is"
-        checkpoint = Path(caught.value.checkpoint_path)
+        assert stopped.error is not None, "progress raised Cancelled, and training went on to its end"
+        assert stopped.error.checkpoint_path is not None, "Cancelled does not say where the checkpoint is"
+        checkpoint = Path(stopped.error.checkpoint_path)
         assert checkpoint.is_file(), f"{checkpoint}: Cancelled names it, but there is no such file"
         steps: list[int] = []
         resumed = bench.train(
             bench.scan, bench.vary(resume_from=checkpoint), bench.held_out, progress=lambda e: steps.append(e.done)
         )
-        assert steps[0] == halfway[-1].done + 1, f"it goes on at step {steps[0]}, it was stopped at {halfway[-1].done}"
+        at = stopped.events[-1].done
+        assert steps[0] == at + 1, f"it goes on at step {steps[0]}; it was stopped at {at}"
         same_training(resumed, bench.model, bench, "resumed")
 
     def test_what_is_no_checkpoint_is_refused(self, bench: Bench, tmp_path: Path) -> None:
@@ -212,8 +193,6 @@ class ResultSection(Section):
         other = make_scan(2 * bench.side, 2, 3, n_modes=bench.n_modes)
         try:
             image = bench.image(bench.model, other)
-        except PtychoError as error:
-            assert str(error), "the error says nothing"
-        else:
-            assert np.isfinite(image.object).all()
-            assert replace(image).positions_px.shape == (6, 2)
+        except PtychoError:  # refused in a word of this package
+            return
+        assert image.positions_px.shape == (6, 2)
