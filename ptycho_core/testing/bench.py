@@ -25,7 +25,7 @@ from ..plugins.capabilities import check_capabilities
 from ..plugins.returned import check_model, check_reconstruction
 from ..protocol import Capabilities, Progress, ProgressEvent, ReconstructionBackend, TrainedModel, no_progress
 from .problems import Problem, make_problem, make_scan
-from .traces import arrays_of, digest, process_state
+from .traces import advance_global_generators, arrays_of, digest, process_state
 
 __all__ = ["Bench", "Stopped", "Watched", "tiny_config"]
 
@@ -228,6 +228,7 @@ class Bench:
     def watched(self) -> Watched:
         """A training of the other scan with the other settings, by itself, and what it touched."""
         _ = self.model  # whatever a first training sets up once is there already
+        advance_global_generators()
         groups, laid_out, config = self.groups(self.other_scan), self.lay_out(self.other_scan), self.other_config()
         events: list[ProgressEvent] = []
 

@@ -9,17 +9,17 @@ import signal
 import warnings
 from dataclasses import fields
 
-# `random` and `numpy.random` are looked at here, to see that an engine leaves them alone; nothing is drawn from them
-from random import getstate
+# the global generators are looked at here, to see that an engine leaves them alone; nothing depends on what is drawn
+from random import getstate, random
 from typing import Any
 
 import numpy as np
-from numpy.random import get_state
+from numpy.random import get_state, random_sample
 from numpy.typing import NDArray
 
 from ..data.container import PtychoDataContainer
 
-__all__ = ["arrays_of", "digest", "process_state"]
+__all__ = ["advance_global_generators", "arrays_of", "digest", "process_state"]
 
 
 def digest(array: NDArray[Any]) -> str:
@@ -35,11 +35,17 @@ def arrays_of(data: PtychoDataContainer) -> dict[str, NDArray[Any]]:
     return arrays | {"counts": raw.frames.read(np.arange(raw.n_frames))}
 
 
+def advance_global_generators() -> None:
+    """Draw once, so that an engine which seeds them the same way in every training is seen to do so."""
+    random()
+    random_sample()  # noqa: NPY002
+
+
 def process_state() -> dict[str, Any]:
     """Whatever of the process an engine could have changed, in words for people."""
     return {
         "the global random state of Python": getstate(),
-        "the global random state of NumPy": [str(part) for part in get_state()],  # noqa: NPY002
+        "the global random state of NumPy": [np.asarray(part).tolist() for part in get_state()],  # noqa: NPY002
         "NumPy's error settings": np.geterr(),
         "NumPy's print options": np.get_printoptions(),
         "the warning filters": list(warnings.filters),
