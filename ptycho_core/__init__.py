@@ -17,7 +17,15 @@ if TYPE_CHECKING:
         run_cdi_example,
         train_cdi_model,
     )
-    from .config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
+    from .config import (
+        EngineOptions,
+        InferenceConfig,
+        ModelConfig,
+        RefinementConfig,
+        TrainingConfig,
+        config_from_mapping,
+        config_to_mapping,
+    )
     from .data.container import PtychoDataContainer, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
     from .data.results import CdiResult, CdiResults, Reconstruction
@@ -56,7 +64,15 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "run_cdi_example",
         "train_cdi_model",
     ),
-    "config": ("InferenceConfig", "ModelConfig", "TrainingConfig", "config_from_mapping", "config_to_mapping"),
+    "config": (
+        "EngineOptions",
+        "InferenceConfig",
+        "ModelConfig",
+        "RefinementConfig",
+        "TrainingConfig",
+        "config_from_mapping",
+        "config_to_mapping",
+    ),
     "data.container": ("PtychoDataContainer", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
     "data.results": ("CdiResult", "CdiResults", "Reconstruction"),
@@ -103,6 +119,7 @@ __all__ = [
     "CollapseError",
     "ConfigError",
     "DataError",
+    "EngineOptions",
     "EvaluationError",
     "Geometry",
     "InferenceConfig",
@@ -115,6 +132,7 @@ __all__ = [
     "RawData",
     "Reconstruction",
     "ReconstructionBackend",
+    "RefinementConfig",
     "Source",
     "Statistics",
     "TrainedModel",

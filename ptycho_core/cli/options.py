@@ -16,7 +16,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, resolve_names
+from ..config import (
+    EngineOptions,
+    InferenceConfig,
+    ModelConfig,
+    RefinementConfig,
+    TrainingConfig,
+    config_from_mapping,
+    resolve_names,
+)
 from ..errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -104,6 +112,8 @@ def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, 
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _config_options(hint, f"{prefix}{field.name}.")
+        elif EngineOptions in typing.get_args(hint):  # which class it is, the engine decides
+            yield f"{prefix}{field.name}", dict[str, Any], field.default, docs.get(field.name, "")
         else:
             yield f"{prefix}{field.name}", hint, field.default, docs.get(field.name, "")
 
@@ -111,6 +121,8 @@ def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, 
 def _type_text(hint: Any) -> str:
     if hint is bool:
         return "true or false"
+    if typing.get_origin(hint) is dict:
+        return 'JSON such as \'{"algorithm": "rpie"}\''
     options = [option for option in typing.get_args(hint) if option not in (type(None), Ellipsis)]
     if typing.get_origin(hint) is tuple:
         return "a list such as [a,b]"
@@ -183,7 +195,12 @@ def _old_name(option: str) -> str | None:
         ConfigError: the old name is refused, with the advice that the config class gives.
     """
     parent, dot, leaf = option.rpartition(".")
-    owner = {"": TrainingConfig, "model": ModelConfig, "inference": InferenceConfig}.get(parent)
+    owner = {
+        "": TrainingConfig,
+        "model": ModelConfig,
+        "inference": InferenceConfig,
+        "refinement": RefinementConfig,
+    }.get(parent)
     if owner is None or leaf in {field.name for field in dataclasses.fields(owner)}:
         return None
     with warnings.catch_warnings(record=True) as caught:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ..config import InferenceConfig, ModelConfig, TrainingConfig
+from ..config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ..data.raw import RawData
 from ..errors import BackendProtocolError, ConfigError, suggest
 from ..protocol import Capabilities
@@ -25,9 +25,11 @@ def _value(config: Any, field: str) -> Any:
 
 
 def _field_names() -> set[str]:
-    names = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "inference"}
-    names |= {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return names | {f"inference.{f.name}" for f in dataclasses.fields(InferenceConfig)}
+    nested = {"model": ModelConfig, "inference": InferenceConfig, "refinement": RefinementConfig}
+    names = {f.name for f in dataclasses.fields(TrainingConfig)} - nested.keys()
+    return names | {
+        f"{group}.{f.name}" for group, config_type in nested.items() for f in dataclasses.fields(config_type)
+    }
 
 
 def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:

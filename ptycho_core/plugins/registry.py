@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import pluggy
 
+from ..config import EngineOptions
 from ..errors import (
     BackendConflictError,
     BackendError,
@@ -40,6 +41,7 @@ __all__ = [
     "backend_distribution",
     "backend_spec",
     "load_backend",
+    "options_class",
 ]
 
 State = Literal["ready", "missing", "broken", "conflict"]
@@ -233,6 +235,29 @@ def backend_spec(name: str) -> BackendSpec:
         BackendError: its plugin is broken; the cause is chained.
     """
     return _describe(_find(name))
+
+
+def options_class(name: str) -> type[EngineOptions] | None:
+    """Return the class of the settings that an engine alone has, or None; the engine itself is not imported.
+
+    Args:
+        name: engine name.
+
+    Raises:
+        BackendProtocolError: the plugin declares something else than a class of engine options for its name.
+        BackendError: as :func:`backend_spec`.
+    """
+    spec = backend_spec(name)
+    if not spec.options:
+        return None
+    module_name, _, class_name = spec.options.partition(":")
+    found = getattr(importlib.import_module(module_name), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, EngineOptions) and found.engine == name):
+        raise BackendProtocolError(
+            f"engine '{name}': options = {spec.options!r}; it must name a subclass of EngineOptions whose `engine` is "
+            f"{name!r}."
+        )
+    return found
 
 
 def backend_distribution(name: str) -> str:
