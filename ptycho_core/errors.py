@@ -9,6 +9,8 @@ __all__ = [
     "ArchiveError",
     "BackendConflictError",
     "BackendError",
+    "BackendFaultError",
+    "BackendImportError",
     "BackendProtocolError",
     "BackendUnavailableError",
     "Cancelled",
@@ -70,6 +72,14 @@ class BackendConflictError(BackendError):
 
 class BackendProtocolError(BackendError, TypeError):
     """An engine does not keep the protocol: wrong signature, wrong return type, wrong shape."""
+
+
+class BackendFaultError(BackendError):
+    """An engine raised what is no error of this package: a bug in it, which is the cause."""
+
+
+class BackendImportError(BackendFaultError, ImportError):
+    """An engine is installed with all it requires, and cannot be imported, or failed to import something later."""
 
 
 class CollapseError(BackendError):

@@ -84,6 +84,14 @@ def other_value(field, default):
 FIELDS = [f.name for f in fields(TrainingConfig) if f.name not in {"model", "inference"}]
 FIELDS += [f"model.{f.name}" for f in fields(ModelConfig)] + [f"inference.{f.name}" for f in fields(InferenceConfig)]
 
+FIELDS.remove("seed")
+
+
+@pytest.mark.spec("BE-2")
+def test_an_engine_that_draws_nothing_takes_any_seed():
+    """Core draws groups and held-out frames by it, so it has an effect whatever the engine says."""
+    check_capabilities(TrainingConfig(seed=7), replace(NETWORK, ignored_fields=("seed",)), "eng")
+
 
 @pytest.mark.spec("BE-2")
 @pytest.mark.parametrize("field", FIELDS)
