@@ -17,17 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
-from ..data.container import PtychoDataContainer
+from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
 from ..data.results import Reconstruction
 from ..errors import Cancelled
+from ..physics.patches import extract
 from ..plugins.capabilities import check_capabilities
 from ..plugins.returned import check_model, check_reconstruction
-from ..protocol import Capabilities, Progress, ProgressEvent, ReconstructionBackend, TrainedModel, no_progress
-from .problems import Problem, make_problem, make_scan
+from ..protocol import (
+    Capabilities,
+    Progress,
+    ProgressEvent,
+    ReconstructionBackend,
+    SupportsRefinement,
+    TrainedModel,
+    no_progress,
+)
+from ..stitching import Stitcher, finish_reconstruction, probe_weights
+from .problems import Problem, make_object, make_problem, make_scan
 from .traces import advance_global_generators, arrays_of, digest, process_state
 
-__all__ = ["Bench", "Stopped", "Watched", "tiny_config"]
+__all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config"]
 
 _NETWORK_EPOCHS = 3
 _SOLVER_EPOCHS = 6
@@ -114,6 +124,25 @@ class Stopped:
     changed: list[str]
 
 
+@dataclass(frozen=True)
+class Refined:
+    """An image that was refined.
+
+    Attributes:
+        initial: the rough image.
+        data: its scan.
+        image: what the engine made of it.
+        events: progress.
+        changed: names of arrays of both that were others afterwards.
+    """
+
+    initial: Reconstruction
+    data: PtychoDataContainer
+    image: Reconstruction
+    events: list[ProgressEvent]
+    changed: list[str]
+
+
 class Bench:
     """One engine under test.
 
@@ -145,7 +174,8 @@ class Bench:
     @cached_property
     def scan(self) -> RawData:
         """The scan of most trainings, with a few bad pixels and a background where the engine takes them."""
-        return make_scan(self.side, n_modes=self.n_modes, background=self.offers.background, mask=self.mask(2))
+        extras: dict[str, Any] = {"n_modes": self.n_modes, "background": self.offers.background, "mask": self.mask(2)}
+        return make_scan(self.side, 5, 6, **extras)  # of fewer, an engine may take all frames in one step
 
     @cached_property
     def held_out(self) -> RawData:
@@ -261,6 +291,45 @@ class Bench:
             error = caught
         after = process_state()
         return Stopped(error, events, [what for what, value in before.items() if after[what] != value])
+
+    def refining_config(self, **changes: Any) -> TrainingConfig:
+        """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
+        wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3}
+        if self.offers.losses:
+            wanted["loss"] = _first(self.config.refinement.loss, self.offers.losses)
+        wanted = {
+            name: value for name, value in wanted.items() if f"refinement.{name}" not in self.offers.ignored_fields
+        }
+        config = self.vary(refinement=replace(self.config.refinement, **{**wanted, **changes}))
+        check_capabilities(config, self.offers, self.engine.name)
+        return config
+
+    def rough_image(self) -> Reconstruction:
+        """An image of the scan halfway between the flat object and the truth, from no engine at all."""
+        raw, data = self.scan, self.lay_out(self.scan)
+        corners, rest = integer_corners(raw.positions_px, self.side)
+        height, width = corners.max(axis=0) + self.side + 1
+        rough = (0.5 + 0.5 * make_object(height, width)).astype(np.complex64)
+        stitcher, weights = Stitcher.for_scan(raw), probe_weights(data.probe, rest)
+        stitcher.add(extract(rough, corners, self.side), weights, corners)
+        obj, coverage = stitcher.finish(float(weights.max()))
+        return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
+
+    def refine_rough_image(self) -> Refined:
+        """Have the engine refine a rough image, and see what it does to what it is given."""
+        initial, data = self.rough_image(), self.lay_out(self.scan)
+        events: list[ProgressEvent] = []
+
+        def look() -> dict[str, str]:
+            held = {f.name: getattr(initial, f.name) for f in fields(initial)}
+            arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
+            return {name: digest(array) for name, array in (arrays | arrays_of(data)).items()}
+
+        before = look()
+        assert isinstance(self.engine, SupportsRefinement)
+        image = self.engine.refine(initial, data, self.refining_config(), progress=events.append)
+        after = look()
+        return Refined(initial, data, image, events, [name for name in before if after[name] != before[name]])
 
     def request(self) -> dict[str, Any]:
         """What another process needs to put the same engine on its bench, as plain JSON data."""

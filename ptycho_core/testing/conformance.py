@@ -6,6 +6,7 @@ from .section_bundles import BundleSection
 from .section_isolation import IsolationSection
 from .section_physics import GradientSection, PhysicsSection
 from .section_protocol import ProtocolSection
+from .section_refinement import RefinementSection
 from .section_training import ResultSection, TrainingSection
 
 __all__ = ["BackendConformance"]
@@ -13,7 +14,14 @@ __all__ = ["BackendConformance"]
 
 # pytest runs the tests of the last base first: an engine should hear of a wrong signature before anything else
 class BackendConformance(
-    IsolationSection, BundleSection, ResultSection, TrainingSection, GradientSection, PhysicsSection, ProtocolSection
+    IsolationSection,
+    RefinementSection,
+    BundleSection,
+    ResultSection,
+    TrainingSection,
+    GradientSection,
+    PhysicsSection,
+    ProtocolSection,
 ):
     """Everything that the protocol asks of an engine (specs/30-backend-protocol).
 

@@ -114,6 +114,6 @@ def test_every_test_of_the_suite_has_a_mutant():
     unproven = {
         "test_simulate_agrees_with_the_oracle", "test_it_is_listed_as_ready", "test_patches_are_plain_arrays",
         "test_frames_of_another_size_are_answered_or_refused", "test_a_damaged_bundle_is_refused",
-        "test_what_it_does_not_offer_is_refused_before_data_are_read",
+        "test_what_it_does_not_offer_is_refused_before_data_are_read", "test_refined_positions_stay_within_their_limit",
     }  # fmt: skip
     assert {mutant.test for mutant in MUTANTS.values()} | unproven == tests

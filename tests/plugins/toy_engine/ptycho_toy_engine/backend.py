@@ -62,6 +62,7 @@ class ToyBackend:
         mask=True,
         background=True,
         probe_trainable=True,
+        refine=True,
         resume=True,
         ignored_fields=(
             "schedule",
@@ -76,6 +77,10 @@ class ToyBackend:
             "num_workers",
             "strategy",
             "inference.batch_size",
+            "refinement.loss",
+            "refinement.batch_size",
+            "refinement.probe_modes",
+            "refinement.patience",
         ),
     )
 
@@ -175,6 +180,32 @@ class ToyBackend:
             progress(ProgressEvent(stage="reconstruct", done=done, total=raw.n_frames))
         obj, coverage = stitcher.finish(peak)
         return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
+
+    def refine(
+        self,
+        initial: Reconstruction,
+        data: PtychoDataContainer,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Sweep over an image of a scan, whoever made it, and return the best that came of it."""
+        raw, plan = data.raw, config.refinement
+        origin = np.round(initial.origin_px).astype(np.int64)
+        canvas = Canvas(initial.object.astype(complex), origin, initial.probe.astype(complex))
+        statistics = replace(data.statistics, scale=initial.scale)
+        best, coverage = initial.r_factor, initial.coverage.copy()
+        image = replace(initial, object=initial.object.copy(), coverage=coverage)
+        for epoch in range(plan.epochs):
+            rng = np.random.default_rng([config.seed, epoch])
+            loss = sweep(canvas, raw, np.arange(raw.n_frames), statistics, refine_probe=plan.probe, rng=rng)
+            obj, probe = canvas.object.astype(np.complex64), canvas.probe.astype(np.complex64)
+            tried = finish_reconstruction(obj, coverage, origin, probe, initial.scale, data)
+            if tried.r_factor < best:
+                best, image = tried.r_factor, tried
+            metrics = {"train_loss": loss}
+            progress(ProgressEvent(stage="refine", done=epoch + 1, total=plan.epochs, metrics=metrics))
+        return image
 
     def simulate(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
