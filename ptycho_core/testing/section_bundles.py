@@ -28,8 +28,10 @@ class BundleSection(Section):
         assert not fresh.fault, f"the other process could not use the bundle: {fresh.fault.strip().splitlines()[-1]}"
         assert fresh.image is not None
         agree(fresh.image, bench.reconstruction.object, SAME_IMAGE, "the object in the other process")
-        assert fresh.r_factor == pytest.approx(bench.reconstruction.r_factor, rel=1e-4)
-        assert fresh.history == {name: list(values) for name, values in bench.model.history.items()}
+        here = bench.reconstruction.r_factor
+        assert fresh.r_factor == pytest.approx(here, rel=1e-3), f"R = {fresh.r_factor:.6g} there and {here:.6g} here"
+        history = {name: list(values) for name, values in bench.model.history.items()}
+        assert fresh.history == history, f"the history there is {fresh.history}"
 
     def test_a_bundle_says_what_it_is(self, bench: Bench, tmp_path: Path) -> None:
         """A saved model is a bundle of this engine's name, with the config, probe and statistics it was trained to."""

@@ -186,7 +186,10 @@ class ResultSection(Section):
         origin = np.round(image.origin_px).astype(np.int64)
         np.testing.assert_allclose(image.origin_px, origin, err_msg="the image is off the pixel grid")
         scored = finish_reconstruction(image.object, image.coverage, origin, image.probe, image.scale, data)
-        assert scored.r_factor == pytest.approx(image.r_factor, rel=1e-3)
+        # with a background the best gain is absorbed in the scale to first order only (FM-11)
+        assert scored.r_factor == pytest.approx(image.r_factor, rel=0.02), (
+            f"the oracle finds R = {scored.r_factor:.4g} with the image where it says it lies; it says {image.r_factor:.4g}"
+        )
 
     def test_patches_are_plain_arrays(self, bench: Bench) -> None:
         """Predicted patches are (B, C, N, N) complex64 and finite."""

@@ -10,6 +10,6 @@ pytestmark = pytest.mark.torch
 
 
 class TestConformance(BackendConformance):
-    """Two epochs of a narrow network on 20 frames."""
+    """Three epochs of a narrow network on 30 frames."""
 
     engine_name = "pytorch"

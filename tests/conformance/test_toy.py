@@ -18,6 +18,6 @@ pytestmark = [
 
 
 class TestConformance(BackendConformance):
-    """Six sweeps over 20 frames."""
+    """Six sweeps over 30 frames."""
 
     engine_name = "toy"

@@ -87,7 +87,7 @@ def failures(sheet: Sheet) -> dict[str, str]:
     return {outcome.test.partition("[")[0]: outcome.reason for outcome in sheet.of("failed")}
 
 
-@pytest.mark.spec("BE-16")
+@pytest.mark.spec("BE-33", "BE-34")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
     mutant = MUTANTS[name]
@@ -98,7 +98,7 @@ def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
     assert not sheet.conforms
 
 
-@pytest.mark.spec("BE-16")
+@pytest.mark.spec("BE-33")
 def test_the_engine_itself_passes_what_its_mutants_fail(engine_with):
     engine_with()
     sheet = run_conformance("toy")
