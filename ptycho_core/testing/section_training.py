@@ -188,7 +188,7 @@ class ResultSection(Section):
         scored = finish_reconstruction(image.object, image.coverage, origin, image.probe, image.scale, data)
         # with a background the best gain is absorbed in the scale to first order only (FM-11)
         assert scored.r_factor == pytest.approx(image.r_factor, rel=0.02), (
-            f"the oracle finds R = {scored.r_factor:.4g} with the image where it says it lies; it says {image.r_factor:.4g}"
+            f"the oracle finds R = {scored.r_factor:.4g} for the image at its origin; it says {image.r_factor:.4g}"
         )
 
     def test_patches_are_plain_arrays(self, bench: Bench) -> None:
