@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from .data.container import PtychoDataContainer, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
-    from .data.results import CdiResult, CdiResults, Reconstruction
+    from .data.results import CdiResult, CdiResults, Reconstruction, Refined
     from .errors import (
         ArchiveError,
         BackendConflictError,
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
+    from .refinement.facade import refine
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api": (
@@ -80,7 +81,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ),
     "data.container": ("PtychoDataContainer", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
-    "data.results": ("CdiResult", "CdiResults", "Reconstruction"),
+    "data.results": ("CdiResult", "CdiResults", "Reconstruction", "Refined"),
     "errors": (
         "ArchiveError",
         "BackendConflictError",
@@ -109,6 +110,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
+    "refinement.facade": ("refine",),
 }
 
 __all__ = [
@@ -143,6 +145,7 @@ __all__ = [
     "RawData",
     "Reconstruction",
     "ReconstructionBackend",
+    "Refined",
     "RefinementConfig",
     "Source",
     "Statistics",
@@ -159,6 +162,7 @@ __all__ = [
     "prepare_scan",
     "read_scan",
     "reconstruct",
+    "refine",
     "run_cdi_example",
     "save_model",
     "train_cdi_model",

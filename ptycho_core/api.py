@@ -28,6 +28,7 @@ from .plugins.returned import check_model, check_reconstruction
 from .prepare import ScanInput, check_container, ensure_container, ensure_raw, prepare_scan
 from .protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
 from .provenance import collect_provenance
+from .refinement.facade import refine
 
 __all__ = [
     "check_capabilities",
@@ -35,6 +36,7 @@ __all__ = [
     "load_model",
     "prepare_scan",
     "reconstruct",
+    "refine",
     "run_cdi_example",
     "save_model",
     "train_cdi_model",

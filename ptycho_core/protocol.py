@@ -254,7 +254,7 @@ class SupportsRefinement(Protocol):
         *,
         progress: Progress = no_progress,
     ) -> Reconstruction:
-        """Go on from `initial` with the frames of `data`, as ``config.refinement`` says (specs/30, BE-16 …).
+        """Go on from `initial` with the frames of `data`, as ``config.refinement`` says (specs/30, BE-16 to BE-18).
 
         Args:
             initial: image, probe, scale and positions to start from; left as it is.

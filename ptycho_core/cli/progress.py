@@ -22,7 +22,7 @@ __all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LABELS = {"train": "training", "reconstruct": "reconstructing", "simulate": "simulating"}
+_LABELS = {"train": "training", "reconstruct": "reconstructing", "refine": "refining", "simulate": "simulating"}
 
 
 class _Stop:

@@ -86,7 +86,7 @@ def position_gradient(
 
 
 def illumination(probe: NDArray[Any], corners_px: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[Any]:
-    """W = Σ_j Σ_p |P_p|² at n_j: the light that each pixel of the object got; sub-pixel rests are left out (FM-20).
+    """W = Σ_j Σ_p |P_p|² at n_j: the light that each pixel of the object got; sub-pixel rests are left out (FM-21).
 
     Args:
         probe: (P, N, N) complex modes.
@@ -105,7 +105,7 @@ def _damped(light: NDArray[Any]) -> NDArray[Any]:
 
 
 def object_step(gradient: NDArray[Any], light: NDArray[Any], loss: str) -> NDArray[Any]:
-    """ΔO = −∂L/∂O / (c ((1−α) W + α max W)), for s = 1 and divisor 1 (FM-20).
+    """ΔO = −∂L/∂O / (c ((1−α) W + α max W)), for s = 1 and divisor 1 (FM-21).
 
     Args:
         gradient: (H, W) complex ∂L/∂O over some frames.
@@ -116,7 +116,7 @@ def object_step(gradient: NDArray[Any], light: NDArray[Any], loss: str) -> NDArr
 
 
 def probe_step(gradient: NDArray[Any], patch_light: NDArray[Any], loss: str) -> NDArray[Any]:
-    """ΔP_p = −∂L/∂P_p / (c ((1−α) V + α max V)), V = Σ_j |Q_j|² (FM-20).
+    """ΔP_p = −∂L/∂P_p / (c ((1−α) V + α max V)), V = Σ_j |Q_j|² (FM-21).
 
     Args:
         gradient: (P, N, N) complex ∂L/∂P over some frames.
@@ -127,7 +127,9 @@ def probe_step(gradient: NDArray[Any], patch_light: NDArray[Any], loss: str) -> 
 
 
 def position_step(gradient: NDArray[Any], probe: NDArray[Any], level: float, loss: str) -> NDArray[np.float64]:
-    """Δδ_j = −∂L/∂δ_j / (c ⟨|O|²⟩ Σ_p Σ |∂P_p|²) for each axis (FM-20).
+    """Δδ_j = −2 ∂L/∂δ_j / (c ⟨|O|²⟩ Σ_p Σ |∂P_p|²) for each axis (FM-21).
+
+    The 2: of the change of a wave that is moved about half is along its modulus, and only that is measured.
 
     Args:
         gradient: (J, 2) ∂L/∂δ.
@@ -140,11 +142,11 @@ def position_step(gradient: NDArray[Any], probe: NDArray[Any], level: float, los
     """
     slope = shift_slope(probe, np.zeros((1, 2)))[0]
     curvature = CURVATURE[loss] * level * np.sum(np.abs(slope) ** 2, axis=(1, 2, 3))
-    return np.asarray(-gradient / np.maximum(curvature, np.finfo(np.float64).tiny))
+    return np.asarray(-2 * gradient / np.maximum(curvature, np.finfo(np.float64).tiny))
 
 
 def least_squares_length(step: NDArray[Any], gradient: NDArray[Any], light: NDArray[Any], loss: str) -> float:
-    """γ = −Re⟨ΔO, ∂L/∂O⟩ / (c Σ W |ΔO|²): how far along a step the curvature has its minimum (FM-20).
+    """γ = −Re⟨ΔO, ∂L/∂O⟩ / (c Σ W |ΔO|²): how far along a step the curvature has its minimum (FM-21).
 
     Args:
         step: (H, W) complex ΔO.

@@ -15,7 +15,12 @@ from ..data.raw import RawData
 from ..errors import BackendProtocolError, ConfigError, suggest
 from ..protocol import Capabilities
 
-__all__ = ["check_capabilities", "check_inference_capabilities", "check_scan_capabilities"]
+__all__ = [
+    "check_capabilities",
+    "check_inference_capabilities",
+    "check_refinement_capabilities",
+    "check_scan_capabilities",
+]
 
 
 def _value(config: Any, field: str) -> Any:
@@ -115,6 +120,33 @@ def check_capabilities(config: TrainingConfig, capabilities: Capabilities, engin
         raise _refuse(engine_name, "probe_modes", config.probe_modes, f"at most {capabilities.max_modes}")
     if config.devices > (capabilities.max_devices or config.devices):
         raise _refuse(engine_name, "devices", config.devices, f"at most {capabilities.max_devices}")
+    if config.refinement.engine == "auto":
+        if capabilities.refine:
+            check_refinement_capabilities(config, capabilities, engine_name)
+        elif config.refinement != RefinementConfig():
+            raise ConfigError(
+                f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name an engine "
+                "that can in refinement.engine, or leave them at their defaults."
+            )
+
+
+def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> None:
+    """Compare how an image is to be refined with what the engine that refines it can do.
+
+    Raises:
+        ConfigError: the engine cannot refine, or not this.
+    """
+    plan = config.refinement
+    if not capabilities.refine:
+        raise _refuse(engine_name, "refinement.engine", plan.engine, "an engine that refines; this one does not")
+    ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("refinement.")}
+    _check_ignored(config, ignored, engine_name)
+    if plan.positions and not capabilities.refine_positions:
+        raise _refuse(engine_name, "refinement.positions", True, "False")
+    if plan.loss not in capabilities.losses:
+        raise _refuse(engine_name, "refinement.loss", plan.loss, ", ".join(capabilities.losses))
+    if plan.probe_modes is not None and plan.probe_modes > (capabilities.max_modes or plan.probe_modes):
+        raise _refuse(engine_name, "refinement.probe_modes", plan.probe_modes, f"at most {capabilities.max_modes}")
 
 
 def check_inference_capabilities(config: InferenceConfig, capabilities: Capabilities, engine_name: str) -> None:

@@ -45,10 +45,11 @@ MOMENTUM = 0.5
 PROBE_SHARE = 0.5
 """Part of its step that the probe takes: object and probe explain the same waves, and half each is enough."""
 
-POSITION_SHARE = 0.5
 POSITION_STEP_PX = 0.25
-"""Part of its step that a position takes, and the farthest that it moves at once: far from the minimum the curvature
-says too little."""
+"""The farthest that a position moves at once: far from the minimum the curvature says too little."""
+
+WATCHED_STEPS = 2
+"""Steps that the position of a held-out frame takes after each epoch, so that it follows the object."""
 
 FULL_STEPS = 0.6
 """Part of the epochs that go by in full steps, at most."""
@@ -201,7 +202,7 @@ def _check(state: ScanState, epoch: int) -> None:
 
 def _move(state: ScanState, frames: NDArray[np.int64], step: NDArray[np.float64], plan: Descent) -> None:
     """Move positions by a step, no farther at once and from where they were read than allowed."""
-    step = np.clip(POSITION_SHARE * step, -POSITION_STEP_PX, POSITION_STEP_PX)
+    step = np.clip(step, -POSITION_STEP_PX, POSITION_STEP_PX)
     nominal = state.raw.positions_px[frames]
     moved = state.positions_px[frames] + step
     state.positions_px[frames] = nominal + np.clip(moved - nominal, -plan.position_limit_px, plan.position_limit_px)
@@ -259,7 +260,7 @@ def descend(
     after_epoch: Callable[[int, ScanState, float, float | None], None],
     first_epoch: int = 0,
 ) -> Outcome:
-    """Lower the loss of the frames that are not held out (BE-16 … BE-18).
+    """Lower the loss of the frames that are not held out (BE-16, BE-17).
 
     Args:
         state: where to start; it is changed.
@@ -295,16 +296,16 @@ def descend(
 
 
 def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float | None:
-    """Loss a frame of the held-out frames, or None without any; their positions take a step of their own."""
+    """Loss a frame of the held-out frames, or None without any; their positions take steps of their own."""
     if not len(heldout):
         return None
     total = 0.0
-    wanted: tuple[Quantity, ...] = ("positions",) if plan.positions else ()
     for frames in np.array_split(heldout, max(1, round(len(heldout) / plan.batch_size))):
-        corners, rest = state.corners(frames)
-        got = gradient(frames, corners, rest, state.object, state.probe, wanted)
-        total += got.loss
-        if got.positions is not None:
+        for _ in range(WATCHED_STEPS if plan.positions else 0):
+            corners, rest = state.corners(frames)
+            got = gradient(frames, corners, rest, state.object, state.probe, ("positions",))
             level = float(np.mean(np.abs(extract(state.object, corners, state.raw.side)) ** 2))
-            _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)
+            _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
+        corners, rest = state.corners(frames)
+        total += gradient(frames, corners, rest, state.object, state.probe, ()).loss
     return total / len(heldout)

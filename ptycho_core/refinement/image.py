@@ -37,7 +37,7 @@ def refine_image(
     least_squares: bool = False,
     dtype: type = np.complex64,
 ) -> Reconstruction:
-    """Go on from an image as ``config.refinement`` says (BE-16 … BE-18).
+    """Go on from an image as ``config.refinement`` says (BE-16, BE-17).
 
     Args:
         initial: the image; left as it is.
