@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from stub_engines import engine_module, install_stub
 
 from ptycho_core import api
-from ptycho_core.config import InferenceConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.errors import (
     BackendError,
     BackendFaultError,
@@ -157,6 +158,29 @@ def test_what_is_no_answer_names_engine_and_distribution(broken, scan, tmp_path,
         use(method, scan, tmp_path)
     assert type(caught.value) is kind
     use(method, scan, tmp_path, backend="whole")
+
+
+@pytest.mark.spec("PLUG-9")
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        ("1 / 0", BackendFaultError, "failed in refine: ZeroDivisionError"),
+        ("return 7", BackendProtocolError, ".*int"),
+        ("from ptycho_core.errors import Cancelled; raise Cancelled('as it is')", Cancelled, "as it is"),
+    ],
+)
+def test_refine_is_guarded_too(broken, scan, line, kind, words):
+    broken(
+        "mask=True, background=True\n    )\n",
+        "mask=True, background=True, refine=True\n    )\n\n"
+        f"    def refine(self, initial, data, config, *, progress=None):\n        {line}\n",
+    )
+    config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
+    model = api.train_cdi_model(scan, scan, config)["model"]
+    image = api.reconstruct(model, scan, InferenceConfig())
+    named = r"as it is" if kind is Cancelled else rf"engine 'stub' \(ptycho-stub 1\.0\):? ?{words}"
+    with pytest.raises(kind, match=named):
+        api.refine(image, scan, config)
 
 
 @pytest.mark.spec("PLUG-9")
