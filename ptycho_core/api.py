@@ -22,6 +22,7 @@ from .data.raw import RawData
 from .data.results import CdiResult, CdiResults, Reconstruction
 from .errors import ArchiveError, BackendProtocolError, ConfigError, DataError
 from .plugins.capabilities import check_capabilities, check_inference_capabilities, check_scan_capabilities
+from .plugins.guard import engine_at_work
 from .plugins.registry import backend_distribution, backend_spec, load_backend
 from .plugins.returned import check_model, check_reconstruction
 from .prepare import ScanInput, check_container, ensure_container, ensure_raw, prepare_scan
@@ -37,6 +38,7 @@ __all__ = [
     "reconstruct",
     "refine",
     "run_cdi_example",
+    "save_model",
     "train_cdi_model",
 ]
 
@@ -119,7 +121,9 @@ def _train(
             test, config, statistics=train_container.statistics, for_training=False, like=train_container
         )
         check_scan_capabilities(test_container.raw, engine.capabilities, config.backend)
-    model = check_model(engine.train(train_container, test_container, config, progress=progress), config.backend)
+    with engine_at_work(config.backend, "train", progress) as relay:
+        model = engine.train(train_container, test_container, config, progress=relay)
+        check_model(model, config.backend)
     if model.backend != config.backend:
         raise BackendProtocolError(
             f"engine '{config.backend}' returned a model that calls itself {model.backend!r}; the names must be equal."
@@ -291,8 +295,9 @@ def reconstruct(
     container = container if without is None else container.without(without)
     check_scan_capabilities(container.raw, engine.capabilities, engine.name)
     _check_crop(config.central_crop_px, container.raw.side)
-    result = engine.reconstruct(model, container, config, progress=progress)
-    return check_reconstruction(result, container, engine.name, model.config.collapse_threshold)
+    with engine_at_work(engine.name, "reconstruct", progress) as relay:
+        result = engine.reconstruct(model, container, config, progress=relay)
+        return check_reconstruction(result, container, engine.name, model.config.collapse_threshold)
 
 
 def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
@@ -322,4 +327,23 @@ def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
             f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
             f"knows {', '.join(known) or 'none'}. Load it with backend = {bundle.backend!r}."
         )
-    return check_model(engine.load(path), name)
+    with engine_at_work(name, "load"):
+        return check_model(engine.load(path), name)
+
+
+def save_model(model: TrainedModel, path: Path | str, *, backend: ReconstructionBackend | None = None) -> None:
+    """Write a model as a bundle, with the engine that made it.
+
+    Args:
+        model: from training or :func:`load_model`.
+        path: file, by convention named ``model.ptycho``.
+        backend: the engine, where it is at hand; None loads the one that the model names.
+
+    Raises:
+        ArchiveError: the model could not be read back.
+        OutputError: the file cannot be written; an older one is still there.
+        BackendError: the engine is unknown, missing or broken, or failed.
+    """
+    engine = load_backend(model.backend) if backend is None else backend
+    with engine_at_work(engine.name, "save"):
+        engine.save(model, Path(path))

@@ -81,6 +81,7 @@ class Capabilities:
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
         ignored_fields: config fields (``epochs``, ``model.width``) with no effect here: refused unless left at default.
+            ``seed`` says that the engine draws nothing; it is never refused, since core draws groups by it.
     """
 
     generators: tuple[str, ...] = ()

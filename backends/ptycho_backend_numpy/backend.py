@@ -84,7 +84,8 @@ class NumpyBackend:
         options, scale = _options(config), train.statistics.scale
         frames = np.unique(train.frame_indices)
         raw = train.raw if len(frames) == train.raw.n_frames else train.raw.subset(frames)
-        raws = [raw] if test is None else [raw, test.raw]
+        # frames that no group holds are seen by no sweep, but they are part of the scan that is reconstructed later
+        raws = [raw, train.raw] if test is None else [raw, train.raw, test.raw]
         state = ScanState.flat(raws, train.probe, scale, _dtype(config.precision))
         names = ["train_loss"] if test is None else ["train_loss", "test_loss"]
         history: dict[str, list[float]] = {name: [] for name in names}

@@ -38,6 +38,7 @@ __all__ = [
     "add_scan_options",
     "build_config",
     "given_fields",
+    "given_settings",
     "make_parser",
     "parse",
 ]
@@ -351,6 +352,21 @@ def build_config(
     Raises:
         ConfigError: an unknown name, a wrong value, or an omitted field; a fault of the file names the file.
     """
+    given = _given(config_type, options, omit)
+    return config_from_mapping(config_type, _merged(base or {}, given))
+
+
+def given_settings(options: Options, *, omit: Mapping[str, str]) -> dict[str, Any]:
+    """Return what file and command line set of a training's settings, as nested plain data under current names.
+
+    Raises:
+        ConfigError: as :func:`build_config`, but for values, which whoever takes the settings checks.
+    """
+    return _given(TrainingConfig, options, omit)
+
+
+def _given(config_type: type[_C], options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
+    """The file's settings, under those of the command line."""
     prefix = "inference." if config_type is InferenceConfig else ""
     names = {name for name, *_ in _config_options(config_type, prefix)}
     given = _nested(options, names)
@@ -367,7 +383,7 @@ def build_config(
                 raise ConfigError(f"{path}: '{name}' cannot be set here; {advice}.")
     if prefix:
         given = given.get("inference", {})
-    return config_from_mapping(config_type, _merged(_merged(base or {}, layer), given))
+    return _merged(layer, given)
 
 
 def _file_layer(config_type: type[_C], layer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -195,12 +195,12 @@ def image_and_report(
     Raises:
         Cancelled: interrupted; the message says how to get the image from the saved model.
     """
-    from ..plugins.registry import load_backend
+    from ..api import save_model
 
     results, raw = trained.results, trained.raw
     bundle = folder / _TRAINING_FOLDER / BUNDLE_NAME
     with session.stage("save"):
-        load_backend(results["backend"]).save(results["model"], bundle)
+        save_model(results["model"], bundle)
     refiner = start_refining_engine(trained.config, session)
     try:
         if trained.stopped:

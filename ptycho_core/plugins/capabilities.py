@@ -38,7 +38,11 @@ def _field_names() -> set[str]:
 
 
 def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
-    """Fields without effect: those the engine lists, and for a solver the whole network."""
+    """Fields without effect: those the engine lists, and for a solver the whole network.
+
+    An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws groups and the held-out
+    frames by it.
+    """
     known = _field_names()
     unknown = [name for name in capabilities.ignored_fields if name not in known]
     if unknown:
@@ -47,7 +51,7 @@ def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
             f"{suggest(unknown[0], known)}"
         )
     solver = set() if capabilities.generators else {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return set(capabilities.ignored_fields) | solver
+    return (set(capabilities.ignored_fields) | solver) - {"seed"}
 
 
 def _refuse(engine_name: str, field: str, given: Any, allowed: str) -> ConfigError:
@@ -139,7 +143,7 @@ def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabili
     _check_ignored(config, ignored, engine_name)
     if plan.positions and not capabilities.refine_positions:
         raise _refuse(engine_name, "refinement.positions", True, "False")
-    if plan.loss not in capabilities.losses:
+    if "refinement.loss" not in ignored and plan.loss not in capabilities.losses:
         raise _refuse(engine_name, "refinement.loss", plan.loss, ", ".join(capabilities.losses))
     if plan.probe_modes is not None and plan.probe_modes > (capabilities.max_modes or plan.probe_modes):
         raise _refuse(engine_name, "refinement.probe_modes", plan.probe_modes, f"at most {capabilities.max_modes}")

@@ -10,6 +10,7 @@ from ..data.raw import RawData
 from ..data.results import Reconstruction, Refined
 from ..errors import BackendError, CollapseError, ConfigError
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
+from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
 from ..plugins.returned import check_reconstruction
 from ..prepare import check_container
@@ -100,12 +101,13 @@ def refine(
     check_scan_capabilities(container.raw, engine.capabilities, name)
     record, plan = _Record(progress), config.refinement
     try:
-        result = check_reconstruction(
-            engine.refine(initial, container, config, progress=record),  # type: ignore[attr-defined]
-            container,
-            name,
-            config.collapse_threshold,
-        )
+        with engine_at_work(name, "refine", record) as relay:
+            result = check_reconstruction(
+                engine.refine(initial, container, config, progress=relay),  # type: ignore[attr-defined]
+                container,
+                name,
+                config.collapse_threshold,
+            )
         note = (
             ""
             if result.r_factor <= initial.r_factor
