@@ -107,7 +107,7 @@ class NumpyBackend:
         plan = Descent(
             loss=config.loss,
             epochs=config.epochs,
-            batch_size=options.batch_size or batch_size_for(raw.n_frames),
+            batch_size=options.batch_frames or batch_size_for(raw.n_frames),
             probe=config.probe_trainable,
             seed=config.seed,
             least_squares=options.algorithm == "lsq",
@@ -186,8 +186,8 @@ class NumpyBackend:
     ) -> Reconstruction:
         """Go on from an image; see ``SupportsRefinement``."""
         options = _options(config)
-        if options.batch_size is not None:
-            config = replace(config, refinement=replace(config.refinement, batch_size=options.batch_size))
+        if options.batch_frames is not None:
+            config = replace(config, refinement=replace(config.refinement, batch_size=options.batch_frames))
         return refine_image(
             initial,
             data,

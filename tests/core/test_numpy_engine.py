@@ -113,7 +113,7 @@ def test_its_gradients_are_the_oracles(
 
 @pytest.mark.parametrize("algorithm", ["rpie", "lsq"])
 def test_it_solves_a_scan(scan: RawData, algorithm: str) -> None:
-    config = replace(CONFIG, options=NumpyOptions(algorithm=algorithm, batch_size=10))
+    config = replace(CONFIG, options=NumpyOptions(algorithm=algorithm, batch_frames=10))
     train, test = scan.split(0.1, seed=1)
     _, _, results = api.run_cdi_example(train, test, config, do_stitching=True)
     losses = results["history"]["train_loss"]
@@ -126,7 +126,7 @@ def test_it_solves_a_scan(scan: RawData, algorithm: str) -> None:
 
 def test_its_options_change_what_it_does(scan: RawData) -> None:
     objects = []
-    for options in (None, NumpyOptions(algorithm="lsq"), NumpyOptions(batch_size=7), NumpyOptions(threads=1)):
+    for options in (None, NumpyOptions(algorithm="lsq"), NumpyOptions(batch_frames=7), NumpyOptions(threads=1)):
         model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=2, options=options))["model"]
         objects.append(model.object)
     assert (objects[0] != objects[1]).any()
@@ -199,7 +199,7 @@ def test_what_it_cannot_do_is_refused(scan: RawData) -> None:
             api.train_cdi_model(scan, None, replace(CONFIG, **changes))  # type: ignore[arg-type]
     for changes, words in [
         ({"algorithm": "dm"}, "NumpyOptions.algorithm = 'dm'; allowed: rpie, lsq"),
-        ({"batch_size": 0}, "NumpyOptions.batch_size = 0; it must be at least 1"),
+        ({"batch_frames": 0}, "NumpyOptions.batch_frames = 0; it must be at least 1"),
         ({"threads": 1.5}, "NumpyOptions.threads = 1.5 is a float"),
     ]:
         with pytest.raises(ConfigError, match=words):
