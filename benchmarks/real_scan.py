@@ -59,6 +59,34 @@ JOBS = (
         300,
         {"r_factor": 0.0100, "probe_correlation": 0.9},
     ),
+    Job(
+        "star64-refined",
+        (
+            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
+            "--refinement.probe_modes", "2", "--refinement.positions", "true", "--out", "{out}",
+        ),
+        180,
+        {"r_factor": 0.0070},
+    ),
+    Job(
+        "star64-refined-modes",
+        (
+            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
+            "--refinement.probe_modes", "4", "--refinement.positions", "true", "--out", "{out}",
+        ),
+        180,
+        {"r_factor": 0.0060},
+    ),
+    Job(
+        "star64-numpy",
+        (
+            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--backend", "numpy", "--refine", "none",
+            "--probe", "{data}/siemens_star_64_model_probe.npz", "--probe_trainable", "true", "--probe_modes", "3",
+            "--epochs", "24", "--out", "{out}",
+        ),
+        30,
+        {"r_factor": 0.0068, "probe_correlation": 0.9},
+    ),
     Job("demo", ("demo", "--out", "{out}"), 120, {"amplitude_psnr_db": 22, "phase_psnr_db": 20}),
     Job("demo-texture", ("demo", "--object", "texture", "--out", "{out}"), 300, {"correlation": 0.75}),
     Job(
@@ -105,6 +133,9 @@ def figures(job: Job, out: Path, data: Path, seconds: float) -> dict[str, float]
     }
     if summary.get("r_factor_heldout") is not None:
         found["heldout_r_factor"] = summary["r_factor_heldout"]
+    for stage in summary["stages"]:
+        found[f"{stage['name']}_r_factor"] = stage["r_factor"]
+        found[f"{stage['name']}_seconds"] = stage["seconds"]
     comparison = summary.get("comparison") or {}
     for name in ("amplitude_psnr_db", "phase_psnr_db", "correlation"):
         if name in comparison:
@@ -138,7 +169,8 @@ def run_job(job: Job, engines: list[str], runs: int, work: Path, data: Path) -> 
         for engine in engines:
             out = work / f"{job.name}-{engine}-{number}"
             command = [word.format(data=data, out=out, work=work) for word in job.command]
-            found[engine].append(figures(job, out, data, ptycho([*command, "--backend", engine])))
+            command += [] if "--backend" in command else ["--backend", engine]
+            found[engine].append(figures(job, out, data, ptycho(command)))
     return found
 
 
@@ -166,12 +198,13 @@ def main() -> int:
         if "reconstruct-1764" in arguments.jobs:
             prepare(work, arguments.engines[0])
         for job in (job for job in JOBS if job.name in arguments.jobs):
-            found = run_job(job, arguments.engines, arguments.runs, work, arguments.data)
+            engines = ["numpy"] if "numpy" in job.command else arguments.engines
+            found = run_job(job, engines, arguments.runs, work, arguments.data)
             for engine, runs in found.items():
                 median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
                 limits: dict[str, float] = {"seconds": job.seconds, **job.reach}
-                if engine != arguments.engines[0]:
-                    median |= beside(runs, found[arguments.engines[0]])
+                if engine != engines[0]:
+                    median |= beside(runs, found[engines[0]])
                     limits = {**job.reach, **PARITY}
                 cells = [verdict(n, v, limits[n]) if n in limits else f"{v:.4g}" for n, v in median.items()]
                 missed += sum("MISSED" in cell for cell in cells)

@@ -15,16 +15,27 @@ if TYPE_CHECKING:
         prepare_scan,
         reconstruct,
         run_cdi_example,
+        save_model,
         train_cdi_model,
     )
-    from .config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
+    from .config import (
+        EngineOptions,
+        InferenceConfig,
+        ModelConfig,
+        RefinementConfig,
+        TrainingConfig,
+        config_from_mapping,
+        config_to_mapping,
+    )
     from .data.container import PtychoDataContainer, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
-    from .data.results import CdiResult, CdiResults, Reconstruction
+    from .data.results import CdiResult, CdiResults, Reconstruction, Refined
     from .errors import (
         ArchiveError,
         BackendConflictError,
         BackendError,
+        BackendFaultError,
+        BackendImportError,
         BackendProtocolError,
         BackendUnavailableError,
         Cancelled,
@@ -32,6 +43,7 @@ if TYPE_CHECKING:
         ConfigError,
         DataError,
         EvaluationError,
+        MissingPackageError,
         OutputError,
         PtychoError,
         UnknownBackendError,
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
+    from .refinement.facade import refine
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api": (
@@ -54,16 +67,27 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "prepare_scan",
         "reconstruct",
         "run_cdi_example",
+        "save_model",
         "train_cdi_model",
     ),
-    "config": ("InferenceConfig", "ModelConfig", "TrainingConfig", "config_from_mapping", "config_to_mapping"),
+    "config": (
+        "EngineOptions",
+        "InferenceConfig",
+        "ModelConfig",
+        "RefinementConfig",
+        "TrainingConfig",
+        "config_from_mapping",
+        "config_to_mapping",
+    ),
     "data.container": ("PtychoDataContainer", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
-    "data.results": ("CdiResult", "CdiResults", "Reconstruction"),
+    "data.results": ("CdiResult", "CdiResults", "Reconstruction", "Refined"),
     "errors": (
         "ArchiveError",
         "BackendConflictError",
         "BackendError",
+        "BackendFaultError",
+        "BackendImportError",
         "BackendProtocolError",
         "BackendUnavailableError",
         "Cancelled",
@@ -71,6 +95,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ConfigError",
         "DataError",
         "EvaluationError",
+        "MissingPackageError",
         "OutputError",
         "PtychoError",
         "UnknownBackendError",
@@ -85,6 +110,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
+    "refinement.facade": ("refine",),
 }
 
 __all__ = [
@@ -92,6 +118,8 @@ __all__ = [
     "ArchiveError",
     "BackendConflictError",
     "BackendError",
+    "BackendFaultError",
+    "BackendImportError",
     "BackendProtocolError",
     "BackendSpec",
     "BackendStatus",
@@ -103,9 +131,11 @@ __all__ = [
     "CollapseError",
     "ConfigError",
     "DataError",
+    "EngineOptions",
     "EvaluationError",
     "Geometry",
     "InferenceConfig",
+    "MissingPackageError",
     "ModelConfig",
     "ObjectGuess",
     "OutputError",
@@ -115,6 +145,8 @@ __all__ = [
     "RawData",
     "Reconstruction",
     "ReconstructionBackend",
+    "Refined",
+    "RefinementConfig",
     "Source",
     "Statistics",
     "TrainedModel",
@@ -130,7 +162,9 @@ __all__ = [
     "prepare_scan",
     "read_scan",
     "reconstruct",
+    "refine",
     "run_cdi_example",
+    "save_model",
     "train_cdi_model",
     "write_scan",
 ]

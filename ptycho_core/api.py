@@ -22,11 +22,13 @@ from .data.raw import RawData
 from .data.results import CdiResult, CdiResults, Reconstruction
 from .errors import ArchiveError, BackendProtocolError, ConfigError, DataError
 from .plugins.capabilities import check_capabilities, check_inference_capabilities, check_scan_capabilities
+from .plugins.guard import engine_at_work
 from .plugins.registry import backend_distribution, backend_spec, load_backend
 from .plugins.returned import check_model, check_reconstruction
 from .prepare import ScanInput, check_container, ensure_container, ensure_raw, prepare_scan
 from .protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
 from .provenance import collect_provenance
+from .refinement.facade import refine
 
 __all__ = [
     "check_capabilities",
@@ -34,7 +36,9 @@ __all__ = [
     "load_model",
     "prepare_scan",
     "reconstruct",
+    "refine",
     "run_cdi_example",
+    "save_model",
     "train_cdi_model",
 ]
 
@@ -117,7 +121,9 @@ def _train(
             test, config, statistics=train_container.statistics, for_training=False, like=train_container
         )
         check_scan_capabilities(test_container.raw, engine.capabilities, config.backend)
-    model = check_model(engine.train(train_container, test_container, config, progress=progress), config.backend)
+    with engine_at_work(config.backend, "train", progress) as relay:
+        model = engine.train(train_container, test_container, config, progress=relay)
+        check_model(model, config.backend)
     if model.backend != config.backend:
         raise BackendProtocolError(
             f"engine '{config.backend}' returned a model that calls itself {model.backend!r}; the names must be equal."
@@ -262,6 +268,7 @@ def reconstruct(
     *,
     backend: str | ReconstructionBackend | None = None,
     same_scan: bool = False,
+    without: NDArray[np.int64] | None = None,
     progress: Progress = no_progress,
 ) -> Reconstruction:
     """Reconstruct a scan with a trained model; every frame is used once.
@@ -273,6 +280,7 @@ def reconstruct(
         backend: engine or its name; None takes the model's own.
         same_scan: the scan is of the experiment the model was trained on: the model's refined probe and statistics are
             used. Otherwise the scan's own probe, or the model's where the scan has none, and the scan's own intensity.
+        without: (n,) frames that the image is made without; they are scored like all frames.
         progress: called after each step; it may raise ``Cancelled``.
 
     Raises:
@@ -284,10 +292,12 @@ def reconstruct(
     engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
     check_inference_capabilities(config, engine.capabilities, engine.name)
     container = _container_for(model, data, same_scan)
+    container = container if without is None else container.without(without)
     check_scan_capabilities(container.raw, engine.capabilities, engine.name)
     _check_crop(config.central_crop_px, container.raw.side)
-    result = engine.reconstruct(model, container, config, progress=progress)
-    return check_reconstruction(result, container, engine.name, model.config.collapse_threshold)
+    with engine_at_work(engine.name, "reconstruct", progress) as relay:
+        result = engine.reconstruct(model, container, config, progress=relay)
+        return check_reconstruction(result, container, engine.name, model.config.collapse_threshold)
 
 
 def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
@@ -317,4 +327,23 @@ def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
             f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
             f"knows {', '.join(known) or 'none'}. Load it with backend = {bundle.backend!r}."
         )
-    return check_model(engine.load(path), name)
+    with engine_at_work(name, "load"):
+        return check_model(engine.load(path), name)
+
+
+def save_model(model: TrainedModel, path: Path | str, *, backend: ReconstructionBackend | None = None) -> None:
+    """Write a model as a bundle, with the engine that made it.
+
+    Args:
+        model: from training or :func:`load_model`.
+        path: file, by convention named ``model.ptycho``.
+        backend: the engine, where it is at hand; None loads the one that the model names.
+
+    Raises:
+        ArchiveError: the model could not be read back.
+        OutputError: the file cannot be written; an older one is still there.
+        BackendError: the engine is unknown, missing or broken, or failed.
+    """
+    engine = load_backend(model.backend) if backend is None else backend
+    with engine_at_work(engine.name, "save"):
+        engine.save(model, Path(path))

@@ -1,4 +1,4 @@
-"""Configuration: three frozen, strict dataclasses, each default written once, here.
+"""Configuration: frozen, strict dataclasses, each default written once, here.
 
 A config is a value that callers pass; no module reads one from anywhere else. Constructing one checks every field's
 type and range, so an instance is always usable. ``config_from_mapping`` builds one from plain data (YAML, JSON) and
@@ -15,14 +15,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from .errors import ConfigError, suggest
 
 __all__ = [
     "SUPPORTED_SIDES",
+    "EngineOptions",
     "InferenceConfig",
     "ModelConfig",
+    "RefinementConfig",
     "TrainingConfig",
     "config_from_mapping",
     "config_to_mapping",
@@ -34,14 +36,14 @@ SUPPORTED_SIDES = tuple(range(16, 513, 16))
 
 LOSSES = ("poisson", "amplitude")
 SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
-PRECISIONS = ("auto", "32", "bf16")
+PRECISIONS = ("auto", "32", "64", "bf16")
 SPLITS = ("random", "region")
 LOGGERS = ("tensorboard", "mlflow")
 
 _WITHOUT_EFFECT = {"cnn": ("depth", "sweeps", "passes"), "probe_unet": ("passes",)}
 """Generator → sizes that it does not have."""
 
-_T = TypeVar("_T", "ModelConfig", "InferenceConfig", "TrainingConfig")
+_T = TypeVar("_T", "ModelConfig", "InferenceConfig", "RefinementConfig", "TrainingConfig", "EngineOptions")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -129,7 +131,7 @@ class InferenceConfig:
     Attributes:
         batch_size: frames predicted at once; changes memory and speed, not the answer.
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto``, ``32`` or ``bf16`` (network only; propagation is always float32).
+        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation is float32).
         central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
         passes: learned passes over the canvas (``unrolled``); None makes as many as in training.
     """
@@ -170,6 +172,60 @@ def passes_of(model: ModelConfig, inference: InferenceConfig | None = None) -> i
 
 
 @dataclass(frozen=True, kw_only=True)
+class RefinementConfig:
+    """How an image is refined by gradient steps or solver sweeps, after a network or another solver has made it.
+
+    The frames that training holds out (``test_fraction``, ``test_split``, ``seed``) are held out here as well: refining
+    stops when they are explained no better, and what explained them best is kept.
+
+    Attributes:
+        engine: engine that refines: ``auto`` takes the one that trained, where it can refine; ``none`` leaves the image
+            as it is; or the name of an engine.
+        loss: ``poisson`` or ``amplitude``; Poisson explains weak counts without bias.
+        epochs: most passes over the frames.
+        batch_size: frames in one update; None takes a number that suits the scan.
+        probe: refine the probe too.
+        probe_modes: incoherent probe modes to refine with; None takes those of the image. Modes are added at the start.
+        positions: refine the scan positions too.
+        position_limit_px: farthest that a position may move from where it was read, object pixels.
+        patience: epochs without a better explanation of the held-out frames before its steps begin to shrink, which
+            ends it after four tenths of the epochs more.
+    """
+
+    engine: str = "auto"
+    loss: str = "poisson"
+    epochs: int = 40
+    batch_size: int | None = None
+    probe: bool = True
+    probe_modes: int | None = None
+    positions: bool = False
+    position_limit_px: float = 2.0
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("epochs", "batch_size", "probe_modes", "patience"):
+            _check_range("RefinementConfig", name, getattr(self, name), 1)
+        _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
+        _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 0, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """Settings that one engine alone has: a frozen dataclass that its plugin declares in ``BackendSpec.options``.
+
+    A subclass names its engine, gives every field a plain type and a default, and checks them with
+    ``super().__post_init__()`` and checks of its own. Plain data (YAML, JSON, ``--options``) become an instance through
+    the same strict names as any other config.
+    """
+
+    engine: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Everything that decides a training run: engine, data sampling, loss, optimiser, hardware, bookkeeping.
 
@@ -177,6 +233,8 @@ class TrainingConfig:
         backend: engine name (``pytorch``, ``tensorflow``, …).
         model: the network.
         inference: how the trained model is applied.
+        refinement: how an image is refined.
+        options: settings that only the chosen engine has, as an instance of its own class; None takes its defaults.
         group_size: C, frames in a training sample.
         n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
             More than there are frames repeats seeds.
@@ -205,7 +263,8 @@ class TrainingConfig:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: number of devices.
         strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
-        precision: ``auto``, ``32`` or ``bf16`` (network only; propagation and loss are always float32).
+        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation and loss are
+            float32).
         num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
         seed: seed of everything random.
         output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
@@ -216,6 +275,8 @@ class TrainingConfig:
     backend: str = "pytorch"
     model: ModelConfig = field(default_factory=ModelConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    refinement: RefinementConfig = field(default_factory=RefinementConfig)
+    options: EngineOptions | None = None
     group_size: int = 16
     n_groups: int | None = None
     neighbor_pool_size: int | None = None
@@ -272,6 +333,12 @@ class TrainingConfig:
             raise ConfigError(
                 f"TrainingConfig.neighbor_pool_size = {self.neighbor_pool_size} is smaller than the "
                 f"{self.group_size - 1} neighbours that group_size = {self.group_size} needs; raise it or leave it out."
+            )
+        engines = {self.backend, self.refinement.engine}
+        if self.options is not None and self.options.engine not in engines:
+            raise ConfigError(
+                f"TrainingConfig.options are settings of engine {self.options.engine!r}, which has no part here: "
+                f"backend = {self.backend!r}, refinement.engine = {self.refinement.engine!r}. Leave them out."
             )
 
 
@@ -347,10 +414,33 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
     """
     hints = typing.get_type_hints(config_type)
     resolved = resolve_names(config_type, values)
+    if isinstance(resolved.get("options"), Mapping):
+        resolved["options"] = _typed_options(resolved)
     return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
 
 
-def config_to_mapping(config: ModelConfig | InferenceConfig | TrainingConfig) -> dict[str, Any]:
+def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
+    """Turn plain ``options`` into the class that the engine named beside them declares.
+
+    Raises:
+        ConfigError: neither the training nor the refining engine has settings of its own; or as
+            :func:`config_from_mapping`.
+        BackendError: the engine is unknown or its plugin broken.
+    """
+    from .plugins.registry import options_class
+
+    refinement = values.get("refinement")
+    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
+    engines = [values.get("backend", TrainingConfig.backend)]
+    engines += [] if refiner in (None, "auto", "none") else [refiner]
+    for engine in engines:
+        declared = options_class(str(engine))
+        if declared is not None:
+            return config_from_mapping(declared, values["options"])
+    raise ConfigError(f"options = {dict(values['options'])!r}: engine {' or '.join(map(repr, engines))} has none.")
+
+
+def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig) -> dict[str, Any]:
     """Return a config as plain JSON data; ``config_from_mapping`` is its inverse."""
 
     def plain(value: Any) -> Any:

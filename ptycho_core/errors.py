@@ -9,6 +9,8 @@ __all__ = [
     "ArchiveError",
     "BackendConflictError",
     "BackendError",
+    "BackendFaultError",
+    "BackendImportError",
     "BackendProtocolError",
     "BackendUnavailableError",
     "Cancelled",
@@ -16,6 +18,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EvaluationError",
+    "MissingPackageError",
     "OutputError",
     "PtychoError",
     "UnknownBackendError",
@@ -43,6 +46,10 @@ class EvaluationError(PtychoError, ValueError):
     """Two images cannot be scored against each other (constant, no overlap, wrong shape)."""
 
 
+class MissingPackageError(PtychoError, ImportError):
+    """A part of this package that is not needed for reconstruction lacks an optional package."""
+
+
 class OutputError(PtychoError, OSError):
     """A result cannot be written where it was asked for."""
 
@@ -65,6 +72,14 @@ class BackendConflictError(BackendError):
 
 class BackendProtocolError(BackendError, TypeError):
     """An engine does not keep the protocol: wrong signature, wrong return type, wrong shape."""
+
+
+class BackendFaultError(BackendError):
+    """An engine raised what is no error of this package: a bug in it, which is the cause."""
+
+
+class BackendImportError(BackendFaultError, ImportError):
+    """An engine is installed with all it requires, and cannot be imported, or failed to import something later."""
 
 
 class CollapseError(BackendError):

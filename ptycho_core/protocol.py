@@ -40,7 +40,7 @@ class ProgressEvent:
     """One step of a long job.
 
     Attributes:
-        stage: ``train`` or ``reconstruct``.
+        stage: ``train``, ``reconstruct`` or ``refine``.
         done: units done, of `total`.
         total: units in all.
         metrics: the latest figures by name (``train_loss``, ``test_loss``, ``epoch``, …).
@@ -73,6 +73,7 @@ class Capabilities:
         probe_trainable: whether the probe can be refined.
         scale_trainable: whether the intensity scale can be refined.
         refine: whether it offers ``refine``.
+        refine_positions: whether ``refine`` can move the scan positions.
         resume: whether training goes on from a checkpoint.
         precisions: names accepted in ``precision``.
         accelerators: names accepted in ``accelerator``.
@@ -80,6 +81,7 @@ class Capabilities:
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
         ignored_fields: config fields (``epochs``, ``model.width``) with no effect here: refused unless left at default.
+            ``seed`` says that the engine draws nothing; it is never refused, since core draws groups by it.
     """
 
     generators: tuple[str, ...] = ()
@@ -90,6 +92,7 @@ class Capabilities:
     probe_trainable: bool = False
     scale_trainable: bool = False
     refine: bool = False
+    refine_positions: bool = False
     resume: bool = False
     precisions: tuple[str, ...] = ("auto", "32")
     accelerators: tuple[str, ...] = ("auto", "cpu")
@@ -110,6 +113,8 @@ class BackendSpec:
         extra: what to pip install when one is missing, e.g. ``ptycho-core[torch]``.
         title: name for people (``PyTorch``).
         protocol_version: version of this protocol that it was written for.
+        options: ``"module:Class"`` of the settings that this engine alone has, a subclass of ``EngineOptions`` in
+            a module that imports no framework; empty for an engine without any.
         quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
             starts; the command sets those that are not set, in its own process only. They must change nothing else.
     """
@@ -120,6 +125,7 @@ class BackendSpec:
     extra: str = ""
     title: str = ""
     protocol_version: int = PROTOCOL_VERSION
+    options: str = ""
     quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -248,4 +254,17 @@ class SupportsRefinement(Protocol):
         *,
         progress: Progress = no_progress,
     ) -> Reconstruction:
-        """Go on from `initial` with the frames of `data`, and return an image that explains them no worse."""
+        """Go on from `initial` with the frames of `data`, as ``config.refinement`` says (specs/30, BE-16 to BE-18).
+
+        Args:
+            initial: image, probe, scale and positions to start from; left as it is.
+            data: the scan; frames that ``refinement.heldout_frames`` names are looked at only to know when to stop.
+            config: ``refinement``, ``loss``, ``seed``, hardware and, for an engine that has some, ``options``.
+            progress: called after each epoch, with ``train_loss`` and, where frames are held out, ``test_loss``.
+
+        Returns:
+            The state that explained the held-out frames best, scored by ``stitching.finish_reconstruction``.
+
+        Raises:
+            Cancelled: `progress` raised it.
+        """

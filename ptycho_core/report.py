@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,20 @@ from . import report_figures as figures
 from . import report_plots as plots
 from .config import TrainingConfig, config_to_mapping
 from .data.raw import RawData
-from .data.results import Reconstruction
+from .data.results import Reconstruction, Refined
 from .errors import DataError
 from .io.atomic import atomic_path, ensure_output_folder
 from .io.reconstruction_file import plain_json, write_reconstruction
 from .report_html import render_report
+from .report_stages import STAGE_FILES, Stage, draw_stages, stage_summaries
 
 if TYPE_CHECKING:
     from .metrics import Comparison, FourierRingCorrelation
 
-__all__ = ["RunRecord", "run_summary", "write_results"]
+__all__ = ["RunRecord", "Stage", "run_summary", "write_results"]
 
 _SUMMARY_VERSION = 1
-_OPTIONAL_FILES = ("frc.png",)
+_OPTIONAL_FILES = ("frc.png", *STAGE_FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class RunRecord:
         heldout: (n,) int64 frames of `raw` that no weight was trained on, or None; they take part in the image.
         comparison: scores against a truth, or None.
         half_data_frc: correlation of two reconstructions from half of the frames each, or None.
+        stages: every image made on the way, the result last; empty where there was nothing but the result.
+        refined: what refining gave, or None where nothing was refined.
         provenance: plain data on where the result came from.
     """
 
@@ -70,6 +73,8 @@ class RunRecord:
     heldout: NDArray[np.int64] | None = None
     comparison: Comparison | None = None
     half_data_frc: FourierRingCorrelation | None = None
+    stages: tuple[Stage, ...] = ()
+    refined: Refined | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,11 +140,25 @@ def run_summary(record: RunRecord) -> dict[str, Any]:
             "final_losses": {k: v[-1] for k, v in record.history.items() if len(v)},
             "comparison": None if record.comparison is None else record.comparison.to_mapping(),
             "half_data_frc": None if record.half_data_frc is None else record.half_data_frc.to_mapping(),
+            "stages": stage_summaries(record.stages, record.heldout),
+            "refinement": _refinement_summary(record.refined),
             "config": config_to_mapping(record.config),
             "provenance": dict(record.provenance),
         }
     )
     return summary
+
+
+def _refinement_summary(refined: Refined | None) -> dict[str, Any] | None:
+    if refined is None:
+        return None
+    return {
+        "engine": refined.engine,
+        "kept": refined.kept,
+        "note": refined.note,
+        "history": dict(refined.history),
+        "positions": None if refined.positions is None else asdict(refined.positions),
+    }
 
 
 def _draw(record: RunRecord, view: figures.ObjectView) -> dict[str, bytes]:
@@ -159,9 +178,12 @@ def _draw(record: RunRecord, view: figures.ObjectView) -> dict[str, bytes]:
         curves["against the truth"] = record.comparison.frc
     if record.half_data_frc is not None:
         curves["half against half"] = record.half_data_frc
+        for stage in record.stages[:-1]:
+            if stage.half_data_frc is not None:
+                curves[f"half against half, {stage.name}"] = stage.half_data_frc
     if curves:
         images["frc.png"] = plots.frc_figure(curves)
-    return images
+    return images | draw_stages(record.stages, record.refined, pixel_size_m)
 
 
 def write_results(folder: Path | str, record: RunRecord) -> dict[str, Path]:
@@ -193,6 +215,7 @@ def write_results(folder: Path | str, record: RunRecord) -> dict[str, Path]:
             config=record.config,
             provenance=record.provenance,
             pixel_size_m=record.raw.geometry.pixel_size_m,
+            stages={stage.name: stage.reconstruction for stage in record.stages[:-1]},
         )
         for name, png in images.items():
             temporary[name].write_bytes(png)

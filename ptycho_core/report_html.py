@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .config import TrainingConfig, config_to_mapping
 from .io.reconstruction_file import plain_json
 from .report_figures import LIMITS, MAX_SHOWN_MODES, ObjectView
+from .report_stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
     from .metrics import FourierRingCorrelation
@@ -138,11 +139,22 @@ def _headline(record: RunRecord) -> str:
                 "R-factor of held-out frames",
                 heldout,
                 f"The same over the {len(record.heldout)} frames that no weight was trained on; the others have "
-                f"{record.training_r_factor:.4f}. They take part in the image like all frames, so this tells whether "
-                "the network generalises, not whether the image is right: for that, ask for the half-data FRC.",
+                f"{record.training_r_factor:.4f}. " + _heldout_meaning(record),
             )
         )
     return f'<div class="headline{"" if len(cards) == 2 else " single"}">{"".join(cards)}</div>'
+
+
+def _heldout_meaning(record: RunRecord) -> str:
+    if record.refined is not None and record.refined.kept:
+        return (
+            "Neither the image that refining began with nor refining used them, but to know when to stop: they are "
+            "predicted from their neighbours."
+        )
+    return (
+        "They take part in the image like all frames, so this tells whether the network generalises, not whether the "
+        "image is right: for that, ask for the half-data FRC."
+    )
 
 
 def _headline_card(label: str, value: float, text: str) -> str:
@@ -197,7 +209,9 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
         "<h2>Object</h2><div class='grid'>",
         _figure(images["object_phase.png"], "Phase of the reconstructed object", phase),
         _figure(images["object_amplitude.png"], "Amplitude of the reconstructed object", amplitude),
-        "</div><h2>Probe</h2>",
+        "</div>",
+        _stages(record, images),
+        "<h2>Probe</h2>",
         _figure(
             images["probe.png"],
             "Probe modes in complex colours",
@@ -235,6 +249,15 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
         ),
     ]
     return "".join(parts)
+
+
+def _stages(record: RunRecord, images: Mapping[str, bytes]) -> str:
+    """The images made on the way, as figures and as pictures; an empty text where there was only one."""
+    table = stages_table(record.stages, record.refined, record.heldout)
+    if not table:
+        return ""
+    shown = "".join(_figure(images[name], alt, caption) for name, alt, caption in stage_pictures(images))
+    return f"<h2>From {escape(record.stages[0].name)} to refined</h2>{table}<div class='grid'>{shown}</div>"
 
 
 def _known(value: float, text: str) -> str:

@@ -14,6 +14,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NEEDED = {
     "torch": {"torch": "PyTorch", "lightning": "Lightning"},
     "tensorflow": {"tensorflow": "TensorFlow"},
+    "ptychi": {"ptychi": "pty-chi", "torch": "PyTorch"},
 }
 """Mark → the modules that a test with it needs, and their names for people."""
 NEEDED["both"] = NEEDED["torch"] | NEEDED["tensorflow"]

@@ -19,6 +19,7 @@ from ptycho_core.networks.model import NetworkModel, load_network, save_network
 from ptycho_core.networks.training import check_trackers, check_trainable
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.refinement.image import refine_image
 
 from . import physics
 from .data import GroupData
@@ -26,6 +27,7 @@ from .generators import GENERATORS
 from .hardware import Work, choose_devices, choose_hardware
 from .inference import ScanPredictor
 from .network import PtychoNetwork, constant
+from .refinement import TensorflowGradient
 from .training import BACKEND, Training
 
 __all__ = ["TensorFlowBackend"]
@@ -42,6 +44,8 @@ class TensorFlowBackend:
         background=True,
         probe_trainable=True,
         scale_trainable=True,
+        refine=True,
+        refine_positions=True,
         resume=True,
         precisions=("auto", "32", "bf16"),
         accelerators=("auto", "cpu", "cuda"),
@@ -96,6 +100,18 @@ class TensorFlowBackend:
         scale = model.scale_for(data)
         data = laid_out_for(model, data)
         return stitch_predictions(ScanPredictor(model, data, scale, config), data, scale, config, progress)
+
+    def refine(
+        self,
+        initial: Reconstruction,
+        data: PtychoDataContainer,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
+        device = choose_devices(config.accelerator)[0]
+        return refine_image(initial, data, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
 
     def predict_patches(self, model: NetworkModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""

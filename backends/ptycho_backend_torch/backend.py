@@ -18,6 +18,7 @@ from ptycho_core.networks.model import NetworkModel, load_network, save_network
 from ptycho_core.networks.training import check_trainable, steps_an_epoch
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.refinement.image import refine_image
 
 from . import physics
 from .data import GroupDataModule
@@ -25,6 +26,7 @@ from .generators import GENERATORS
 from .hardware import choose_device, low_precision
 from .inference import ScanPredictor
 from .lightning_module import PtychoModule
+from .refinement import TorchGradient
 from .training import fit
 
 __all__ = ["TorchBackend"]
@@ -41,6 +43,8 @@ class TorchBackend:
         background=True,
         probe_trainable=True,
         scale_trainable=True,
+        refine=True,
+        refine_positions=True,
         resume=True,
         precisions=("auto", "32", "bf16"),
         accelerators=("auto", "cpu", "cuda", "mps"),
@@ -91,6 +95,18 @@ class TorchBackend:
         data = laid_out_for(model, data)
         with torch.inference_mode():
             return stitch_predictions(ScanPredictor(model, data, scale, config), data, scale, config, progress)
+
+    def refine(
+        self,
+        initial: Reconstruction,
+        data: PtychoDataContainer,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
+        device = choose_device(config.accelerator)
+        return refine_image(initial, data, config, lambda raw, loss: TorchGradient(raw, loss, device), progress)
 
     def predict_patches(self, model: NetworkModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""

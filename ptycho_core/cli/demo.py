@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import TrainingConfig
 from ..errors import BackendUnavailableError
 from .options import Options, add_config_options, add_out_option, build_config, make_parser
+from .refining import add_refine_option, start_refining_engine, with_refine_option
 from .session import Session
 from .workflow import CONFIG_OMIT, image_and_report, load_engine, output_folder, train_model
 
@@ -22,15 +23,21 @@ _SUMMARY = """\
 Simulate a scan whose true object is known, train on it, reconstruct it and score the image against the truth.
 It needs no data. Without --backend it uses an engine that is installed, and says which."""
 EXAMPLE = "ptycho demo --object lines --seed 0 --out demo"
+_WITHOUT_FRAMEWORK = "numpy"
+"""Engine that needs no framework; the demo takes it only where there is no other."""
+
 _OBJECTS = ("lines", "texture", "dead_leaves", "siemens_star")
 
 
-def demo_training_config(kind: str) -> dict[str, Any]:
+def demo_training_config(kind: str, *, network: bool = True) -> dict[str, Any]:
     """Return the settings the demo trains with, over the defaults; the one place where they are chosen.
 
     Args:
         kind: the simulated object. ``texture`` is the hard case: strong, everywhere, and with four times the frames.
+        network: whether the engine trains a network; a solver sweeps over the frames instead.
     """
+    if not network:
+        return {"epochs": 20, "loss": "poisson"}
     model = {"sweeps": 48}
     return {"model": model, "epochs": 2} if kind == "texture" else {"model": model}
 
@@ -47,6 +54,7 @@ def build_parser() -> ArgumentParser:
     parser = make_parser("demo", "", _SUMMARY, EXAMPLE)
     parser.add_argument("--object", choices=list(_OBJECTS), default="lines", help="what to simulate (default: lines)")
     add_out_option(parser, "ptycho-demo")
+    add_refine_option(parser)
     add_config_options(parser, TrainingConfig, omit=CONFIG_OMIT)
     return parser
 
@@ -61,6 +69,7 @@ def _installed_engine(preferred: str) -> str:
 
     engines = available_backends()
     ready = [engine.name for engine in engines if engine.state == "ready"]
+    ready.sort(key=lambda name: name == _WITHOUT_FRAMEWORK)
     if not ready:
         lines = [engine.install for engine in engines if engine.install] or [INSTALL_ONE]
         raise BackendUnavailableError(f"no reconstruction engine is installed; install one with: {' or '.join(lines)}")
@@ -71,14 +80,16 @@ def execute(options: Options, session: Session) -> int:
     """Simulate, train, reconstruct, compare, report."""
     from ..simulate import simulate_scan
 
-    base = demo_training_config(options["object"])
-    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base)
+    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT)
     folder = output_folder(options, "ptycho-demo", session)
     chosen_by_user = "backend" in options or config.backend != TrainingConfig.backend
-    if not chosen_by_user:
-        config = replace(config, backend=_installed_engine(config.backend))
+    name = config.backend if chosen_by_user else _installed_engine(config.backend)
+    base = demo_training_config(options["object"], network=name != _WITHOUT_FRAMEWORK) | {"backend": name}
+    config = with_refine_option(build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base), options)
     engine = load_engine(config, session)
-    session.say(f"engine    {engine.name}")
+    start_refining_engine(config, session)
+    alone = " (no framework is installed: solver sweeps alone, without a network)" if name == _WITHOUT_FRAMEWORK else ""
+    session.say(f"engine    {engine.name}{'' if chosen_by_user else alone}")
     with session.stage("simulate"):
         scan = simulate_scan(demo_simulation(options["object"], config.seed))
     raw = scan.raw

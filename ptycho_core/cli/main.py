@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from ..errors import BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
+from ..errors import BackendFaultError, BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
 from .options import parse
 from .session import Session, process_start
 
@@ -34,6 +34,7 @@ _COMMANDS: dict[str, str] = {
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
     "compare": "compare two reconstructions, or one with the truth",
     "backends": "list the engines: installed, missing and why",
+    "conform": "hold an engine to the protocol and print what passed",
 }
 
 # an environment at fault, not this program: disk full, quota, no permission, read-only, no such folder
@@ -118,7 +119,7 @@ def _failure(error: BaseException, session: Session) -> int:
         text = str(error) or "interrupted"
         session.error(text, details if session.debug else "")
         return EXIT_INTERRUPTED
-    if isinstance(error, PtychoError) and not isinstance(error, BackendProtocolError):
+    if isinstance(error, PtychoError) and not isinstance(error, (BackendFaultError, BackendProtocolError)):
         session.error(str(error), details)
         return EXIT_INPUT
     if isinstance(error, MemoryError):

@@ -16,7 +16,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, resolve_names
+from ..config import (
+    EngineOptions,
+    InferenceConfig,
+    ModelConfig,
+    RefinementConfig,
+    TrainingConfig,
+    config_from_mapping,
+    resolve_names,
+)
 from ..errors import ConfigError, suggest
 
 if TYPE_CHECKING:
@@ -30,6 +38,7 @@ __all__ = [
     "add_scan_options",
     "build_config",
     "given_fields",
+    "given_settings",
     "make_parser",
     "parse",
 ]
@@ -103,6 +112,8 @@ def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, 
         hint = hints[field.name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             yield from _config_options(hint, f"{prefix}{field.name}.")
+        elif EngineOptions in typing.get_args(hint):  # which class it is, the engine decides
+            yield f"{prefix}{field.name}", dict[str, Any], field.default, docs.get(field.name, "")
         else:
             yield f"{prefix}{field.name}", hint, field.default, docs.get(field.name, "")
 
@@ -110,6 +121,8 @@ def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, 
 def _type_text(hint: Any) -> str:
     if hint is bool:
         return "true or false"
+    if typing.get_origin(hint) is dict:
+        return 'JSON such as \'{"algorithm": "rpie"}\''
     options = [option for option in typing.get_args(hint) if option not in (type(None), Ellipsis)]
     if typing.get_origin(hint) is tuple:
         return "a list such as [a,b]"
@@ -182,7 +195,12 @@ def _old_name(option: str) -> str | None:
         ConfigError: the old name is refused, with the advice that the config class gives.
     """
     parent, dot, leaf = option.rpartition(".")
-    owner = {"": TrainingConfig, "model": ModelConfig, "inference": InferenceConfig}.get(parent)
+    owner = {
+        "": TrainingConfig,
+        "model": ModelConfig,
+        "inference": InferenceConfig,
+        "refinement": RefinementConfig,
+    }.get(parent)
     if owner is None or leaf in {field.name for field in dataclasses.fields(owner)}:
         return None
     with warnings.catch_warnings(record=True) as caught:
@@ -334,6 +352,21 @@ def build_config(
     Raises:
         ConfigError: an unknown name, a wrong value, or an omitted field; a fault of the file names the file.
     """
+    given = _given(config_type, options, omit)
+    return config_from_mapping(config_type, _merged(base or {}, given))
+
+
+def given_settings(options: Options, *, omit: Mapping[str, str]) -> dict[str, Any]:
+    """Return what file and command line set of a training's settings, as nested plain data under current names.
+
+    Raises:
+        ConfigError: as :func:`build_config`, but for values, which whoever takes the settings checks.
+    """
+    return _given(TrainingConfig, options, omit)
+
+
+def _given(config_type: type[_C], options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
+    """The file's settings, under those of the command line."""
     prefix = "inference." if config_type is InferenceConfig else ""
     names = {name for name, *_ in _config_options(config_type, prefix)}
     given = _nested(options, names)
@@ -350,7 +383,7 @@ def build_config(
                 raise ConfigError(f"{path}: '{name}' cannot be set here; {advice}.")
     if prefix:
         given = given.get("inference", {})
-    return config_from_mapping(config_type, _merged(_merged(base or {}, layer), given))
+    return _merged(layer, given)
 
 
 def _file_layer(config_type: type[_C], layer: Mapping[str, Any]) -> Mapping[str, Any]:

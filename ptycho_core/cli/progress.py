@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ..errors import Cancelled
+from ..errors import BackendFaultError, Cancelled
 from ..protocol import ProgressEvent
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ __all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LABELS = {"train": "training", "reconstruct": "reconstructing", "simulate": "simulating"}
+_LABELS = {"train": "training", "reconstruct": "reconstructing", "refine": "refining", "simulate": "simulating"}
 
 
 class _Stop:
@@ -75,8 +75,9 @@ def long_job() -> Iterator[Reporter]:
                     yield Reporter(stop, bar)
             else:
                 yield Reporter(stop, None)
-        except SystemExit as error:
-            if stop.asked:  # a framework that answers an interruption by leaving the process
+        except (SystemExit, BackendFaultError) as error:
+            left = isinstance(error, SystemExit) or isinstance(error.__cause__, SystemExit)
+            if stop.asked and left:  # a framework that answers an interruption by leaving the process
                 raise KeyboardInterrupt from error
             raise
 

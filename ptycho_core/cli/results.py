@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..data.raw import RawData
-from ..data.results import Reconstruction
+from ..data.results import Reconstruction, Refined
 from ..io.atomic import write_text
 from .session import Session
 
 if TYPE_CHECKING:
     from ..metrics import Comparison, FourierRingCorrelation
+    from ..report import Stage
 
 __all__ = ["BUNDLE_NAME", "Outcome", "report_results", "staged"]
 
@@ -59,6 +60,8 @@ class Outcome:
         heldout: positions in `raw` of the held-out frames, or None.
         comparison: score against the truth, or None.
         half_data_frc: correlation of two half-data images, or None.
+        stages: every image made on the way, the result last; empty where there was nothing but the result.
+        refined: what refining gave, or None where nothing was refined.
         provenance: plain data on where it came from.
     """
 
@@ -71,6 +74,8 @@ class Outcome:
     heldout: NDArray[np.int64] | None = None
     comparison: Comparison | None = None
     half_data_frc: FourierRingCorrelation | None = None
+    stages: tuple[Stage, ...] = ()
+    refined: Refined | None = None
     provenance: Mapping[str, Any]
 
 
@@ -105,6 +110,8 @@ def report_results(outcome: Outcome, folder: Path, session: Session, *, bundle: 
             heldout=outcome.heldout,
             comparison=outcome.comparison,
             half_data_frc=outcome.half_data_frc,
+            stages=outcome.stages,
+            refined=outcome.refined,
             provenance=dict(outcome.provenance),
         )
         written = write_results(partial, record)
@@ -135,6 +142,12 @@ def _complete_summary(path: Path, session: Session) -> None:
 
 def _say_outcome(outcome: Outcome, folder: Path, session: Session) -> None:
     reconstruction = outcome.reconstruction
+    for stage in outcome.stages:
+        held = stage.heldout_r_factor(outcome.heldout)
+        tail = "" if held is None else f", held-out {held:.4f}"
+        session.say(f"{stage.name:<10}R {stage.reconstruction.r_factor:.4f}{tail}, {stage.seconds:.1f} s")
+    if outcome.refined is not None and outcome.refined.positions is not None:
+        session.say(f"positions {outcome.refined.positions.describe()}")
     line = f"R-factor  {reconstruction.r_factor:.4f} over {len(reconstruction.frame_totals)} frames"
     if outcome.heldout is not None and len(outcome.heldout):
         line += f"; {reconstruction.r_factor_of(outcome.heldout):.4f} over the {len(outcome.heldout)} held-out ones"

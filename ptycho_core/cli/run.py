@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..config import TrainingConfig
 from .options import Options, add_config_options, add_out_option, add_scan_options, build_config, make_parser
+from .refining import add_refine_option, start_refining_engine, with_refine_option
 from .session import Session
 from .workflow import CONFIG_OMIT, image_and_report, load_engine, output_folder, read_data, train_model
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Train on a scan, reconstruct the whole of it and write into a folder:
-  report.html          the image, the R-factor, what was measured and predicted; one file to mail
+Train on a scan, reconstruct the whole of it, refine the image through the physics and write into a folder:
+  report.html          the image before and after refining, the R-factor, measured and predicted frames; to mail
   reconstruction.h5    object, coverage, probe, positions, losses, for programs and viewers
   summary.json         figures, seconds, memory, versions, warnings
   model.ptycho         the trained model, for 'ptycho reconstruct'
@@ -42,16 +43,18 @@ def build_parser() -> ArgumentParser:
         help="also train on each half of the frames and correlate the two images; takes about twice as long",
     )
     add_scan_options(parser)
+    add_refine_option(parser)
     add_config_options(parser, TrainingConfig, omit=CONFIG_OMIT)
     return parser
 
 
 def execute(options: Options, session: Session) -> int:
     """Train, reconstruct, report."""
-    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT)
+    config = with_refine_option(build_config(TrainingConfig, options, omit=CONFIG_OMIT), options)
     data = Path(options["data"])
     folder = output_folder(options, f"{data.name.partition('.')[0]}-ptycho", session)
     load_engine(config, session)
+    start_refining_engine(config, session)
     raw = read_data(options, session)
     trained = train_model(raw, config, folder, session)
     image_and_report(trained, data.name, folder, session, half_data=options["half_data_frc"])

@@ -34,13 +34,15 @@ def build_parser() -> ArgumentParser:
 
 def execute(options: Options, session: Session) -> int:
     """Train and write the bundle."""
+    from ..api import save_model
+
     config = build_config(TrainingConfig, options, omit=CONFIG_OMIT)
     folder = output_folder(options, f"{Path(options['data']).name.partition('.')[0]}-ptycho", session)
     engine = load_engine(config, session)
     raw = read_data(options, session)
     trained = train_model(raw, config, folder, session)
     with session.stage("save"), staged(folder) as partial:
-        engine.save(trained.results["model"], partial / BUNDLE_NAME)
+        save_model(trained.results["model"], partial / BUNDLE_NAME, backend=engine)
     session.say(f"time      {session.age():.1f} s")
     session.say(f"model     {folder / BUNDLE_NAME}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,23 +14,24 @@ from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..data.raw import ObjectGuess, RawData
-from ..data.results import CdiResults, Reconstruction
+from ..data.results import CdiResults, Reconstruction, Refined
 from ..errors import Cancelled, PtychoError
 from ..io.atomic import ensure_output_folder
 from .options import Options
 from .progress import long_job
+from .refining import half_data_frc, refine_same_scan, start_refining_engine
 from .results import BUNDLE_NAME, Outcome, report_results
 from .session import Session
 
 if TYPE_CHECKING:
     from ..metrics import Comparison, FourierRingCorrelation
     from ..protocol import ReconstructionBackend
+    from ..report import Stage
 
 __all__ = [
     "CONFIG_OMIT",
     "Trained",
     "compare_with_truth",
-    "half_data_frc",
     "image_and_report",
     "load_engine",
     "output_folder",
@@ -149,13 +149,25 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Ses
     return Trained(results=results, raw=raw, config=config, heldout=heldout, stopped=progress.stopped)
 
 
-def reconstruct_same_scan(trained: Trained, session: Session) -> Reconstruction:
-    """Reconstruct the whole scan that a model was trained on, held-out frames included."""
+def reconstruct_same_scan(trained: Trained, session: Session, *, to_refine: bool = False) -> Reconstruction:
+    """Reconstruct the whole scan that a model was trained on.
+
+    Args:
+        trained: what training left.
+        session: of the command.
+        to_refine: make it without the held-out frames: an image that had seen them would explain them better than what
+            refining makes of it at first, and they could not tell when to stop.
+    """
     from .. import api
 
     with session.stage("reconstruct"), long_job() as progress:
         return api.reconstruct(
-            trained.results["model"], trained.raw, trained.config.inference, same_scan=True, progress=progress
+            trained.results["model"],
+            trained.raw,
+            trained.config.inference,
+            same_scan=True,
+            without=trained.heldout if to_refine else None,
+            progress=progress,
         )
 
 
@@ -176,44 +188,94 @@ def image_and_report(
     truth: ObjectGuess | None = None,
     half_data: bool = False,
 ) -> None:
-    """Reconstruct the scan that was trained on, and write every result.
+    """Reconstruct the scan that was trained on, refine the image, and write every result.
 
     The model is saved first: an interruption from here on costs the image, not the training.
 
     Raises:
         Cancelled: interrupted; the message says how to get the image from the saved model.
     """
-    from ..plugins.registry import load_backend
+    from ..api import save_model
 
     results, raw = trained.results, trained.raw
     bundle = folder / _TRAINING_FOLDER / BUNDLE_NAME
     with session.stage("save"):
-        load_backend(results["backend"]).save(results["model"], bundle)
+        save_model(results["model"], bundle)
+    refiner = start_refining_engine(trained.config, session)
     try:
         if trained.stopped:
             raise KeyboardInterrupt
-        reconstruction = reconstruct_same_scan(trained, session)
-        frc = None
+        first, refined = reconstruct_same_scan(trained, session, to_refine=refiner is not None), None
+        if refiner is not None:
+            # whatever befalls it, the image that it would have made better is there
+            refined = _or_notice(
+                "refined image",
+                lambda: refine_same_scan(first, raw, trained.config, results["model"].statistics, session),
+                session,
+            )
+        frcs = None
         if half_data:
-            frc = _or_notice("half-data FRC", lambda: half_data_frc(raw, trained.config, session), session)
+            frcs = _or_notice("half-data FRC", lambda: half_data_frc(raw, trained.config, refiner, session), session)
     except (Cancelled, KeyboardInterrupt) as error:
         raise Cancelled(f"{str(error) or 'interrupted'}; {_image_advice(raw, bundle)}") from error
-    comparison = None
-    if truth is not None:
-        comparison = _or_notice("comparison with the truth", lambda: compare_with_truth(reconstruction, truth), session)
+    stages = _stages(trained, first, refined, truth, frcs, session)
     outcome = Outcome(
         title=title,
         trained_with=trained.config,
         engine=results["backend"],
         raw=raw,
-        reconstruction=reconstruction,
+        reconstruction=stages[-1].reconstruction,
         history=results["history"],
         heldout=trained.heldout,
-        comparison=comparison,
-        half_data_frc=frc,
+        comparison=stages[-1].comparison,
+        half_data_frc=stages[-1].half_data_frc,
+        stages=stages if len(stages) > 1 else (),
+        refined=refined,
         provenance={**results["provenance"], "command": session.command, "source": raw.source.details},
     )
     report_results(outcome, folder, session, bundle=bundle)
+
+
+def _stages(
+    trained: Trained,
+    first: Reconstruction,
+    refined: Refined | None,
+    truth: ObjectGuess | None,
+    frcs: tuple[FourierRingCorrelation, FourierRingCorrelation | None] | None,
+    session: Session,
+) -> tuple[Stage, ...]:
+    """The trained image and, where refining made a better one, that, each with its scores."""
+    from ..plugins.registry import load_backend
+    from ..report import Stage
+
+    def score(image: Reconstruction) -> Comparison | None:
+        if truth is None:
+            return None
+        return _or_notice("comparison with the truth", lambda: compare_with_truth(image, truth), session)
+
+    engine = trained.results["backend"]
+    stages = [
+        Stage(
+            name="network" if load_backend(engine).capabilities.generators else "solver",
+            engine=engine,
+            reconstruction=first,
+            seconds=session.seconds.get("train", 0.0) + session.seconds.get("reconstruct", 0.0),
+            comparison=score(first),
+            half_data_frc=frcs[0] if frcs else None,
+        )
+    ]
+    if refined is not None and refined.kept:
+        stages.append(
+            Stage(
+                name="refined",
+                engine=refined.engine,
+                reconstruction=refined.reconstruction,
+                seconds=session.seconds.get("refine", 0.0),
+                comparison=score(refined.reconstruction),
+                half_data_frc=frcs[1] if frcs else None,
+            )
+        )
+    return tuple(stages)
 
 
 def _or_notice(what: str, job: Callable[[], _T], session: Session) -> _T | None:
@@ -225,39 +287,6 @@ def _or_notice(what: str, job: Callable[[], _T], session: Session) -> _T | None:
     except PtychoError as error:
         session.notice(f"no {what}: {error}")
         return None
-
-
-def half_data_frc(raw: RawData, config: TrainingConfig, session: Session) -> FourierRingCorrelation:
-    """Train and reconstruct each half of the frames by itself, and correlate the two images ring by ring.
-
-    The halves share nothing but the settings and the first probe, so agreement between them is not the network's
-    memory of the other half.
-    """
-    from .. import api
-    from ..metrics import half_data_frc as correlate
-
-    order = np.random.default_rng(config.seed).permutation(raw.n_frames)
-    alone = replace(config, nphotons=None, output_dir=None, resume_from=None)
-    images = []
-    with session.stage("half_data"), warnings.catch_warnings():
-        # nothing is held out of a half, which is meant so and no news to the user
-        warnings.filterwarnings("ignore", message="no test data")
-        for half in (order[: len(order) // 2], order[len(order) // 2 :]):
-            part = raw.subset(np.sort(half))
-            with long_job() as progress:
-                results = api.train_cdi_model(part, None, alone, progress=progress)
-                model = results["model"]
-                images.append(api.reconstruct(model, part, alone.inference, same_scan=True, progress=progress))
-        a, b = images
-        return correlate(
-            a.object,
-            a.origin_px,
-            b.object,
-            b.origin_px,
-            first_coverage=a.coverage,
-            second_coverage=b.coverage,
-            positions_px=raw.positions_px,
-        )
 
 
 def compare_with_truth(reconstruction: Reconstruction, truth: ObjectGuess) -> Comparison:

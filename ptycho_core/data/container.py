@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,6 +152,10 @@ class PtychoDataContainer:
         """Divide a scan so that every frame counts exactly once; see :func:`partition_frames`."""
         indices, counted = partition_frames(raw.positions_px, group_size)
         return cls.from_groups(raw, indices, counted, statistics)
+
+    def without(self, frames: NDArray[np.int64]) -> PtychoDataContainer:
+        """The same groups with some frames (n,) not counted: an image made of it knows nothing of them."""
+        return replace(self, counted=_read_only(self.counted & ~np.isin(self.frame_indices, frames)))
 
     @property
     def n_groups(self) -> int:

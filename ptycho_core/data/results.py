@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..config import TrainingConfig
     from ..protocol import TrainedModel
+    from ..refinement.positions import PositionReport
     from .container import PtychoDataContainer
 
-__all__ = ["CdiResult", "CdiResults", "Reconstruction"]
+__all__ = ["CdiResult", "CdiResults", "Reconstruction", "Refined"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,29 @@ class Reconstruction:
         """R-factor of some frames (n,), with the scale of all of them; NaN when they hold no counts."""
         total = float(self.frame_totals[frames].sum())
         return float(self.frame_misfit[frames].sum()) / total if total > 0 else float("nan")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """What refining an image gave.
+
+    Attributes:
+        reconstruction: the better of the two images: the refined one, or the one it began with.
+        initial: the image it began with.
+        engine: engine that refined.
+        kept: whether the refined image is the better one.
+        note: why it was discarded, for people; empty when it is kept.
+        history: ``train_loss`` and, with held-out frames, ``test_loss``, one an epoch.
+        positions: what became of the positions, or None when they were not refined.
+    """
+
+    reconstruction: Reconstruction
+    initial: Reconstruction
+    engine: str
+    kept: bool
+    note: str
+    history: Mapping[str, list[float]]
+    positions: PositionReport | None = None
 
 
 class CdiResults(TypedDict):

@@ -10,6 +10,7 @@ amplitude on scan coordinates because few viewers draw complex numbers.
     scale         float, λ = scale · Σ_p |F ψ_p|² + background
     r_factor, frame_misfit (M,), frame_totals (M,), dropped (JSON)
     losses/NAME   (E,) float64, one value an epoch
+    stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, r_factor
     config, provenance   JSON text
 """
 
@@ -136,6 +137,7 @@ def write_reconstruction(
     config: TrainingConfig,
     provenance: Mapping[str, Any],
     pixel_size_m: float | None = None,
+    stages: Mapping[str, Reconstruction] | None = None,
 ) -> None:
     """Write ``reconstruction.h5``; the old file stays until the new one is complete.
 
@@ -146,12 +148,29 @@ def write_reconstruction(
         config: what it was made with.
         provenance: plain data on where it came from.
         pixel_size_m: side of an object pixel, metres, when known.
+        stages: name → image made on the way to `reconstruction`.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        _write(temporary, reconstruction, history, config, provenance, pixel_size_m)
+        _write(temporary, reconstruction, history, config, provenance, pixel_size_m, stages or {})
+
+
+def _write_arrays(group: h5py.Group, reconstruction: Reconstruction, pixel_size_m: float | None) -> None:
+    """What an image is made of, under the names of the contract."""
+    group["object"] = reconstruction.object.astype(np.complex64, copy=False)
+    group["object"].attrs["origin_px"] = np.asarray(reconstruction.origin_px, dtype=np.float64)
+    if pixel_size_m is not None:
+        group["object"].attrs["pixel_size_m"] = float(pixel_size_m)
+    group["coverage"] = reconstruction.coverage.astype(np.float32, copy=False)
+    group["coverage"].attrs["long_name"] = "times lit (probe intensity / its peak, summed over frames)"
+    group["probe"] = reconstruction.probe.astype(np.complex64, copy=False)
+    for name in ("positions_px", "nominal_positions_px"):
+        group[name] = np.asarray(getattr(reconstruction, name), dtype=np.float64)
+        group[name].attrs.update(units="pixel", long_name="frame centres (y, x), object pixels")
+    group["scale"] = float(reconstruction.scale)
+    group["r_factor"] = float(reconstruction.r_factor)
 
 
 def _write(
@@ -161,6 +180,7 @@ def _write(
     config: TrainingConfig,
     provenance: Mapping[str, Any],
     pixel_size_m: float | None,
+    stages: Mapping[str, Reconstruction],
 ) -> None:
     import h5py
 
@@ -169,18 +189,7 @@ def _write(
         entry = file.create_group("entry")
         entry.attrs.update(NX_class="NXentry", default="image")
         entry["title"] = "Ptychographic reconstruction"
-        entry["object"] = reconstruction.object.astype(np.complex64, copy=False)
-        entry["object"].attrs["origin_px"] = np.asarray(reconstruction.origin_px, dtype=np.float64)
-        if pixel_size_m is not None:
-            entry["object"].attrs["pixel_size_m"] = float(pixel_size_m)
-        entry["coverage"] = reconstruction.coverage.astype(np.float32, copy=False)
-        entry["coverage"].attrs["long_name"] = "times lit (probe intensity / its peak, summed over frames)"
-        entry["probe"] = reconstruction.probe.astype(np.complex64, copy=False)
-        for name in ("positions_px", "nominal_positions_px"):
-            entry[name] = np.asarray(getattr(reconstruction, name), dtype=np.float64)
-            entry[name].attrs.update(units="pixel", long_name="frame centres (y, x), object pixels")
-        entry["scale"] = float(reconstruction.scale)
-        entry["r_factor"] = float(reconstruction.r_factor)
+        _write_arrays(entry, reconstruction, pixel_size_m)
         entry["frame_misfit"] = np.asarray(reconstruction.frame_misfit, dtype=np.float64)
         entry["frame_totals"] = np.asarray(reconstruction.frame_totals, dtype=np.float64)
         documents = {
@@ -192,6 +201,8 @@ def _write(
             entry[name] = json.dumps(plain_json(document), ensure_ascii=False, allow_nan=False)
             entry[name].attrs["media_type"] = "application/json"
         _write_losses(entry, history)
+        for name, stage in stages.items():
+            _write_arrays(entry.require_group("stages").create_group(name), stage, pixel_size_m)
         _write_image(entry, reconstruction.object, np.asarray(reconstruction.origin_px), pixel_size_m)
 
 

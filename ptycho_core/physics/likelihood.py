@@ -20,8 +20,10 @@ __all__ = [
     "best_gain",
     "frame_misfit",
     "loss_and_gradient",
+    "loss_slope",
     "misfit",
     "poisson_loss",
+    "rate_of_waves",
     "sample_counts",
 ]
 
@@ -52,10 +54,23 @@ def amplitude_loss(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bo
     return float(np.sum(_good((np.sqrt(lam) - np.sqrt(counts)) ** 2, mask)) / divisor)
 
 
-def _loss_slope(
-    loss: str, rate: NDArray[np.float64], counts: NDArray[Any], mask: NDArray[np.bool_] | None
+def rate_of_waves(waves: NDArray[Any], scale: float, background: NDArray[Any] | None) -> NDArray[np.float64]:
+    """λ = s Σ_p |A_p|² + b of detector waves (J, P, N, N), (J, N, N) (FM-5)."""
+    rate = scale * np.sum(np.abs(waves) ** 2, axis=1)
+    return np.asarray(rate if background is None else rate + background)
+
+
+def loss_slope(
+    loss: str, rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
-    """∂/∂λ of the summed loss; 0 where λ is clamped."""
+    """∂/∂λ of the summed loss, (J, N, N); 0 where λ is clamped and in bad pixels (FM-10).
+
+    Args:
+        loss: ``poisson`` or ``amplitude``.
+        rate: (J, N, N) expected counts λ.
+        counts: (J, N, N) measured counts k.
+        mask: (N, N) True = good, or None.
+    """
     lam = np.maximum(rate, RATE_FLOOR)
     slope = 1.0 - counts / lam if loss == "poisson" else 1.0 - np.sqrt(counts / lam)
     return _good(np.where(rate < RATE_FLOOR, 0.0, slope), mask)
@@ -104,16 +119,15 @@ def loss_and_gradient(
     patches = extract(obj, corners_px, probe.shape[-1])
     shifted = fourier_shift(probe[None], np.asarray(subpixel_px)[:, None])
     waves = far_field(exit_waves(patches, probe, subpixel_px))
-    power = np.sum(np.abs(waves) ** 2, axis=1)
-    rate = scale * power if background is None else scale * power + background
+    rate = rate_of_waves(waves, scale, background)
     value = functions[loss](rate, counts, mask, divisor)
-    slope = _loss_slope(loss, rate, counts, mask) / divisor
+    slope = loss_slope(loss, rate, counts, mask) / divisor
     chi = 2 * scale * far_field_adjoint(slope[:, None] * waves)
     d_obj = accumulate(np.sum(np.conj(shifted) * chi, axis=1), corners_px, obj.shape)
     d_probe = np.sum(
         fourier_shift(np.conj(patches)[:, None] * chi, -np.asarray(subpixel_px, dtype=np.float64)[:, None]), axis=0
     )
-    return value, d_obj, d_probe, float(np.sum(slope * power))
+    return value, d_obj, d_probe, float(np.sum(slope * rate_of_waves(waves, 1.0, None)))
 
 
 def misfit(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:

@@ -10,12 +10,17 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ..config import InferenceConfig, ModelConfig, TrainingConfig
+from ..config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ..data.raw import RawData
 from ..errors import BackendProtocolError, ConfigError, suggest
 from ..protocol import Capabilities
 
-__all__ = ["check_capabilities", "check_inference_capabilities", "check_scan_capabilities"]
+__all__ = [
+    "check_capabilities",
+    "check_inference_capabilities",
+    "check_refinement_capabilities",
+    "check_scan_capabilities",
+]
 
 
 def _value(config: Any, field: str) -> Any:
@@ -25,13 +30,19 @@ def _value(config: Any, field: str) -> Any:
 
 
 def _field_names() -> set[str]:
-    names = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "inference"}
-    names |= {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return names | {f"inference.{f.name}" for f in dataclasses.fields(InferenceConfig)}
+    nested = {"model": ModelConfig, "inference": InferenceConfig, "refinement": RefinementConfig}
+    names = {f.name for f in dataclasses.fields(TrainingConfig)} - nested.keys()
+    return names | {
+        f"{group}.{f.name}" for group, config_type in nested.items() for f in dataclasses.fields(config_type)
+    }
 
 
 def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
-    """Fields without effect: those the engine lists, and for a solver the whole network."""
+    """Fields without effect: those the engine lists, and for a solver the whole network.
+
+    An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws groups and the held-out
+    frames by it.
+    """
     known = _field_names()
     unknown = [name for name in capabilities.ignored_fields if name not in known]
     if unknown:
@@ -40,7 +51,7 @@ def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
             f"{suggest(unknown[0], known)}"
         )
     solver = set() if capabilities.generators else {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return set(capabilities.ignored_fields) | solver
+    return (set(capabilities.ignored_fields) | solver) - {"seed"}
 
 
 def _refuse(engine_name: str, field: str, given: Any, allowed: str) -> ConfigError:
@@ -109,11 +120,40 @@ def check_capabilities(config: TrainingConfig, capabilities: Capabilities, engin
         raise _refuse(engine_name, "probe_modes", config.probe_modes, f"at most {capabilities.max_modes}")
     if config.devices > (capabilities.max_devices or config.devices):
         raise _refuse(engine_name, "devices", config.devices, f"at most {capabilities.max_devices}")
+    if config.refinement.engine == "auto":
+        if capabilities.refine:
+            check_refinement_capabilities(config, capabilities, engine_name)
+        elif config.refinement != RefinementConfig():
+            raise ConfigError(
+                f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name an engine "
+                "that can in refinement.engine, or leave them at their defaults."
+            )
+
+
+def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> None:
+    """Compare how an image is to be refined with what the engine that refines it can do.
+
+    Raises:
+        ConfigError: the engine cannot refine, or not this.
+    """
+    plan = config.refinement
+    if not capabilities.refine:
+        raise _refuse(engine_name, "refinement.engine", plan.engine, "an engine that refines; this one does not")
+    ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("refinement.")}
+    _check_ignored(config, ignored, engine_name)
+    if plan.positions and not capabilities.refine_positions:
+        raise _refuse(engine_name, "refinement.positions", True, "False")
+    if "refinement.loss" not in ignored and plan.loss not in capabilities.losses:
+        raise _refuse(engine_name, "refinement.loss", plan.loss, ", ".join(capabilities.losses))
+    if plan.probe_modes is not None and plan.probe_modes > (capabilities.max_modes or plan.probe_modes):
+        raise _refuse(engine_name, "refinement.probe_modes", plan.probe_modes, f"at most {capabilities.max_modes}")
 
 
 def check_inference_capabilities(config: InferenceConfig, capabilities: Capabilities, engine_name: str) -> None:
     """Compare an inference config with what an engine can do; errors as :func:`check_capabilities`."""
     ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("inference.")}
+    if config.passes is not None and "unrolled" not in capabilities.generators:
+        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
     # the generator for which every one of these fields has an effect; whether the model is one, the engine says
     whole = TrainingConfig(model=ModelConfig(generator="unrolled"), inference=config)
     _check_ignored(whole, ignored, engine_name)

@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import pluggy
 
+from ..config import EngineOptions
 from ..errors import (
     BackendConflictError,
     BackendError,
@@ -32,6 +33,7 @@ from ..errors import (
 )
 from ..protocol import PROTOCOL_VERSION, BackendSpec, Capabilities, ReconstructionBackend
 from . import hookspecs
+from .guard import engine_at_work
 
 __all__ = [
     "INSTALL_ONE",
@@ -40,6 +42,7 @@ __all__ = [
     "backend_distribution",
     "backend_spec",
     "load_backend",
+    "options_class",
 ]
 
 State = Literal["ready", "missing", "broken", "conflict"]
@@ -54,7 +57,11 @@ _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
     "save": (2, ()),
     "load": (1, ()),
 }
-_REFINE: dict[str, tuple[int, tuple[str, ...]]] = {"refine": (3, ("progress",))}
+_OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
+    "refine": (3, ("progress",)),
+    "loss_and_gradient": (4, ()),
+    "predict_patches": (2, ()),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +242,29 @@ def backend_spec(name: str) -> BackendSpec:
     return _describe(_find(name))
 
 
+def options_class(name: str) -> type[EngineOptions] | None:
+    """Return the class of the settings that an engine alone has, or None; the engine itself is not imported.
+
+    Args:
+        name: engine name.
+
+    Raises:
+        BackendProtocolError: the plugin declares something else than a class of engine options for its name.
+        BackendError: as :func:`backend_spec`.
+    """
+    spec = backend_spec(name)
+    if not spec.options:
+        return None
+    module_name, _, class_name = spec.options.partition(":")
+    found = getattr(importlib.import_module(module_name), class_name, None)
+    if not (isinstance(found, type) and issubclass(found, EngineOptions) and found.engine == name):
+        raise BackendProtocolError(
+            f"engine '{name}': options = {spec.options!r}; it must name a subclass of EngineOptions whose `engine` is "
+            f"{name!r}."
+        )
+    return found
+
+
 def backend_distribution(name: str) -> str:
     """Return the installed distribution and version that offers an engine, such as ``ptycho-core 0.1.0``.
 
@@ -253,13 +283,23 @@ def load_backend(name: str) -> ReconstructionBackend:
     Raises:
         BackendUnavailableError: a module that the engine requires is not installed; the message has the pip line.
         BackendProtocolError: the engine lacks a method, or one has the wrong signature, or it states no capabilities.
-        ImportError: any other failed import inside the engine, which is a fault of the engine, as it is.
+        BackendFaultError: the engine's module or class raised anything else, which is a fault of the engine and the
+            cause; a ``BackendImportError``, which is an ImportError too, where an import failed.
         UnknownBackendError, BackendConflictError, BackendError: as :func:`backend_spec`.
     """
     spec = backend_spec(name)
     absent = [module for module in spec.requires if _is_missing(module)]
     if absent:
         raise _unavailable(spec, absent)
+    who = f"engine '{name}' ({backend_distribution(name)}, {spec.factory})"
+    with engine_at_work(name, "its import"):
+        engine = _constructed(spec, who)
+        _check_engine(engine, spec, who)
+    return engine  # type: ignore[no-any-return]
+
+
+def _constructed(spec: BackendSpec, who: str) -> Any:
+    """Import the engine's module and call its class."""
     module_name, _, class_name = spec.factory.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -270,14 +310,11 @@ def load_backend(name: str) -> ReconstructionBackend:
     factory: Any = module
     for part in class_name.split("."):
         factory = getattr(factory, part, None)
-    who = f"engine '{name}' ({spec.factory})"
     if not callable(factory):
         raise BackendProtocolError(f"{who}: module {module_name!r} has no class {class_name!r}.")
     if not _accepts(factory, 0, ()):
         raise BackendProtocolError(f"{who}: the class needs arguments; it is called without any.")
-    engine = factory()
-    _check_engine(engine, spec, who)
-    return engine  # type: ignore[no-any-return]
+    return factory()
 
 
 def _unavailable(spec: BackendSpec, absent: Sequence[str]) -> BackendUnavailableError:
@@ -313,9 +350,10 @@ def _check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
     capabilities = getattr(engine, "capabilities", None)
     if not isinstance(capabilities, Capabilities):
         faults.append(f"capabilities is a {type(capabilities).__name__}, it must be a Capabilities")
-    methods = dict(_METHODS)
-    if isinstance(capabilities, Capabilities) and capabilities.refine:
-        methods |= _REFINE
+    refines = isinstance(capabilities, Capabilities) and capabilities.refine
+    methods = _METHODS | {name: how for name, how in _OPTIONAL.items() if hasattr(engine, name)}
+    if refines:
+        methods["refine"] = _OPTIONAL["refine"]
     for method, (n_positional, keywords) in methods.items():
         function = getattr(engine, method, None)
         if not callable(function):

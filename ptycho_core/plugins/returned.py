@@ -13,6 +13,7 @@ from ..data.container import PtychoDataContainer, Statistics
 from ..data.results import Reconstruction
 from ..errors import BackendError, BackendProtocolError, CollapseError
 from ..protocol import TrainedModel
+from .guard import origin_of
 
 __all__ = ["check_model", "check_reconstruction"]
 
@@ -23,24 +24,26 @@ _LIT = 0.1
 def _array(value: Any, what: str, dtype: type, shape: tuple[int | None, ...], engine_name: str) -> None:
     """Check type, dtype, shape (None: any length but 0) and that every value is finite."""
     if not isinstance(value, np.ndarray):
-        raise BackendProtocolError(f"engine '{engine_name}': {what} is a {type(value).__name__}; it must be an array.")
+        raise BackendProtocolError(
+            f"{origin_of(engine_name)}: {what} is a {type(value).__name__}; it must be an array."
+        )
     fits = value.ndim == len(shape) and all(
         n == m or (m is None and n) for n, m in zip(value.shape, shape, strict=True)
     )
     if value.dtype != dtype or not fits:
         raise BackendProtocolError(
-            f"engine '{engine_name}': {what} is {value.dtype} {value.shape}; it must be {np.dtype(dtype).name} "
+            f"{origin_of(engine_name)}: {what} is {value.dtype} {value.shape}; it must be {np.dtype(dtype).name} "
             f"({', '.join('any' if n is None else str(n) for n in shape)})."
         )
     if not np.isfinite(value).all():
         raise BackendError(
-            f"engine '{engine_name}': {what} holds {int((~np.isfinite(value)).sum())} NaN or infinite values; "
+            f"{origin_of(engine_name)}: {what} holds {int((~np.isfinite(value)).sum())} NaN or infinite values; "
             "the run diverged. Train again with a smaller learning_rate."
         )
 
 
 def _check_history(history: Any, engine_name: str) -> None:
-    who = f"engine '{engine_name}': history"
+    who = f"{origin_of(engine_name)}: history"
     if not isinstance(history, Mapping) or "train_loss" not in history:
         raise BackendProtocolError(f"{who} must be a mapping with 'train_loss'; it is {history!r:.200}.")
     for name, values in history.items():
@@ -70,16 +73,16 @@ def check_model(model: Any, engine_name: str) -> TrainedModel:
         wanted = ("backend", "config", "history", "probe", "statistics", "checkpoint_path")
         missing = [name for name in wanted if not hasattr(model, name)]
         raise BackendProtocolError(
-            f"engine '{engine_name}' returned a {type(model).__name__}; a TrainedModel must have {', '.join(wanted)}, "
-            f"and it lacks {', '.join(missing)}."
+            f"{origin_of(engine_name)} returned a {type(model).__name__}; a TrainedModel must have "
+            f"{', '.join(wanted)}, and it lacks {', '.join(missing)}."
         )
     if not isinstance(model.statistics, Statistics) or not isinstance(model.config, TrainingConfig):
         raise BackendProtocolError(
-            f"engine '{engine_name}': the model's statistics are a {type(model.statistics).__name__} and its config a "
-            f"{type(model.config).__name__}; they must be a Statistics and a TrainingConfig."
+            f"{origin_of(engine_name)}: the model's statistics are a {type(model.statistics).__name__} and its config "
+            f"a {type(model.config).__name__}; they must be a Statistics and a TrainingConfig."
         )
     if model.checkpoint_path is not None and not isinstance(model.checkpoint_path, Path):
-        raise BackendProtocolError(f"engine '{engine_name}': checkpoint_path must be a Path or None.")
+        raise BackendProtocolError(f"{origin_of(engine_name)}: checkpoint_path must be a Path or None.")
     _array(model.probe, "the model's probe", np.complex64, (None, None, None), engine_name)
     _check_history(model.history, engine_name)
     return model
@@ -103,7 +106,7 @@ def check_reconstruction(
     """
     if not isinstance(reconstruction, Reconstruction):
         raise BackendProtocolError(
-            f"engine '{engine_name}': reconstruct returned a {type(reconstruction).__name__}; "
+            f"{origin_of(engine_name)}: reconstruct returned a {type(reconstruction).__name__}; "
             "it must be a Reconstruction."
         )
     N, M = data.raw.side, data.raw.n_frames
@@ -116,9 +119,9 @@ def check_reconstruction(
     for name in ("scale", "r_factor"):
         number = getattr(reconstruction, name)
         if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise BackendProtocolError(f"engine '{engine_name}': {name} = {number!r}; it must be a float.")
+            raise BackendProtocolError(f"{origin_of(engine_name)}: {name} = {number!r}; it must be a float.")
         if not np.isfinite(number) or number < 0:
-            raise BackendError(f"engine '{engine_name}': {name} = {number!r}; it must be finite and ≥ 0.")
+            raise BackendError(f"{origin_of(engine_name)}: {name} = {number!r}; it must be finite and ≥ 0.")
     _check_variation(reconstruction, engine_name, collapse_threshold)
     return reconstruction
 
@@ -127,12 +130,12 @@ def _check_variation(reconstruction: Reconstruction, engine_name: str, threshold
     coverage = reconstruction.coverage
     lit = reconstruction.object[(coverage > 0) & (coverage >= _LIT * coverage.max())].astype(np.complex128)
     if not lit.size:
-        raise BackendError(f"engine '{engine_name}': the coverage is 0 everywhere; nothing was reconstructed.")
+        raise BackendError(f"{origin_of(engine_name)}: the coverage is 0 everywhere; nothing was reconstructed.")
     level = float(np.abs(lit).mean())
     variation = float(lit.std()) / level if level > 0 else 0.0
     if variation < threshold:
         raise CollapseError(
-            f"engine '{engine_name}': the reconstructed object is constant (relative variation {variation:.2g}, "
+            f"{origin_of(engine_name)}: the reconstructed object is constant (relative variation {variation:.2g}, "
             f"collapse_threshold {threshold:.2g}). Train for more epochs, with another seed or a smaller "
             "learning_rate; for a sample that is truly flat set collapse_threshold = 0."
         )

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan
-from conformance.tolerances import relative_error
 from engines.engine_scans import EXACT, train, vary
 
 from ptycho_core import api
 from ptycho_core.bundle import read_bundle
 from ptycho_core.io import write_scan
+from ptycho_core.testing.tolerances import relative_error
 
 pytestmark = pytest.mark.both
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan, losses_of, untrained
-from conformance.tolerances import relative_error
 from engines.engine_scans import CONFIG, EXACT, image_of, lay_out, vary
 
 from ptycho_core.data.raw import RawData
+from ptycho_core.testing.tolerances import relative_error
 
 pytestmark = pytest.mark.both
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import BackendProtocolError, ConfigError
 from ptycho_core.plugins.capabilities import (
@@ -81,8 +81,16 @@ def other_value(field, default):
     return (not default) if isinstance(default, bool) else (default or 0) + 1
 
 
-FIELDS = [f.name for f in fields(TrainingConfig) if f.name not in {"model", "inference"}]
+FIELDS = [f.name for f in fields(TrainingConfig) if f.name not in {"model", "inference", "refinement", "options"}]
 FIELDS += [f"model.{f.name}" for f in fields(ModelConfig)] + [f"inference.{f.name}" for f in fields(InferenceConfig)]
+
+FIELDS.remove("seed")
+
+
+@pytest.mark.spec("BE-2")
+def test_an_engine_that_draws_nothing_takes_any_seed():
+    """Core draws groups and held-out frames by it, so it has an effect whatever the engine says."""
+    check_capabilities(TrainingConfig(seed=7), replace(NETWORK, ignored_fields=("seed",)), "eng")
 
 
 @pytest.mark.spec("BE-2")
@@ -122,7 +130,10 @@ def test_an_ignored_field_that_does_not_exist_is_the_engines_fault():
 
 def test_inference_config_alone():
     check_inference_capabilities(InferenceConfig(batch_size=3), NETWORK, "eng")
-    check_inference_capabilities(InferenceConfig(passes=3), NETWORK, "eng")  # whether the model passes, it says itself
+    with pytest.raises(ConfigError, match=r"'eng': inference.passes = 3 is not supported; allowed: None"):
+        check_inference_capabilities(InferenceConfig(passes=3), NETWORK, "eng")
+    # whether the model is one that passes, the engine says
+    check_inference_capabilities(InferenceConfig(passes=3), replace(NETWORK, generators=("cnn", "unrolled")), "eng")
     with pytest.raises(ConfigError, match=r"'eng': inference.precision = 'bf16'"):
         check_inference_capabilities(InferenceConfig(precision="bf16"), NETWORK, "eng")
     engine = replace(NETWORK, ignored_fields=("inference.batch_size", "epochs"))
@@ -150,3 +161,11 @@ def test_a_scan_with_more_in_it_than_the_engine_models_is_refused():
     with pytest.raises(ConfigError, match=r"at most 2 probe modes, and the probe of scan has 3; set probe_modes = 2"):
         check_scan_capabilities(modes, NETWORK, "eng")
     check_scan_capabilities(modes, replace(NETWORK, max_modes=None), "eng")
+
+
+def test_an_engine_that_refines_by_a_loss_of_its_own_takes_the_default_and_no_other():
+    solver = replace(NETWORK, losses=("amplitude",), refine=True, ignored_fields=("refinement.loss",))
+    config = TrainingConfig(loss="amplitude")
+    check_capabilities(config, solver, "eng")
+    with pytest.raises(ConfigError, match=r"'eng': refinement.loss = 'amplitude' has no effect"):
+        check_capabilities(replace(config, refinement=RefinementConfig(loss="amplitude")), solver, "eng")

@@ -12,6 +12,8 @@ from stub_engines import engine_module, install, install_stub, plugin_module
 from ptycho_core.errors import (
     BackendConflictError,
     BackendError,
+    BackendFaultError,
+    BackendImportError,
     BackendProtocolError,
     BackendUnavailableError,
     UnknownBackendError,
@@ -183,14 +185,38 @@ def test_a_required_module_that_fails_only_on_import_is_unavailable(site):
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
-@pytest.mark.spec("PLUG-5")
+@pytest.mark.spec("PLUG-5", "PLUG-9")
 @pytest.mark.parametrize("line", ["import not_listed_anywhere", "from numpy import no_such_name", "import numpy.nix"])
-def test_any_other_import_error_propagates_as_it_is(site, line):
+def test_any_other_import_error_is_the_engines_fault_and_never_called_unavailable(site, line):
     install_stub(site, requires=("numpy",))
     (site / "stub_engine_module.py").write_text(line)
-    with pytest.raises(ImportError) as caught:
+    with pytest.raises(BackendImportError, match=r"'stub' \(ptycho-stub 1\.0\) failed in its import") as caught:
         load_backend("stub")
-    assert not isinstance(caught.value, BackendError)
+    assert isinstance(caught.value, ImportError)
+    assert not isinstance(caught.value, BackendUnavailableError)
+    assert type(caught.value.__cause__) in (ImportError, ModuleNotFoundError)
+    assert caught.value.__cause__.__traceback__ is not None
+
+
+@pytest.mark.spec("PLUG-9")
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("class Engine:\n    def __init__(self):\n        raise OSError('no licence')", "OSError: no licence"),
+        ("class Engine:\n    name = 'stub'\n    capabilities = property(lambda self: 1 / 0)", "ZeroDivisionError"),
+    ],
+)
+def test_an_engine_that_fails_when_it_is_loaded_breaks_nothing_else(site, text, words):
+    install_stub(site)
+    install_stub(site, "other")
+    (site / "stub_engine_module.py").write_text(text)
+    with pytest.raises(BackendFaultError, match=f"(?s)'stub'.*ptycho-stub 1.0.*its import.*{words}") as caught:
+        load_backend("stub")
+    assert type(caught.value.__cause__).__name__ == words.split(":")[0]
+    assert load_backend("other").name == "other"
 
 
 @pytest.mark.spec("BE-1")
@@ -204,6 +230,9 @@ def test_any_other_import_error_propagates_as_it_is(site, line):
         ("def save(self, model, path)", "def save(self, model)", "save.*must accept 2 positional"),
         ("capabilities = Capabilities(", "abilities = Capabilities(", "capabilities is a NoneType"),
         ("background=True", "background=True, refine=True", "method refine is missing"),
+        ("    def simulate", "    def refine(self, image): ...\n    def simulate", "refine.*3 positional.*progress"),
+        ("    def simulate", "    def loss_and_gradient(self, obj): ...\n    def simulate", "loss_and_gradient.*4 pos"),
+        ("    def simulate", "    def predict_patches(self): ...\n    def simulate", "predict_patches.*2 positional"),
         ('    name = "stub"', '    name = "stab"', "name is 'stab', it must be 'stub'"),
         ("    def simulate", "    def __init__(self, device): ...\n    def simulate", "needs arguments"),
     ],

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance.tolerances import FLOAT32, FLOAT64, relative_error
 from core.physics_problem import complex_noise, make_problem
 from engine_scans import make_object, make_scan
 from frameworks import Framework, framework_of
@@ -19,6 +18,7 @@ from ptycho_core.data.container import integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.physics import forward, likelihood, patches, solver
+from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
 
 SHAPE = (29, 22)
 ORACLE = {

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics, integer_corners
+from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled, DataError
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.physics.forward import expected_counts
-from ptycho_core.physics.patches import extract
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
 
+from . import physics
 from .solver import Canvas, frame_loss, sweep
 
 __all__ = ["ToyBackend", "ToyModel"]
@@ -62,6 +62,7 @@ class ToyBackend:
         mask=True,
         background=True,
         probe_trainable=True,
+        refine=True,
         resume=True,
         ignored_fields=(
             "schedule",
@@ -76,6 +77,10 @@ class ToyBackend:
             "num_workers",
             "strategy",
             "inference.batch_size",
+            "refinement.loss",
+            "refinement.batch_size",
+            "refinement.probe_modes",
+            "refinement.patience",
         ),
     )
 
@@ -170,11 +175,37 @@ class ToyBackend:
             chosen = slice(start, start + _CHUNK)
             weights = probe_weights(data.probe, rest[chosen])
             peak = max(peak, float(weights.max()))
-            stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
+            stitcher.add(physics.extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
             done = min(start + _CHUNK, raw.n_frames)
             progress(ProgressEvent(stage="reconstruct", done=done, total=raw.n_frames))
         obj, coverage = stitcher.finish(peak)
         return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
+
+    def refine(
+        self,
+        initial: Reconstruction,
+        data: PtychoDataContainer,
+        config: TrainingConfig,
+        *,
+        progress: Progress = no_progress,
+    ) -> Reconstruction:
+        """Sweep over an image of a scan, whoever made it, and return the best that came of it."""
+        raw, plan = data.raw, config.refinement
+        origin = np.round(initial.origin_px).astype(np.int64)
+        canvas = Canvas(initial.object.astype(complex), origin, initial.probe.astype(complex))
+        statistics = replace(data.statistics, scale=initial.scale)
+        best, coverage = initial.r_factor, initial.coverage.copy()
+        image = replace(initial, object=initial.object.copy(), coverage=coverage)
+        for epoch in range(plan.epochs):
+            rng = np.random.default_rng([config.seed, epoch])
+            loss = sweep(canvas, raw, np.arange(raw.n_frames), statistics, refine_probe=plan.probe, rng=rng)
+            obj, probe = canvas.object.astype(np.complex64), canvas.probe.astype(np.complex64)
+            tried = finish_reconstruction(obj, coverage, origin, probe, initial.scale, data)
+            if tried.r_factor < best:
+                best, image = tried.r_factor, tried
+            metrics = {"train_loss": loss}
+            progress(ProgressEvent(stage="refine", done=epoch + 1, total=plan.epochs, metrics=metrics))
+        return image
 
     def simulate(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
@@ -182,7 +213,14 @@ class ToyBackend:
         """Noiseless λ (M, N, N); object pixel (0, 0) is scan point (0, 0)."""
         N = probe.shape[-1]
         corners, rest = integer_corners(positions_px, N)
-        return expected_counts(extract(obj, corners, N), probe, rest).astype(np.float32)
+        rate = physics.expected_counts(physics.extract(obj, corners, N), probe, rest)
+        return rate.astype(np.float32)
+
+    def loss_and_gradient(
+        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str
+    ) -> tuple[float, NDArray[np.complex64], NDArray[np.complex64]]:
+        """Loss of all frames at scale 1 with its gradients; object pixel (0, 0) is scan point (0, 0)."""
+        return physics.loss_and_gradient(obj, probe, raw, loss)
 
     def save(self, model: ToyModel, path: Path) -> None:
         """Write a bundle that says it is a solver's: no generator."""

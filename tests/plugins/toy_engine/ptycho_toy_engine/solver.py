@@ -1,4 +1,4 @@
-"""ePIE on the oracle: one frame after another pulls the object, and the probe if asked, towards its measured pattern.
+"""ePIE: one frame after another pulls the object, and the probe if asked, towards its measured pattern.
 
 Maiden and Rodenburg, Ultramicroscopy 109 (2009) 1256; with incoherent modes all modes of a frame are scaled by one
 factor, Thibault and Menzel, Nature 494 (2013) 68.
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.container import Statistics, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.physics.forward import exit_waves, far_field, far_field_adjoint, fourier_shift
-from ptycho_core.physics.likelihood import RATE_FLOOR, amplitude_loss
-from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.likelihood import amplitude_loss
+
+from .physics import RATE_FLOOR, accumulate, exit_waves, extract, far_field, far_field_adjoint, fourier_shift
 
 __all__ = ["Canvas", "frame_loss", "sweep"]
 

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["FLOAT32", "FLOAT64", "Quantity", "relative_error"]
+__all__ = ["FLOAT32", "FLOAT64", "OTHER_IMAGE", "REPEATED", "SAME_IMAGE", "Quantity", "relative_error"]
 
 Quantity = Literal["wave", "rate", "patches", "merge", "update", "loss", "gradient"]
 
@@ -46,6 +46,15 @@ FLOAT64: dict[Quantity, float] = {
     "gradient": 1e-11,
 }
 """The same in double precision: the formula is the same, or it is not; nothing can hide behind rounding."""
+
+REPEATED = 1e-5
+"""The same training made twice in one process: equal to the last bit, but for sums that threads add in any order."""
+
+SAME_IMAGE = 1e-4
+"""The same model in another process, which may have chosen other kernels for the same operations."""
+
+OTHER_IMAGE = 1e-3
+"""What differs by less is the same image."""
 
 
 def relative_error(found: Any, wanted: Any) -> float:

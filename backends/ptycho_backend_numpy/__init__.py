@@ -1,0 +1,1 @@
+"""The NumPy engine: solver sweeps without a framework, so that a bare installation reconstructs something real."""

@@ -1,0 +1,352 @@
+"""One run of pty-chi on one scan: built once, advanced an epoch at a time, read out in our conventions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_core.data.container import integer_corners
+from ptycho_core.data.raw import RawData
+from ptycho_core.errors import BackendError
+
+from . import physics
+from .library import PtychographyTask, inside
+from .tasks import Settings, library_options, suited_batch
+
+__all__ = ["Problem", "Solver"]
+
+_CHUNK = 64
+_LOSSES = {"amplitude": physics.amplitude_loss, "poisson": physics.poisson_loss}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be solved, in our conventions.
+
+    Attributes:
+        raw: the scan; its own probe is not used.
+        frames: (J,) frames to iterate on.
+        watched: frames that only give the held-out loss, as a scan of their own, or None.
+        watched_frames: their numbers in `raw`, where they are part of it.
+        first_probe: probe that steps and batches are sized by, where it is not `probe`: that a resumed run began with.
+        object: (H, W) complex64 to start from.
+        origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
+        probe: (P, N, N) complex64 to start from.
+        scale: s.
+        mean_counts: divisor of the losses, for each frame.
+        nominal_px: (M, 2) float64 positions as read, that `limit_px` is measured from; those of `raw` are the start.
+        limit_px: farthest that a position may end up from where it was read, or None.
+    """
+
+    raw: RawData
+    frames: NDArray[np.int64]
+    watched: RawData | None
+    object: NDArray[np.complex64]
+    origin_px: NDArray[np.int64]
+    probe: NDArray[np.complex64]
+    scale: float
+    mean_counts: float
+    nominal_px: NDArray[np.float64]
+    limit_px: float | None = None
+    watched_frames: NDArray[np.int64] | None = None
+    first_probe: NDArray[np.complex64] | None = None
+
+
+class _Task(PtychographyTask):
+    """A task of pty-chi that leaves the process as it is; ``library.inside`` sets what these methods would."""
+
+    def build_random_seed(self) -> None:
+        """Nothing: see the class."""
+
+    def build_default_device(self) -> None:
+        """Nothing: see the class."""
+
+    def build_default_dtype(self) -> None:
+        """Nothing: see the class."""
+
+    def build_logger(self) -> None:
+        """Nothing: see the class."""
+
+
+@dataclass
+class _Batches:
+    """The frames of an epoch, a batch at a time, as pty-chi's loops want them.
+
+    pty-chi's own loader reads frame by frame and shuffles with a generator that it never seeds.
+
+    Attributes:
+        patterns: (J, N, N) as pty-chi's dataset holds them.
+        n_batch: frames in a batch; batches of one epoch are as even as can be.
+        sampler: pty-chi's own choice of batches, or None for random ones.
+        rng: decides random batches; set before each epoch.
+    """
+
+    patterns: Tensor
+    n_batch: int
+    sampler: Any = None
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    def __len__(self) -> int:
+        return len(self.sampler) if self.sampler is not None else math.ceil(len(self.patterns) / self.n_batch)
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        if self.sampler is not None:
+            for chosen in self.sampler:
+                yield [chosen.cpu(), self.patterns[chosen.to(self.patterns.device)]]
+            return
+        for drawn in np.array_split(self.rng.permutation(len(self.patterns)), len(self)):
+            chosen = torch.as_tensor(np.sort(drawn), device="cpu")
+            yield [chosen, self.patterns[chosen.to(self.patterns.device)]]
+
+
+@dataclass
+class _SweepLoss:
+    """Stands where pty-chi computes a figure to display: sums our loss over the frames of an epoch.
+
+    Attributes:
+        loss: ``amplitude`` or ``poisson``.
+        mask: (N, N) True = good, zero frequency at (0, 0).
+        total: Σ so far.
+    """
+
+    loss: str
+    mask: Tensor
+    total: float = 0.0
+
+    def __call__(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
+        mask = self.mask if y_pred.ndim == 3 else None  # autodiff hands over the good pixels only
+        self.total += _LOSSES[self.loss](y_pred.detach(), y_true.detach(), mask, 1.0)
+        return torch.zeros(())
+
+
+class Solver:
+    """A pty-chi reconstruction in progress."""
+
+    def __init__(self, problem: Problem, settings: Settings, device: torch.device) -> None:
+        """Hand the problem over to pty-chi.
+
+        Args:
+            problem: what to solve.
+            settings: how.
+            device: where.
+        """
+        self.problem, self.settings, self.device = problem, settings, device
+        N = problem.probe.shape[-1]
+        self.factor = physics.probe_factor(problem.scale, N)
+        corners, rest = integer_corners(problem.raw.positions_px, N)
+        corners = corners - problem.origin_px
+        self.offset = np.round((corners.min(axis=0) + corners.max(axis=0)) / 2).astype(np.int64)
+        chosen = problem.frames
+        positions = physics.to_library_positions(corners[chosen], rest[chosen], self.offset)
+        probe = problem.probe.astype(np.complex128) * self.factor
+        self.watched_px = np.zeros((0, 2)) if problem.watched is None else problem.watched.positions_px.copy()
+        own, first = settings.options, problem.probe if problem.first_probe is None else problem.first_probe
+        self.n_batch = (
+            settings.batch_frames
+            or own.batch_frames
+            or suited_batch(own.algorithm, first, problem.raw.positions_px[chosen])
+        )
+        probe_rms = float(np.sqrt(np.mean(np.abs(first) ** 2))) * self.factor
+        options = library_options(settings, self.offset, N, probe_rms, self.n_batch)
+        with inside(device, settings.seed):
+            self.task = _Task(
+                options,
+                diffraction_data=problem.raw.read_counts(chosen),
+                object_data=problem.object[None].astype(np.complex64),
+                probe_data=probe[None].astype(np.complex64),
+                probe_position_y_px=positions[:, 0],
+                probe_position_x_px=positions[:, 1],
+                # given, since pty-chi would otherwise say that it makes them
+                opr_mode_weights_data=np.ones((len(chosen), 1), np.float32),
+                valid_pixel_mask=None if problem.raw.mask is None else problem.raw.mask.astype(np.float32),
+            )
+            self._adapt()
+
+    def _adapt(self) -> None:
+        """Put our shifts, batches and losses where pty-chi has its own."""
+        r = self.reconstructor
+        if self.settings.options.algorithm != "autodiff":  # autodiff is given the class among its options
+            old = r.forward_model
+            r.forward_model = physics.EveryModeForward(
+                r.parameter_group,
+                retain_intermediates=old.retain_intermediates,
+                detector_size=old.detector_size,
+                wavelength_m=old.wavelength_m,
+                pad_for_shift=0,
+            )
+            r.adjoint_shift_probe_update_direction = partial(physics.adjoint_shift, r)
+        if self.settings.options.algorithm == "raar":
+            r.apply_raar_exit_wave_update = partial(physics.raar_step, r)
+        dataset = self.task.dataset
+        self.loss = _SweepLoss(self.settings.loss, dataset.valid_pixel_mask.to(self.device))
+        self.parallel = self.settings.options.algorithm in ("dm", "raar")
+        if self.parallel:
+            everything = torch.arange(len(dataset.patterns), device="cpu")
+            r.dataloader = [[everything, dataset.patterns]]
+        else:
+            sampler = r.dataloader.batch_sampler if r.options.batching_mode != "random" else None
+            r.dataloader = _Batches(dataset.patterns, self.n_batch, sampler)
+            r.loss_tracker.metric_function = self.loss
+            r.loss_tracker.always_compute_loss = True
+
+    def moves_positions(self, epoch: int) -> bool:
+        """Whether positions are refined in an epoch."""
+        return self.settings.refine_positions and epoch >= (self.settings.options.position_start or 0)
+
+    @property
+    def reconstructor(self) -> Any:
+        """pty-chi's reconstructor."""
+        return self.task.reconstructor
+
+    def sweep(self, epoch: int) -> float:
+        """Advance by one epoch, whose number decides all that is random in it.
+
+        Returns:
+            Loss per frame in units of the mean counts: of each frame before its update, or, in ``dm`` and ``raar``,
+            of all frames after it.
+
+        Raises:
+            BackendError: the solver diverged.
+        """
+        r = self.reconstructor
+        seed = int(np.random.default_rng([self.settings.seed, epoch]).integers(2**31))
+        with inside(self.device, seed):
+            r.current_epoch = epoch
+            if isinstance(r.dataloader, _Batches):
+                r.dataloader.rng = np.random.default_rng([self.settings.seed, epoch])
+            self.loss.total = 0.0
+            self._run_one(epoch)
+            if self.moves_positions(epoch):
+                self._rein_in_positions()
+        if self.moves_positions(epoch) and self.problem.watched_frames is not None:
+            self._move_watched()
+        patterns = self.task.dataset.patterns
+        total = self._loss_of(r.forward_model, patterns) if self.parallel else self.loss.total
+        value = total / (len(self.problem.frames) * self.problem.mean_counts)
+        if not math.isfinite(value):
+            raise self._diverged(epoch)
+        return value
+
+    def _run_one(self, epoch: int) -> None:
+        """One epoch of pty-chi's, whose own failures on values that are not finite are told as what they are."""
+        try:
+            self.reconstructor.run(1)
+        except RuntimeError as error:
+            if np.isfinite(self.object).all() and np.isfinite(self.probe).all():
+                raise
+            raise self._diverged(epoch) from error
+
+    def _diverged(self, epoch: int) -> BackendError:
+        return BackendError(
+            f"engine 'ptychi': algorithm {self.settings.options.algorithm!r} diverged in epoch {epoch + 1}. Take a "
+            "smaller object_step or batch_frames, or another algorithm."
+        )
+
+    def _loss_of(self, model: Any, patterns: Tensor) -> float:
+        """Σ of the loss over frames of a forward model, their patterns (J, N, N) in pty-chi's order of pixels."""
+        total = 0.0
+        retain, model.retain_intermediates = model.retain_intermediates, False
+        with inside(self.device), torch.no_grad():
+            for start in range(0, len(patterns), _CHUNK):
+                counts = patterns[start : start + _CHUNK].to(self.device)
+                indices = torch.arange(start, start + len(counts), device="cpu")
+                total += _LOSSES[self.settings.loss](model(indices), counts, self.loss.mask, 1.0)
+        model.retain_intermediates = retain
+        return total
+
+    def watch(self) -> float | None:
+        """Loss of the held-out frames, per frame in units of the mean counts; None where there are none."""
+        watched = self.problem.watched
+        if watched is None:
+            return None
+        total = 0.0
+        for indices, patterns in self._watched_chunks():
+            total += self._loss_of(self._forward_at(self.watched_px[indices]), patterns)
+        return total / (watched.n_frames * self.problem.mean_counts)
+
+    def _watched_chunks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        assert self.problem.watched is not None
+        for indices, counts in self.problem.watched.chunks():
+            yield indices, torch.fft.fftshift(torch.as_tensor(counts), dim=(-2, -1))
+
+    def _move_watched(self) -> None:
+        """Let positions of held-out frames follow, a step an epoch as those of the others; nothing else sees them.
+
+        A stage that was off by chance was off for them too: at positions as read they would be explained the worse
+        the sharper the image gets.
+        """
+        options = self.task.options.probe_position_options
+        for indices, patterns in self._watched_chunks():
+            model = self._forward_at(self.watched_px[indices])
+            with inside(self.device), torch.no_grad():
+                step = physics.position_step(
+                    model, patterns.to(self.device), self.loss.mask, options.correction_options
+                )
+            limit = options.correction_options.update_magnitude_limit
+            moved = self.watched_px[indices] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
+            assert self.problem.watched_frames is not None
+            self.watched_px[indices] = self._reined_in(moved, self.problem.watched_frames[indices])
+
+    def _forward_at(self, positions_px: NDArray[np.float64]) -> Any:
+        """pty-chi's forward model of the present object and probe at some positions (J, 2) of the scan."""
+        corners, rest = integer_corners(positions_px, self.problem.raw.side)
+        at = physics.to_library_positions(corners - self.problem.origin_px, rest, self.offset)
+        with inside(self.device):
+            return physics.forward_at(self.task.object, self.task.probe, at)
+
+    @property
+    def object(self) -> NDArray[np.complex64]:
+        """Present object (H, W) complex64."""
+        return self._read(self.task.object)[0].astype(np.complex64)
+
+    @property
+    def probe(self) -> NDArray[np.complex64]:
+        """Present probe (P, N, N) complex64, in units of the probe that was given."""
+        return (self._read(self.task.probe)[0] / self.factor).astype(np.complex64)
+
+    @property
+    def positions_px(self) -> NDArray[np.float64]:
+        """Present centres (M, 2) float64 of all frames of the scan."""
+        positions = self.problem.raw.positions_px.copy()
+        if self.settings.refine_positions:
+            positions[self.problem.frames] = self._iterated_positions()
+            if self.problem.watched_frames is not None:
+                positions[self.problem.watched_frames] = self.watched_px
+        return positions
+
+    @staticmethod
+    def _read(parameter: Any) -> NDArray[Any]:
+        found: NDArray[Any] = parameter.data.detach().cpu().numpy()
+        return found
+
+    def _iterated_positions(self) -> NDArray[np.float64]:
+        corner = self._read(self.task.probe_positions).astype(np.float64) + self.offset + self.problem.origin_px
+        return corner + (self.problem.raw.side - 1) / 2
+
+    def _reined_in(self, positions_px: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Pull positions (J, 2) of frames back to within the limit of where they were read."""
+        limit = self.problem.limit_px
+        nominal = self.problem.nominal_px[frames]
+        if limit is None:
+            return positions_px
+        away = positions_px - nominal
+        distance = np.linalg.norm(away, axis=1, keepdims=True)
+        return nominal + away * np.minimum(1.0, limit / np.maximum(distance, 1e-12))
+
+    def _rein_in_positions(self) -> None:
+        """Keep positions within their limit, and their mean where it was: object and scan could drift off together."""
+        start = self.problem.raw.positions_px[self.problem.frames]
+        moved = self._iterated_positions()
+        moved = self._reined_in(moved - (moved - start).mean(axis=0), self.problem.frames)
+        corners, rest = integer_corners(moved, self.problem.raw.side)
+        at = physics.to_library_positions(corners - self.problem.origin_px, rest, self.offset)
+        with torch.no_grad():
+            self.task.probe_positions.set_data(at)

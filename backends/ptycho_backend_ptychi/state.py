@@ -1,0 +1,112 @@
+"""What a pty-chi algorithm carries from one epoch to the next, as plain arrays: a resumed run goes on exactly.
+
+Object, probe and positions are read elsewhere. Here are the rest: the moments of torch's optimisers, the object's
+preconditioner, the exit waves of ``dm`` and ``raar``, and the momentum and step sizes of ``lsqml``. Complex arrays are
+stored with a last axis of real and imaginary part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ptycho_core.errors import ArchiveError
+
+__all__ = ["read_state", "restore_state"]
+
+Arrays = dict[str, NDArray[np.float32]]
+_MOMENTA = ("object_momentum_params", "probe_momentum_params")
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    plain = torch.view_as_real(tensor.detach()) if tensor.is_complex() else tensor.detach()
+    return plain.cpu().numpy().astype(np.float32)
+
+
+def _tensor(array: NDArray[np.float32], device: torch.device, *, is_complex: bool) -> Tensor:
+    plain = torch.as_tensor(np.array(array), device=device)
+    return torch.view_as_complex(plain) if is_complex else plain
+
+
+def _optimizers(reconstructor: Any) -> dict[str, Any]:
+    group = reconstructor.parameter_group
+    return {p.name: p.optimizer for p in (group.object, group.probe) if p.optimizer is not None}
+
+
+def read_state(reconstructor: Any) -> Arrays:
+    """Read the state of a reconstructor between two epochs."""
+    out: Arrays = {}
+    for name, optimizer in _optimizers(reconstructor).items():
+        for key, value in optimizer.state_dict()["state"].get(0, {}).items():
+            if isinstance(value, Tensor):
+                out[f"{name}.{key}"] = _array(value)
+    preconditioner = reconstructor.parameter_group.object.preconditioner
+    if preconditioner is not None:
+        out["preconditioner"] = _array(preconditioner)
+    if hasattr(reconstructor, "psi"):
+        out["exit_waves"] = _array(reconstructor.psi)
+    for name in _MOMENTA:
+        momentum = getattr(reconstructor, name, None)
+        if momentum is not None and momentum.velocity_map is not None:
+            out[f"{name}.velocity"] = _array(momentum.velocity_map)
+            for i, update in enumerate(momentum.update_direction_history):
+                out[f"{name}.history.{i}"] = _array(update)
+    if hasattr(reconstructor, "alpha_psi_far_all_pos"):
+        out["far_field_steps"] = _array(reconstructor.alpha_psi_far_all_pos)
+        errors = reconstructor.reconstructor_buffers.fourier_errors
+        out["fourier_errors"] = np.asarray(errors, dtype=np.float32)
+    return out
+
+
+def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+    for name, optimizer in _optimizers(reconstructor).items():
+        mine = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+        if mine:
+            now = optimizer.state_dict()
+            # Adam's step count is a tensor on the CPU
+            now["state"] = {
+                0: {
+                    k: _tensor(v, torch.device("cpu") if k == "step" else device, is_complex=False)
+                    for k, v in mine.items()
+                }
+            }
+            optimizer.load_state_dict(now)
+
+
+def _restore_momenta(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+    for name in _MOMENTA:
+        if f"{name}.velocity" not in state:
+            continue
+        momentum = getattr(reconstructor, name)
+        momentum.velocity_map = _tensor(state[f"{name}.velocity"], device, is_complex=True)
+        n_history = sum(key.startswith(f"{name}.history.") for key in state)
+        momentum.update_direction_history = [
+            _tensor(state[f"{name}.history.{i}"], device, is_complex=True) for i in range(n_history)
+        ]
+
+
+def restore_state(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+    """Put a state that :func:`read_state` read into a reconstructor that was built anew.
+
+    Raises:
+        ArchiveError: it is not a state of this algorithm.
+    """
+    try:
+        _restore_optimizers(reconstructor, state, device)
+        if "preconditioner" in state:
+            found = _tensor(state["preconditioner"], device, is_complex=False)
+            reconstructor.parameter_group.object.preconditioner = found
+        if "exit_waves" in state:
+            reconstructor.psi = _tensor(state["exit_waves"], device, is_complex=True)
+        _restore_momenta(reconstructor, state, device)
+        if "far_field_steps" in state:
+            reconstructor.alpha_psi_far_all_pos = _tensor(state["far_field_steps"], device, is_complex=False)
+            errors = [float(e) for e in state["fourier_errors"]]
+            reconstructor.reconstructor_buffers.fourier_errors = errors
+    except (KeyError, AttributeError, RuntimeError, ValueError) as error:
+        raise ArchiveError(f"the checkpoint's solver state does not fit this algorithm: {error}") from error

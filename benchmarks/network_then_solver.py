@@ -1,0 +1,111 @@
+"""A network and then a solver, beside solvers alone, as overlap is taken away: which image is better, and when.
+
+    python benchmarks/network_then_solver.py [--keep 1 2 3] [--photons 1e5] [--object texture lines]
+        [--network pytorch tensorflow] [--solvers numpy ptychi] [--epochs 20 60 180]
+
+The texture scan has 42 × 42 frames of 64²; ``--keep 3`` keeps every third position in each direction, so 196 of them.
+The probe is known and fixed. Each solver starts from the flat object and runs for each number of epochs by itself; the
+network is trained, applied and refined as ``ptycho run`` does. Scores are against the truth, over the region that the
+kept frames light. Seconds are wall-clock seconds of this process, imports left out, compared within one call only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from ptycho_core import api
+from ptycho_core.cli.demo import demo_training_config
+from ptycho_core.config import ModelConfig, RefinementConfig, TrainingConfig
+from ptycho_core.data.raw import ObjectGuess, RawData
+from ptycho_core.data.results import Reconstruction
+from ptycho_core.metrics import compare_objects
+from ptycho_core.plugins.registry import load_backend
+from ptycho_core.provenance import machine
+from ptycho_core.refinement.image import heldout_frames
+from ptycho_core.simulate import simulate_scan, texture_config
+
+
+def kept(raw: RawData, every: int) -> RawData:
+    """Every so many-th position in each direction of a square raster."""
+    side = round(raw.n_frames**0.5)
+    grid = np.arange(raw.n_frames).reshape(side, side)
+    return raw.subset(np.sort(grid[::every, ::every].ravel()))
+
+
+def score(image: Reconstruction, truth: ObjectGuess) -> dict[str, float]:
+    found = compare_objects(
+        image.object, image.origin_px, truth.object, truth.origin_px,
+        coverage=image.coverage, positions_px=image.positions_px,
+    )  # fmt: skip
+    names = ("amplitude_psnr_db", "phase_psnr_db", "correlation")
+    return {"r_factor": image.r_factor} | {name: getattr(found, name) for name in names}
+
+
+def report(**facts: object) -> None:
+    print(json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in facts.items()}), flush=True)
+
+
+def solver_alone(engine: str, raw: RawData, truth: ObjectGuess, epochs: int) -> None:
+    # the loss that the engine's refining uses as well, where it has it; pty-chi chooses its own by its options
+    losses = load_backend(engine).capabilities.losses
+    config = TrainingConfig(
+        backend=engine, epochs=epochs, group_size=1, loss="poisson" if "poisson" in losses else losses[0]
+    )
+    start = time.perf_counter()
+    model = api.train_cdi_model(raw, None, config)["model"]
+    image = api.reconstruct(model, raw, config.inference, same_scan=True)
+    report(way=f"{engine} alone", epochs=epochs, seconds=time.perf_counter() - start, **score(image, truth))
+
+
+def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator: str, epochs: int) -> None:
+    base = demo_training_config("texture")
+    model_config = ModelConfig(**(base["model"] if generator == "probe_unet" else {"generator": generator}))
+    plan = RefinementConfig(probe=False, epochs=epochs)
+    config = TrainingConfig(backend=engine, model=model_config, epochs=base["epochs"], refinement=plan)
+    train, test = raw.split(config.test_fraction, config.seed, config.test_split)
+    start = time.perf_counter()
+    model = api.train_cdi_model(train, test, config)["model"]
+    image = api.reconstruct(model, raw, config.inference, same_scan=True, without=heldout_frames(raw, config))
+    way = f"{engine} {generator}"
+    report(way=way, epochs=config.epochs, seconds=time.perf_counter() - start, **score(image, truth))
+    done = api.refine(image, raw, config, statistics=model.statistics)
+    passes = len(done.history["train_loss"])
+    report(
+        way=f"{way}, refined", epochs=passes, seconds=time.perf_counter() - start, kept=done.kept,
+        **score(done.reconstruction, truth),
+    )  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--photons", type=float, default=1e5)
+    parser.add_argument("--object", nargs="+", default=["texture"])
+    parser.add_argument("--network", nargs="*", default=["pytorch"])
+    parser.add_argument("--generators", nargs="+", default=["probe_unet"])
+    parser.add_argument("--solvers", nargs="*", default=["numpy"])
+    parser.add_argument("--epochs", nargs="+", type=int, default=[20, 60, 180])
+    given = parser.parse_args()
+    report(machine=machine(), photons=given.photons)
+    warnings.filterwarnings("ignore", message="no test data")
+    for kind in given.object:
+        scan = simulate_scan(replace(texture_config(), object=kind, photons=given.photons))
+        for every in given.keep:
+            raw = kept(scan.raw, every)
+            report(object=kind, keep=every, frames=raw.n_frames)
+            for engine in given.network:
+                for generator in given.generators:
+                    network_then_solver(engine, raw, scan.truth, generator, max(given.epochs))
+            for engine in given.solvers:
+                for epochs in given.epochs:
+                    solver_alone(engine, raw, scan.truth, epochs)
+
+
+if __name__ == "__main__":
+    main()

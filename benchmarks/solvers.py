@@ -1,0 +1,142 @@
+"""Solvers side by side: how good the image is after how many epochs and seconds, for each engine that iterates.
+
+    python benchmarks/solvers.py [--scans texture:1e5 texture:1e9 star64] [--epochs 5 10 20 40]
+        [--engines ptychi:algorithm=lsqml ptychi:algorithm=rpie numpy] [--data ../shared/data] [--out curves.json]
+
+An engine is named as in a config; after a colon come settings of its own options, ``name=JSON value`` or a bare word,
+separated by commas. All engines run on the same scan with the same probe, in one process each, one after another, and
+each goes on from its own checkpoint between two points of the curve, so that the points are of one run. Seconds are
+those of training alone, set-up included, and are compared only within one call: the machine is named.
+
+``texture:PHOTONS`` is the simulated texture scan (1 764 frames of 64², the probe known and fixed), scored against its
+truth: PSNR of amplitude and phase in decibels, and complex correlation after the mean is removed. ``star64`` is the
+measured Siemens star of 516 frames, scored by its R-factor, with ``--probe-modes`` modes that are refined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ptycho_core import api
+from ptycho_core.config import TrainingConfig, config_from_mapping
+from ptycho_core.data.raw import ObjectGuess, RawData
+from ptycho_core.metrics import compare_objects
+from ptycho_core.plugins.registry import load_backend
+from ptycho_core.provenance import machine
+
+ENGINES = ("ptychi:algorithm=lsqml", "ptychi:algorithm=rpie")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to reconstruct, with its truth where there is one."""
+
+    name: str
+    raw: RawData
+    truth: ObjectGuess | None
+    config: dict[str, Any]
+
+
+def load_scan(name: str, data: Path, probe_modes: int) -> Scan:
+    if name.startswith("texture:"):
+        from ptycho_core.simulate import simulate_scan, texture_config
+
+        simulated = simulate_scan(replace(texture_config(), photons=float(name.partition(":")[2])))
+        return Scan(name, simulated.raw, simulated.truth, {"probe_trainable": False})
+    if name == "star64":
+        from ptycho_core.io import read_scan
+
+        raw = read_scan(data / "siemens_star_64.npz", measurement="amplitude")
+        return Scan(name, raw, None, {"probe_trainable": True, "probe_modes": probe_modes})
+    sys.exit(f"--scans {name}: allowed are texture:PHOTONS and star64")
+
+
+def engine_config(engine: str, scan: Scan) -> TrainingConfig:
+    """The config of ``NAME[:setting=value,…]``."""
+    name, _, settings = engine.partition(":")
+    options = {}
+    for setting in filter(None, settings.split(",")):
+        key, _, value = setting.partition("=")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    values = {"backend": name, "group_size": 1, "accelerator": "cpu"} | scan.config
+    return config_from_mapping(TrainingConfig, values | ({"options": options} if options else {}))
+
+
+def curve(engine: str, scan: Scan, epochs: list[int]) -> list[dict[str, float]]:
+    """One run, stopped and scored at each number of epochs."""
+    config = engine_config(engine, scan)
+    if not load_backend(config.backend).capabilities.resume:
+        sys.exit(f"engine {config.backend!r} cannot resume, so it has no curve")
+    points, seconds = [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = None
+        for n in epochs:
+            leg = replace(config, epochs=n, output_dir=Path(folder) / str(n), resume_from=checkpoint)
+            start = time.perf_counter()
+            results = api.train_cdi_model(scan.raw, scan.raw.subset([0]), leg)
+            seconds += time.perf_counter() - start
+            checkpoint = results["checkpoint_path"]
+            done = api.reconstruct(results["model"], scan.raw, leg.inference, same_scan=True)
+            point = {"epochs": n, "seconds": seconds, "r_factor": done.r_factor}
+            if scan.truth is not None:
+                score = compare_objects(
+                    done.object,
+                    done.origin_px,
+                    scan.truth.object,
+                    scan.truth.origin_px,
+                    coverage=done.coverage,
+                    positions_px=scan.raw.positions_px,
+                )
+                point |= {name: getattr(score, name) for name in ("amplitude_psnr_db", "phase_psnr_db", "correlation")}
+            points.append(point)
+            print(json.dumps({"scan": scan.name, "engine": engine} | point), flush=True)
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scans", nargs="+", default=["texture:1e5", "texture:1e9", "star64"])
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--epochs", nargs="+", type=int, default=[5, 10, 20, 40])
+    parser.add_argument("--probe-modes", type=int, default=1)
+    parser.add_argument("--loss", default="amplitude", choices=("amplitude", "poisson"))
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
+    parser.add_argument("--out", type=Path, help="write all points as JSON here")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.alone:
+        scan = load_scan(given.scans[0], given.data, given.probe_modes)
+        scan = replace(scan, config=scan.config | {"loss": given.loss})
+        curve(given.engines[0], scan, sorted(given.epochs))
+        return
+    print(json.dumps({"machine": machine()}), flush=True)
+    points = []
+    for scan_name in given.scans:
+        for engine in given.engines:
+            command = [sys.executable, __file__, "--alone", "--scans", scan_name, "--engines", engine]
+            command += ["--epochs", *map(str, given.epochs), "--probe-modes", str(given.probe_modes)]
+            command += ["--data", str(given.data), "--loss", given.loss]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                assert process.stdout is not None
+                for line in process.stdout:
+                    print(line, end="", flush=True)
+                    points.append(json.loads(line))
+            if process.returncode:
+                print(f"{engine} on {scan_name} failed with {process.returncode}", file=sys.stderr)
+    if given.out is not None:
+        given.out.write_text(json.dumps({"machine": machine(), "points": points}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

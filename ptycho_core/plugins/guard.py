@@ -1,0 +1,89 @@
+"""An engine is someone else's code: whatever it does, the host goes on, and says whose fault it was.
+
+Three things may come out of an engine. Errors of this package (``PtychoError``), ``Cancelled`` among them, and
+``KeyboardInterrupt`` are meant for the caller and pass unchanged; so do a machine at its end (no memory, no space on
+the disk) and whatever the caller's own progress callback raised. Anything else is a fault of the engine: it becomes a
+``BackendFaultError`` that names the engine, the distribution it comes from and what it was doing, with the engine's own
+exception, and its traceback, as the cause.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import BackendError, BackendFaultError, BackendImportError, BackendProtocolError, PtychoError
+from ..protocol import Progress, ProgressEvent
+
+__all__ = ["engine_at_work", "origin_of"]
+
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+"""Errors of the machine, whichever code meets them."""
+
+
+def origin_of(name: str) -> str:
+    """Return an engine in words, with the distribution it comes from: ``engine 'mine' (my-package 1.2)``."""
+    from .registry import backend_distribution
+
+    try:
+        return f"engine '{name}' ({backend_distribution(name)})"
+    except BackendError:  # one that was handed in by the caller, and is not installed
+        return f"engine '{name}' (not installed)"
+
+
+class _Relay:
+    """Hands progress on to the caller, and remembers what the caller's callback raised."""
+
+    def __init__(self, name: str, progress: Progress):
+        self._name = name
+        self._progress = progress
+        self.raised: BaseException | None = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Hand one event on.
+
+        Raises:
+            BackendProtocolError: it is no ProgressEvent.
+        """
+        if not isinstance(event, ProgressEvent):
+            raise BackendProtocolError(
+                f"{origin_of(self._name)} called progress with a {type(event).__name__}; it must be a ProgressEvent."
+            )
+        try:
+            self._progress(event)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+@contextmanager
+def engine_at_work(name: str, doing: str, progress: Progress | None = None) -> Iterator[Progress]:
+    """Run a block in which an engine works, and turn its faults into errors that say so.
+
+    Args:
+        name: engine name.
+        doing: the method that is called (``train``, ``reconstruct``, …), for the message.
+        progress: the caller's callback, if the method takes one.
+
+    Yields:
+        The callback to give to the engine.
+
+    Raises:
+        BackendFaultError: the engine raised what is no error of this package; that is the cause.
+        PtychoError: the engine's own, as it is.
+    """
+    relay = _Relay(name, progress or (lambda event: None))
+    try:
+        yield relay
+    except (PtychoError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        full = isinstance(error, OSError) and error.errno in _MACHINE
+        if error is relay.raised or full:
+            raise
+        kind = BackendImportError if isinstance(error, ImportError) else BackendFaultError
+        raise kind(
+            f"{origin_of(name)} failed in {doing}: {type(error).__name__}: {error}. That is a fault of the engine; "
+            "report it to its authors with the traceback, which --debug shows, or choose another engine."
+        ) from error

@@ -1,0 +1,309 @@
+"""The descent: batches of frames, steps over curvature, momentum, and an end that the held-out frames decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.raw import RawData
+from ..errors import BackendError
+from ..physics.patches import extract
+from ..physics.probe import orthogonalise
+from ..physics.steps import (
+    DARK_COUNTS,
+    illumination,
+    least_squares_length,
+    object_step,
+    position_step,
+    probe_step,
+)
+from .state import ScanState
+
+__all__ = [
+    "CHUNK_BYTES",
+    "BatchGradient",
+    "Descent",
+    "Outcome",
+    "ScanGradient",
+    "batch_size_for",
+    "dark_background",
+    "descend",
+]
+
+Quantity = Literal["object", "probe", "positions"]
+
+CHUNK_BYTES = 16 * 2**20
+"""Waves that an engine should have on its device at once, for one of the several arrays that are alive together."""
+
+MOMENTUM = 0.5
+"""Nesterov momentum of the object within an epoch; with 0.5 the star needs two thirds of the epochs of none."""
+
+PROBE_SHARE = 0.5
+"""Part of its step that the probe takes: object and probe explain the same waves, and half each is enough."""
+
+POSITION_STEP_PX = 0.25
+"""The farthest that a position moves at once: far from the minimum the curvature says too little."""
+
+WATCHED_STEPS = 2
+"""Steps that the position of a held-out frame takes after each epoch, so that it follows the object."""
+
+FULL_STEPS = 0.6
+"""Part of the epochs that go by in full steps, at most."""
+
+LAST_STEP = 1 / 30
+"""Steps shrink to this in the end, so that the noise of the last batches is averaged away."""
+
+
+@dataclass(frozen=True)
+class BatchGradient:
+    """An engine's answer for some frames.
+
+    Attributes:
+        loss: summed over the good pixels of the frames.
+        object: (H, W) complex ∂L/∂O, or None when not asked for.
+        probe: (P, N, N) complex ∂L/∂P, or None.
+        positions: (J, 2) real ∂L/∂δ (y, x), or None.
+    """
+
+    loss: float
+    object: NDArray[Any] | None = None
+    probe: NDArray[Any] | None = None
+    positions: NDArray[Any] | None = None
+
+
+class ScanGradient(Protocol):
+    """An engine's physics bound to a scan: its counts, mask and background, and the loss."""
+
+    def __call__(
+        self,
+        frames: NDArray[np.int64],
+        corners_px: NDArray[np.int64],
+        subpixel_px: NDArray[np.float32],
+        obj: NDArray[Any],
+        probe: NDArray[Any],
+        wanted: Collection[Quantity],
+    ) -> BatchGradient:
+        """Loss of frames (J,) and the gradients wanted, at scale 1 and divisor 1.
+
+        Args:
+            frames: (J,) numbers of the frames in the scan.
+            corners_px: (J, 2) integer corners (y, x) on the object.
+            subpixel_px: (J, 2) sub-pixel rest (y, x).
+            obj: (H, W) complex.
+            probe: (P, N, N) complex.
+            wanted: what to differentiate for; none gives the loss alone.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Descent:
+    """How to descend.
+
+    Attributes:
+        loss: ``poisson`` or ``amplitude``, as the gradient was bound with.
+        epochs: most passes over the frames.
+        batch_size: frames in one step.
+        probe: whether the probe is refined.
+        positions: whether the positions are.
+        position_limit_px: farthest that a position may be from where it was read.
+        patience: epochs without a better held-out loss after which steps begin to shrink, and so the end begins.
+        seed: of the order of the frames.
+        least_squares: stretch each step of the object to where the curvature has its minimum along it.
+    """
+
+    loss: str
+    epochs: int
+    batch_size: int
+    probe: bool = False
+    positions: bool = False
+    position_limit_px: float = 0.0
+    patience: int | None = None
+    seed: int = 0
+    least_squares: bool = False
+
+    def wanted(self) -> tuple[Quantity, ...]:
+        """What to ask the engine for."""
+        extra: tuple[tuple[bool, Quantity], ...] = ((self.probe, "probe"), (self.positions, "positions"))
+        return ("object", *(name for on, name in extra if on))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where a descent ended.
+
+    Attributes:
+        state: the one that explained the held-out frames best; the last one without such frames.
+        epochs: passes made.
+        best_epoch: number of the pass that made `state`, from 1.
+    """
+
+    state: ScanState
+    epochs: int
+    best_epoch: int
+
+
+def batch_size_for(n_frames: int) -> int:
+    """Frames in a step that suit a scan: about twelve steps a pass, of 16 to 128 frames.
+
+    More steps bring an image sooner, larger ones average more noise; below a dozen a pass nothing was gained.
+    """
+    return max(16, min(128, n_frames // 12))
+
+
+def dark_background(raw: RawData) -> NDArray[np.float32]:
+    """Background (N, N) of a scan that steps are taken with: its own and ``DARK_COUNTS``."""
+    level = np.zeros((raw.side, raw.side), np.float32) if raw.background is None else raw.background
+    return np.asarray(level + np.float32(DARK_COUNTS), np.float32)
+
+
+class _Pace:
+    """Length of the steps: full, until the held-out loss stalls or most epochs are gone; then ever shorter."""
+
+    def __init__(self, plan: Descent) -> None:
+        self.last_full = max(1, round(FULL_STEPS * plan.epochs))
+        self.shrink = LAST_STEP ** (1 / max(1, plan.epochs - self.last_full))
+        self.patience = plan.patience
+        self.best, self.best_epoch, self.stalled = np.inf, 0, 0
+
+    def length(self, epoch: int) -> float:
+        """Length of the steps of an epoch, counted from 0."""
+        return float(max(LAST_STEP, self.shrink ** max(0, epoch + 1 - self.last_full)))
+
+    def note(self, epoch: int, loss: float) -> bool:
+        """Take the held-out loss after an epoch; return whether it is the best so far."""
+        if loss < self.best:
+            self.best, self.best_epoch, self.stalled = loss, epoch + 1, 0
+            return True
+        self.stalled += 1
+        if self.patience is not None and self.stalled >= self.patience and epoch + 1 < self.last_full:
+            self.last_full, self.stalled = epoch + 1, 0
+        return False
+
+    def spent(self, epoch: int) -> bool:
+        """Whether going on is of no use after an epoch."""
+        return self.patience is not None and self.shrink ** max(0, epoch + 1 - self.last_full) <= LAST_STEP * (1 + 1e-9)
+
+
+def _check(state: ScanState, epoch: int) -> None:
+    for name, array in (("object", state.object), ("probe", state.probe)):
+        if not np.isfinite(array).all():
+            raise BackendError(
+                f"refining diverged in epoch {epoch + 1}: the {name} holds NaN or infinite values. Refine fewer things "
+                "at once (refinement.probe, refinement.positions), or look for frames that are not of this scan."
+            )
+
+
+def _move(state: ScanState, frames: NDArray[np.int64], step: NDArray[np.float64], plan: Descent) -> None:
+    """Move positions by a step, no farther at once and from where they were read than allowed."""
+    step = np.clip(step, -POSITION_STEP_PX, POSITION_STEP_PX)
+    nominal = state.raw.positions_px[frames]
+    moved = state.positions_px[frames] + step
+    state.positions_px[frames] = nominal + np.clip(moved - nominal, -plan.position_limit_px, plan.position_limit_px)
+
+
+def _step(
+    state: ScanState,
+    frames: NDArray[np.int64],
+    gradient: ScanGradient,
+    plan: Descent,
+    length: float,
+    velocity: NDArray[Any],
+) -> float:
+    """One step with some frames; the state and the velocity (H, W) of the object are changed in place."""
+    corners, rest = state.corners(frames)
+    got = gradient(frames, corners, rest, state.object, state.probe, plan.wanted())
+    light = illumination(state.probe, corners, state.object.shape)
+    step = object_step(got.object, light, plan.loss)  # type: ignore[arg-type]
+    if plan.least_squares:
+        step *= least_squares_length(step, got.object, light, plan.loss)  # type: ignore[arg-type]
+    if got.positions is not None:
+        lit = light > 0.1 * light.max()
+        level = float(np.mean(np.abs(state.object[lit]) ** 2))
+        _move(state, frames, length * position_step(got.positions, state.probe, level, plan.loss), plan)
+    if got.probe is not None:
+        patches = extract(state.object, corners, state.raw.side)
+        patch_light = np.sum(patches.real**2 + patches.imag**2, axis=0)
+        state.probe += (length * PROBE_SHARE) * probe_step(got.probe, patch_light, plan.loss)
+    velocity *= MOMENTUM
+    velocity += length * step
+    state.object += MOMENTUM * velocity + length * step
+    return got.loss
+
+
+def _settle(state: ScanState, plan: Descent, power: float) -> None:
+    """Take out what the data leave open: which of object and probe has the level, how modes are mixed, where all is."""
+    if plan.probe:
+        factor = np.sqrt(power / float(np.sum(np.abs(state.probe) ** 2)))
+        state.probe *= factor
+        state.object /= factor
+        if len(state.probe) > 1:
+            state.probe[:] = orthogonalise(state.probe)
+    if plan.positions:
+        moved = state.positions_px - state.raw.positions_px
+        limit = plan.position_limit_px
+        state.positions_px[:] = state.raw.positions_px + np.clip(moved - moved.mean(axis=0), -limit, limit)
+
+
+def descend(
+    state: ScanState,
+    gradient: ScanGradient,
+    plan: Descent,
+    *,
+    heldout: NDArray[np.int64],
+    after_epoch: Callable[[int, ScanState, float, float | None], None],
+    first_epoch: int = 0,
+) -> Outcome:
+    """Lower the loss of the frames that are not held out (BE-16, BE-17).
+
+    Args:
+        state: where to start; it is changed.
+        gradient: the engine's physics.
+        plan: how.
+        heldout: (n,) frames that are only watched; their positions follow the object, if positions are refined.
+        after_epoch: called with the number of the epoch, from 0, the state, and the losses a frame of the others
+            (during the epoch) and of the held-out frames; it may raise to stop.
+        first_epoch: where to go on, for a run that was interrupted.
+
+    Raises:
+        BackendError: it diverged.
+    """
+    frames = np.setdiff1d(np.arange(state.raw.n_frames), heldout)
+    power = float(np.sum(np.abs(state.probe) ** 2))
+    pace, best, epoch = _Pace(plan), state, first_epoch - 1
+    for epoch in range(first_epoch, plan.epochs):
+        order = np.random.default_rng([plan.seed, epoch]).permutation(frames)
+        velocity, total, length = np.zeros_like(state.object), 0.0, pace.length(epoch)
+        for batch in np.array_split(order, max(1, round(len(order) / plan.batch_size))):
+            total += _step(state, np.sort(batch), gradient, plan, length, velocity)
+        _settle(state, plan, power)
+        _check(state, epoch)
+        watched = _watch(state, heldout, gradient, plan)
+        if watched is not None and pace.note(epoch, watched):
+            best = state.copy()
+        after_epoch(epoch, state, total / len(frames), watched)
+        if watched is not None and pace.spent(epoch):
+            break
+    if not len(heldout):
+        return Outcome(state, epoch + 1, epoch + 1)
+    return Outcome(best, epoch + 1, pace.best_epoch)
+
+
+def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float | None:
+    """Loss a frame of the held-out frames, or None without any; their positions take steps of their own."""
+    if not len(heldout):
+        return None
+    total = 0.0
+    for frames in np.array_split(heldout, max(1, round(len(heldout) / plan.batch_size))):
+        for _ in range(WATCHED_STEPS if plan.positions else 0):
+            corners, rest = state.corners(frames)
+            wanted: tuple[Quantity, ...] = ("positions",)
+            got = gradient(frames, corners, rest, state.object, state.probe, wanted)
+            level = float(np.mean(np.abs(extract(state.object, corners, state.raw.side)) ** 2))
+            _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
+        corners, rest = state.corners(frames)
+        total += gradient(frames, corners, rest, state.object, state.probe, ()).loss
+    return total / len(heldout)

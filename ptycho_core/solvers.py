@@ -1,0 +1,142 @@
+"""The model of a solver: a finished object, which a scan can be cut out of but which knows nothing beyond it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle, read_bundle, write_bundle
+from .config import InferenceConfig, TrainingConfig
+from .data.container import PtychoDataContainer, Statistics, integer_corners
+from .data.results import Reconstruction
+from .errors import ArchiveError, DataError
+from .physics.patches import extract
+from .protocol import Progress, ProgressEvent
+from .provenance import machine, package_versions
+from .stitching import Stitcher, finish_reconstruction, probe_weights
+
+__all__ = ["SolverModel", "load_solver", "reconstruct_solved", "save_solver"]
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SolverModel:
+    """What a solver found.
+
+    Attributes:
+        backend: engine name.
+        config: as trained with.
+        history: name → one float an epoch.
+        probe: (P, N, N) complex64 in the end.
+        statistics: of the training split.
+        scale: s in the end.
+        object: (H, W) complex64.
+        origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
+        checkpoint_path: where it was written, or None.
+    """
+
+    backend: str
+    config: TrainingConfig
+    history: Mapping[str, list[float]]
+    probe: NDArray[np.complex64]
+    statistics: Statistics
+    scale: float
+    object: NDArray[np.complex64]
+    origin_px: NDArray[np.int64]
+    checkpoint_path: Path | None = None
+
+
+def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> None:
+    """Write a model as a bundle without a generator (specs/50-model-bundle).
+
+    Args:
+        model: what to write.
+        path: file, by convention named ``model.ptycho``.
+        packages: modules whose versions are kept with it.
+
+    Raises:
+        ArchiveError, OutputError: see ``bundle.write_bundle``.
+    """
+    obj = np.ascontiguousarray(model.object, np.complex64)
+    bundle = Bundle(
+        backend=model.backend,
+        generator=None,
+        side=model.probe.shape[-1],
+        config=model.config,
+        statistics=model.statistics,
+        scale=model.scale,
+        weights={"object": obj.view(np.float32).reshape(*obj.shape, 2), "origin_px": model.origin_px.astype(np.int64)},
+        probe=model.probe,
+        history={name: list(values) for name, values in model.history.items()},
+        provenance={"versions": package_versions(tuple(packages)), "machine": machine(), "seed": model.config.seed},
+    )
+    write_bundle(path, bundle)
+
+
+def load_solver(path: Path, backend: str) -> SolverModel:
+    """Read a bundle of an engine's own.
+
+    Raises:
+        ArchiveError: damaged, unsafe, or of another engine; both are named.
+    """
+    bundle = read_bundle(path)
+    if bundle.backend != backend or bundle.generator is not None:
+        raise ArchiveError(
+            f"{path}: it was made by engine '{bundle.backend}'; engine '{backend}', a solver, reads its own only. "
+            f"Load it with backend = {bundle.backend!r}."
+        )
+    obj, origin = bundle.weights.get("object"), bundle.weights.get("origin_px")
+    if obj is None or origin is None or obj.ndim != 3 or obj.shape[-1] != 2 or origin.shape != (2,):
+        raise ArchiveError(f"{path}: it must hold 'object' (H, W, 2) and 'origin_px' (2,), which a solver writes.")
+    return SolverModel(
+        backend=backend,
+        config=bundle.config,
+        history={name: list(values) for name, values in bundle.history.items()},
+        probe=bundle.probe,
+        statistics=bundle.statistics,
+        scale=bundle.scale,
+        object=np.ascontiguousarray(obj, np.float32).view(np.complex64)[..., 0],
+        origin_px=origin.astype(np.int64),
+        checkpoint_path=Path(path),
+    )
+
+
+def reconstruct_solved(
+    model: SolverModel, data: PtychoDataContainer, config: InferenceConfig, progress: Progress
+) -> Reconstruction:
+    """Cut what a scan covers out of a finished object, and score it.
+
+    Args:
+        model: what a solver found.
+        data: container of the scan.
+        config: ``central_crop_px`` is read.
+        progress: told of frames.
+
+    Raises:
+        DataError: the scan leaves the object; a solver knows nothing beyond it.
+    """
+    raw = data.raw
+    stitcher = Stitcher.for_scan(raw, config.central_crop_px)
+    corners, rest = integer_corners(raw.positions_px, raw.side)
+    inner = corners - model.origin_px
+    if inner.min() < 0 or (inner.max(axis=0) + raw.side > np.array(model.object.shape)).any():
+        raise DataError(
+            f"{raw.source.path or 'scan'}: it reaches beyond the object that engine '{model.backend}' solved; a "
+            "solver's model holds for the scan it was made from. Train on this scan."
+        )
+    peak = 0.0
+    for start in range(0, raw.n_frames, _CHUNK):
+        chosen = slice(start, start + _CHUNK)
+        weights = probe_weights(data.probe, rest[chosen])
+        peak = max(peak, float(weights.max()))
+        stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
+        done = min(start + _CHUNK, raw.n_frames)
+        progress(ProgressEvent(stage="reconstruct", done=done, total=raw.n_frames))
+    obj, coverage = stitcher.finish(peak)
+    scale = data.statistics.scale * model.scale / model.statistics.scale
+    return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, scale, data)

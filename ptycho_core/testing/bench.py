@@ -1,0 +1,340 @@
+"""An engine on the bench: tiny scans it takes, settings it accepts, and its trainings, each made once.
+
+What an engine cannot do (``Capabilities``) is left out of scans and settings, so that one suite serves a network, a
+solver, and an engine that has a mask and no background. Nothing here needs pytest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
+from ..data.container import PtychoDataContainer, integer_corners
+from ..data.raw import RawData
+from ..data.results import Reconstruction
+from ..errors import Cancelled
+from ..physics.patches import extract
+from ..plugins.capabilities import check_capabilities
+from ..plugins.returned import check_model, check_reconstruction
+from ..protocol import (
+    Capabilities,
+    Progress,
+    ProgressEvent,
+    ReconstructionBackend,
+    SupportsRefinement,
+    TrainedModel,
+    no_progress,
+)
+from ..stitching import Stitcher, finish_reconstruction, probe_weights
+from .problems import Problem, make_object, make_problem, make_scan
+from .traces import advance_global_generators, arrays_of, digest, process_state
+
+__all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config"]
+
+_NETWORK_EPOCHS = 3
+_SOLVER_EPOCHS = 6
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(low)
+    for name, value in high.items():
+        below = out.get(name)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        out[name] = _merged(below, value) if both and below is not None else value
+    return out
+
+
+def _first(preferred: str, offered: tuple[str, ...]) -> str:
+    return preferred if preferred in offered or not offered else offered[0]
+
+
+def tiny_config(
+    engine_name: str, capabilities: Capabilities, settings: Mapping[str, Any] | None = None
+) -> TrainingConfig:
+    """Settings of a training that takes a second or so, and that the engine accepts.
+
+    Args:
+        engine_name: name of the engine.
+        capabilities: of the engine; a field that it ignores keeps its default.
+        settings: plain data over that, as in a YAML file: ``{"epochs": 9, "model": {"width": 8}}``.
+
+    Raises:
+        ConfigError: a setting that does not exist or that the engine does not honour.
+    """
+    ignored, solver = capabilities.ignored_fields, not capabilities.generators
+    wanted: dict[str, Any] = {
+        "group_size": 4,
+        "epochs": _SOLVER_EPOCHS if solver else _NETWORK_EPOCHS,
+        "seed": 1,
+        "loss": _first("amplitude", capabilities.losses),
+        "schedule": _first("constant", capabilities.schedules),
+        "precision": _first("32", capabilities.precisions),
+        "accelerator": _first("cpu", capabilities.accelerators),
+    }
+    chosen: dict[str, Any] = {name: value for name, value in wanted.items() if name not in ignored}
+    if not solver:
+        network: dict[str, Any] = {"generator": _first(ModelConfig().generator, capabilities.generators), "width": 4}
+        if network["generator"] == "probe_unet":  # the fields are its own; less of each is quicker
+            network |= {"depth": 1, "sweeps": 2}
+        chosen["model"] = {name: value for name, value in network.items() if f"model.{name}" not in ignored}
+    inference = {name: wanted[name] for name in ("precision", "accelerator") if f"inference.{name}" not in ignored}
+    chosen["inference"] = inference
+    config = config_from_mapping(TrainingConfig, _merged(chosen, settings or {}) | {"backend": engine_name})
+    check_capabilities(config, capabilities, engine_name)
+    return config
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A training and a reconstruction that were watched.
+
+    Attributes:
+        model: what training returned.
+        image: what reconstruction returned.
+        events: progress of both.
+        changed: what was another after them: arrays that they were given, the config, settings of the process.
+    """
+
+    model: TrainedModel
+    image: Reconstruction
+    events: list[ProgressEvent]
+    changed: list[str]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A training that was cancelled.
+
+    Attributes:
+        error: what came through, or None when it went on to its end.
+        events: progress until then.
+        changed: settings of the process that were others afterwards.
+    """
+
+    error: Cancelled | None
+    events: list[ProgressEvent]
+    changed: list[str]
+
+
+@dataclass(frozen=True)
+class Refined:
+    """An image that was refined.
+
+    Attributes:
+        initial: the rough image.
+        data: its scan.
+        image: what the engine made of it.
+        events: progress.
+        changed: names of arrays of both that were others afterwards.
+    """
+
+    initial: Reconstruction
+    data: PtychoDataContainer
+    image: Reconstruction
+    events: list[ProgressEvent]
+    changed: list[str]
+
+
+class Bench:
+    """One engine under test.
+
+    Attributes:
+        engine: as ``load_backend`` gives it.
+        settings: what its author changed in the settings.
+        config: settings of every training that says nothing else.
+        side: N of every scan and problem.
+        n_modes: P, two probe modes where the engine takes them.
+    """
+
+    def __init__(self, engine: ReconstructionBackend, settings: Mapping[str, Any] | None = None, side: int = 32):
+        """Take an engine; nothing is computed yet."""
+        self.engine = engine
+        self.settings = dict(settings or {})
+        self.side = side
+        self.config = tiny_config(engine.name, self.offers, self.settings)
+        self.n_modes = 2 if self.offers.max_modes is None else min(2, self.offers.max_modes)
+
+    @property
+    def offers(self) -> Capabilities:
+        """The engine's capabilities."""
+        return self.engine.capabilities
+
+    def problem(self) -> Problem:
+        """A question to the physics, made anew, so that nobody can spoil another's."""
+        return make_problem(self.side, n_modes=self.n_modes)
+
+    @cached_property
+    def scan(self) -> RawData:
+        """The scan of most trainings, with a few bad pixels and a background where the engine takes them."""
+        extras: dict[str, Any] = {"n_modes": self.n_modes, "background": self.offers.background, "mask": self.mask(2)}
+        return make_scan(self.side, 5, 6, **extras)  # of fewer, an engine may take all frames in one step
+
+    @cached_property
+    def held_out(self) -> RawData:
+        """Frames of the same kind that no training sees."""
+        return make_scan(self.side, 3, 3, n_modes=self.n_modes, background=self.offers.background, seed=9)
+
+    @cached_property
+    def other_scan(self) -> RawData:
+        """Another scan, of other size, with one frame that has no counts."""
+        return make_scan(self.side, 3, 5, seed=4, photons=3e4, empty_frame=True)
+
+    def mask(self, side: int) -> NDArray[np.bool_] | None:
+        """A square of bad pixels, a little off the bright centre, or None where the engine takes no mask."""
+        if not self.offers.mask:
+            return None
+        good = np.ones((self.side, self.side), dtype=bool)
+        corner = self.side // 2 - 1
+        good[corner : corner + side, corner + 1 : corner + 1 + side] = False
+        return good
+
+    def vary(self, **changes: Any) -> TrainingConfig:
+        """The config with fields replaced."""
+        return replace(self.config, **changes)
+
+    def other_config(self) -> TrainingConfig:
+        """Settings that differ in everything the engine lets one choose without cost."""
+        changes: dict[str, Any] = {"seed": 8, "epochs": max(1, self.config.epochs - 1)}
+        others = [name for name in self.offers.losses if name != self.config.loss]
+        if others and "loss" not in self.offers.ignored_fields:
+            changes["loss"] = others[0]
+        if self.offers.probe_trainable:
+            changes["probe_trainable"] = not self.config.probe_trainable
+        allowed = {f.name for f in fields(TrainingConfig)} - set(self.offers.ignored_fields) | {"seed"}
+        return self.vary(**{name: value for name, value in changes.items() if name in allowed})
+
+    def groups(self, raw: RawData, config: TrainingConfig | None = None) -> PtychoDataContainer:
+        """Training groups of a scan; the config's seed draws them, unless it is varied: then the bench's own does."""
+        size = min((config or self.config).group_size, raw.n_frames)
+        return PtychoDataContainer.for_training(raw, size, n_groups=self.config.n_groups, seed=self.config.seed)
+
+    def lay_out(self, raw: RawData) -> PtychoDataContainer:
+        """Every frame of a scan once."""
+        return PtychoDataContainer.for_reconstruction(raw, min(self.config.group_size, raw.n_frames))
+
+    def train(
+        self,
+        raw: RawData,
+        config: TrainingConfig | None = None,
+        test: RawData | None = None,
+        progress: Progress = no_progress,
+    ) -> TrainedModel:
+        """Train on a scan and check what comes back as the facade does."""
+        config = config or self.config
+        groups = self.groups(raw, config)
+        held_out = None
+        if test is not None:
+            size = min(config.group_size, test.n_frames)
+            held_out = PtychoDataContainer.for_reconstruction(test, size, statistics=groups.statistics)
+        return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+
+    def image(
+        self, model: TrainedModel, raw: RawData | None = None, config: InferenceConfig | None = None
+    ) -> Reconstruction:
+        """Reconstruct a scan, that of most trainings if none is given, and check the result as the facade does."""
+        data = self.lay_out(self.scan if raw is None else raw)
+        result = self.engine.reconstruct(model, data, config or self.config.inference)
+        return check_reconstruction(result, data, self.engine.name, 0.0)
+
+    @cached_property
+    def model(self) -> TrainedModel:
+        """The one training that most questions are about, with held-out frames."""
+        return self.train(self.scan, test=self.held_out)
+
+    @cached_property
+    def reconstruction(self) -> Reconstruction:
+        """The image of that training; whoever wants to write into one makes his own."""
+        return self.image(self.model)
+
+    @cached_property
+    def watched(self) -> Watched:
+        """A training of the other scan with the other settings, by itself, and what it touched."""
+        _ = self.model  # whatever a first training sets up once is there already
+        advance_global_generators()
+        groups, laid_out, config = self.groups(self.other_scan), self.lay_out(self.other_scan), self.other_config()
+        events: list[ProgressEvent] = []
+
+        def look() -> dict[str, Any]:
+            digests = {f"{who}.{name}": digest(array) for who, data in (("train", groups), ("data", laid_out))
+                       for name, array in arrays_of(data).items()}  # fmt: skip
+            return process_state() | digests | {"the config": repr(config), "files here": sorted(os.listdir())}
+
+        before = look()
+        model = check_model(self.engine.train(groups, None, config, progress=events.append), self.engine.name)
+        image = self.engine.reconstruct(model, laid_out, config.inference, progress=events.append)
+        after = look()
+        changed = [what for what, value in before.items() if after[what] != value]
+        return Watched(model, check_reconstruction(image, laid_out, self.engine.name, 0.0), events, changed)
+
+    def stop_halfway(self, folder: Path) -> Stopped:
+        """Train on the scan, with checkpoints if the engine has them, and cancel it once half of it is done."""
+        events: list[ProgressEvent] = []
+
+        def stop(event: ProgressEvent) -> None:
+            events.append(event)
+            if event.done >= event.total / 2:
+                raise Cancelled("that is enough")
+
+        config = self.vary(output_dir=folder) if self.offers.resume else self.config
+        before, error = process_state(), None
+        try:
+            self.train(self.scan, config, self.held_out, stop)
+        except Cancelled as caught:
+            error = caught
+        after = process_state()
+        return Stopped(error, events, [what for what, value in before.items() if after[what] != value])
+
+    def refining_config(self, **changes: Any) -> TrainingConfig:
+        """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
+        wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3}
+        if self.offers.losses:
+            wanted["loss"] = _first(self.config.refinement.loss, self.offers.losses)
+        wanted = {
+            name: value for name, value in wanted.items() if f"refinement.{name}" not in self.offers.ignored_fields
+        }
+        config = self.vary(refinement=replace(self.config.refinement, **{**wanted, **changes}))
+        check_capabilities(config, self.offers, self.engine.name)
+        return config
+
+    def rough_image(self) -> Reconstruction:
+        """An image of the scan halfway between the flat object and the truth, from no engine at all."""
+        raw, data = self.scan, self.lay_out(self.scan)
+        corners, rest = integer_corners(raw.positions_px, self.side)
+        height, width = corners.max(axis=0) + self.side + 1
+        rough = (0.5 + 0.5 * make_object(height, width)).astype(np.complex64)
+        stitcher, weights = Stitcher.for_scan(raw), probe_weights(data.probe, rest)
+        stitcher.add(extract(rough, corners, self.side), weights, corners)
+        obj, coverage = stitcher.finish(float(weights.max()))
+        return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
+
+    def refine_rough_image(self) -> Refined:
+        """Have the engine refine a rough image, and see what it does to what it is given."""
+        initial, data = self.rough_image(), self.lay_out(self.scan)
+        events: list[ProgressEvent] = []
+
+        def look() -> dict[str, str]:
+            held = {f.name: getattr(initial, f.name) for f in fields(initial)}
+            arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
+            return {name: digest(array) for name, array in (arrays | arrays_of(data)).items()}
+
+        before = look()
+        assert isinstance(self.engine, SupportsRefinement)
+        image = self.engine.refine(initial, data, self.refining_config(), progress=events.append)
+        after = look()
+        return Refined(initial, data, image, events, [name for name in before if after[name] != before[name]])
+
+    def request(self) -> dict[str, Any]:
+        """What another process needs to put the same engine on its bench, as plain JSON data."""
+        return {"engine": self.engine.name, "settings": self.settings, "side": self.side}
+
+    def plain_config(self) -> dict[str, Any]:
+        """The settings in use, as plain JSON data."""
+        return config_to_mapping(self.config)

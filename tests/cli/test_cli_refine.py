@@ -1,0 +1,179 @@
+"""Refining in ``run`` and ``demo``: what ``--refine`` says, what is written of it, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import signal
+from dataclasses import replace
+
+import h5py
+import pytest
+
+from ptycho_core import report_stages
+from ptycho_core.cli import demo
+from ptycho_core.cli import main as cli
+from ptycho_core.plugins import registry
+
+QUICK = ["--epochs", "1", "--group_size", "4", "--test_fraction", "0.25", "--out", "result"]
+
+
+@pytest.fixture
+def engines(stub, monkeypatch):
+    """The stub, which cannot refine, and the NumPy engine, which can."""
+    entries = [
+        importlib.metadata.EntryPoint("pytorch", "cli_stub_engine", "ptycho.backends"),
+        importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
+    ]
+    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    return stub
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.usefixtures("engines", "real_pictures")
+def test_both_images_are_written_and_the_refined_one_is_the_result(scan, tmp_path, capsys):
+    assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:4"]) == 0
+    folder = tmp_path / "result"
+    summary, out = summary_of(folder), capsys.readouterr().out
+    first, refined = summary["stages"]
+    assert (first["name"], first["engine"], refined["name"], refined["engine"]) == (
+        "network", "pytorch", "refined", "numpy"
+    )  # fmt: skip
+    assert refined["r_factor"] == summary["r_factor"] < first["r_factor"]
+    assert refined["r_factor_heldout"] == summary["r_factor_heldout"]
+    assert summary["refinement"]["kept"] is True
+    assert len(summary["refinement"]["history"]["test_loss"]) == 4
+    assert summary["seconds"]["refine"] > 0
+    with h5py.File(folder / "reconstruction.h5") as file:
+        network = file["entry/stages/network"]
+        assert file["entry/r_factor"][()] == summary["r_factor"]
+        assert network["r_factor"][()] == first["r_factor"]
+        assert network["object"].attrs["origin_px"].shape == (2,)
+        assert (network["object"][()] != file["entry/object"][()]).any()
+        assert set(network) == {
+            "object", "coverage", "probe", "positions_px", "nominal_positions_px", "scale", "r_factor"
+        }  # fmt: skip
+    page = (folder / "report.html").read_text()
+    assert "From network to refined" in page
+    assert f"{first['r_factor']:.4f}" in page
+    for name in report_stages.STAGE_FILES:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+    assert f"network   R {first['r_factor']:.4f}" in out
+    assert f"refined   R {refined['r_factor']:.4f}" in out
+
+
+@pytest.mark.parametrize("words", [["--refine", "none"], []])
+def test_without_an_engine_that_refines_there_is_one_image(engines, scan, tmp_path, words):
+    assert cli.main(["run", str(scan), *QUICK, *words]) == 0
+    summary = summary_of(tmp_path / "result")
+    assert summary["stages"] == []
+    assert summary["refinement"] is None
+    with h5py.File(tmp_path / "result" / "reconstruction.h5") as file:
+        assert "stages" not in file["entry"]
+
+
+def test_positions_are_refined_when_asked(engines, scan, tmp_path, capsys):
+    words = ["--refine", "numpy:3", "--refinement.positions", "true", "--refinement.probe_modes", "2"]
+    assert cli.main(["run", str(scan), *QUICK, *words]) == 0
+    summary = summary_of(tmp_path / "result")
+    assert summary["refinement"]["positions"]["rms_px"] > 0
+    assert summary["probe_modes"] == 2
+    assert "positions moved by" in capsys.readouterr().out
+    with h5py.File(tmp_path / "result" / "reconstruction.h5") as file:
+        assert (file["entry/positions_px"][()] != file["entry/nominal_positions_px"][()]).any()
+
+
+def test_half_data_of_both_images(engines, scan, tmp_path):
+    assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:2", "--half_data_frc"]) == 0
+    summary = summary_of(tmp_path / "result")
+    frcs = [stage["half_data_frc"] for stage in summary["stages"]]
+    assert frcs[1] == summary["half_data_frc"]
+    assert frcs[0] != frcs[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--refine", "numpy:many"], "--refine = 'numpy:many'; it must be none, auto or ENGINE"),
+        (["--refine", ":3"], "--refine = ':3'"),
+        (["--refine", "numpi"], "unknown engine 'numpi'; installed: numpy, pytorch. Did you mean 'numpy'?"),
+        (["--refine", "pytorch"], "engine 'pytorch': refinement.engine = 'pytorch' is not supported"),
+        (["--refinement.probe", "false"], "engine 'pytorch' cannot refine an image"),
+    ],
+)
+def test_what_cannot_be_refined_with_is_refused_before_data_are_read(engines, tmp_path, capsys, words, said):
+    assert cli.main(["run", "nowhere.npz", "--measurement", "counts", *QUICK, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_refinement_that_is_worse_is_reported_and_not_shown(engines, scan, tmp_path, monkeypatch, capsys):
+    from ptycho_backend_numpy.backend import NumpyBackend
+
+    def worse(self, initial, data, config, *, progress):
+        return replace(initial, r_factor=initial.r_factor * 2)
+
+    monkeypatch.setattr(NumpyBackend, "refine", worse)
+    assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:2"]) == 0
+    summary = summary_of(tmp_path / "result")
+    assert summary["stages"] == []
+    assert summary["refinement"]["kept"] is False
+    assert any("was discarded: its R-factor" in text for text in summary["warnings"])
+    assert "was discarded" in capsys.readouterr().err
+
+
+def test_the_numpy_engine_trains_and_refines_by_itself(engines, scan, tmp_path):
+    words = ["--backend", "numpy", "--options", '{"algorithm": "lsq"}', "--refinement.epochs", "2"]
+    assert cli.main(["run", str(scan), *QUICK, *words]) == 0
+    summary = summary_of(tmp_path / "result")
+    assert [stage["name"] for stage in summary["stages"]] == ["solver", "refined"]
+    assert summary["config"]["options"] == {"algorithm": "lsq", "batch_frames": None, "threads": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--backend", "numpy", "--options", '{"algorithm": "epie"}'],
+            "NumpyOptions.algorithm = 'epie'; allowed: rpie",
+        ),
+        (["--backend", "numpy", "--options", '{"algoritm": "lsq"}'], "NumpyOptions has no field 'algoritm'"),
+        (["--options", '{"algorithm": "lsq"}'], "engine 'pytorch' has none"),
+    ],
+)
+def test_options_are_those_of_the_engine(engines, scan, capsys, words, said):
+    assert cli.main(["run", str(scan), *QUICK, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_demo_takes_the_numpy_engine_where_there_is_no_other_and_says_so(
+    engines, monkeypatch, tiny_simulation, tmp_path, capsys
+):
+    monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
+    entry = importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends")
+    monkeypatch.setattr(registry, "_installed", lambda: [entry])
+    words = ["--epochs", "3", "--group_size", "4", "--refinement.epochs", "2", "--out", "demo"]
+    assert cli.main(["demo", *words]) == 0
+    assert "engine    numpy (no framework is installed: solver sweeps alone, without a network)" in (
+        capsys.readouterr().out
+    )
+    assert summary_of(tmp_path / "demo")["engine"] == "numpy"
+
+
+def test_an_interruption_while_refining_leaves_the_model(engines, scan, tmp_path, monkeypatch, capsys):
+
+    from ptycho_backend_numpy import gradient
+
+    call = gradient.NumpyGradient.__call__
+
+    def interrupt(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return call(self, *arguments)
+
+    monkeypatch.setattr(gradient.NumpyGradient, "__call__", interrupt)
+    assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5"]) == 130
+    assert "training is done, get the image with: ptycho reconstruct" in capsys.readouterr().err
+    assert (tmp_path / "result" / "training" / "model.ptycho").is_file()

@@ -1,0 +1,93 @@
+"""Refining in the engines with a network: their gradients against the oracle, and one descent with one outcome."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from core.physics_problem import make_problem
+from core.refinement_scan import CONFIG, flat_image, make_scan
+from engine_scans import shaken, untrained, vary
+
+from ptycho_core import api
+from ptycho_core.data.raw import RawData
+from ptycho_core.physics.likelihood import loss_and_gradient
+from ptycho_core.physics.steps import DARK_COUNTS, position_gradient
+
+
+def gradient_of(engine, raw, loss):
+    """The engine's own gradient, as its `refine` binds it."""
+    if engine.name == "pytorch":
+        import torch
+
+        from ptycho_backend_torch.refinement import TorchGradient
+
+        return TorchGradient(raw, loss, torch.device("cpu"))
+    from ptycho_backend_tensorflow.refinement import TensorflowGradient
+
+    return TensorflowGradient(raw, loss, "/CPU:0")
+
+
+@pytest.mark.spec("BE-7", "FM-10", "FM-19")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+@pytest.mark.parametrize("chunk", [1, 2**24])
+def test_gradients_are_the_oracles(engine, loss, chunk, monkeypatch):
+    module = __import__(
+        f"ptycho_backend_{'torch' if engine.name == 'pytorch' else 'tensorflow'}.refinement", fromlist="x"
+    )
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    p = make_problem()
+    raw = RawData.from_arrays(
+        p.counts.astype(np.float32), p.positions_px, p.probe.astype(np.complex64), mask=p.mask, background=p.background
+    )
+    frames = np.array([4, 0, 2, 3])
+    corners, rest = p.corners[frames], p.rest[frames]
+    background = raw.background + np.float32(DARK_COUNTS)
+    known = (p.obj, p.probe, corners, rest, raw.read_counts(frames), loss, p.mask, background)
+    value, d_obj, d_probe, _ = loss_and_gradient(*known)
+    ask = gradient_of(engine, raw, loss)
+    state = (p.obj.astype(np.complex64), p.probe.astype(np.complex64))
+    found = ask(frames, corners, rest, *state, ("object", "probe", "positions"))
+    assert found.loss == pytest.approx(value, rel=1e-5)
+    for array, wanted in [(found.object, d_obj), (found.probe, d_probe), (found.positions, position_gradient(*known))]:
+        assert array.shape == wanted.shape
+        assert np.abs(array - wanted).max() < 1e-4 * np.abs(wanted).max()
+    alone = ask(frames, corners, rest, *state, ())
+    assert alone.loss == pytest.approx(value, rel=1e-6)
+    assert (alone.object, alone.probe, alone.positions) == (None, None, None)
+
+
+@pytest.mark.spec("BE-16", "BE-17")
+def test_it_finds_what_the_numpy_engine_finds(engine):
+    """The descent is one, and only the arithmetic differs: the images agree as float32 does."""
+    raw = make_scan(shake=0.8)
+    plan = replace(CONFIG.refinement, epochs=4, positions=True, probe_modes=2)
+    initial, images = flat_image(raw), []
+    for name in (engine.name, "numpy"):
+        config = replace(CONFIG, refinement=replace(plan, engine=name))
+        images.append(api.refine(initial, raw, config))
+    one, two = (done.reconstruction for done in images)
+    assert images[0].engine == engine.name
+    assert one.r_factor == pytest.approx(two.r_factor, rel=1e-3)
+    assert np.abs(one.object - two.object).max() < 2e-2 * np.abs(two.object).max()
+    np.testing.assert_allclose(one.positions_px, two.positions_px, atol=5e-3)
+    assert one.object.dtype == one.probe.dtype == np.complex64
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(images[0].history[name], images[1].history[name], rtol=1e-4)
+
+
+@pytest.mark.spec("BE-17")
+def test_an_image_made_without_frames_knows_nothing_of_them(engine):
+    raw, left_out = make_scan(), np.array([3, 30, 41])
+    counts = raw.read_counts(np.arange(raw.n_frames)).copy()
+    counts[left_out] = counts[left_out][:, ::-1, ::-1] * 2
+    other = RawData.from_arrays(counts, raw.positions_px, raw.probe, probe_calibrated=True)
+    model = shaken(untrained(engine, raw, vary(model={"sweeps": 3})), size=0.02)
+    images = [
+        api.reconstruct(model, scan, model.config.inference, same_scan=True, without=left_out) for scan in (raw, other)
+    ]
+    np.testing.assert_array_equal(images[0].object, images[1].object)
+    assert (images[0].frame_misfit[left_out] != images[1].frame_misfit[left_out]).all()
+    seen = api.reconstruct(model, other, model.config.inference, same_scan=True)
+    assert np.abs(seen.object - images[1].object).max() > 1e-3

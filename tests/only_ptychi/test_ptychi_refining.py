@@ -1,0 +1,182 @@
+"""Refining an image that something else has made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan
+
+from ptycho_core.config import RefinementConfig
+from ptycho_core.data.container import integer_corners
+from ptycho_core.data.results import Reconstruction
+from ptycho_core.errors import Cancelled, ConfigError, DataError
+from ptycho_core.physics.patches import extract
+from ptycho_core.plugins.registry import load_backend
+from ptycho_core.protocol import no_progress
+from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
+
+pytestmark = pytest.mark.ptychi
+
+
+def image_of(raw, contrast: float, probe=None, texture: float = 0.0) -> Reconstruction:
+    """The true object with its contrast reduced, as an engine would hand it over."""
+    probe = raw.probe if probe is None else probe
+    true = make_object(texture=texture)
+    poor = (np.abs(true) ** contrast * np.exp(1j * contrast * np.angle(true))).astype(np.complex64)
+    corners, rest = integer_corners(raw.positions_px, N)
+    stitcher = Stitcher.for_scan(raw)
+    weights = probe_weights(probe, rest)
+    # positions may be wrong, and then reach beyond the object that was simulated
+    wide = np.pad(poor, 8, mode="edge")
+    stitcher.add(extract(wide, corners + 8, N), weights, corners)
+    obj, coverage = stitcher.finish(float(weights.max()))
+    return finish_reconstruction(obj, coverage, stitcher.origin_px, probe, 1.0, container(raw))
+
+
+def refined(raw, initial, algorithm="lsqml", options=None, progress=no_progress, **refinement):
+    config = config_of(algorithm, options, refinement=RefinementConfig(**refinement), test_fraction=0.1)
+    return load_backend("ptychi").refine(initial, container(raw), config, progress=progress)
+
+
+@pytest.mark.parametrize("algorithm", ["lsqml", "rpie", "epie", "dm", "raar", "autodiff"])
+def test_an_image_gets_better(algorithm):
+    raw = make_scan(2, bad=True)
+    initial = image_of(raw, 0.5)
+    events = []
+    done = refined(raw, initial, algorithm, progress=events.append, epochs=20, probe=False, patience=20)
+    assert done.r_factor < 0.2 * initial.r_factor
+    assert likeness(done.object, cut_truth(done)) > 0.97
+    assert done.object.shape == initial.object.shape
+    assert done.origin_px.tolist() == initial.origin_px.tolist()
+    assert {e.stage for e in events} == {"refine"}
+    assert {"train_loss", "test_loss", "epoch"} <= set(events[0].metrics)
+    np.testing.assert_allclose(done.probe, initial.probe, atol=2e-6 * np.abs(initial.probe).max())
+
+
+def test_the_initial_image_is_left_as_it_is():
+    raw = make_scan(1, step=4.5)
+    initial = image_of(raw, 0.5)
+    kept = [a.copy() for a in (initial.object, initial.probe, initial.positions_px)]
+    refined(raw, initial, epochs=2, positions=True)
+    for now, then in zip((initial.object, initial.probe, initial.positions_px), kept, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_what_cannot_get_better_is_kept():
+    """Noise drowns the scan: the truth is the best image there is, and every sweep makes it worse."""
+    raw = make_scan(1, noise=True, total=300)
+    initial = image_of(raw, 1.0)
+    events = []
+    done = refined(raw, initial, "epie", progress=events.append, epochs=50, probe=False, patience=4)
+    assert len(events) == 4
+    np.testing.assert_allclose(done.object, initial.object, atol=1e-5)
+    assert done.r_factor == pytest.approx(initial.r_factor, rel=1e-5)
+
+
+def test_held_out_frames_are_not_iterated_on():
+    raw = make_scan(1, step=4.5)
+    _, held_out = raw.split(0.1, 3, "random")
+    values = raw.frames.values.copy()
+    values[held_out.frame_numbers] = values[held_out.frame_numbers][:, ::-1, ::-1]
+    spoiled = replace(raw, frames=replace(raw.frames, values=values))
+    initial = image_of(raw, 0.9)
+    seen: list[list[float]] = []
+    for scan in (raw, spoiled):
+        losses: list[tuple[float, float]] = []
+        refined(
+            scan,
+            initial,
+            epochs=3,
+            patience=9,
+            progress=lambda e, to=losses: to.append((e.metrics["train_loss"], e.metrics["test_loss"])),
+        )
+        seen.append(losses)
+    assert [a for a, _ in seen[0]] == [a for a, _ in seen[1]]
+    assert seen[1][-1][1] > 2 * seen[0][-1][1]
+
+
+def test_modes_are_added_and_explain_more():
+    raw = make_scan(3)
+    initial = image_of(raw, 0.9, probe=raw.probe[:1])
+    one = refined(raw, initial, epochs=15, patience=15)
+    three = refined(raw, initial, epochs=15, patience=15, probe_modes=3)
+    assert one.probe.shape == (1, N, N)
+    assert three.probe.shape == (3, N, N)
+    assert three.r_factor < 0.7 * one.r_factor
+    overlaps = three.probe.reshape(3, -1).conj() @ three.probe.reshape(3, -1).T
+    assert np.abs(overlaps - np.diag(np.diag(overlaps))).max() < 1e-3 * np.abs(overlaps).max()
+
+
+def beyond_affine(positions, true) -> float:
+    """RMS error of positions, pixels, beyond an affine map, which object and positions can share unseen."""
+    off = positions - true
+    terms = np.concatenate([np.ones((len(true), 1)), true - true.mean(axis=0)], axis=1)
+    return float(np.sqrt(np.mean((off - terms @ np.linalg.lstsq(terms, off, rcond=None)[0]) ** 2)))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "left_over"),
+    [
+        ("lsqml", {}, 0.4),
+        ("lsqml", {"position_correction": "cross_correlation"}, 0.98),
+        ("rpie", {}, 0.6),
+        ("dm", {}, 0.6),
+        ("autodiff", {}, 0.6),
+    ],
+)
+def test_wrong_positions_are_put_right(algorithm, options, left_over):
+    true = make_scan(1).positions_px
+    raw = make_scan(1, positions_error=0.8, texture=0.5)
+    initial = image_of(raw, 0.9, texture=0.5)
+    chosen = {"epochs": 25, "patience": 25, "probe": False}
+    fixed = refined(raw, initial, algorithm, **chosen)
+    moved = refined(raw, initial, algorithm, options, positions=True, **chosen)
+    assert beyond_affine(moved.positions_px, true) < left_over * beyond_affine(raw.positions_px, true)
+    assert moved.r_factor < 0.9 * fixed.r_factor
+    np.testing.assert_array_equal(moved.nominal_positions_px, raw.positions_px)
+    np.testing.assert_array_equal(fixed.positions_px, raw.positions_px)
+
+
+def test_positions_of_held_out_frames_follow():
+    """They were off as all were: each finds its place in an image that it has no part in."""
+    true = make_scan(1).positions_px
+    raw = make_scan(1, positions_error=0.8, texture=0.5)
+    done = refined(raw, image_of(raw, 0.9, texture=0.5), positions=True, probe=False, epochs=25, patience=25)
+    _, held_out = raw.split(0.1, 3, "random")
+    frames = held_out.frame_numbers
+    drift = (done.positions_px - true).mean(axis=0)
+    before, after = (
+        np.linalg.norm(p[frames] - true[frames], axis=1).mean() for p in (raw.positions_px, done.positions_px - drift)
+    )
+    assert after < 0.6 * before
+
+
+def test_a_position_stays_within_its_limit():
+    raw = make_scan(1, positions_error=1.5, texture=0.5)
+    initial = image_of(raw, 0.9, texture=0.5)
+    done = refined(raw, initial, positions=True, position_limit_px=0.25, epochs=12, patience=12)
+    away = np.linalg.norm(done.positions_px - done.nominal_positions_px, axis=1)
+    assert 0.2 < away.max() <= 0.25 + 1e-3
+
+
+def test_cancelled_passes_through():
+    raw = make_scan(1, step=4.5)
+
+    def stop(_):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        refined(raw, image_of(raw, 0.5), progress=stop, epochs=3)
+
+
+def test_an_image_of_another_scan_is_refused():
+    raw = make_scan(1, step=4.5)
+    initial = image_of(raw, 0.5)
+    with pytest.raises(DataError, match="give the scan it was made from"):
+        refined(raw.subset(range(9)), initial, epochs=1)
+    with pytest.raises(DataError, match="must be whole pixels"):
+        refined(raw, replace(initial, origin_px=initial.origin_px + 0.3), epochs=1)
+    with pytest.raises(ConfigError, match=r"position_step = 0.3 has no effect while refinement\.positions = False"):
+        refined(raw, initial, "lsqml", {"position_step": 0.3}, epochs=1)

@@ -1,0 +1,119 @@
+"""The suite has teeth: the toy engine with one line made wrong fails the test that is named for that mistake.
+
+Each mutant is a copy of the toy's sources with some text replaced, laid out as the installed distribution of that name,
+so that it comes in by the same door as every engine, also in the processes that the suite starts.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from ptycho_core.testing import BackendConformance, Sheet, run_conformance
+
+SOURCES = Path(__file__).parent / "toy_engine" / "ptycho_toy_engine"
+
+pytestmark = [
+    pytest.mark.plugin,
+    pytest.mark.skipif(
+        "toy" not in importlib.metadata.entry_points(group="ptycho.backends").names,
+        reason="the toy engine is not installed: pip install tests/plugins/toy_engine",
+    ),
+]
+
+
+class Mutant(NamedTuple):
+    """A mistake: in which file, what is replaced by what (in pairs), and the test that must see it."""
+
+    file: str
+    texts: tuple[str, ...]
+    test: str
+
+
+def read_mutants(text: str) -> dict[str, Mutant]:
+    found = {}
+    for block in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        heading, *lines = block.rstrip("\n").split("\n")
+        name, file, test = heading.split(" | ")
+        texts: list[str] = []
+        signs = ""
+        for sign, line in ((line[0], line[1:]) for line in lines):
+            if sign == signs:
+                texts[-1] += f"\n{line}"
+            else:
+                texts.append(line)
+            signs = sign
+        found[name] = Mutant(file, tuple(texts), test)
+    return found
+
+
+MUTANTS = read_mutants((Path(__file__).parent / "mutants.diff").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def engine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Put the toy engine, with some text of one file replaced, before the installed one."""
+
+    def install(file: str = "backend.py", texts: tuple[str, ...] = ()) -> None:
+        site = tmp_path / "site"
+        shutil.copytree(SOURCES, site / SOURCES.name, ignore=shutil.ignore_patterns("__pycache__"))
+        info = site / "ptycho_toy_engine-0.1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptycho-toy-engine\nVersion: 0.1.0\n")
+        (info / "entry_points.txt").write_text("[ptycho.backends]\ntoy = ptycho_toy_engine.plugin\n")
+        path = site / SOURCES.name / file
+        text = path.read_text(encoding="utf-8")
+        for old, new in zip(texts[::2], texts[1::2], strict=True):
+            assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
+            text = text.replace(old, new)
+        path.write_text(text, encoding="utf-8")
+        for name in [name for name in sys.modules if name.partition(".")[0] == SOURCES.name]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.syspath_prepend(site)
+
+    yield install
+    for name in [name for name in sys.modules if name.partition(".")[0] == SOURCES.name]:
+        del sys.modules[name]
+
+
+def failures(sheet: Sheet) -> dict[str, str]:
+    return {outcome.test.partition("[")[0]: outcome.reason for outcome in sheet.of("failed")}
+
+
+@pytest.mark.spec("BE-33", "BE-34")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
+    mutant = MUTANTS[name]
+    engine_with(mutant.file, mutant.texts)
+    sheet = run_conformance("toy", only=mutant.test)
+    assert mutant.test in failures(sheet), f"{name} passes {mutant.test}"
+    assert "ImportError" not in failures(sheet)[mutant.test]
+    assert not sheet.conforms
+
+
+@pytest.mark.spec("BE-33")
+def test_the_engine_itself_passes_what_its_mutants_fail(engine_with):
+    engine_with()
+    sheet = run_conformance("toy")
+    assert failures(sheet) == {}
+    passed = {outcome.test.partition("[")[0] for outcome in sheet.of("passed")}
+    assert {mutant.test for mutant in MUTANTS.values()} <= passed
+    assert sheet.conforms
+
+
+def test_every_test_of_the_suite_has_a_mutant():
+    tests = {name for name in dir(BackendConformance) if name.startswith("test_")}
+    # two that only the whole of an engine can fail, and what the toy does not offer
+    unproven = {
+        "test_simulate_agrees_with_the_oracle", "test_it_is_listed_as_ready", "test_patches_are_plain_arrays",
+        "test_frames_of_another_size_are_answered_or_refused", "test_a_damaged_bundle_is_refused",
+        "test_what_it_does_not_offer_is_refused_before_data_are_read", "test_refined_positions_stay_within_their_limit",
+    }  # fmt: skip
+    assert {mutant.test for mutant in MUTANTS.values()} | unproven == tests
