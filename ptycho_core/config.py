@@ -28,6 +28,7 @@ __all__ = [
     "TrainingConfig",
     "config_from_mapping",
     "config_to_mapping",
+    "passes_of",
     "resolve_names",
 ]
 
@@ -38,6 +39,9 @@ SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
 PRECISIONS = ("auto", "32", "64", "bf16")
 SPLITS = ("random", "region")
 LOGGERS = ("tensorboard", "mlflow")
+
+_WITHOUT_EFFECT = {"cnn": ("depth", "sweeps", "passes"), "probe_unet": ("passes",)}
+"""Generator → sizes that it does not have."""
 
 _T = TypeVar("_T", "ModelConfig", "InferenceConfig", "RefinementConfig", "TrainingConfig", "EngineOptions")
 
@@ -90,29 +94,33 @@ class ModelConfig:
     """The network: which generator, and its sizes. Two engines given the same one build the same network.
 
     Attributes:
-        generator: name of the generator in the engine (``probe_unet``, ``cnn``).
+        generator: name of the generator in the engine: ``probe_unet`` where each frame must be answered by itself
+            after the solver's sweeps, ``unrolled`` (a learned solver) where the scan is whole, or ``cnn``.
         width: channels of the first level of the network.
-        depth: number of times the U-net halves the side (``probe_unet``); the side must be divisible by 2**depth.
-        sweeps: parallel solver sweeps on the canvas before the network sees it (``probe_unet``); with 0 the network
-            sees each frame by itself.
+        depth: number of times the U-net halves the side (not ``cnn``); the side must be divisible by 2**depth.
+        sweeps: parallel solver sweeps on the canvas before the network sees it (not ``cnn``); with 0 a ``probe_unet``
+            sees each frame by itself, and an ``unrolled`` starts from the flat object.
+        passes: learned passes over the canvas in training (``unrolled``); ``inference.passes`` may ask for others.
     """
 
     generator: str = "probe_unet"
     width: int = 16
     depth: int = 3
     sweeps: int = 24
+    passes: int = 4
 
     def __post_init__(self) -> None:
         _check_types(self)
         _check_range("ModelConfig", "width", self.width, 1, 512)
         _check_range("ModelConfig", "depth", self.depth, 1, 5)
         _check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
-        for name in ("depth", "sweeps"):
+        _check_range("ModelConfig", "passes", self.passes, 1, 100)
+        for name in _WITHOUT_EFFECT.get(self.generator, ()):
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if self.generator == "cnn" and given != default:
+            if given != default:
                 raise ConfigError(
-                    f"ModelConfig.{name} = {given} has no effect on generator 'cnn'; "
-                    "leave it out, or choose 'probe_unet'."
+                    f"ModelConfig.{name} = {given} has no effect on generator '{self.generator}'; "
+                    f"leave it out, or choose {'unrolled' if name == 'passes' else 'probe_unet'!r}."
                 )
 
 
@@ -125,18 +133,42 @@ class InferenceConfig:
         accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation is float32).
         central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
+        passes: learned passes over the canvas (``unrolled``); None makes as many as in training.
     """
 
     batch_size: int = 64
     accelerator: str = "auto"
     precision: str = "auto"
     central_crop_px: int | None = None
+    passes: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
         _check_range("InferenceConfig", "batch_size", self.batch_size, 1)
+        _check_range("InferenceConfig", "passes", self.passes, 1, 1000)
         _check_choice("InferenceConfig", "precision", self.precision, PRECISIONS)
         _check_range("InferenceConfig", "central_crop_px", self.central_crop_px, 1)
+
+
+def passes_of(model: ModelConfig, inference: InferenceConfig | None = None) -> int:
+    """Learned passes over the canvas: 1 of every generator but ``unrolled``.
+
+    Args:
+        model: the network.
+        inference: how it is applied; None asks for the passes in training.
+
+    Raises:
+        ConfigError: `inference` asks for passes, and the generator has none to repeat.
+    """
+    asked = None if inference is None else inference.passes
+    if model.generator == "unrolled":
+        return model.passes if asked is None else asked
+    if asked is not None:
+        raise ConfigError(
+            f"InferenceConfig.passes = {asked} has no effect on generator '{model.generator}', which passes once; "
+            "leave it out, or use a model of generator 'unrolled'."
+        )
+    return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +328,7 @@ class TrainingConfig:
         _check_choice(owner, "test_split", self.test_split, SPLITS)
         for logger in self.loggers:
             _check_choice(owner, "loggers", logger, LOGGERS)
+        passes_of(self.model, self.inference)
         if self.neighbor_pool_size is not None and self.neighbor_pool_size < self.group_size - 1:
             raise ConfigError(
                 f"TrainingConfig.neighbor_pool_size = {self.neighbor_pool_size} is smaller than the "

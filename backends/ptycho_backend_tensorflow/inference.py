@@ -21,7 +21,7 @@ from . import physics
 from .generators import GENERATORS
 from .hardware import Work, choose_hardware
 from .network import constant
-from .sweeps import group_estimate
+from .sweeps import group_estimate, group_passes
 from .tracing import traced
 
 __all__ = ["Chunk", "ScanPredictor"]
@@ -76,8 +76,9 @@ class ScanPredictor:
         raw = data.raw
         self.data, self.scale = data, scale
         self.generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
-        self.sweeps = self.generator.sweeps
-        work = Work(data.frame_indices.size * raw.side**2, 0, self.sweeps)
+        self.passes = model.passes_for(config)
+        self.sweeps = self.generator.sweeps + self.passes - 1
+        work = Work(data.frame_indices.size * raw.side**2, 0, self.generator.sweeps)
         hardware = choose_hardware(config.accelerator, config.precision, work)
         (self.device,), self.reduced = hardware.devices, hardware.low_precision
         self.step = min(groups_at_once(data, config, full_channels(model.config.model, raw.side)), data.n_groups)
@@ -99,8 +100,10 @@ class ScanPredictor:
             )
         self._sweep = traced(self._swept_sum, compiled=hardware.compile_sweeps)
         self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
+        self._alone = traced(self._group_patches)
         self._prepared = traced(self._arrays)
         self._network = traced(self._patches)
+        self._pass = traced(self._passed_sum)
         self._kept: list[Chunk] | None = None
         if self.sweeps and bytes_kept(data) <= networks_inference.BYTES_KEPT:
             self._kept = list(self._read())
@@ -151,16 +154,32 @@ class ScanPredictor:
         moved = plan.sweep(self._cut(window, corners_px, weights))
         return self._sum(physics.times(moved, weights), corners_px)
 
+    def _passed_sum(
+        self, window: tf.Tensor, counts: tf.Tensor, shifted_probe: tf.Tensor, weights: tf.Tensor, corners_px: tf.Tensor
+    ) -> tf.Tensor:
+        """What a chunk adds to the numerator of its window after a learned pass."""
+        patches = self._patches(self._cut(window, corners_px, weights), counts, shifted_probe)
+        return self._sum(physics.times(patches, weights), corners_px)
+
+    def _moved_sum(self, chunk: Chunk, canvas: tf.Tensor, learned: bool) -> tf.Tensor:
+        """The same after a solver sweep or a learned pass."""
+        before, place = chunk.part(canvas, self.window), (chunk.counting, chunk.corners_px)
+        if learned:
+            return self._pass(before, chunk.counts, chunk.shifted_probe, *place)
+        return self._sweep(before, chunk.plan, *place)
+
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> tf.Tensor:
-        """Canvas (H, W) of the scan after the generator's sweeps from the flat object; each frame counts once."""
+        """Canvas (H, W) of the scan after sweeps from the flat object, and all passes but the last.
+
+        Each frame counts once.
+        """
         with tf.device(self.device):
             canvas = tf.ones(self.shape, tf.complex64)
             numerator, denominator = tf.Variable(tf.zeros_like(canvas)), tf.Variable(tf.zeros(self.shape))
         for sweep in range(self.sweeps):
             for chunk in self.chunks():
                 with tf.device(self.device):
-                    before = chunk.part(canvas, self.window)
-                    swept = self._sweep(before, chunk.plan, chunk.counting, chunk.corners_px)
+                    swept = self._moved_sum(chunk, canvas, learned=sweep >= self.generator.sweeps)
                     chunk.part(numerator, self.window).assign(chunk.part(numerator, self.window) + swept)
                     if sweep == 0:  # weights are the same in every sweep
                         weights = self._sum(chunk.counting, chunk.corners_px)
@@ -183,8 +202,24 @@ class ScanPredictor:
         height, width = self.data.canvas_shape.max(axis=0)
         return group_estimate(
             counts, shifted_probe, weights, corners_px, (int(height), int(width)), self.scale, self.mask,
-            self.background, self.sweeps,
+            self.background, self.generator.sweeps,
         )  # fmt: skip
+
+    def _group_patches(
+        self,
+        estimate: tf.Tensor,
+        counts: tf.Tensor,
+        shifted_probe: tf.Tensor,
+        weights: tf.Tensor,
+        corners_px: tf.Tensor,
+    ) -> tf.Tensor:
+        """Patches of groups on canvases of their own, before the last merge."""
+        height, width = self.data.canvas_shape.max(axis=0)
+
+        def one(estimate: tf.Tensor) -> tf.Tensor:
+            return self._patches(estimate, counts, shifted_probe)
+
+        return group_passes(one, estimate, weights, corners_px, (int(height), int(width)), self.passes)
 
     def predict(
         self, canvas: tf.Tensor | None
@@ -201,9 +236,10 @@ class ScanPredictor:
             with tf.device(self.device):
                 if canvas is None:
                     corners = tf.constant(self.data.corners_px[chunk.groups])
-                    estimate = self._estimate(chunk.counts, chunk.shifted_probe, chunk.weights, corners)
+                    seen = (chunk.counts, chunk.shifted_probe, chunk.weights, corners)
+                    patches = self._alone(self._estimate(*seen), *seen)
                 else:
                     estimate = self._cut(chunk.part(canvas, self.window), chunk.corners_px, chunk.counts)
-                patches = self._network(estimate, chunk.counts, chunk.shifted_probe)
+                    patches = self._network(estimate, chunk.counts, chunk.shifted_probe)
             n = chunk.n_real
             yield chunk.groups[:n], patches.numpy()[:n], chunk.weights.numpy()[:n]

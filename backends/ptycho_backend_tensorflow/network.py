@@ -17,7 +17,7 @@ from . import physics
 from .generators import GENERATORS
 from .hardware import Hardware
 from .optimizer import ParameterGroup
-from .sweeps import group_estimate
+from .sweeps import group_estimate, group_passes
 from .tracing import traced
 
 __all__ = ["PtychoNetwork", "complex_probe", "constant"]
@@ -139,10 +139,12 @@ class PtychoNetwork:
         shifted, scale = self._shifted(values, batch["subpixel_px"]), tf.exp(values["log_scale"])
         fixed = tf.stop_gradient(shifted)
         weights = physics.mode_intensity(fixed)
-        patches = self.generator(
-            self.generator_weights(values), estimate, batch["counts"], fixed, tf.stop_gradient(scale), self.mask,
-            self.background, self.low_precision,
-        )  # fmt: skip
+        network, known = self.generator_weights(values), (tf.stop_gradient(scale), self.mask, self.background)
+
+        def one(estimate: tf.Tensor) -> tf.Tensor:
+            return self.generator(network, estimate, batch["counts"], fixed, *known, self.low_precision)
+
+        patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.generator.passes)
         canvas = physics.merge(patches, weights, batch["corners_px"], shape)
         agreed = physics.extract(canvas, batch["corners_px"], batch["counts"].shape[-1])
         return physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background), agreed

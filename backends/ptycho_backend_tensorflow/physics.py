@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
-from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION
+from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
 __all__ = [
     "LOSSES",
@@ -34,11 +34,13 @@ __all__ = [
     "patch_index",
     "poisson_loss",
     "rate_of_waves",
+    "relative_weight",
     "shift_ramp",
     "solver_update",
     "swept",
     "times",
     "weighted_mean",
+    "weighted_size",
 ]
 
 Tensor = tf.Tensor
@@ -187,6 +189,19 @@ def solver_update(
 def swept(patches: Tensor, update: Tensor) -> Tensor:
     """Q + ρ u, a patch's part of a parallel sweep (FM-16)."""
     return patches + times(update, RELAXATION)
+
+
+def relative_weight(shifted_probe: Tensor) -> Tensor:
+    """w_j / max w_j: (..., P, N, N) complex → (..., N, N) real (FM-20)."""
+    intensity = mode_intensity(shifted_probe)
+    return intensity / tf.reduce_max(intensity, axis=(-2, -1), keepdims=True)
+
+
+def weighted_size(values: Tensor, weights: Tensor) -> Tensor:
+    """√(Σ w |v|² / Σ w) of each frame: (..., N, N) complex and real → (..., 1, 1) real, at least 1e-6 (FM-20)."""
+    total = tf.reduce_sum(weights, axis=(-2, -1), keepdims=True)
+    mean = tf.reduce_sum(weights * _squared(values), axis=(-2, -1), keepdims=True) / total
+    return tf.sqrt(tf.maximum(mean, SIZE_FLOOR**2))
 
 
 class SolverPlan(NamedTuple):

@@ -1,12 +1,14 @@
-"""Parallel solver sweeps before the network: each group on its own canvas."""
+"""Parallel solver sweeps before the network, and its passes: each group on its own canvas."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from . import physics
 
-__all__ = ["group_estimate"]
+__all__ = ["group_estimate", "group_passes"]
 
 
 def group_estimate(
@@ -50,3 +52,32 @@ def group_estimate(
         return (tf.reshape(tf.gather(canvas, index), patches.shape),)
 
     return tf.while_loop(lambda _: True, sweep, (patches,), maximum_iterations=sweeps)[0]
+
+
+def group_passes(
+    one: Callable[[tf.Tensor], tf.Tensor],
+    estimate: tf.Tensor,
+    weights: tf.Tensor,
+    corners_px: tf.Tensor,
+    shape: tuple[int, int],
+    passes: int,
+) -> tf.Tensor:
+    """What a generator says of each patch in the last of some passes, each group on its own canvas (FM-20).
+
+    Args:
+        one: the generator bound to the groups: (B, C, N, N) complex estimate → patches. It is asked once in every
+            pass, for what the merge of its last answers gives.
+        estimate: (B, C, N, N) complex, to start from.
+        weights: (B, C, N, N) of the merge.
+        corners_px: (B, C, 2) integer.
+        shape: (H, W) of every canvas.
+        passes: how many.
+
+    Returns:
+        (B, C, N, N) complex patches before the last merge.
+    """
+    patches = one(estimate)
+    for _ in range(passes - 1):
+        canvas = physics.merge(patches, weights, corners_px, shape)
+        patches = one(physics.extract(canvas, corners_px, weights.shape[-1]))
+    return patches

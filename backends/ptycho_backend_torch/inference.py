@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from ptycho_core.networks.model import NetworkModel
 from . import physics
 from .generators import GENERATORS, load_weights
 from .hardware import choose_device, low_precision
-from .sweeps import group_estimate
+from .sweeps import group_estimate, group_passes
 
 __all__ = ["Chunk", "ScanPredictor"]
 
@@ -68,11 +69,13 @@ class ScanPredictor:
         generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
         load_weights(generator, model.weights)
         self.generator = generator.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.sweeps = self.generator.sweeps
+        self.passes = model.passes_for(config)
+        self.sweeps = self.generator.sweeps + self.passes - 1
         self.reduced = low_precision(config.precision, device)
         self.probe = torch.from_numpy(data.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
         self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
+        self.known = (self.scale, self.mask, self.background)
         self.step = groups_at_once(data, config, full_channels(model.config.model, raw.side))
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width_px = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
@@ -104,24 +107,41 @@ class ScanPredictor:
                 plan=physics.SolverPlan(shifted, counts, self.mask, self.background, self.scale),
             )
 
-    def _sweep(self, canvas: Tensor) -> Tensor:
-        """One parallel solver sweep over all frames: canvas (H·W,) → canvas; each frame counts once."""
+    def _moved(self, chunk: Chunk, canvas: Tensor, learned: bool) -> Tensor:
+        """Patches of a chunk after a solver sweep or a learned pass, before the merge."""
+        patches = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
+        return self._asked(chunk, patches) if learned else chunk.plan.sweep(patches)
+
+    def _asked(self, chunk: Chunk, estimate: Tensor) -> Tensor:
+        """What the generator says of a chunk, before the merge."""
+        patches: Tensor = self.generator(estimate, chunk.counts, chunk.shifted_probe, *self.known, self.reduced)
+        return patches
+
+    def _sweep(self, canvas: Tensor, learned: bool) -> Tensor:
+        """One solver sweep or learned pass over all frames: canvas (H·W,) → canvas; each frame counts once."""
         numerator, denominator = torch.zeros_like(canvas), torch.zeros_like(canvas.real)
         for chunk in self.chunks():
-            patches = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
             weights = chunk.weights * chunk.counted
-            moved = chunk.plan.sweep(patches) * weights
+            moved = self._moved(chunk, canvas, learned) * weights
             numerator.index_add_(0, chunk.index, moved.reshape(-1))
             denominator.index_add_(0, chunk.index, weights.reshape(-1))
         return physics.weighted_mean(numerator, denominator)
 
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> Tensor:
-        """Canvas (H·W,) of the scan after the generator's sweeps from the flat object."""
+        """Canvas (H·W,) of the scan after sweeps from the flat object, and all passes but the last."""
         canvas = torch.ones(self.shape[0] * self.shape[1], dtype=torch.complex64, device=self.device)
         for sweep in range(self.sweeps):
-            canvas = self._sweep(canvas)
+            canvas = self._sweep(canvas, learned=sweep >= self.generator.sweeps)
             on_sweep(sweep)
         return canvas
+
+    def _alone(self, chunk: Chunk) -> Tensor:
+        """Patches of a chunk with each group on a canvas of its own, before the last merge."""
+        height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
+        corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
+        place = (chunk.weights, corners, (height, width))
+        estimate = group_estimate(chunk.counts, chunk.shifted_probe, *place, *self.known, self.generator.sweeps)
+        return group_passes(functools.partial(self._asked, chunk), estimate, *place, self.passes)
 
     def predict(
         self, canvas: Tensor | None
@@ -134,16 +154,6 @@ class ScanPredictor:
         Yields:
             group numbers (b,), patches (b, C, N, N) complex64, weights (b, C, N, N).
         """
-        known = (self.scale, self.mask, self.background)
         for chunk in self.chunks():
-            if canvas is not None:
-                estimate = canvas.index_select(0, chunk.index).reshape(chunk.counts.shape)
-            else:
-                height, width = (int(n) for n in self.data.canvas_shape[chunk.groups].max(axis=0))
-                corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
-                estimate = group_estimate(
-                    chunk.counts, chunk.shifted_probe, chunk.weights, corners, (height, width), *known,
-                    self.sweeps,
-                )  # fmt: skip
-            patches = self.generator(estimate, chunk.counts, chunk.shifted_probe, *known, self.reduced)
+            patches = self._alone(chunk) if canvas is None else self._moved(chunk, canvas, learned=True)
             yield chunk.groups, patches.cpu().numpy(), chunk.weights.cpu().numpy()

@@ -18,7 +18,7 @@ from ptycho_core.networks.schedules import learning_rate_factor
 
 from . import physics
 from .generators import GENERATORS, load_weights
-from .sweeps import group_estimate
+from .sweeps import group_estimate, group_passes
 
 __all__ = ["PtychoModule", "complex_parameter"]
 
@@ -87,7 +87,12 @@ class PtychoModule(pl.LightningModule):
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
             )
-        patches = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
+
+        def one(estimate: Tensor) -> Tensor:
+            patches: Tensor = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
+            return patches
+
+        patches = group_passes(one, estimate, weights, corners, (height, width), self.generator.passes)
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
-from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION
+from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
 __all__ = [
     "LOSSES",
@@ -30,10 +30,12 @@ __all__ = [
     "patch_index",
     "poisson_loss",
     "rate_of_waves",
+    "relative_weight",
     "shift_ramp",
     "solver_update",
     "swept",
     "weighted_mean",
+    "weighted_size",
 ]
 
 
@@ -168,6 +170,18 @@ def solver_update(
 def swept(patches: Tensor, update: Tensor) -> Tensor:
     """Q + ρ u, a patch's part of a parallel sweep (FM-16)."""
     return patches + RELAXATION * update
+
+
+def relative_weight(shifted_probe: Tensor) -> Tensor:
+    """w_j / max w_j: (..., P, N, N) complex → (..., N, N) real (FM-20)."""
+    intensity = mode_intensity(shifted_probe)
+    return intensity / intensity.amax(dim=(-2, -1), keepdim=True)
+
+
+def weighted_size(values: Tensor, weights: Tensor) -> Tensor:
+    """√(Σ w |v|² / Σ w) of each frame: (..., N, N) complex and real → (..., 1, 1) real, at least 1e-6 (FM-20)."""
+    total = weights.sum(dim=(-2, -1), keepdim=True)
+    return ((weights * _squared(values)).sum(dim=(-2, -1), keepdim=True) / total).clamp_min(SIZE_FLOOR**2).sqrt()
 
 
 class SolverPlan:

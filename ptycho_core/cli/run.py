@@ -23,7 +23,12 @@ Train on a scan, reconstruct the whole of it, refine the image through the physi
   summary.json         figures, seconds, memory, versions, warnings
   model.ptycho         the trained model, for 'ptycho reconstruct'
   *.png, ptycho.log, training/ (checkpoints and the history)
-After Ctrl-C it says how to go on."""
+After Ctrl-C it says how to go on.
+
+--model.generator says how frames become an image. 'probe_unet' corrects the solver's estimate of each frame once, so
+frames can be answered as they come. 'unrolled' is a learned solver, which goes over the whole scan several times
+(--model.passes in training, --inference.passes after it): for a scan that is complete. Figures and settings for it
+are in docs/which-engine.md."""
 EXAMPLE = "ptycho run scan.npz --measurement amplitude --epochs 5 --model.width 24 --out result"
 
 

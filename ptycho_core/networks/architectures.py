@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 PROBE_UNET_FEATURES = 4
+"""Re, Im of Q − 1 and of u."""
+
+UNROLLED_FEATURES = 6
+"""Those of ``probe_unet``, and |P| and the weight of the merge, both relative to their largest value."""
 
 
 def _conv(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
@@ -43,7 +47,7 @@ def probe_unet_widths(model: ModelConfig) -> list[int]:
     return [model.width * 2**level for level in range(model.depth + 1)]
 
 
-def _probe_unet(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+def _u_net(model: ModelConfig, N: int, n_features: int) -> dict[str, tuple[int, ...]]:
     if N % 2**model.depth:
         raise ConfigError(
             f"model.depth = {model.depth} halves the side {model.depth} times, but N = {N} is not a multiple of "
@@ -52,10 +56,18 @@ def _probe_unet(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[
     widths = probe_unet_widths(model)
     shapes: dict[str, tuple[int, ...]] = {}
     for level, width in enumerate(widths):
-        shapes |= _block(f"encoder{level}", PROBE_UNET_FEATURES if level == 0 else widths[level - 1], width)
+        shapes |= _block(f"encoder{level}", n_features if level == 0 else widths[level - 1], width)
     for level in reversed(range(model.depth)):
         shapes |= _block(f"decoder{level}", widths[level + 1] + widths[level], widths[level])
     return shapes | _conv("head", widths[0], 2)
+
+
+def _probe_unet(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+    return _u_net(model, N, PROBE_UNET_FEATURES)
+
+
+def _unrolled(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+    return _u_net(model, N, UNROLLED_FEATURES)
 
 
 def cnn_filters(model: ModelConfig, N: int) -> tuple[list[int], list[int]]:
@@ -115,6 +127,7 @@ def _cnn(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ..
 
 GENERATORS: Mapping[str, Callable[[ModelConfig, int, int], dict[str, tuple[int, ...]]]] = {
     "probe_unet": _probe_unet,
+    "unrolled": _unrolled,
     "cnn": _cnn,
 }
 """Name of each generator → the function that lists its weights."""
@@ -135,8 +148,9 @@ def generator_shapes(config: TrainingConfig, N: int) -> dict[str, tuple[int, ...
 def initial_weights(config: TrainingConfig, N: int) -> dict[str, NDArray[np.float32]]:
     """First value of every weight, decided by ``config.seed`` alone.
 
-    Kernels are He-normal (standard deviation √(2 / fan-in)), biases zero. The head of ``probe_unet`` is zero, so that
-    its first prediction is the solver's; the heads of ``cnn`` are scaled down by ten, so that it starts near O = 1.
+    Kernels are He-normal (standard deviation √(2 / fan-in)), biases zero. The heads of ``probe_unet`` and
+    ``unrolled`` are zero, so that their first prediction is the solver's; the heads of ``cnn`` are scaled down by
+    ten, so that it starts near O = 1.
     Each weight has its own random stream, named by its name, so that adding a layer leaves the others as they were.
 
     Raises:

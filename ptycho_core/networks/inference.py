@@ -55,13 +55,14 @@ class PatchPredictor(Protocol):
     """A generator bound to a scan and a device, as an engine implements it.
 
     Attributes:
-        sweeps: parallel solver sweeps that :meth:`scan_estimate` makes.
+        sweeps: times that :meth:`scan_estimate` goes over the scan: parallel solver sweeps, and the learned passes
+            but the last, which is what :meth:`predict` makes.
     """
 
     sweeps: int
 
     def scan_estimate(self, on_sweep: Callable[[int], None]) -> Any:
-        """Canvas of the scan after the generator's sweeps, in the engine's own form; `on_sweep` is told of each."""
+        """Canvas of the scan that :meth:`predict` starts from, in the engine's own form; `on_sweep` is told of each."""
 
     def predict(self, canvas: Any) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], NDArray[np.float32]]]:
         """Group numbers (b,), patches (b, C, N, N) and weights (b, C, N, N), a bounded number at a time."""

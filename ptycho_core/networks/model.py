@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle import Bundle, read_bundle, write_bundle
-from ..config import TrainingConfig
+from ..config import InferenceConfig, TrainingConfig, passes_of
 from ..data.container import PtychoDataContainer, Statistics
 from ..errors import ArchiveError, ConfigError
 from ..provenance import machine, package_versions
@@ -46,6 +46,14 @@ class NetworkModel:
     def scale_for(self, data: PtychoDataContainer) -> float:
         """The intensity scale for a scan: its own, times what training changed of the scale it started from (BE-4)."""
         return data.statistics.scale * self.scale / self.statistics.scale
+
+    def passes_for(self, config: InferenceConfig) -> int:
+        """Learned passes over the canvas: as many as `config` says, or else as in training.
+
+        Raises:
+            ConfigError: passes are asked for, and the generator makes one only.
+        """
+        return passes_of(self.config.model, config)
 
     def check_side(self, data: PtychoDataContainer) -> None:
         """Refuse frames of a side that the network cannot take.

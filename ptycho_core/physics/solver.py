@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from .forward import far_field, far_field_adjoint, mode_intensity
 from .likelihood import RATE_FLOOR
 
-__all__ = ["DAMPING", "GAIN_LIMIT", "RELAXATION", "solver_update", "swept"]
+__all__ = [
+    "DAMPING",
+    "GAIN_LIMIT",
+    "RELAXATION",
+    "SIZE_FLOOR",
+    "relative_weight",
+    "solver_update",
+    "swept",
+    "weighted_size",
+]
 
 DAMPING = 0.1
 """Share of the probe's peak intensity in the denominator of an update; the frame's own intensity has the rest."""
@@ -20,6 +29,9 @@ GAIN_LIMIT = 10.0
 
 RELAXATION = 0.9
 """ρ: how much of its update a patch takes in one sweep."""
+
+SIZE_FLOOR = 1e-6
+"""Least size of an update that it is divided by: a frame that is explained to rounding has none."""
 
 
 def solver_update(
@@ -73,3 +85,31 @@ def swept(patches: NDArray[Any], update: NDArray[Any]) -> NDArray[Any]:
         update: (..., N, N) complex u of :func:`solver_update`.
     """
     return patches + RELAXATION * update
+
+
+def relative_weight(shifted_probe: NDArray[Any]) -> NDArray[np.float64]:
+    """w_j / max w_j, a frame's weight in a merge relative to the largest: how well each pixel of it is lit (FM-20).
+
+    Args:
+        shifted_probe: (..., P, N, N) complex modes, shifted by the sub-pixel rest of their frame.
+
+    Returns:
+        (..., N, N) float64 between 0 and 1.
+    """
+    intensity = mode_intensity(shifted_probe)
+    return np.asarray(intensity / intensity.max(axis=(-2, -1), keepdims=True))
+
+
+def weighted_size(values: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
+    """Root mean square of each frame where it is lit, √(Σ w |v|² / Σ w), at least 1e-6 (FM-20).
+
+    Args:
+        values: (..., N, N) complex.
+        weights: (..., N, N) real ≥ 0.
+
+    Returns:
+        (..., 1, 1) float64.
+    """
+    total = weights.sum(axis=(-2, -1), keepdims=True)
+    mean = np.sum(weights * np.abs(values) ** 2, axis=(-2, -1), keepdims=True) / total
+    return np.asarray(np.maximum(np.sqrt(mean), SIZE_FLOOR))

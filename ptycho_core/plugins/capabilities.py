@@ -152,7 +152,10 @@ def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabili
 def check_inference_capabilities(config: InferenceConfig, capabilities: Capabilities, engine_name: str) -> None:
     """Compare an inference config with what an engine can do; errors as :func:`check_capabilities`."""
     ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("inference.")}
-    whole = TrainingConfig(inference=config)
+    if config.passes is not None and "unrolled" not in capabilities.generators:
+        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
+    # the generator for which every one of these fields has an effect; whether the model is one, the engine says
+    whole = TrainingConfig(model=ModelConfig(generator="unrolled"), inference=config)
     _check_ignored(whole, ignored, engine_name)
     words = {"inference.precision": capabilities.precisions, "inference.accelerator": capabilities.accelerators}
     _check_words(whole, words, ignored, engine_name)

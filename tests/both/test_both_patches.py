@@ -20,6 +20,8 @@ PATCHES = 1e-4
 CASES = {
     "alone": (16, vary(model={"sweeps": 0, "depth": 2})),
     "swept": (16, vary(model={"sweeps": 24, "depth": 2})),
+    "unrolled": (16, vary(model={"generator": "unrolled", "sweeps": 0, "passes": 4, "depth": 2})),
+    "unrolled after sweeps": (16, vary(model={"generator": "unrolled", "sweeps": 6, "passes": 3, "depth": 2})),
     "cnn": (64, vary(model={"generator": "cnn", "width": 2})),
 }
 

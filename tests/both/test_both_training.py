@@ -46,6 +46,11 @@ CASES = {
         STEPS, schedule="exponential", batch_size=1, epochs=2, loss="poisson", scale_trainable=True,
         scale_learning_rate=3e-2, weight_decay=1.0, neighbor_pool_size=6,
     ),
+    # small steps: with 3e-3 a weight is on the other side of a ReLU after 14 steps, and losses agree to 5e-4 only
+    "unrolled": vary(
+        STEPS, probe_trainable=True, scale_trainable=True, learning_rate=5e-4,
+        model={"generator": "unrolled", "sweeps": 0, "passes": 3},
+    ),
     "cnn": vary(
         STEPS, schedule="one_cycle", group_size=2, batch_size=2, epochs=7, probe_trainable=True, weight_average=0.5,
         model={"generator": "cnn", "width": 2},

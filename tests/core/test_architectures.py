@@ -45,6 +45,16 @@ def test_probe_unet_does_not_depend_on_the_side_or_the_group(depth):
     assert one == generator_shapes(config(depth=depth, sweeps=0), 64)
 
 
+def test_unrolled_is_a_probe_unet_that_sees_two_images_more():
+    base, more = (generator_shapes(config(generator=name, width=3, depth=2), 16) for name in ("probe_unet", "unrolled"))
+    assert more.pop("encoder0.conv0.weight") == (3, 6, 3, 3)
+    assert base.pop("encoder0.conv0.weight") == (3, 4, 3, 3)
+    assert list(more.items()) == list(base.items())
+    assert generator_shapes(config(generator="unrolled"), 64) == generator_shapes(
+        config(generator="unrolled", passes=9, sweeps=0, group_size=2), 128
+    )
+
+
 def test_a_depth_that_the_side_cannot_be_halved_by():
     assert generator_shapes(config(depth=4), 48)
     with pytest.raises(ConfigError, match=r"model.depth = 5 halves .* N = 48 is not a multiple of 32"):
@@ -74,7 +84,9 @@ def test_width_scales_the_cnn():
 def test_what_is_refused():
     with pytest.raises(ConfigError, match=r"'cnn' supports N = 64, 128 or 256; frames are 32×32"):
         generator_shapes(config(generator="cnn"), 32)
-    with pytest.raises(ConfigError, match=r"model.generator = 'probe_net'; allowed: probe_unet, cnn\. Did you mean"):
+    with pytest.raises(
+        ConfigError, match=r"model.generator = 'probe_net'; allowed: probe_unet, unrolled, cnn\. Did you mean"
+    ):
         generator_shapes(config(generator="probe_net"), 64)
     with pytest.raises(ConfigError, match="generator"):
         initial_weights(config(generator="unet"), 64)

@@ -99,11 +99,14 @@ def test_an_ignored_field_keeps_its_default_or_is_refused(field):
     engine = replace(NETWORK, ignored_fields=(field,))
     check_capabilities(TrainingConfig(), engine, "eng")
     group, _, name = field.rpartition(".")
-    part = getattr(TrainingConfig(), group) if group else TrainingConfig()
+    generator = "unrolled" if name == "passes" else "probe_unet"  # only one has passes
+    base = TrainingConfig(model=ModelConfig(generator=generator))
+    able = replace(engine, generators=(generator,))
+    part = getattr(base, group) if group else base
     changed = replace(part, **{name: other_value(name, getattr(part, name))})
-    config = TrainingConfig(**{group: changed}) if group else changed
+    config = replace(base, **{group: changed}) if group else changed
     with pytest.raises(ConfigError, match=rf"'eng': {field} = .* has no effect in this engine; allowed: leave it"):
-        check_capabilities(config, engine, "eng")
+        check_capabilities(config, able, "eng")
 
 
 def test_an_ignored_word_needs_not_be_one_of_the_engines_words():
@@ -127,6 +130,10 @@ def test_an_ignored_field_that_does_not_exist_is_the_engines_fault():
 
 def test_inference_config_alone():
     check_inference_capabilities(InferenceConfig(batch_size=3), NETWORK, "eng")
+    with pytest.raises(ConfigError, match=r"'eng': inference.passes = 3 is not supported; allowed: None"):
+        check_inference_capabilities(InferenceConfig(passes=3), NETWORK, "eng")
+    # whether the model is one that passes, the engine says
+    check_inference_capabilities(InferenceConfig(passes=3), replace(NETWORK, generators=("cnn", "unrolled")), "eng")
     with pytest.raises(ConfigError, match=r"'eng': inference.precision = 'bf16'"):
         check_inference_capabilities(InferenceConfig(precision="bf16"), NETWORK, "eng")
     engine = replace(NETWORK, ignored_fields=("inference.batch_size", "epochs"))

@@ -21,6 +21,7 @@ from ptycho_core.config import (
     TrainingConfig,
     config_from_mapping,
     config_to_mapping,
+    passes_of,
     resolve_names,
 )
 from ptycho_core.errors import ConfigError
@@ -219,3 +220,31 @@ def test_every_field_is_documented() -> None:
     for config_type in CONFIGS:
         for field in dataclasses.fields(config_type):
             assert f"        {field.name}: " in (config_type.__doc__ or ""), f"{config_type.__name__}.{field.name}"
+
+
+@pytest.mark.spec("BE-2")
+@pytest.mark.parametrize(
+    ("generator", "name", "value", "advice"),
+    [
+        ("cnn", "depth", 2, "probe_unet"),
+        ("cnn", "sweeps", 3, "probe_unet"),
+        ("cnn", "passes", 3, "unrolled"),
+        ("probe_unet", "passes", 3, "unrolled"),
+    ],
+)
+def test_sizes_that_a_generator_does_not_have_are_refused(generator: str, name: str, value: int, advice: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ModelConfig.{name} = {value} has no effect .*'{generator}'.*'{advice}'"):
+        ModelConfig(generator=generator, **{name: value})
+    ModelConfig(generator="unrolled", **{name: value})
+
+
+@pytest.mark.spec("BE-2")
+def test_passes_at_inference_are_refused_for_a_generator_that_passes_once() -> None:
+    inference = InferenceConfig(passes=7)
+    for generator in ("probe_unet", "cnn"):
+        with pytest.raises(ConfigError, match=rf"InferenceConfig.passes = 7 has no effect on generator '{generator}'"):
+            TrainingConfig(model=ModelConfig(generator=generator), inference=inference)
+        assert passes_of(ModelConfig(generator=generator), InferenceConfig()) == 1
+    config = TrainingConfig(model=ModelConfig(generator="unrolled", passes=3), inference=inference)
+    assert (passes_of(config.model), passes_of(config.model, config.inference)) == (3, 7)
+    assert passes_of(config.model, InferenceConfig()) == 3

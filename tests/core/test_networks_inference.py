@@ -107,7 +107,7 @@ def test_what_is_kept_grows_with_slots_and_modes(data):
     assert inference.BYTES_AT_ONCE + inference.BYTES_KEPT <= 800 * 2**20
 
 
-@pytest.mark.parametrize("generator", ["probe_unet", "cnn"])
+@pytest.mark.parametrize("generator", ["probe_unet", "unrolled", "cnn"])
 def test_frames_are_laid_out_one_by_one_for_a_network_that_sees_frames(data, generator):
     config = TrainingConfig(model=ModelConfig(generator=generator))
     model = NetworkModel(

@@ -18,12 +18,14 @@ from ptycho_core.errors import ArchiveError, ConfigError, OutputError
 from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.networks.model import NetworkModel, load_network, save_network
 
-GENERATORS = ("probe_unet", "cnn")
+GENERATORS = ("probe_unet", "unrolled", "cnn")
 
 
 def make_model(generator: str = "probe_unet", N: int = 64, backend: str = "first", **changes) -> NetworkModel:
     """A model that no training made: every weight random, two asymmetric modes, figures that no short decimal hits."""
-    sizes = {"depth": 2, "sweeps": 7} if generator == "probe_unet" else {}
+    sizes = {} if generator == "cnn" else {"depth": 2, "sweeps": 7}
+    if generator == "unrolled":
+        sizes["passes"] = 5
     config = TrainingConfig(
         backend=backend,
         model=ModelConfig(generator=generator, width=3, **sizes),
@@ -84,6 +86,17 @@ def test_a_probe_unet_takes_any_side_that_can_be_halved_often_enough():
     deep = make_model(config=TrainingConfig(model=ModelConfig(depth=5)))
     with pytest.raises(ConfigError, match=r"depth = 5 halves .* N = 48 is not a multiple of 32"):
         deep.check_side(make_data(48))
+
+
+@pytest.mark.spec("BE-2", "FM-20")
+def test_passes_are_those_of_training_unless_others_are_asked_for():
+    model = make_model("unrolled")
+    assert model.passes_for(InferenceConfig()) == 5
+    assert model.passes_for(InferenceConfig(passes=15)) == 15
+    for generator in ("probe_unet", "cnn"):
+        assert make_model(generator).passes_for(InferenceConfig()) == 1
+        with pytest.raises(ConfigError, match=rf"InferenceConfig.passes = 2 has no effect on generator '{generator}'"):
+            make_model(generator).passes_for(InferenceConfig(passes=2))
 
 
 def test_it_cannot_be_changed_by_accident():
@@ -158,7 +171,7 @@ def test_a_solvers_bundle_is_refused_with_both_names(tmp_path):
         load_network(path, "second", GENERATORS)
     assert str(caught.value) == (
         f"{path}: made by engine 'iterative' with generator None, which engine 'second' does not have "
-        "(it has probe_unet, cnn); load it with the engine that made it."
+        "(it has probe_unet, unrolled, cnn); load it with the engine that made it."
     )
 
 

@@ -10,7 +10,7 @@ from physics_problem import complex_noise, make_problem
 
 from ptycho_core.physics.forward import expected_counts, far_field, far_field_adjoint, fourier_shift
 from ptycho_core.physics.patches import accumulate, extract
-from ptycho_core.physics.solver import RELAXATION, solver_update
+from ptycho_core.physics.solver import RELAXATION, SIZE_FLOOR, relative_weight, solver_update, weighted_size
 
 
 @pytest.mark.spec("FM-16")
@@ -82,3 +82,25 @@ def test_a_dark_pixel_is_not_blown_up() -> None:
     # of the pixel three to the right of the centre: amplitude 1e-3 N, limited to 1e-2 N, so nine times itself is added
     added = np.vdot(tilt * np.ones((N, N)), update[0]) / N**2
     assert added == pytest.approx(9e-3, rel=1e-6)
+
+
+@pytest.mark.spec("FM-20")
+def test_relative_weight_is_that_of_the_best_lit_pixel_of_each_frame(rng: np.random.Generator) -> None:
+    shifted = complex_noise(rng, 3, 2, 5, 7)
+    found = relative_weight(shifted)
+    for j in range(3):
+        power = abs(shifted[j, 0]) ** 2 + abs(shifted[j, 1]) ** 2
+        np.testing.assert_allclose(found[j], power / power.max(), rtol=1e-12)
+    np.testing.assert_allclose(relative_weight(3j * shifted), found, rtol=1e-12)
+
+
+@pytest.mark.spec("FM-20")
+def test_size_is_the_root_mean_square_where_it_is_lit(rng: np.random.Generator) -> None:
+    values, weights = complex_noise(rng, 2, 5, 7), rng.random((2, 5, 7))
+    found = weighted_size(values, weights)
+    assert found.shape == (2, 1, 1)
+    for j in range(2):
+        wanted = np.average(np.abs(values[j]) ** 2, weights=weights[j])
+        assert found[j, 0, 0] ** 2 == pytest.approx(wanted, rel=1e-12)
+    np.testing.assert_allclose(weighted_size(np.full((2, 3), 0.6 + 0.8j), np.ones((2, 3))), [[1.0]])
+    assert weighted_size(np.zeros((2, 3), complex), np.ones((2, 3))) == SIZE_FLOOR

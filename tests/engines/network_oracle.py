@@ -9,15 +9,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.config import TrainingConfig, passes_of
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks.architectures import cnn_filters, initial_weights
 from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.likelihood import amplitude_loss, poisson_loss
-from ptycho_core.physics.patches import extract, merge
+from ptycho_core.physics.patches import accumulate, extract, merge
 from ptycho_core.physics.solver import solver_update, swept
 
-__all__ = ["first_losses", "predicted_patches"]
+__all__ = ["first_losses", "passed", "predicted_patches"]
 
 Weights = Mapping[str, np.ndarray]
 
@@ -45,8 +45,8 @@ def doubled(x: np.ndarray) -> np.ndarray:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def probe_unet(features: np.ndarray, weights: Weights, depth: int) -> np.ndarray:
-    """(4, N, N) features of a frame → (N, N) complex correction."""
+def u_net(features: np.ndarray, weights: Weights, depth: int) -> np.ndarray:
+    """(4 or 6, N, N) features of a frame → (N, N) complex correction."""
     x, skips = features, []
     for level in range(depth):
         x = block(x, weights, f"encoder{level}")
@@ -73,6 +73,34 @@ def cnn(x: np.ndarray, weights: Weights, config: TrainingConfig) -> np.ndarray:
     return 2 / (1 + np.exp(-arms["amplitude"])) * np.exp(1j * np.pi * np.tanh(arms["phase"]))
 
 
+def one_pass(estimate: np.ndarray, known: tuple, weights: Weights, config: TrainingConfig) -> np.ndarray:
+    """Q + ρ u + net of frames (C, N, N), before the merge: `known` is what ``solver_update`` takes besides Q."""
+    update = solver_update(estimate, *known)
+    if config.model.generator == "probe_unet":
+        parts, size = [estimate.real - 1, estimate.imag, update.real, update.imag], 1.0
+    else:
+        intensity = np.sum(np.abs(known[0]) ** 2, axis=-3)
+        lit = intensity / intensity.max(axis=(-2, -1), keepdims=True)
+        size = np.sqrt(np.sum(lit * np.abs(update) ** 2, axis=(-2, -1)) / np.sum(lit, axis=(-2, -1)))[:, None, None]
+        relative = update / size
+        parts = [estimate.real - 1, estimate.imag, relative.real, relative.imag, np.sqrt(lit), lit]
+    features = np.stack(parts, axis=1)
+    return swept(estimate, update) + size * np.array([u_net(x, weights, config.model.depth) for x in features])
+
+
+def passed(
+    canvas: np.ndarray, corners_px: np.ndarray, known: tuple, weights: Weights, config: TrainingConfig
+) -> np.ndarray:
+    """O ← O + Σ w_j (ρ u_j + net_j) / Σ w_j where a weight falls: one whole pass over a canvas, in the other form."""
+    N = known[0].shape[-1]
+    estimate = extract(canvas, corners_px, N)
+    power = np.sum(np.abs(known[0]) ** 2, axis=-3)
+    change = one_pass(estimate, known, weights, config) - estimate
+    total = accumulate(power, corners_px, canvas.shape)
+    mean = accumulate(power * change, corners_px, canvas.shape) / np.where(total > 0, total, 1)
+    return np.where(total > 0, canvas + mean, 0)
+
+
 def _of_group(data: PtychoDataContainer, b: int, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
     raw = data.raw
     shifted = fourier_shift(data.probe[None].astype(complex), data.subpixel_px[b][:, None])
@@ -88,10 +116,11 @@ def _of_group(data: PtychoDataContainer, b: int, config: TrainingConfig, weights
     for _ in range(config.model.sweeps):
         canvas = merge(swept(estimate, solver_update(estimate, *known)), power, corners, shape)
         estimate = extract(canvas, corners, raw.side)
-    update = solver_update(estimate, *known)
-    parts = np.stack([estimate.real - 1, estimate.imag, update.real, update.imag], axis=1)
-    correction = np.array([probe_unet(features, weights, config.model.depth) for features in parts])
-    return swept(estimate, update) + correction
+    patches = one_pass(estimate, known, weights, config)
+    for _ in range(passes_of(config.model, config.inference) - 1):
+        estimate = extract(merge(patches, power, corners, shape), corners, raw.side)
+        patches = one_pass(estimate, known, weights, config)
+    return patches
 
 
 def predicted_patches(data: PtychoDataContainer, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
@@ -99,9 +128,10 @@ def predicted_patches(data: PtychoDataContainer, config: TrainingConfig, weights
     return np.array([_of_group(data, b, config, weights, scale) for b in range(data.n_groups)])
 
 
-def first_losses(data: PtychoDataContainer, config: TrainingConfig) -> np.ndarray:
-    """Loss (B,) of each group before any training, each as a batch of its own."""
-    weights, scale, raw = initial_weights(config, data.raw.side), data.statistics.scale, data.raw
+def first_losses(data: PtychoDataContainer, config: TrainingConfig, weights: Weights | None = None) -> np.ndarray:
+    """Loss (B,) of each group before any training, each as a batch of its own; with other weights where given."""
+    weights = initial_weights(config, data.raw.side) if weights is None else weights
+    scale, raw = data.statistics.scale, data.raw
     loss = {"poisson": poisson_loss, "amplitude": amplitude_loss}[config.loss]
     out = []
     for b, patches in enumerate(predicted_patches(data, config, weights, scale)):

@@ -56,6 +56,7 @@ TRAINING = {
     "model.width": {"model": {"width": 3}},
     "model.depth": {"model": {"depth": 2}},
     "model.sweeps": {"model": {"sweeps": 1}},
+    "model.passes": {"model": {"generator": "unrolled", "passes": 2}},
     "group_size": {"group_size": 3},
     "n_groups": {"n_groups": 5},
     "neighbor_pool_size": {"neighbor_pool_size": 9},
@@ -82,10 +83,10 @@ TRAINING = {
 ELSEWHERE = {
     "backend", "test_fraction", "test_split", "nphotons", "collapse_threshold", "accelerator", "devices",
     "num_workers", "output_dir", "resume_from", "loggers", "inference.batch_size", "inference.accelerator",
-    "inference.precision", "inference.central_crop_px",
+    "inference.precision", "inference.central_crop_px", "inference.passes",
 }  # fmt: skip
-"""Fields that change something else than what is learnt: a test below for each, but collapse_threshold in
-test_health, devices in test_devices, and num_workers in test_data."""
+"""Fields that change something else than what is learnt: a test below for each, but inference.passes in
+test_unrolled, collapse_threshold in test_health, devices in test_devices, and num_workers in test_data."""
 
 OF_ONE_ENGINE = {"pytorch": {"strategy"}, "tensorflow": set()}
 """The same, for fields that only one engine follows; its own tests have them."""

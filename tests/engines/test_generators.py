@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, lay_out, make_scan, shaken, untrained, vary, without_network
+from engine_scans import lay_out, make_scan, shaken, untrained, vary, without_network
 from network_oracle import predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer
@@ -17,6 +17,7 @@ from ptycho_core.networks import architectures
 
 CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
 ALONE = vary(model={"sweeps": 0})
+UNROLLED = vary(model={"generator": "unrolled", "depth": 2, "sweeps": 0, "passes": 2})
 
 
 def filled(model, **values):
@@ -38,11 +39,12 @@ def test_every_architecture_has_a_generator(engine):
     [
         (ALONE, 16),
         (vary(model={"depth": 4, "width": 3, "sweeps": 0}), 48),
+        (UNROLLED, 16),
         (CNN, 64),
         (vary(CNN, group_size=2), 128),
         (vary(CNN, group_size=2), 256),
     ],
-    ids=["unet", "deep unet", "cnn 64", "cnn 128", "cnn 256"],
+    ids=["unet", "deep unet", "unrolled", "cnn 64", "cnn 128", "cnn 256"],
 )
 def test_predictions_are_those_of_the_network_written_out(engine, config, N):
     """With noise on every weight, two modes, bad pixels and a background; without sweeps, which blow rounding up."""
@@ -147,12 +149,13 @@ def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
     assert np.abs(patches(background=scan.background + 5) - plain).max() > 1e-3
 
 
-def test_every_weight_matters(engine):
+@pytest.mark.parametrize("config", [ALONE, UNROLLED], ids=["unet", "unrolled"])
+def test_every_weight_matters(engine, config):
     """None is left out, taken twice, or taken for another: the prediction changes with each, and differently."""
     scan = make_scan(rows=2, columns=2)
-    model = shaken(untrained(engine, scan, ALONE), size=0.1)
+    model = shaken(untrained(engine, scan, config), size=0.1)
     plain, seen = engine.predict_patches(model, lay_out(scan)), []
-    for name in architectures.generator_shapes(CONFIG, 16):
+    for name in architectures.generator_shapes(config, 16):
         raised = replace(model, weights={**model.weights, name: model.weights[name] + np.float32(0.1)})
         seen.append(np.abs(engine.predict_patches(raised, lay_out(scan)) - plain).sum())
     assert min(seen) > 1e-3

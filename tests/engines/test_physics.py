@@ -25,7 +25,7 @@ ORACLE = {
     "shift_ramp": forward, "fourier_shift": forward, "far_field": forward, "far_field_adjoint": forward,
     "exit_waves": forward, "expected_counts": forward, "extract": patches, "accumulate": patches, "merge": patches,
     "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": solver,
-    "mode_intensity": forward, "swept": solver,
+    "mode_intensity": forward, "swept": solver, "relative_weight": solver, "weighted_size": solver,
 }  # fmt: skip
 HELPERS = {"rate_of_waves", "weighted_mean", "patch_index"}
 """Parts of the functions above that every twin has."""
@@ -175,6 +175,16 @@ def test_solver_update(problem, side):
         found = side.twin.solver_update(*map(side.put, (cut, shifted, problem.counts, mask, background)), scale)
         side.agrees(found, wanted, "update")
         side.agrees(side.twin.swept(side.put(cut), found), solver.swept(cut, wanted), "update")
+
+
+@pytest.mark.spec("BE-7", "FM-20")
+def test_weight_and_size_of_a_frame(problem, side):
+    cut, shifted = cut_and_shifted(problem)
+    weight = solver.relative_weight(shifted)
+    side.agrees(side.twin.relative_weight(side.put(shifted)), weight, "rate")
+    for values in (cut, 1e-9 * cut):
+        found = side.twin.weighted_size(side.put(values), side.put(weight))
+        side.agrees(found, solver.weighted_size(values, weight), "rate")
 
 
 @pytest.mark.spec("BE-7", "FM-8", "FM-9", "FM-10", "CONV-5")

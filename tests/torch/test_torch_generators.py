@@ -23,7 +23,14 @@ def first(config, N):
 
 @pytest.mark.parametrize(
     ("config", "N"),
-    [(CONFIG, 16), (vary(model={"depth": 4, "width": 3}), 48), (CNN, 64), (vary(CNN, group_size=5), 128), (CNN, 256)],
+    [
+        (CONFIG, 16),
+        (vary(model={"depth": 4, "width": 3}), 48),
+        (vary(model={"generator": "unrolled", "depth": 2}), 16),
+        (CNN, 64),
+        (vary(CNN, group_size=5), 128),
+        (CNN, 256),
+    ],
 )
 def test_names_and_shapes_are_those_of_core(config, N):
     generator = first(config, N)

@@ -5,7 +5,7 @@ A generator is called with its weights first, a mapping from the canonical names
 ``(estimate, counts, shifted_probe, scale, mask, background, low_precision)``: (B, C, N, N) complex estimate and
 counts, and (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex patches. It holds
 no arrays. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the estimate is the flat
-object.
+object. Its ``passes`` says how often it is asked in training, each time for what the merge of its last answers gives.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ptycho_core.config import TrainingConfig
 
 from .cnn import Cnn
 from .probe_unet import ProbeUNet
+from .unrolled import Unrolled
 
 __all__ = ["GENERATORS", "Generator"]
 
@@ -27,6 +28,7 @@ class Generator(Protocol):
     """What every generator offers."""
 
     sweeps: int
+    passes: int
 
     def __init__(self, config: TrainingConfig, N: int) -> None: ...
 
@@ -44,5 +46,5 @@ class Generator(Protocol):
         """Patches (B, C, N, N) complex."""
 
 
-GENERATORS: dict[str, type[Generator]] = {"probe_unet": ProbeUNet, "cnn": Cnn}
+GENERATORS: dict[str, type[Generator]] = {"probe_unet": ProbeUNet, "unrolled": Unrolled, "cnn": Cnn}
 """Generator name → class, called with the config and the side N of a frame."""

@@ -24,7 +24,7 @@ class Cnn:
     """Encoder to 8×8, one decoder for amplitude, 2σ(z), and one for phase, π tanh(z)."""
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
-        self.group_size, self.sweeps = config.group_size, 0
+        self.group_size, self.sweeps, self.passes = config.group_size, 0, 1
         encoder, decoder = cnn_filters(config.model, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
 

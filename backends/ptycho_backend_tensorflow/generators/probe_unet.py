@@ -1,4 +1,4 @@
-"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it.
+"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it once.
 
 The network sees the estimate and the update that the physics of the frame's own probe asks for, and predicts what to
 change besides. Its head starts at zero, so that the first prediction is the solver's own.
@@ -6,11 +6,11 @@ change besides. Its head starts at zero, so that the first prediction is the sol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.config import TrainingConfig, passes_of
 
 from .. import physics
 from .layers import conv, conv_block, doubled, halved
@@ -19,13 +19,13 @@ __all__ = ["ProbeUNet"]
 
 
 class ProbeUNet:
-    """U-net with skips over estimate and update of a frame (FM-16); the head is a complex correction."""
+    """U-net with skips over estimate and update of a frame; the head is a complex correction of its sweep (FM-16)."""
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
-        self.depth, self.sweeps = config.model.depth, config.model.sweeps
+        self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
 
     def body(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """(b, N, N, 4) features → (b, N, N, width)."""
+        """(b, N, N, features) → (b, N, N, width)."""
         skips: list[tf.Tensor] = []
         for level in range(self.depth):
             x = conv_block(x, weights, f"encoder{level}")
@@ -35,6 +35,30 @@ class ProbeUNet:
         for level in reversed(range(self.depth)):
             x = conv_block(tf.concat([doubled(x), skips[level]], axis=-1), weights, f"decoder{level}")
         return x
+
+    def answer(
+        self, features: Sequence[tf.Tensor], weights: Mapping[str, tf.Tensor], low_precision: tf.DType | None
+    ) -> tf.Tensor:
+        """Real images (B, C, N, N) of each frame → (B, C, N, N) complex."""
+        B, C, N = features[0].shape[:3]
+        x = tf.reshape(tf.stack(features, axis=-1), (B * C, N, N, len(features)))
+        if low_precision is not None:
+            x = tf.cast(x, low_precision)
+        x = tf.cast(self.body(x, weights), tf.float32)
+        x = tf.reshape(conv(x, weights, "head"), (B, C, N, N, 2))
+        return tf.complex(x[..., 0], x[..., 1])
+
+    def correction(
+        self,
+        weights: Mapping[str, tf.Tensor],
+        estimate: tf.Tensor,
+        update: tf.Tensor,
+        shifted_probe: tf.Tensor,
+        low_precision: tf.DType | None,
+    ) -> tf.Tensor:
+        """What is added to the solver's own sweep: (B, C, N, N) complex, from Re, Im of Q − 1 and of u."""
+        seen = (tf.math.real(estimate) - 1, tf.math.imag(estimate), tf.math.real(update), tf.math.imag(update))
+        return self.answer(seen, weights, low_precision)
 
     def __call__(
         self,
@@ -47,16 +71,10 @@ class ProbeUNet:
         background: tf.Tensor | None,
         low_precision: tf.DType | None = None,
     ) -> tf.Tensor:
-        """Patches (B, C, N, N) complex, Q + ρ u + net(Q − 1, u); see the package for the arguments.
+        """Patches (B, C, N, N) complex, Q + ρ u + net; see the package for the arguments.
 
         `low_precision` is used in the body only.
         """
         update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
-        parts = (tf.math.real(estimate) - 1, tf.math.imag(estimate), tf.math.real(update), tf.math.imag(update))
-        B, C, N = estimate.shape[:3]
-        x = tf.reshape(tf.stack(parts, axis=-1), (B * C, N, N, len(parts)))
-        if low_precision is not None:
-            x = tf.cast(x, low_precision)
-        x = tf.cast(self.body(x, weights), tf.float32)
-        residual = tf.reshape(conv(x, weights, "head"), (B, C, N, N, 2))
-        return physics.swept(estimate, update) + tf.complex(residual[..., 0], residual[..., 1])
+        net = self.correction(weights, estimate, update, shifted_probe, low_precision)
+        return physics.swept(estimate, update) + net

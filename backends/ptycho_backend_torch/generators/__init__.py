@@ -3,7 +3,8 @@
 A generator is a module with ``forward(estimate, counts, shifted_probe, scale, mask, background, low_precision)``:
 (B, C, N, N) complex estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to each frame →
 (B, C, N, N) complex patches. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the
-estimate is the flat object. Weight names and shapes are those of ``ptycho_core.networks.architectures``.
+estimate is the flat object. Its ``passes`` says how often it is asked in training, each time for what the merge of its
+last answers gives. Weight names and shapes are those of ``ptycho_core.networks.architectures``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from ptycho_core.config import TrainingConfig
 
 from .cnn import Cnn
 from .probe_unet import ProbeUNet
+from .unrolled import Unrolled
 
 __all__ = ["GENERATORS", "load_weights"]
 
-GENERATORS: dict[str, Callable[[TrainingConfig, int], nn.Module]] = {"probe_unet": ProbeUNet, "cnn": Cnn}
+GENERATORS: dict[str, Callable[[TrainingConfig, int], nn.Module]] = {
+    "probe_unet": ProbeUNet,
+    "unrolled": Unrolled,
+    "cnn": Cnn,
+}
 """Generator name → class, called with the config and the side N of a frame."""
 
 

@@ -26,7 +26,7 @@ class Cnn(nn.Module):
     def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
         self.group_size = config.group_size
-        self.sweeps = 0
+        self.sweeps, self.passes = 0, 1
         encoder, decoder = cnn_filters(config.model, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
         for level, width in enumerate(encoder):

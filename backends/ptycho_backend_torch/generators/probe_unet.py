@@ -1,4 +1,4 @@
-"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it.
+"""``probe_unet``: a solver's estimate of each patch, and a U-net that corrects it once.
 
 The network sees the estimate and the update that the physics of the frame's own probe asks for, and predicts what to
 change besides. Its head starts at zero, so that the first prediction is the solver's own.
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.config import TrainingConfig, passes_of
 from ptycho_core.networks.architectures import PROBE_UNET_FEATURES, probe_unet_widths
 
 from .. import physics
@@ -20,21 +20,23 @@ __all__ = ["ProbeUNet"]
 
 
 class ProbeUNet(nn.Module):
-    """U-net with skips over estimate and update of a frame (FM-16); the head is a complex correction."""
+    """U-net with skips over estimate and update of a frame; the head is a complex correction of its sweep (FM-16)."""
+
+    n_features = PROBE_UNET_FEATURES
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
         widths = probe_unet_widths(config.model)
-        self.depth, self.sweeps = config.model.depth, config.model.sweeps
+        self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
         for level, width in enumerate(widths):
-            n_in = PROBE_UNET_FEATURES if level == 0 else widths[level - 1]
+            n_in = self.n_features if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))
         for level in range(self.depth):
             self.add_module(f"decoder{level}", ConvBlock(widths[level + 1] + widths[level], widths[level]))
         self.head = nn.utils.skip_init(nn.Conv2d, widths[0], 2, 3, padding=1)
 
     def body(self, x: Tensor) -> Tensor:
-        """(b, 4, N, N) features → (b, width, N, N)."""
+        """(b, n_features, N, N) → (b, width, N, N)."""
         skips: list[Tensor] = []
         for level in range(self.depth):
             x = self.get_submodule(f"encoder{level}")(x)
@@ -46,6 +48,21 @@ class ProbeUNet(nn.Module):
             x = self.get_submodule(f"decoder{level}")(torch.cat([x, skips[level]], dim=1))
         return x
 
+    def answer(self, features: list[Tensor], low_precision: torch.dtype | None) -> Tensor:
+        """Real images (B, C, N, N) of each frame → (B, C, N, N) complex."""
+        x = torch.stack(features, dim=-3)
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
+            x = self.body(x)
+        x = self.head(x.float()).unflatten(0, features[0].shape[:2])
+        return torch.complex(x[:, :, 0], x[:, :, 1])
+
+    def correction(
+        self, estimate: Tensor, update: Tensor, shifted_probe: Tensor, low_precision: torch.dtype | None
+    ) -> Tensor:
+        """What is added to the solver's own sweep: (B, C, N, N) complex, from Re, Im of Q − 1 and of u."""
+        return self.answer([estimate.real - 1.0, estimate.imag, update.real, update.imag], low_precision)
+
     def forward(
         self,
         estimate: Tensor,
@@ -56,15 +73,9 @@ class ProbeUNet(nn.Module):
         background: Tensor | None,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
-        """Patches (B, C, N, N) complex, Q + ρ u + net(Q − 1, u); see the package for the arguments.
+        """Patches (B, C, N, N) complex, Q + ρ u + net; see the package for the arguments.
 
         `low_precision` is used in the body only.
         """
         update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
-        change = estimate - 1.0
-        features = torch.stack([change.real, change.imag, update.real, update.imag], dim=-3)
-        x = features.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
-            x = self.body(x)
-        residual = self.head(x.float()).unflatten(0, counts.shape[:2])
-        return physics.swept(estimate, update) + torch.complex(residual[:, :, 0], residual[:, :, 1])
+        return physics.swept(estimate, update) + self.correction(estimate, update, shifted_probe, low_precision)
