@@ -284,7 +284,7 @@ class TrainingConfig:
     test_fraction: float = 0.05
     test_split: str = "random"
     loss: str = "amplitude"
-    epochs: int = 8
+    epochs: int = 5
     batch_size: int = 1
     learning_rate: float = 1e-3
     schedule: str = "one_cycle"
