@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         TrainedModel,
     )
     from .refinement.facade import refine
+    from .refinement.image import heldout_frames
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api": (
@@ -111,6 +112,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TrainedModel",
     ),
     "refinement.facade": ("refine",),
+    "refinement.image": ("heldout_frames",),
 }
 
 __all__ = [
@@ -157,6 +159,7 @@ __all__ = [
     "config_from_mapping",
     "config_to_mapping",
     "ensure_container",
+    "heldout_frames",
     "load_backend",
     "load_model",
     "prepare_scan",

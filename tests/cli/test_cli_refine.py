@@ -144,6 +144,7 @@ def test_the_numpy_engine_trains_and_refines_by_itself(engines, scan, tmp_path):
         (["--options", '{"algorithm": "lsq"}'], "engine 'pytorch' has none"),
     ],
 )
+@pytest.mark.spec("PLUG-10")
 def test_options_are_those_of_the_engine(engines, scan, capsys, words, said):
     assert cli.main(["run", str(scan), *QUICK, *words]) == 2
     assert said in capsys.readouterr().err

@@ -111,6 +111,7 @@ def quickened(command: str) -> list[str]:
     if words[0] == "simulate":
         return words + QUICK_SIMULATION
     if words[0] in ("demo", "run", "train"):
+        words += [] if words[0] == "train" or "--refine" in words else ["--refinement.epochs", "2"]
         solver = "--backend" in words and not {"pytorch", "tensorflow"} & set(words)
         return words + QUICK_TRAINING + ([] if solver else QUICK_NETWORK)
     return words
