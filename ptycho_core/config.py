@@ -13,7 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -187,7 +187,7 @@ class RefinementConfig:
         probe: refine the probe too.
         probe_modes: incoherent probe modes to refine with; None takes those of the image. Modes are added at the start.
         positions: refine the scan positions too.
-        position_limit_px: farthest that a position may move from where it was read, object pixels.
+        position_limit_px: farthest that a position may move in y and in x from where it was read, object pixels.
         patience: epochs without a better explanation of the held-out frames before its steps begin to shrink, which
             ends it after four tenths of the epochs more.
     """
@@ -207,7 +207,22 @@ class RefinementConfig:
         for name in ("epochs", "batch_size", "probe_modes", "patience"):
             _check_range("RefinementConfig", name, getattr(self, name), 1)
         _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
-        _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 0, 64)
+        _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 1e-3, 64)
+        if self.engine == "none" and self != replace(RefinementConfig(), engine="none"):
+            raise ConfigError(
+                "RefinementConfig.engine = 'none' refines nothing, so other refinement settings have no effect; leave "
+                "them out, or name an engine."
+            )
+        if not self.positions and self.position_limit_px != type(self).position_limit_px:
+            raise ConfigError(
+                f"RefinementConfig.position_limit_px = {self.position_limit_px} has no effect while positions = False; "
+                "set positions to True, or leave the limit out."
+            )
+        if not self.probe and self.probe_modes is not None:
+            raise ConfigError(
+                f"RefinementConfig.probe_modes = {self.probe_modes} adds modes that probe = False would leave the guess "
+                "that they start as; set probe to True, or leave the modes out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -420,24 +435,25 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
 
 
 def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
-    """Turn plain ``options`` into the class that the engine named beside them declares.
+    """Turn plain ``options`` into the class that an engine declares: the one they name, or the one named beside them.
 
     Raises:
-        ConfigError: neither the training nor the refining engine has settings of its own; or as
-            :func:`config_from_mapping`.
+        ConfigError: no such engine has settings of its own; or as :func:`config_from_mapping`.
         BackendError: the engine is unknown or its plugin broken.
     """
     from .plugins.registry import options_class
 
+    options = dict(values["options"])
     refinement = values.get("refinement")
     refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
     engines = [values.get("backend", TrainingConfig.backend)]
     engines += [] if refiner in (None, "auto", "none") else [refiner]
+    engines = [options.pop("engine")] if "engine" in options else engines
     for engine in engines:
         declared = options_class(str(engine))
         if declared is not None:
-            return config_from_mapping(declared, values["options"])
-    raise ConfigError(f"options = {dict(values['options'])!r}: engine {' or '.join(map(repr, engines))} has none.")
+            return config_from_mapping(declared, options)
+    raise ConfigError(f"options = {options!r}: engine {' or '.join(map(repr, engines))} has none.")
 
 
 def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig) -> dict[str, Any]:
@@ -450,4 +466,7 @@ def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig |
             return {k: plain(v) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-    return {k: plain(v) for k, v in dataclasses.asdict(config).items()}
+    mapping = {k: plain(v) for k, v in dataclasses.asdict(config).items()}
+    if isinstance(config, TrainingConfig) and config.options is not None:
+        mapping["options"] = {"engine": config.options.engine, **mapping["options"]}
+    return mapping

@@ -130,13 +130,13 @@ def reconstruct_solved(
             "solver's model holds for the scan it was made from. Train on this scan."
         )
     peak = 0.0
-    for start in range(0, raw.n_frames, _CHUNK):
-        chosen = slice(start, start + _CHUNK)
+    counted = np.unique(data.frame_indices[data.counted])
+    for start in range(0, len(counted), _CHUNK):
+        chosen = counted[start : start + _CHUNK]
         weights = probe_weights(data.probe, rest[chosen])
         peak = max(peak, float(weights.max()))
         stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
-        done = min(start + _CHUNK, raw.n_frames)
-        progress(ProgressEvent(stage="reconstruct", done=done, total=raw.n_frames))
+        progress(ProgressEvent(stage="reconstruct", done=start + len(chosen), total=len(counted)))
     obj, coverage = stitcher.finish(peak)
     scale = data.statistics.scale * model.scale / model.statistics.scale
     return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, scale, data)

@@ -15,7 +15,6 @@ from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled, ConfigError
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.training import HISTORY_FILE, write_history
-from ptycho_core.physics.likelihood import loss_and_gradient
 from ptycho_core.physics.patches import check_inside, extract
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.refinement.descent import Descent, batch_size_for, descend
@@ -186,7 +185,7 @@ class NumpyBackend:
     ) -> Reconstruction:
         """Go on from an image; see ``SupportsRefinement``."""
         options = _options(config)
-        if options.batch_frames is not None:
+        if options.batch_frames is not None and config.refinement.batch_size is None:
             config = replace(config, refinement=replace(config.refinement, batch_size=options.batch_frames))
         return refine_image(
             initial,
@@ -210,19 +209,17 @@ class NumpyBackend:
     def loss_and_gradient(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str
     ) -> tuple[float, NDArray[np.complex64], NDArray[np.complex64]]:
-        """Loss of all frames at scale 1 and its gradients, by the oracle; see ``SupportsPhysicsGradient``."""
+        """Loss of all frames at scale 1 and its gradients, as training takes them; see ``SupportsPhysicsGradient``."""
         if loss not in LOSSES:
             raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(LOSSES)}.")
         corners, rest = integer_corners(raw.positions_px, raw.side)
         check_inside(corners, raw.side, (obj.shape[0], obj.shape[1]))
-        divisor, total = float(raw.frame_totals.sum()), 0.0
-        d_obj, d_probe = np.zeros(obj.shape, np.complex128), np.zeros(probe.shape, np.complex128)
-        for indices, counts in raw.chunks():
-            value, of_object, of_probe, _ = loss_and_gradient(
-                obj, probe, corners[indices], rest[indices], counts, loss, raw.mask, raw.background, 1.0, divisor
-            )
-            total, d_obj, d_probe = total + value, d_obj + of_object, d_probe + of_probe
-        return total, d_obj.astype(np.complex64), d_probe.astype(np.complex64)
+        ask, divisor = NumpyGradient(raw, loss, dark_counts=0.0), float(raw.frame_totals.sum())
+        state = (obj.astype(np.complex64), probe.astype(np.complex64))
+        got = ask(np.arange(raw.n_frames), corners, rest, *state, ("object", "probe"))
+        assert got.object is not None
+        assert got.probe is not None
+        return got.loss / divisor, got.object / np.float32(divisor), got.probe / np.float32(divisor)
 
     def save(self, model: SolverModel, path: Path) -> None:
         """Write a bundle that says it is a solver's."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.data.raw import RawData
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.steps import DARK_COUNTS
 from ptycho_core.refinement.descent import BatchGradient, Quantity, dark_background
 
 from .physics import mode_intensity, shift_ramp
@@ -33,12 +34,15 @@ class NumpyGradient:
         raw: the scan.
         loss: ``poisson`` or ``amplitude``.
         threads: of the Fourier transforms; None takes all processors.
+        dark_counts: expected counts added to every pixel.
     """
 
-    def __init__(self, raw: RawData, loss: str, threads: int | None = None) -> None:
+    def __init__(
+        self, raw: RawData, loss: str, threads: int | None = None, *, dark_counts: float = DARK_COUNTS
+    ) -> None:
         self.raw, self.loss = raw, loss
         self.threads = -1 if threads is None else threads
-        self.background = np.fft.ifftshift(dark_background(raw))
+        self.background = np.fft.ifftshift(dark_background(raw, dark_counts))
         self.mask = None if raw.mask is None else np.fft.ifftshift(raw.mask)
         self.frequency = np.fft.fftfreq(raw.side)
 

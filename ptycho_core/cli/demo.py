@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainingConfig
 from ..errors import BackendUnavailableError
-from .options import Options, add_config_options, add_out_option, build_config, make_parser
+from .options import Options, add_config_options, add_out_option, build_config, given_settings, make_parser
 from .refining import add_refine_option, start_refining_engine, with_refine_option
 from .session import Session
 from .workflow import CONFIG_OMIT, image_and_report, load_engine, output_folder, train_model
@@ -78,18 +78,21 @@ def _installed_engine(preferred: str) -> str:
 
 def execute(options: Options, session: Session) -> int:
     """Simulate, train, reconstruct, compare, report."""
+    from ..plugins.registry import load_backend
     from ..simulate import simulate_scan
 
-    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT)
+    options = with_refine_option(options)
     folder = output_folder(options, "ptycho-demo", session)
-    chosen_by_user = "backend" in options or config.backend != TrainingConfig.backend
-    name = config.backend if chosen_by_user else _installed_engine(config.backend)
-    base = demo_training_config(options["object"], network=name != _WITHOUT_FRAMEWORK) | {"backend": name}
-    config = with_refine_option(build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base), options)
+    given = given_settings(options, omit=CONFIG_OMIT).get("backend")
+    name = given or _installed_engine(TrainingConfig.backend)
+    with session.stage("start_up"), session.quiet_start(name):
+        network = bool(load_backend(name).capabilities.generators)
+    base = demo_training_config(options["object"], network=network) | {"backend": name}
+    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base)
     engine = load_engine(config, session)
     start_refining_engine(config, session)
-    alone = " (no framework is installed: solver sweeps alone, without a network)" if name == _WITHOUT_FRAMEWORK else ""
-    session.say(f"engine    {engine.name}{'' if chosen_by_user else alone}")
+    alone = "" if network or given else " (no framework is installed: solver sweeps alone, without a network)"
+    session.say(f"engine    {engine.name}{alone}")
     with session.stage("simulate"):
         scan = simulate_scan(demo_simulation(options["object"], config.seed))
     raw = scan.raw

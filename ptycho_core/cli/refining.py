@@ -36,20 +36,20 @@ def add_refine_option(parser: ArgumentParser) -> None:
     )
 
 
-def with_refine_option(config: TrainingConfig, options: Options) -> TrainingConfig:
-    """The config as ``--refine`` changes it.
+def with_refine_option(options: Options) -> Options:
+    """The options with ``--refine`` in its long form, unless that is given as well.
 
     Raises:
         ConfigError: EPOCHS is no whole number from 1.
     """
     given = options["refine"]
     if given is None:
-        return config
+        return options
     engine, colon, epochs = given.partition(":")
     if not engine or (colon and not (epochs.isdecimal() and int(epochs) >= 1)):
         raise ConfigError(f"--refine = {given!r}; it must be none, auto or ENGINE, or ENGINE:EPOCHS such as numpy:40.")
-    changes = {"engine": engine} | ({"epochs": int(epochs)} if colon else {})
-    return replace(config, refinement=replace(config.refinement, **changes))
+    long = {"refinement.engine": engine} | ({"refinement.epochs": int(epochs)} if colon else {})
+    return {**long, **options}
 
 
 def start_refining_engine(config: TrainingConfig, session: Session) -> str | None:

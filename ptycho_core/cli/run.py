@@ -50,7 +50,7 @@ def build_parser() -> ArgumentParser:
 
 def execute(options: Options, session: Session) -> int:
     """Train, reconstruct, report."""
-    config = with_refine_option(build_config(TrainingConfig, options, omit=CONFIG_OMIT), options)
+    config = build_config(TrainingConfig, with_refine_option(options), omit=CONFIG_OMIT)
     data = Path(options["data"])
     folder = output_folder(options, f"{data.name.partition('.')[0]}-ptycho", session)
     load_engine(config, session)

@@ -107,7 +107,7 @@ def mode_powers(probe: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(power / power.sum())
 
 
-def orthogonalise(probe: NDArray[Any]) -> NDArray[np.complex64]:
+def orthogonalise(probe: NDArray[Any]) -> NDArray[Any]:
     """Mix modes unitarily so that they are mutually orthogonal, strongest first (FM-14).
 
     The mixing leaves Σ_p P_p(r) P_p*(r′) and with it every predicted pattern unchanged. The phase of each mode is
@@ -118,13 +118,14 @@ def orthogonalise(probe: NDArray[Any]) -> NDArray[np.complex64]:
         probe: (P, N, N) complex modes.
 
     Returns:
-        (P, N, N) complex64.
+        (P, N, N) complex64, or complex128 where the probe is.
     """
+    dtype = np.complex128 if probe.dtype == np.complex128 else np.complex64
     flat = probe.reshape(len(probe), -1).astype(np.complex128)
     mixing, strength, rows = np.linalg.svd(flat, full_matrices=False)
     main = mixing[np.argmax(np.abs(mixing), axis=0), np.arange(len(probe))]
     phase = main / np.abs(main)
-    return np.asarray(((strength * phase)[:, None] * rows).reshape(probe.shape), dtype=np.complex64)
+    return np.asarray(((strength * phase)[:, None] * rows).reshape(probe.shape), dtype=dtype)
 
 
 def _ramps() -> list[tuple[float, float]]:

@@ -154,10 +154,10 @@ def batch_size_for(n_frames: int) -> int:
     return max(16, min(128, n_frames // 12))
 
 
-def dark_background(raw: RawData) -> NDArray[np.float32]:
-    """Background (N, N) of a scan that steps are taken with: its own and ``DARK_COUNTS``."""
+def dark_background(raw: RawData, dark_counts: float = DARK_COUNTS) -> NDArray[np.float32]:
+    """Background (N, N) of a scan that steps are taken with: its own and the same few counts in every pixel."""
     level = np.zeros((raw.side, raw.side), np.float32) if raw.background is None else raw.background
-    return np.asarray(level + np.float32(DARK_COUNTS), np.float32)
+    return np.asarray(level + np.float32(dark_counts), np.float32)
 
 
 class _Pace:
