@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ __all__ = ["Stitcher", "finish_reconstruction", "probe_weights"]
 
 _CHUNK_FRAMES_BYTES = 48 * 2**20
 _MAX_NON_FINITE = 0.01
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def probe_weights(probe: NDArray[np.complex64], subpixel_px: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -133,6 +135,13 @@ def scan_misfit(
     return sums
 
 
+def _own(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    """A copy that can be written where the array itself can."""
+    copied = array.copy()
+    copied.flags.writeable = array.flags.writeable
+    return copied
+
+
 def finish_reconstruction(
     obj: NDArray[np.complex64],
     coverage: NDArray[np.float32],
@@ -145,6 +154,9 @@ def finish_reconstruction(
     dropped: dict[str, int] | None = None,
 ) -> Reconstruction:
     """Score an object against every frame of its scan and bind the result; the same for every engine (FM-11).
+
+    Probe and positions are copied, so that a result shares no memory with its scan (BE-34); object and coverage, which
+    may be large, are taken as they are: hand in arrays that nobody else keeps.
 
     Args:
         obj: (H, W) complex64.
@@ -170,10 +182,10 @@ def finish_reconstruction(
         object=obj,
         coverage=coverage,
         origin_px=origin_px.astype(np.float64),
-        probe=probe,
+        probe=_own(probe),
         scale=scale if raw.probe_calibrated else scale * gain**2,
-        positions_px=raw.positions_px,
-        nominal_positions_px=raw.positions_px if nominal_positions_px is None else nominal_positions_px,
+        positions_px=_own(raw.positions_px),
+        nominal_positions_px=_own(raw.positions_px if nominal_positions_px is None else nominal_positions_px),
         r_factor=float(of_frames.sum() / sums[:, 2].sum()),
         frame_misfit=np.maximum(of_frames, 0.0),
         frame_totals=sums[:, 2],

@@ -155,6 +155,18 @@ def _switches() -> Iterator[None]:
 
 
 @contextmanager
+def _environment() -> Iterator[None]:
+    """Take back what torch notes in the environment: the first optimiser imports its compiler, which sets this."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    was_there = name in os.environ
+    try:
+        yield
+    finally:
+        if not was_there:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def inside(device: torch.device, seed: int | None = None) -> Iterator[None]:
     """Enter pty-chi: quiet, on a device, with switches and random numbers of this run; on leaving all is as before.
 
@@ -163,6 +175,7 @@ def inside(device: torch.device, seed: int | None = None) -> Iterator[None]:
         seed: of the global generators inside; None leaves them where they are, and puts them back all the same.
     """
     with ExitStack() as scope:
+        scope.enter_context(_environment())
         scope.enter_context(_quiet())
         scope.enter_context(_switches())
         scope.enter_context(_seeded(seed, device))

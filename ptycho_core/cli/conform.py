@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ..config import TrainingConfig
-from ..errors import BackendProtocolError
+from ..errors import BackendConflictError, BackendError, BackendUnavailableError, UnknownBackendError
 from .options import Options, add_config_options, given_settings, make_parser
 from .session import Session
 from .tables import json_text, table
@@ -28,6 +28,9 @@ _OMIT = {
     "output_dir": "the suite works in folders of its own",
     "resume_from": "the suite resumes what it stopped itself",
 }
+
+_NOT_ITS_FAULT = (UnknownBackendError, BackendUnavailableError, BackendConflictError)
+"""Why there is no engine to ask: none of that name, or one that lacks a package, or two."""
 
 
 def build_parser() -> ArgumentParser:
@@ -71,8 +74,13 @@ def execute(options: Options, session: Session) -> int:
     try:
         with session.stage("start_up"), session.quiet_start(name):
             load_backend(name)
-    except BackendProtocolError as error:  # the fault of the engine, which is what was asked
-        session.say(f"engine {name} cannot be loaded: {error}")
+    except _NOT_ITS_FAULT:
+        raise
+    except BackendError as error:  # the fault of the engine, which is what was asked
+        if options["json"]:
+            session.say(json_text({"engine": name, "conforms": False, "error": str(error)}))
+        else:
+            session.say(f"engine {name} cannot be loaded: {error}")
         return 2
     sheet = run_conformance(name, settings=settings, side=options["side"], only=options["only"])
     if options["json"]:

@@ -10,26 +10,45 @@ exception, and its traceback, as the cause.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Real
+from typing import Any
 
-from ..errors import BackendError, BackendFaultError, BackendImportError, BackendProtocolError, PtychoError
+from ..errors import (
+    BackendConflictError,
+    BackendFaultError,
+    BackendImportError,
+    BackendProtocolError,
+    PtychoError,
+    UnknownBackendError,
+)
 from ..protocol import Progress, ProgressEvent
 
 __all__ = ["engine_at_work", "origin_of"]
 
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
 """Errors of the machine, whichever code meets them."""
 
 
 def origin_of(name: str) -> str:
-    """Return an engine in words, with the distribution it comes from: ``engine 'mine' (my-package 1.2)``."""
+    """Return an engine in words, with the distribution it comes from: ``engine 'mine' (my-package 1.2)``.
+
+    A broken plugin has a distribution as well; only a name that no distribution claims, or several do, has none.
+    """
     from .registry import backend_distribution
 
     try:
         return f"engine '{name}' ({backend_distribution(name)})"
-    except BackendError:  # one that was handed in by the caller, and is not installed
+    except BackendConflictError:
+        return f"engine '{name}' (claimed by several distributions)"
+    except UnknownBackendError:  # one that was handed in by the caller
         return f"engine '{name}' (not installed)"
+
+
+def _is_metric(item: tuple[Any, Any]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Real) and not isinstance(value, bool)
 
 
 class _Relay:
@@ -44,11 +63,17 @@ class _Relay:
         """Hand one event on.
 
         Raises:
-            BackendProtocolError: it is no ProgressEvent.
+            BackendProtocolError: it is no ProgressEvent, or its metrics are no numbers by name.
         """
         if not isinstance(event, ProgressEvent):
             raise BackendProtocolError(
                 f"{origin_of(self._name)} called progress with a {type(event).__name__}; it must be a ProgressEvent."
+            )
+        metrics = event.metrics
+        if not isinstance(metrics, Mapping) or not all(map(_is_metric, metrics.items())):
+            raise BackendProtocolError(
+                f"{origin_of(self._name)} called progress with metrics = {metrics!r:.200}; they must "
+                "map names to numbers."
             )
         try:
             self._progress(event)

@@ -250,13 +250,15 @@ def options_class(name: str) -> type[EngineOptions] | None:
 
     Raises:
         BackendProtocolError: the plugin declares something else than a class of engine options for its name.
+        BackendFaultError: the module of the options raised, which is the cause.
         BackendError: as :func:`backend_spec`.
     """
     spec = backend_spec(name)
     if not spec.options:
         return None
     module_name, _, class_name = spec.options.partition(":")
-    found = getattr(importlib.import_module(module_name), class_name, None)
+    with engine_at_work(name, "the import of its options"):
+        found = getattr(importlib.import_module(module_name), class_name, None)
     if not (isinstance(found, type) and issubclass(found, EngineOptions) and found.engine == name):
         raise BackendProtocolError(
             f"engine '{name}': options = {spec.options!r}; it must name a subclass of EngineOptions whose `engine` is "

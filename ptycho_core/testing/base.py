@@ -9,14 +9,17 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from ..data.results import Reconstruction
 from ..plugins.registry import backend_spec, load_backend
 from ..protocol import ReconstructionBackend
 from .bench import Bench, Stopped
 from .fresh import Answers, ask_fresh_process
 from .tolerances import relative_error
+from .traces import arrays_in
 
-__all__ = ["Section", "agree", "load_quietly", "not_offered", "once", "plain_array"]
+__all__ = ["Section", "agree", "load_quietly", "not_offered", "once", "plain_array", "shares_nothing"]
 
 _T = TypeVar("_T")
 _MADE = pytest.StashKey[dict[str, Any]]()
@@ -41,6 +44,13 @@ def plain_array(value: Any, dtype: type, shape: tuple[int, ...], what: str) -> N
     given = f"{what} is {value.dtype} {value.shape}; it must be {np.dtype(dtype).name} {shape}"
     assert value.dtype == dtype, given
     assert value.shape == shape, given
+
+
+def shares_nothing(image: Reconstruction, given: Mapping[str, NDArray[Any]]) -> None:
+    """Check that no array of an image is memory of what was given."""
+    for name, array in arrays_in(image).items():
+        for whose, other in given.items():
+            assert not np.shares_memory(array, other), f"{name} of the image is memory of {whose}"
 
 
 def load_quietly(name: str) -> ReconstructionBackend:
@@ -78,7 +88,11 @@ class Section:
 
     @pytest.fixture
     def engine(self, request: pytest.FixtureRequest) -> ReconstructionBackend:
-        """The engine, as its users get it; override this to hand in one that is not installed."""
+        """The engine, as its users get it by its name.
+
+        Override this to hand in one made otherwise. What is asked of the registry or in another process is asked of the
+        engine that is installed by that name, so that one which is not installed fails those tests.
+        """
         if not self.engine_name:
             pytest.fail(f"{type(self).__name__}: no engine is selected; set engine_name = 'the engine'", pytrace=False)
         return once(request, "engine", lambda: load_quietly(self.engine_name))

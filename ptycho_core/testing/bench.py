@@ -35,7 +35,7 @@ from ..protocol import (
 )
 from ..stitching import Stitcher, finish_reconstruction, probe_weights
 from .problems import Problem, make_object, make_problem, make_scan
-from .traces import advance_global_generators, arrays_of, digest, process_state
+from .traces import advance_global_generators, arrays_in, arrays_of, differences, digest, process_state
 
 __all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config"]
 
@@ -152,6 +152,8 @@ class Bench:
         config: settings of every training that says nothing else.
         side: N of every scan and problem.
         n_modes: P, two probe modes where the engine takes them.
+        first_training_changed: settings of the process that the first of all trainings here left changed, since later
+            ones would find them changed already. None before it.
     """
 
     def __init__(self, engine: ReconstructionBackend, settings: Mapping[str, Any] | None = None, side: int = 32):
@@ -161,6 +163,7 @@ class Bench:
         self.side = side
         self.config = tiny_config(engine.name, self.offers, self.settings)
         self.n_modes = 2 if self.offers.max_modes is None else min(2, self.offers.max_modes)
+        self.first_training_changed: list[str] | None = None
 
     @property
     def offers(self) -> Capabilities:
@@ -234,7 +237,14 @@ class Bench:
         if test is not None:
             size = min(config.group_size, test.n_frames)
             held_out = PtychoDataContainer.for_reconstruction(test, size, statistics=groups.statistics)
-        return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+        if self.first_training_changed is not None:
+            return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+        self.first_training_changed = []  # one that is started inside of this one is not the first
+        before = process_state()
+        try:
+            return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+        finally:
+            self.first_training_changed = differences(before, process_state())
 
     def image(
         self, model: TrainedModel, raw: RawData | None = None, config: InferenceConfig | None = None
@@ -257,7 +267,7 @@ class Bench:
     @cached_property
     def watched(self) -> Watched:
         """A training of the other scan with the other settings, by itself, and what it touched."""
-        _ = self.model  # whatever a first training sets up once is there already
+        _ = self.model  # it is watched too, see first_training_changed; this one is another one after it
         advance_global_generators()
         groups, laid_out, config = self.groups(self.other_scan), self.lay_out(self.other_scan), self.other_config()
         events: list[ProgressEvent] = []
@@ -270,8 +280,7 @@ class Bench:
         before = look()
         model = check_model(self.engine.train(groups, None, config, progress=events.append), self.engine.name)
         image = self.engine.reconstruct(model, laid_out, config.inference, progress=events.append)
-        after = look()
-        changed = [what for what, value in before.items() if after[what] != value]
+        changed = differences(before, look())
         return Watched(model, check_reconstruction(image, laid_out, self.engine.name, 0.0), events, changed)
 
     def stop_halfway(self, folder: Path) -> Stopped:
@@ -289,8 +298,7 @@ class Bench:
             self.train(self.scan, config, self.held_out, stop)
         except Cancelled as caught:
             error = caught
-        after = process_state()
-        return Stopped(error, events, [what for what, value in before.items() if after[what] != value])
+        return Stopped(error, events, differences(before, process_state()))
 
     def refining_config(self, **changes: Any) -> TrainingConfig:
         """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
@@ -321,15 +329,12 @@ class Bench:
         events: list[ProgressEvent] = []
 
         def look() -> dict[str, str]:
-            held = {f.name: getattr(initial, f.name) for f in fields(initial)}
-            arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
-            return {name: digest(array) for name, array in (arrays | arrays_of(data)).items()}
+            return {name: digest(array) for name, array in (arrays_of(data) | arrays_in(initial)).items()}
 
         before = look()
         assert isinstance(self.engine, SupportsRefinement)
         image = self.engine.refine(initial, data, self.refining_config(), progress=events.append)
-        after = look()
-        return Refined(initial, data, image, events, [name for name in before if after[name] != before[name]])
+        return Refined(initial, data, image, events, differences(before, look()))
 
     def request(self) -> dict[str, Any]:
         """What another process needs to put the same engine on its bench, as plain JSON data."""

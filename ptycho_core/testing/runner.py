@@ -20,6 +20,9 @@ from ..errors import ConfigError, suggest
 
 __all__ = ["REQUEST", "Outcome", "Request", "Sheet", "run_conformance"]
 
+NOT_OFFERED = "not offered: "
+"""How the reason of a test begins that the suite leaves out."""
+
 State = Literal["passed", "failed", "not offered"]
 _COLLECTED = Path(__file__).with_name("collected.py")
 _REASON_LENGTH = 400
@@ -108,16 +111,20 @@ class _Watcher:
         state: State = "passed" if before is None else before.state
         reason, details = ("", "") if before is None else (before.reason, before.details)
         if report.skipped:
-            state, reason = "not offered", _skip_reason(report)
+            state, reason = _of_skip(report)
         elif report.failed:
             state, reason, details = "failed", _failure_reason(report), report.longreprtext
         name = report.nodeid.rpartition("::")[2]
         self.outcomes[report.nodeid] = Outcome(name, self.asks[report.nodeid], state, reason, details, seconds)
 
 
-def _skip_reason(report: pytest.TestReport) -> str:
+def _of_skip(report: pytest.TestReport) -> tuple[State, str]:
+    """What a skip means: only the suite may leave something out, and then it says "not offered"."""
     text = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
-    return text.removeprefix("Skipped: ").removeprefix("not offered: ")
+    text = text.removeprefix("Skipped: ")
+    if text.startswith(NOT_OFFERED):
+        return "not offered", text.removeprefix(NOT_OFFERED)
+    return "failed", f"it was skipped, and not by the suite: {' '.join(text.split())}"[:_REASON_LENGTH]
 
 
 def _failure_reason(report: pytest.TestReport) -> str:
@@ -130,14 +137,23 @@ def _failure_reason(report: pytest.TestReport) -> str:
 
 
 @contextmanager
-def _without_addopts() -> Iterator[None]:
-    """Options of someone else's test run must not change what is asked here."""
-    given = os.environ.pop("PYTEST_ADDOPTS", None)
+def _without_strangers() -> Iterator[None]:
+    """Options and plugins of someone else's test run must not change what is asked here."""
+    wanted = {"PYTEST_ADDOPTS": None, "PYTEST_PLUGINS": None, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    given = {name: os.environ.pop(name, None) for name in wanted}
+    _put_into_environment(wanted)
     try:
         yield
     finally:
-        if given is not None:
-            os.environ["PYTEST_ADDOPTS"] = given
+        _put_into_environment(given)
+
+
+def _put_into_environment(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def run_conformance(
@@ -155,13 +171,18 @@ def run_conformance(
         The sheet. An engine that is not installed fails every test; nothing is skipped for it.
 
     Raises:
-        ConfigError: `only` selects nothing.
+        ConfigError: `only` selects nothing, or Python runs without assertions.
         KeyboardInterrupt: as it was raised.
         RuntimeError: pytest could not run the suite.
     """
+    if not __debug__:
+        raise ConfigError(
+            "Python was started with -O or PYTHONOPTIMIZE, which removes assertions: every engine would pass. Run the "
+            "suite without."
+        )
     watcher = _Watcher(Request(engine, dict(settings or {}), side), only)
     here = Path.cwd()
-    with tempfile.TemporaryDirectory(prefix="ptycho-conform-") as folder, _without_addopts():
+    with tempfile.TemporaryDirectory(prefix="ptycho-conform-") as folder, _without_strangers():
         options = ["-c", os.devnull, "--rootdir", folder, "--basetemp", str(Path(folder) / "files"), "--noconftest"]
         options += ["-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:faulthandler", "-p", "no:logging"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--capture=no", str(_COLLECTED)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..data.container import PtychoDataContainer
 
-__all__ = ["advance_global_generators", "arrays_of", "digest", "process_state"]
+__all__ = ["advance_global_generators", "arrays_in", "arrays_of", "differences", "digest", "process_state"]
 
 
 def digest(array: NDArray[Any]) -> str:
@@ -27,12 +27,16 @@ def digest(array: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
+def arrays_in(value: Any) -> dict[str, NDArray[Any]]:
+    """The arrays among the fields of a dataclass, by name."""
+    found = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+
+
 def arrays_of(data: PtychoDataContainer) -> dict[str, NDArray[Any]]:
     """Every array that a container and its scan hold, by name, counts included."""
     raw = data.raw
-    found = {f.name: getattr(raw, f.name) for f in fields(raw)} | {f.name: getattr(data, f.name) for f in fields(data)}
-    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
-    return arrays | {"counts": raw.frames.read(np.arange(raw.n_frames))}
+    return arrays_in(raw) | arrays_in(data) | {"counts": raw.frames.read(np.arange(raw.n_frames))}
 
 
 def advance_global_generators() -> None:
@@ -56,3 +60,8 @@ def process_state() -> dict[str, Any]:
         "the environment": dict(os.environ),
         "the current folder": os.getcwd(),
     }
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of what is another after than before."""
+    return [what for what, value in before.items() if after[what] != value]

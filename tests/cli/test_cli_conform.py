@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from stub_engines import install_stub
 
 from ptycho_core.cli.main import main
 from ptycho_core.errors import ConfigError, MissingPackageError
@@ -46,6 +47,31 @@ def test_a_failing_engine_gets_a_sheet_with_reasons_and_exit_code_2(stub, capsys
     assert "def test_simulate" not in text
     assert main(["conform", "pytorch", "--only", "simulate", "--verbose"]) == 2
     assert "raise NotImplementedError" in capsys.readouterr().out
+
+
+@pytest.mark.spec("BE-32")
+@pytest.mark.parametrize(
+    ("faulty", "words"),
+    [
+        ({"faulty_engine_module": "1 / 0"}, "failed in its import: ZeroDivisionError"),
+        ({"faulty_engine_module": "import not_there"}, "failed in its import: ModuleNotFoundError"),
+        ({"faulty_engine_module": "class Engine: name = 'faulty'"}, "does not keep the engine protocol"),
+        ({"faulty_plugin_module": "1 / 0"}, "its plugin is broken: ZeroDivisionError"),
+    ],
+)
+def test_an_engine_that_cannot_be_loaded_does_not_conform(tmp_path, monkeypatch, capsys, faulty, words):
+    install_stub(tmp_path, "faulty")
+    for module, text in faulty.items():
+        (tmp_path / f"{module}.py").write_text(text + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("faulty_engine_module", "faulty_plugin_module"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    assert main(["conform", "faulty"]) == 2
+    assert words in capsys.readouterr().out
+    assert main(["conform", "faulty", "--json"]) == 2
+    sheet = json.loads(capsys.readouterr().out)
+    assert (sheet["engine"], sheet["conforms"]) == ("faulty", False)
+    assert words in sheet["error"]
 
 
 @pytest.mark.spec("BE-31", "BE-32")
@@ -102,16 +128,49 @@ def test_settings_reach_the_trainings(capsys):
 
 
 def test_a_sheet_is_the_same_wherever_it_is_asked_for(tmp_path, monkeypatch):
-    """Neither a pytest.ini beside, nor a conftest, nor options in the environment change what is asked."""
+    """Neither a pytest.ini beside, nor a conftest, nor options and plugins of the environment change what is asked."""
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -k nothing\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('a stranger')")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing")
+    monkeypatch.setenv("PYTEST_PLUGINS", "a_stranger_that_is_not_there")
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
+    info = tmp_path / "strange-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pytest11]\nstrange = another_stranger_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
     before = dict(os.environ), os.getcwd(), sorted(os.listdir())
     sheet = run_conformance("numpy", only="energy")
     assert [outcome.state for outcome in sheet.outcomes] == ["passed"]
     after = dict(os.environ), os.getcwd(), sorted(os.listdir())
     assert {**after[0], "PYTEST_CURRENT_TEST": ""} == {**before[0], "PYTEST_CURRENT_TEST": ""}
     assert after[1:] == before[1:]
+
+
+@pytest.mark.spec("BE-31")
+def test_without_assertions_nothing_is_asked():
+    code = "import sys; from ptycho_core.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-O", "-c", code, "conform", "numpy", "--only", "energy"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "removes assertions" in done.stderr
+
+
+@pytest.mark.spec("BE-31")
+@pytest.mark.parametrize(
+    "line", ["import pytest; pytest.skip('not today')", "import pytest; pytest.xfail('not today')"]
+)
+def test_what_the_engine_skips_is_failed(tmp_path, monkeypatch, line):
+    install_stub(tmp_path, "shirker")
+    module = tmp_path / "shirker_engine_module.py"
+    text = module.read_text()
+    assert text.count("raise NotImplementedError") == 1
+    module.write_text(text.replace("raise NotImplementedError", line))
+    monkeypatch.syspath_prepend(tmp_path)
+    sheet = run_conformance("shirker", only="simulate_agrees")
+    assert [outcome.state for outcome in sheet.outcomes] == ["failed"]
+    assert "not today" in sheet.outcomes[0].reason
+    assert not sheet.conforms
 
 
 @pytest.mark.spec("BE-30")

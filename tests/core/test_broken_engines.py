@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stub_engines import engine_module, install_stub
+from stub_engines import engine_module, install, install_stub
 
 from ptycho_core import api
 from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
@@ -23,7 +23,7 @@ from ptycho_core.errors import (
     PtychoError,
 )
 from ptycho_core.plugins.guard import engine_at_work, origin_of
-from ptycho_core.plugins.registry import load_backend
+from ptycho_core.plugins.registry import load_backend, options_class
 from ptycho_core.protocol import ProgressEvent
 from ptycho_core.testing.problems import make_scan
 
@@ -119,6 +119,7 @@ def test_a_fault_names_engine_distribution_method_and_cause(broken, scan, tmp_pa
         ("raise KeyboardInterrupt('as it is')", KeyboardInterrupt),
         ("raise MemoryError('as it is')", MemoryError),
         ("raise OSError(28, 'as it is')", OSError),
+        ("raise OSError(12, 'as it is')", OSError),
     ],
 )
 def test_what_is_meant_for_the_caller_passes_unchanged(broken, scan, tmp_path, method, line, kind):
@@ -199,6 +200,63 @@ def test_progress_of_another_type_is_the_engines_fault(broken, scan):
     broken('        CALLS.append(("train"', '        progress("half")\n        CALLS.append(("train"')
     with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with a str"):
         api.train_cdi_model(scan, scan, CONFIG)
+
+
+@pytest.mark.spec("BE-5", "PLUG-9")
+@pytest.mark.parametrize(
+    "metrics", ["{'train_loss': 'low'}", "{'train_loss': None}", "{'a': True}", "{1: 1.0}", "[0.5]"]
+)
+def test_metrics_that_are_no_numbers_are_the_engines_fault(broken, scan, metrics):
+    told = f"progress(__import__('ptycho_core').ProgressEvent(stage='refine', done=1, total=2, metrics={metrics}))"
+    broken(
+        "mask=True, background=True\n    )\n",
+        "mask=True, background=True, refine=True\n    )\n\n"
+        f"    def refine(self, initial, data, config, *, progress=None):\n        {told}\n        return initial\n",
+    )
+    config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
+    model = api.train_cdi_model(scan, scan, config)["model"]
+    image = api.reconstruct(model, scan, InferenceConfig())
+    with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with metrics = "):
+        api.refine(image, scan, config)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.float64(0.5)])
+def test_any_real_number_is_a_metric(value):
+    seen = []
+    with engine_at_work("of_my_own", "refine", seen.append) as relay:
+        relay(ProgressEvent(stage="refine", done=1, total=1, metrics={"train_loss": value}))
+    assert len(seen) == 1
+
+
+@pytest.mark.spec("PLUG-9", "PLUG-10")
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("1 / 0", BackendFaultError, "ZeroDivisionError: division by zero"),
+        ("import not_there", BackendImportError, "ModuleNotFoundError: No module named 'not_there'"),
+        ("raise SystemExit(4)", BackendFaultError, "SystemExit: 4"),
+    ],
+)
+def test_options_that_cannot_be_imported_are_the_engines_fault(broken, tmp_path, text, kind, words):
+    broken()
+    install_stub(tmp_path / "site", "picky", options="picky_options:Options")
+    (tmp_path / "site" / "picky_options.py").write_text(text + "\n")
+    with pytest.raises(
+        kind, match=rf"'picky' \(ptycho-picky 1\.0\) failed in the import of its options: {words}"
+    ) as caught:
+        options_class("picky")
+    assert type(caught.value.__cause__).__name__ == words.split(":")[0]
+    assert load_backend("whole").name == "whole"
+
+
+def test_an_engine_is_named_with_what_is_known_of_its_origin(broken, tmp_path):
+    broken()
+    site = tmp_path / "site"
+    install(site, "bad-dist", {"bad": "bad_plugin"}, {"bad_plugin": "1 / 0"})
+    install(site, "stub-again", {"stub": "stub_plugin_module"}, {})
+    assert origin_of("bad") == "engine 'bad' (bad-dist 1.0)"
+    assert origin_of("stub") == "engine 'stub' (claimed by several distributions)"
+    assert origin_of("whole") == "engine 'whole' (ptycho-whole 1.0)"
 
 
 def test_an_engine_that_is_handed_in_is_named_too():

@@ -16,6 +16,7 @@ from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled, DataError
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.refinement.image import heldout_frames
 from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
 
 from . import physics
@@ -189,23 +190,25 @@ class ToyBackend:
         *,
         progress: Progress = no_progress,
     ) -> Reconstruction:
-        """Sweep over an image of a scan, whoever made it, and return the best that came of it."""
+        """Sweep over an image of a scan, whoever made it, and return what explains the held-out frames best."""
         raw, plan = data.raw, config.refinement
+        held_out = heldout_frames(raw, config)
+        judges = raw.subset(held_out) if held_out.size else raw
+        swept = np.setdiff1d(np.arange(raw.n_frames), held_out)
         origin = np.round(initial.origin_px).astype(np.int64)
         canvas = Canvas(initial.object.astype(complex), origin, initial.probe.astype(complex))
         statistics = replace(data.statistics, scale=initial.scale)
-        best, coverage = initial.r_factor, initial.coverage.copy()
-        image = replace(initial, object=initial.object.copy(), coverage=coverage)
+        best, obj, probe = frame_loss(canvas, judges, statistics), canvas.object.copy(), canvas.probe.copy()
         for epoch in range(plan.epochs):
             rng = np.random.default_rng([config.seed, epoch])
-            loss = sweep(canvas, raw, np.arange(raw.n_frames), statistics, refine_probe=plan.probe, rng=rng)
-            obj, probe = canvas.object.astype(np.complex64), canvas.probe.astype(np.complex64)
-            tried = finish_reconstruction(obj, coverage, origin, probe, initial.scale, data)
-            if tried.r_factor < best:
-                best, image = tried.r_factor, tried
-            metrics = {"train_loss": loss}
+            loss = sweep(canvas, raw, swept, statistics, refine_probe=plan.probe, rng=rng)
+            judged = frame_loss(canvas, judges, statistics)
+            if judged < best:
+                best, obj, probe = judged, canvas.object.copy(), canvas.probe.copy()
+            metrics = {"train_loss": loss} | ({"test_loss": judged} if held_out.size else {})
             progress(ProgressEvent(stage="refine", done=epoch + 1, total=plan.epochs, metrics=metrics))
-        return image
+        obj, probe = obj.astype(np.complex64), probe.astype(np.complex64)
+        return finish_reconstruction(obj, initial.coverage.copy(), origin, probe, initial.scale, data)
 
     def simulate(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
