@@ -157,8 +157,10 @@ def test_a_position_stays_within_its_limit():
     raw = make_scan(1, positions_error=1.5, texture=0.5)
     initial = image_of(raw, 0.9, texture=0.5)
     done = refined(raw, initial, positions=True, position_limit_px=0.25, epochs=12, patience=12)
-    away = np.linalg.norm(done.positions_px - done.nominal_positions_px, axis=1)
+    away = np.abs(done.positions_px - done.nominal_positions_px)
     assert 0.2 < away.max() <= 0.25 + 1e-3
+    # in y and in x, as every engine does
+    assert np.linalg.norm(away, axis=1).max() > 0.3
 
 
 def test_cancelled_passes_through():

@@ -115,6 +115,24 @@ def test_held_out_frames_are_watched_and_stop_the_run():
     assert test[-1] == pytest.approx(amplitude_loss(rate, counts, None, divisor), rel=1e-4)
 
 
+def test_held_out_frames_have_a_mask_of_their_own():
+    """Bad pixels of the one scan may be good ones of the other."""
+    scan = make_scan(1, noise=True, total=2e3)
+    mask = np.ones((N, N), dtype=bool)
+    mask[6:9, 7:12] = False
+    values = scan.frames.values.copy()
+    values[:, ~mask] = 7e4
+    first, held_out = scan.split(0.2, seed=1)
+    _, spoiled = replace(scan, frames=replace(scan.frames, values=values)).split(0.2, seed=1)
+    tests = [replace(held_out, mask=mask), replace(spoiled, mask=mask), held_out]
+    masked, hot, open_ = (train(first, config_of(), test).history["test_loss"] for test in tests)
+    assert masked == hot
+    assert masked[-1] < 0.9 * open_[-1]
+    covered = replace(first, mask=mask)
+    masked, open_ = (train(covered, config_of(), test).history["test_loss"] for test in (tests[0], held_out))
+    assert masked[-1] < 0.9 * open_[-1]
+
+
 @pytest.mark.spec("BE-10")
 def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
     model = train(scan, config_of("rpie", {"alpha": 0.2}))
