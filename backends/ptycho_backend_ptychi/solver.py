@@ -205,6 +205,10 @@ class Solver:
             return None
         return torch.fft.fftshift(torch.as_tensor(np.array(watched.mask)), dim=(-2, -1)).to(self.device)
 
+    def moves_probe(self, epoch: int) -> bool:
+        """Whether the probe is refined in an epoch."""
+        return self.settings.refine_probe and epoch >= (self.settings.options.probe_start or 0)
+
     def moves_positions(self, epoch: int) -> bool:
         """Whether positions are refined in an epoch."""
         return self.settings.refine_positions and epoch >= (self.settings.options.position_start or 0)
