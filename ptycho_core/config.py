@@ -13,7 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -208,7 +208,8 @@ class RefinementConfig:
             _check_range("RefinementConfig", name, getattr(self, name), 1)
         _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
         _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 1e-3, 64)
-        if self.engine == "none" and self != replace(RefinementConfig(), engine="none"):
+        others = {f.name: f.default for f in dataclasses.fields(self) if f.name != "engine"}
+        if self.engine == "none" and any(getattr(self, name) != default for name, default in others.items()):
             raise ConfigError(
                 "RefinementConfig.engine = 'none' refines nothing, so other refinement settings have no effect; leave "
                 "them out, or name an engine."
@@ -220,8 +221,8 @@ class RefinementConfig:
             )
         if not self.probe and self.probe_modes is not None:
             raise ConfigError(
-                f"RefinementConfig.probe_modes = {self.probe_modes} adds modes that probe = False would leave the guess "
-                "that they start as; set probe to True, or leave the modes out."
+                f"RefinementConfig.probe_modes = {self.probe_modes} adds modes that probe = False would leave the "
+                "guess that they start as; set probe to True, or leave the modes out."
             )
 
 

@@ -148,8 +148,9 @@ def _headline(record: RunRecord) -> str:
 def _heldout_meaning(record: RunRecord) -> str:
     if record.refined is not None and record.refined.kept:
         return (
-            "Neither the image that refining began with nor refining used them, but to know when to stop: they are "
-            "predicted from their neighbours."
+            "Neither the image that refining began with nor refining used them, but to know when to stop"
+            + (" and to find their own positions" if record.refined.positions is not None else "")
+            + ": they are predicted from their neighbours."
         )
     return (
         "They take part in the image like all frames, so this tells whether the network generalises, not whether the "
@@ -257,7 +258,8 @@ def _stages(record: RunRecord, images: Mapping[str, bytes]) -> str:
     if not table:
         return ""
     shown = "".join(_figure(images[name], alt, caption) for name, alt, caption in stage_pictures(images))
-    return f"<h2>From {escape(record.stages[0].name)} to refined</h2>{table}<div class='grid'>{shown}</div>"
+    heading = f"From {escape(record.stages[0].name)} to refined" if record.stages else "Refining"
+    return f"<h2>{heading}</h2>{table}<div class='grid'>{shown}</div>"
 
 
 def _known(value: float, text: str) -> str:

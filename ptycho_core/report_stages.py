@@ -17,7 +17,7 @@ from .data.results import Reconstruction, Refined
 if TYPE_CHECKING:
     from .metrics import Comparison, FourierRingCorrelation
 
-__all__ = ["STAGE_FILES", "Stage", "draw_stages", "stage_summaries", "stages_table"]
+__all__ = ["STAGE_FILES", "Stage", "draw_stages", "stage_pictures", "stage_summaries", "stages_table"]
 
 STAGE_FILES = ("stage_amplitude.png", "stage_phase.png", "refinement.png")
 
@@ -82,7 +82,7 @@ def draw_stages(stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m
     return images
 
 
-def _cells(stage: Stage, heldout: NDArray[np.int64] | None) -> list[str]:
+def _cells(stage: Stage, heldout: NDArray[np.int64] | None, scored: bool, halved: bool) -> list[str]:
     held = stage.heldout_r_factor(heldout)
     cells = [
         stage.name,
@@ -92,24 +92,29 @@ def _cells(stage: Stage, heldout: NDArray[np.int64] | None) -> list[str]:
         str(len(stage.reconstruction.probe)),
         f"{stage.seconds:.1f} s",
     ]
-    if stage.comparison is not None:
+    if scored:
         c = stage.comparison
-        cells.append(f"{c.amplitude_psnr_db:.1f} / {c.phase_psnr_db:.1f} dB, correlation {c.correlation:.4f}")
-    if stage.half_data_frc is not None:
+        psnr = "" if c is None else f"{c.amplitude_psnr_db:.1f} / {c.phase_psnr_db:.1f} dB, "
+        cells.append("–" if c is None else f"{psnr}correlation {c.correlation:.4f}")
+    if halved:
         frc = stage.half_data_frc
-        cells.append(f"{frc.half_period_px(frc.cutoff_one_seventh):.2f} px")
+        cells.append("–" if frc is None else f"{frc.half_period_px(frc.cutoff_one_seventh):.2f} px")
     return cells
 
 
 def stages_table(stages: tuple[Stage, ...], refined: Refined | None, heldout: NDArray[np.int64] | None) -> str:
-    """HTML: one row a stage, and in words what refining did; an empty text where there was one stage only."""
+    """HTML: one row a stage, and in words what refining did; an empty text where nothing was refined."""
     if len(stages) < 2:
-        return ""
+        sentence = refinement_sentence(refined)
+        return f'<section class="card"><p>{escape(sentence)}</p></section>' if sentence else ""
+    scored = any(stage.comparison is not None for stage in stages)
+    halved = any(stage.half_data_frc is not None for stage in stages)
     header = ["Image", "Engine", "R-factor", "R of held-out frames", "Probe modes", "Time"]
-    header += ["Against the truth"] if stages[0].comparison is not None else []
-    header += ["Half period at FRC 1/7"] if stages[0].half_data_frc is not None else []
+    header += ["Against the truth"] if scored else []
+    header += ["Half period at FRC 1/7"] if halved else []
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(stage, heldout))}</tr>" for stage in stages
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(stage, heldout, scored, halved))}</tr>"
+        for stage in stages
     )
     head = "".join(f'<th scope="col" style="width:auto">{escape(cell)}</th>' for cell in header)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

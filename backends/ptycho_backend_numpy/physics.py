@@ -1,7 +1,7 @@
-"""The oracle's forward model in the caller's precision and with threads: same names, same argument order, same numbers.
+"""The oracle's forward model in the caller's precision: same names, same argument order, same numbers.
 
-Transforms are those of scipy.fft, which keeps single precision and shares the frames out to threads. Losses, steps,
-extraction and accumulation are the oracle's own: they keep the precision that they are given.
+Transforms are those of scipy.fft, which keeps single precision. Losses, steps, extraction and accumulation are the
+oracle's own: they keep the precision that they are given.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def shift_ramp(shift_px: NDArray[Any], N: int, dtype: Any = np.complex64) -> NDA
     return np.asarray(ramps[..., 0, :, None] * ramps[..., 1, None, :])
 
 
-def fourier_shift(wave: NDArray[Any], shift_px: NDArray[Any], threads: int | None = None) -> NDArray[Any]:
+def fourier_shift(wave: NDArray[Any], shift_px: NDArray[Any]) -> NDArray[Any]:
     """(S(δ)P)(r) = P(r − δ), (..., N, N) in the wave's precision (FM-2)."""
     ramp = shift_ramp(shift_px, wave.shape[-1], wave.dtype)
-    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(wave, workers=threads) * ramp, workers=threads))
+    return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(wave) * ramp))
 
 
-def far_field(exit_wave: NDArray[Any], threads: int | None = None) -> NDArray[Any]:
+def far_field(exit_wave: NDArray[Any]) -> NDArray[Any]:
     """F ψ = fftshift FFT2 ψ, unitary (FM-4)."""
-    return np.fft.fftshift(scipy.fft.fft2(exit_wave, norm="ortho", workers=threads), axes=_AXES)
+    return np.fft.fftshift(scipy.fft.fft2(exit_wave, norm="ortho"), axes=_AXES)
 
 
-def far_field_adjoint(wave: NDArray[Any], threads: int | None = None) -> NDArray[Any]:
+def far_field_adjoint(wave: NDArray[Any]) -> NDArray[Any]:
     """F† = F⁻¹ (FM-4)."""
-    return np.asarray(scipy.fft.ifft2(np.fft.ifftshift(wave, axes=_AXES), norm="ortho", workers=threads))
+    return np.asarray(scipy.fft.ifft2(np.fft.ifftshift(wave, axes=_AXES), norm="ortho"))
 
 
 def exit_waves(patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[Any]) -> NDArray[Any]:

@@ -83,10 +83,12 @@ def half_data_frc(
     memory of the other half.
 
     Returns:
-        The correlation of the trained images, and of the refined ones where `refiner` names an engine.
+        The correlation of the trained images, and of the refined ones where `refiner` names an engine and made both
+        halves better.
     """
     from .. import api
     from ..metrics import half_data_frc as correlate
+    from ..refinement.image import heldout_frames
 
     order = np.random.default_rng(config.seed).permutation(raw.n_frames)
     alone = replace(config, nphotons=None, output_dir=None, resume_from=None)
@@ -97,12 +99,17 @@ def half_data_frc(
         warnings.filterwarnings("ignore", message="no test data")
         for half in (order[: len(order) // 2], order[len(order) // 2 :]):
             part = raw.subset(np.sort(half))
+            train, test = part.split(alone.test_fraction, alone.seed, alone.test_split) if refiner else (part, None)
+            without = None if test is None else heldout_frames(part, alone)
             with long_job() as progress:
-                model = api.train_cdi_model(part, None, alone, progress=progress)["model"]
-                trained.append(api.reconstruct(model, part, alone.inference, same_scan=True, progress=progress))
+                model = api.train_cdi_model(train, test, alone, progress=progress)["model"]
+                image = api.reconstruct(
+                    model, part, alone.inference, same_scan=True, without=without, progress=progress
+                )
+                trained.append(image)
                 if refiner is not None:
-                    done = api.refine(trained[-1], part, alone, statistics=model.statistics, progress=progress)
-                    refined.append(done.reconstruction)
+                    done = api.refine(image, part, alone, statistics=model.statistics, progress=progress)
+                    refined += [done.reconstruction] if done.kept else []
 
         def pair(a: Reconstruction, b: Reconstruction) -> FourierRingCorrelation:
             return correlate(
@@ -115,4 +122,4 @@ def half_data_frc(
                 positions_px=raw.positions_px,
             )
 
-        return pair(*trained), pair(*refined) if refined else None
+        return pair(*trained), pair(*refined) if len(refined) == 2 else None

@@ -207,12 +207,14 @@ def image_and_report(
             raise KeyboardInterrupt
         first, refined = reconstruct_same_scan(trained, session, to_refine=refiner is not None), None
         if refiner is not None:
-            # whatever befalls it, the image that it would have made better is there
+            # an engine that fails here costs a notice: the image that it would have made better is there
             refined = _or_notice(
                 "refined image",
                 lambda: refine_same_scan(first, raw, trained.config, results["model"].statistics, session),
                 session,
             )
+            if refined is None or not refined.kept:
+                first = reconstruct_same_scan(trained, session)  # nothing is gained by leaving frames out of it now
         frcs = None
         if half_data:
             frcs = _or_notice("half-data FRC", lambda: half_data_frc(raw, trained.config, refiner, session), session)

@@ -23,7 +23,9 @@ __all__ = [
     "STEP_DAMPING",
     "illumination",
     "least_squares_length",
+    "lit_level",
     "object_step",
+    "patch_light",
     "position_gradient",
     "position_step",
     "probe_step",
@@ -98,6 +100,17 @@ def illumination(probe: NDArray[Any], corners_px: NDArray[np.int64], shape: tupl
     """
     intensity = np.sum(probe.real**2 + probe.imag**2, axis=0)
     return accumulate(np.broadcast_to(intensity, (len(corners_px), *intensity.shape)), corners_px, shape)
+
+
+def patch_light(patches: NDArray[Any]) -> NDArray[Any]:
+    """V = Σ_j |Q_j|²: (J, N, N) complex → (N, N) real, what the object lets the probe show (FM-21)."""
+    return np.asarray(np.sum(patches.real**2 + patches.imag**2, axis=0))
+
+
+def lit_level(obj: NDArray[Any], light: NDArray[Any]) -> float:
+    """⟨|O|²⟩ over the pixels that got a tenth of the most light, (H, W) each (FM-21)."""
+    lit = light > 0.1 * light.max()
+    return float(np.mean(np.abs(obj[lit]) ** 2))
 
 
 def _damped(light: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,9 @@ from ..physics.steps import (
     DARK_COUNTS,
     illumination,
     least_squares_length,
+    lit_level,
     object_step,
+    patch_light,
     position_step,
     probe_step,
 )
@@ -27,7 +29,6 @@ __all__ = [
     "CHUNK_BYTES",
     "BatchGradient",
     "Descent",
-    "Outcome",
     "ScanGradient",
     "batch_size_for",
     "dark_background",
@@ -131,21 +132,6 @@ class Descent:
         return ("object", *(name for on, name in extra if on))
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Where a descent ended.
-
-    Attributes:
-        state: the one that explained the held-out frames best; the last one without such frames.
-        epochs: passes made.
-        best_epoch: number of the pass that made `state`, from 1.
-    """
-
-    state: ScanState
-    epochs: int
-    best_epoch: int
-
-
 def batch_size_for(n_frames: int) -> int:
     """Frames in a step that suit a scan: about twelve steps a pass, of 16 to 128 frames.
 
@@ -167,7 +153,7 @@ class _Pace:
         self.last_full = max(1, round(FULL_STEPS * plan.epochs))
         self.shrink = LAST_STEP ** (1 / max(1, plan.epochs - self.last_full))
         self.patience = plan.patience
-        self.best, self.best_epoch, self.stalled = np.inf, 0, 0
+        self.best, self.stalled = np.inf, 0
 
     def length(self, epoch: int) -> float:
         """Length of the steps of an epoch, counted from 0."""
@@ -176,7 +162,7 @@ class _Pace:
     def note(self, epoch: int, loss: float) -> bool:
         """Take the held-out loss after an epoch; return whether it is the best so far."""
         if loss < self.best:
-            self.best, self.best_epoch, self.stalled = loss, epoch + 1, 0
+            self.best, self.stalled = loss, 0
             return True
         self.stalled += 1
         if self.patience is not None and self.stalled >= self.patience and epoch + 1 < self.last_full:
@@ -188,12 +174,13 @@ class _Pace:
         return self.patience is not None and self.shrink ** max(0, epoch + 1 - self.last_full) <= LAST_STEP * (1 + 1e-9)
 
 
-def _check(state: ScanState, epoch: int) -> None:
-    for name, array in (("object", state.object), ("probe", state.probe)):
+def _check(state: ScanState, epoch: int, watched: float | None) -> None:
+    parts = {"object": state.object, "probe": state.probe, "loss of held-out frames": np.array(watched or 0.0)}
+    for name, array in parts.items():
         if not np.isfinite(array).all():
             raise BackendError(
-                f"refining diverged in epoch {epoch + 1}: the {name} holds NaN or infinite values. Refine fewer things "
-                "at once (refinement.probe, refinement.positions), or look for frames that are not of this scan."
+                f"sweeps diverged in epoch {epoch + 1}: the {name} holds NaN or infinite values. Refine fewer things "
+                "at once (probe, positions), or look for frames that are not of this scan."
             )
 
 
@@ -221,13 +208,12 @@ def _step(
     if plan.least_squares:
         step *= least_squares_length(step, got.object, light, plan.loss)  # type: ignore[arg-type]
     if got.positions is not None:
-        lit = light > 0.1 * light.max()
-        level = float(np.mean(np.abs(state.object[lit]) ** 2))
-        _move(state, frames, length * position_step(got.positions, state.probe, level, plan.loss), plan)
+        moved = position_step(got.positions, state.probe, lit_level(state.object, light), plan.loss)
+        # frames that all move alike, and the object with them, explain the data as well: that is left out
+        _move(state, frames, length * (moved - moved.mean(axis=0)), plan)
     if got.probe is not None:
         patches = extract(state.object, corners, state.raw.side)
-        patch_light = np.sum(patches.real**2 + patches.imag**2, axis=0)
-        state.probe += (length * PROBE_SHARE) * probe_step(got.probe, patch_light, plan.loss)
+        state.probe += (length * PROBE_SHARE) * probe_step(got.probe, patch_light(patches), plan.loss)
     velocity *= MOMENTUM
     velocity += length * step
     state.object += MOMENTUM * velocity + length * step
@@ -235,17 +221,13 @@ def _step(
 
 
 def _settle(state: ScanState, plan: Descent, power: float) -> None:
-    """Take out what the data leave open: which of object and probe has the level, how modes are mixed, where all is."""
+    """Take out what the data leave open: which of object and probe has the level, and how modes are mixed."""
     if plan.probe:
         factor = np.sqrt(power / float(np.sum(np.abs(state.probe) ** 2)))
         state.probe *= factor
         state.object /= factor
         if len(state.probe) > 1:
             state.probe[:] = orthogonalise(state.probe)
-    if plan.positions:
-        moved = state.positions_px - state.raw.positions_px
-        limit = plan.position_limit_px
-        state.positions_px[:] = state.raw.positions_px + np.clip(moved - moved.mean(axis=0), -limit, limit)
 
 
 def descend(
@@ -256,7 +238,7 @@ def descend(
     heldout: NDArray[np.int64],
     after_epoch: Callable[[int, ScanState, float, float | None], None],
     first_epoch: int = 0,
-) -> Outcome:
+) -> ScanState:
     """Lower the loss of the frames that are not held out (BE-16, BE-17).
 
     Args:
@@ -268,28 +250,29 @@ def descend(
             (during the epoch) and of the held-out frames; it may raise to stop.
         first_epoch: where to go on, for a run that was interrupted.
 
+    Returns:
+        The state that explained the held-out frames best; the last one without such frames.
+
     Raises:
         BackendError: it diverged.
     """
     frames = np.setdiff1d(np.arange(state.raw.n_frames), heldout)
     power = float(np.sum(np.abs(state.probe) ** 2))
-    pace, best, epoch = _Pace(plan), state, first_epoch - 1
+    pace, best = _Pace(plan), state
     for epoch in range(first_epoch, plan.epochs):
         order = np.random.default_rng([plan.seed, epoch]).permutation(frames)
         velocity, total, length = np.zeros_like(state.object), 0.0, pace.length(epoch)
         for batch in np.array_split(order, max(1, round(len(order) / plan.batch_size))):
             total += _step(state, np.sort(batch), gradient, plan, length, velocity)
         _settle(state, plan, power)
-        _check(state, epoch)
         watched = _watch(state, heldout, gradient, plan)
+        _check(state, epoch, watched)
         if watched is not None and pace.note(epoch, watched):
             best = state.copy()
         after_epoch(epoch, state, total / len(frames), watched)
         if watched is not None and pace.spent(epoch):
             break
-    if not len(heldout):
-        return Outcome(state, epoch + 1, epoch + 1)
-    return Outcome(best, epoch + 1, pace.best_epoch)
+    return best if len(heldout) else state
 
 
 def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float | None:
@@ -302,7 +285,7 @@ def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient,
             corners, rest = state.corners(frames)
             wanted: tuple[Quantity, ...] = ("positions",)
             got = gradient(frames, corners, rest, state.object, state.probe, wanted)
-            level = float(np.mean(np.abs(extract(state.object, corners, state.raw.side)) ** 2))
+            level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
         corners, rest = state.corners(frames)
         total += gradient(frames, corners, rest, state.object, state.probe, ()).loss

@@ -30,12 +30,13 @@ PACKAGES = {"pytorch": {"torch", "lightning"}, "tensorflow": {"tensorflow"}}
 
 SMALL = ["--group_size", "4", "--model.width", "4", "--seed", "1"]
 QUICK = ["--epochs", "2", "--model.depth", "2", *SMALL]
+REFINED = ["--refinement.epochs", "4"]
 
 COMMANDS = {
-    "run": ["run", "scan.npz", *QUICK, "--test_fraction", "0.2", "--half_data_frc", "--out", "result"],
+    "run": ["run", "scan.npz", *QUICK, "--test_fraction", "0.2", *REFINED, "--half_data_frc", "--out", "result"],
     "train": ["train", "scan.npz", *QUICK, "--loss", "poisson", "--out", "trained"],
     "reconstruct": ["reconstruct", "--model", "result/model.ptycho", "--same_scan", "scan.npz", "--out", "image"],
-    "demo": ["demo", "--epochs", "1", "--n_subsample", "60", "--model.sweeps", "4", *SMALL, "--out", "demo"],
+    "demo": ["demo", "--epochs", "1", "--n_subsample", "60", "--model.sweeps", "4", *SMALL, *REFINED, "--out", "demo"],
 }
 """The commands that need an engine, in an order in which each finds what it reads."""
 
@@ -148,7 +149,7 @@ def test_the_terminal_is_left_clean(said, engine, command):
     wrote = said(engine, command)
     assert [line for line in wrote.err.splitlines() if not line.startswith("note: ")] == []
     heads = {line.split()[0] for line in wrote.out.splitlines()}
-    assert heads <= {"engine", "scan", "R-factor", "truth", "half", "time", "results", "model"}
+    assert heads <= {"engine", "scan", "network", "refined", "R-factor", "truth", "half", "time", "results", "model"}
     assert "time" in heads
 
 
@@ -172,9 +173,11 @@ def test_two_runs_with_one_seed_agree(said, folders, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_reconstruct_gives_the_image_of_the_run(said, folders, engine):
+def test_reconstruct_gives_the_network_image_of_the_run(said, folders, engine):
     said(engine, "reconstruct")
-    np.testing.assert_allclose(object_of(folders(engine) / "result"), object_of(folders(engine) / "image"), atol=1e-5)
+    alone = ["run", "scan.npz", *QUICK, "--test_fraction", "0.2", "--refine", "none", "--out", "network"]
+    ptycho(folders(engine), *with_engine(alone, engine))
+    np.testing.assert_allclose(object_of(folders(engine) / "network"), object_of(folders(engine) / "image"), atol=1e-5)
 
 
 @pytest.mark.torch

@@ -130,7 +130,9 @@ def test_the_numpy_engine_trains_and_refines_by_itself(engines, scan, tmp_path):
     assert cli.main(["run", str(scan), *QUICK, *words]) == 0
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["solver", "refined"]
-    assert summary["config"]["options"] == {"algorithm": "lsq", "batch_frames": None, "threads": None}
+    assert summary["config"]["options"] == {
+        "engine": "numpy", "algorithm": "lsq", "batch_frames": None, "threads": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from ptycho_core.config import (
     SCHEDULES,
     InferenceConfig,
     ModelConfig,
+    RefinementConfig,
     TrainingConfig,
     config_from_mapping,
     config_to_mapping,
@@ -248,3 +249,34 @@ def test_passes_at_inference_are_refused_for_a_generator_that_passes_once() -> N
     config = TrainingConfig(model=ModelConfig(generator="unrolled", passes=3), inference=inference)
     assert (passes_of(config.model), passes_of(config.model, config.inference)) == (3, 7)
     assert passes_of(config.model, InferenceConfig()) == 3
+
+
+@pytest.mark.spec("BE-2")
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"engine": "none", "epochs": 3}, "engine = 'none' refines nothing"),
+        ({"position_limit_px": 1.0}, "position_limit_px = 1.0 has no effect while positions = False"),
+        ({"positions": True, "position_limit_px": 0.0}, "position_limit_px = 0.0; it must be between"),
+        ({"probe": False, "probe_modes": 2}, "probe_modes = 2 adds modes that probe = False would leave"),
+        ({"loss": "mae"}, "loss = 'mae'; allowed: poisson, amplitude"),
+        ({"patience": 0}, "patience = 0; it must be at least 1"),
+    ],
+)
+def test_settings_of_refining_without_effect_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        RefinementConfig(**fields)
+    assert RefinementConfig(engine="none").engine == "none"
+
+
+@pytest.mark.spec("PLUG-10")
+@pytest.mark.parametrize(("backend", "refiner"), [("numpy", "auto"), ("pytorch", "numpy"), ("ptychi", "numpy")])
+def test_options_come_back_as_those_of_their_engine(backend: str, refiner: str) -> None:
+    from ptycho_backend_numpy.options import NumpyOptions
+
+    config = TrainingConfig(
+        backend=backend, refinement=RefinementConfig(engine=refiner), options=NumpyOptions(algorithm="lsq")
+    )
+    plain = json.loads(json.dumps(config_to_mapping(config)))
+    assert plain["options"]["engine"] == "numpy"
+    assert config_from_mapping(TrainingConfig, plain) == config

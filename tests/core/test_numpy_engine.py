@@ -205,6 +205,17 @@ def test_a_solvers_state_is_kept_and_what_no_solver_writes_is_refused(scan: RawD
             load_solver(path, "numpy")
 
 
+@pytest.mark.spec("BE-17")
+def test_an_image_made_without_frames_has_no_light_of_theirs(scan: RawData) -> None:
+    model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=1))["model"]
+    corner = np.array([0, 1, 7])
+    whole = api.reconstruct(model, scan, CONFIG.inference, same_scan=True)
+    part = api.reconstruct(model, scan, CONFIG.inference, same_scan=True, without=corner)
+    assert part.coverage.shape == whole.coverage.shape
+    assert part.coverage[:8, :8].max() < 0.2 * whole.coverage[:8, :8].max()
+    np.testing.assert_allclose(part.coverage[-20:, -20:], whole.coverage[-20:, -20:], rtol=1e-4)
+
+
 def test_a_scan_beyond_its_object_is_refused(scan: RawData) -> None:
     model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=1))["model"]
     moved = replace(scan, positions_px=scan.positions_px + 3)
@@ -243,9 +254,9 @@ def test_it_answers_questions_about_its_physics(problem: Problem) -> None:
         value, d_obj, d_probe = engine.loss_and_gradient(obj, probe, raw, loss)
         known = (problem.corners, problem.rest, raw.read_counts(np.arange(6)), loss, problem.mask, raw.background)
         wanted = loss_and_gradient(obj, probe, *known, 1.0, divisor)
-        assert value == pytest.approx(wanted[0], rel=1e-9)
-        close(d_obj, wanted[1], 1e-6)
-        close(d_probe, wanted[2], 1e-6)
+        assert value == pytest.approx(wanted[0], rel=1e-6)
+        close(d_obj, wanted[1], 1e-5)
+        close(d_probe, wanted[2], 1e-5)
     with pytest.raises(ConfigError, match="loss = 'mae'"):
         engine.loss_and_gradient(obj, probe, raw, "mae")
     with pytest.raises(DataError, match="do not fit the object"):

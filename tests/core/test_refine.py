@@ -142,7 +142,7 @@ def test_steps_are_full_then_ever_shorter_and_then_over() -> None:
     assert not early.spent(5)
     assert early.length(6) == pytest.approx(1 / 30)  # four epochs of shrinking, as in a run that never stalled
     assert early.spent(6)
-    assert early.best_epoch == 4
+    assert early.best == 4.0
 
 
 def test_a_step_takes_about_a_twelfth_of_the_frames() -> None:

@@ -82,11 +82,12 @@ TRAINING = {
 
 ELSEWHERE = {
     "backend", "test_fraction", "test_split", "nphotons", "collapse_threshold", "accelerator", "devices",
-    "num_workers", "output_dir", "resume_from", "loggers", "inference.batch_size", "inference.accelerator",
+    "num_workers", "options", "output_dir", "resume_from", "loggers", "inference.batch_size", "inference.accelerator",
     "inference.precision", "inference.central_crop_px", "inference.passes",
 }  # fmt: skip
-"""Fields that change something else than what is learnt: a test below for each, but inference.passes in
-test_unrolled, collapse_threshold in test_health, devices in test_devices, and num_workers in test_data."""
+"""Fields that change something else than what is learnt: a test below for each, but options in test_cli_refine (these
+engines have none), those of refinement in test_refinement and test_refine, inference.passes in test_unrolled,
+collapse_threshold in test_health, devices in test_devices, and num_workers in test_data."""
 
 OF_ONE_ENGINE = {"pytorch": {"strategy"}, "tensorflow": set()}
 """The same, for fields that only one engine follows; its own tests have them."""
@@ -98,7 +99,7 @@ ACCELERATORS = {"pytorch": ("auto", "cpu", "cuda", "mps"), "tensorflow": ("auto"
 
 
 def test_every_field_has_its_row(engine):
-    fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "inference"}
+    fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "inference", "refinement"}
     fields |= {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
     fields |= {f"inference.{f.name}" for f in dataclasses.fields(InferenceConfig)}
     rows = [*TRAINING, *ELSEWHERE, *OF_ONE_ENGINE[engine.name], *REFUSED[engine.name]]
