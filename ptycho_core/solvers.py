@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ from .stitching import Stitcher, finish_reconstruction, probe_weights
 __all__ = ["SolverModel", "load_solver", "reconstruct_solved", "save_solver"]
 
 _CHUNK = 256
+_STATE = "state."
+"""Before the names of what is in ``SolverModel.state``, among the weights of a bundle."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +40,7 @@ class SolverModel:
         scale: s in the end.
         object: (H, W) complex64.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
+        state: what the algorithm carries from one epoch to the next, by name, float32 or int64; to resume only.
         checkpoint_path: where it was written, or None.
     """
 
@@ -48,6 +52,7 @@ class SolverModel:
     scale: float
     object: NDArray[np.complex64]
     origin_px: NDArray[np.int64]
+    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     checkpoint_path: Path | None = None
 
 
@@ -63,6 +68,11 @@ def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> No
         ArchiveError, OutputError: see ``bundle.write_bundle``.
     """
     obj = np.ascontiguousarray(model.object, np.complex64)
+    weights: dict[str, NDArray[Any]] = {
+        "object": obj.view(np.float32).reshape(*obj.shape, 2),
+        "origin_px": model.origin_px.astype(np.int64),
+    }
+    weights |= {_STATE + name: values for name, values in model.state.items()}
     bundle = Bundle(
         backend=model.backend,
         generator=None,
@@ -70,12 +80,35 @@ def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> No
         config=model.config,
         statistics=model.statistics,
         scale=model.scale,
-        weights={"object": obj.view(np.float32).reshape(*obj.shape, 2), "origin_px": model.origin_px.astype(np.int64)},
+        weights=weights,
         probe=model.probe,
         history={name: list(values) for name, values in model.history.items()},
         provenance={"versions": package_versions(tuple(packages)), "machine": machine(), "seed": model.config.seed},
     )
     write_bundle(path, bundle)
+
+
+def _object_in(bundle: Bundle, path: Path) -> tuple[NDArray[np.complex64], NDArray[np.int64]]:
+    """The object (H, W) in a bundle and where it lies.
+
+    Raises:
+        ArchiveError: it is not there, of another shape or dtype, or beside something that no solver writes.
+    """
+    obj, origin = bundle.weights.get("object"), bundle.weights.get("origin_px")
+    formed = obj is not None and obj.ndim == 3 and obj.shape[-1] == 2 and obj.dtype == np.float32
+    if obj is None or not formed or origin is None or origin.shape != (2,) or origin.dtype != np.int64:
+        found = ", ".join(f"{name!r} {v.shape} {v.dtype}" for name, v in sorted(bundle.weights.items())) or "nothing"
+        raise ArchiveError(
+            f"{path}: it holds {found}; a solver writes 'object' (H, W, 2) float32 and 'origin_px' (2,) int64. "
+            "Train again."
+        )
+    foreign = [n for n in sorted(bundle.weights) if n not in ("object", "origin_px") and not n.startswith(_STATE)]
+    if foreign:
+        raise ArchiveError(
+            f"{path}: it holds {foreign[0]!r}, which no solver writes; allowed: 'object', 'origin_px' and names that "
+            f"begin with '{_STATE}'. Train again."
+        )
+    return np.ascontiguousarray(obj).view(np.complex64)[..., 0], origin
 
 
 def load_solver(path: Path, backend: str) -> SolverModel:
@@ -90,9 +123,8 @@ def load_solver(path: Path, backend: str) -> SolverModel:
             f"{path}: it was made by engine '{bundle.backend}'; engine '{backend}', a solver, reads its own only. "
             f"Load it with backend = {bundle.backend!r}."
         )
-    obj, origin = bundle.weights.get("object"), bundle.weights.get("origin_px")
-    if obj is None or origin is None or obj.ndim != 3 or obj.shape[-1] != 2 or origin.shape != (2,):
-        raise ArchiveError(f"{path}: it must hold 'object' (H, W, 2) and 'origin_px' (2,), which a solver writes.")
+    obj, origin = _object_in(bundle, path)
+    state = {name.removeprefix(_STATE): v for name, v in bundle.weights.items() if name.startswith(_STATE)}
     return SolverModel(
         backend=backend,
         config=bundle.config,
@@ -100,8 +132,9 @@ def load_solver(path: Path, backend: str) -> SolverModel:
         probe=bundle.probe,
         statistics=bundle.statistics,
         scale=bundle.scale,
-        object=np.ascontiguousarray(obj, np.float32).view(np.complex64)[..., 0],
-        origin_px=origin.astype(np.int64),
+        object=obj,
+        origin_px=origin,
+        state=state,
         checkpoint_path=Path(path),
     )
 

@@ -15,20 +15,23 @@ from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.hardware import choose_accelerator
+from ptycho_core.networks.training import HISTORY_FILE, write_history
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
 
 from . import physics
 from .choices import check_choices, check_inference, options_of
-from .images import cut_out
 from .library import inside
-from .model import CHECKPOINT, NAME, PtychiModel, read_model, write_model
 from .refinement import refine
 from .solver import Problem, Solver
 from .state import read_state, restore_state
 from .tasks import Settings
 
 __all__ = ["PtychiBackend"]
+
+CHECKPOINT = "model.ptycho"
+_PACKAGES = ("numpy", "torch", "ptychi")
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -45,7 +48,7 @@ def choose_device(accelerator: str) -> torch.device:
 class PtychiBackend:
     """pty-chi's solvers; ``epochs`` is the number of sweeps over all frames."""
 
-    name = NAME
+    name = "ptychi"
     capabilities = Capabilities(
         losses=("amplitude", "poisson"),
         mask=True,
@@ -77,7 +80,7 @@ class PtychiBackend:
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> PtychiModel:
+    ) -> SolverModel:
         """Iterate over the frames of the training groups ``config.epochs`` times, those of a resumed run included.
 
         Raises:
@@ -91,24 +94,28 @@ class PtychiBackend:
         device = choose_device(config.accelerator)
         path = ensure_output_folder(config.output_dir) / CHECKPOINT if config.output_dir is not None else None
         problem = _flat_problem(train, test)
-        history: dict[str, list[float]] = {"train_loss": []} | ({"test_loss": []} if test is not None else {})
-        resumed = None if config.resume_from is None else _resume(problem, config)
+        names = ["train_loss"] if test is None else ["train_loss", "test_loss"]
+        history: dict[str, list[float]] = {name: [] for name in names}
+        resumed = None if config.resume_from is None else _resume(self.load(config.resume_from), problem, config, names)
         if resumed is not None:
-            history = {name: list(values) for name, values in resumed.history.items() if name in history}
+            history = {name: list(resumed.history[name]) for name in names}
             problem = replace(problem, object=resumed.object, probe=resumed.probe, first_probe=train.probe)
         settings = Settings(
             options=options_of(config), loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable
         )
         solver = Solver(problem, settings, device)
         if resumed is not None:
-            restore_state(solver.reconstructor, resumed.state, device)
+            moved = solver.moves_probe(len(history["train_loss"]) - 1)
+            restore_state(solver.reconstructor, resumed.state, settings.options, device, probe_moved=moved)
 
-        def model() -> PtychiModel:
-            return PtychiModel(
+        def model() -> SolverModel:
+            return SolverModel(
+                backend=self.name,
                 config=config,
                 history=history,
                 probe=solver.probe,
                 statistics=train.statistics,
+                scale=train.statistics.scale,
                 object=solver.object,
                 origin_px=problem.origin_px,
                 state=read_state(solver.reconstructor),
@@ -119,16 +126,20 @@ class PtychiBackend:
             _iterate(solver, history, config, progress)
         except Cancelled as error:
             if path is not None:
-                self.save(model(), path)
+                self._leave(model(), path)
                 error.checkpoint_path = str(path)
             raise
         if path is not None:
-            self.save(model(), path)
+            self._leave(model(), path)
         return model()
+
+    def _leave(self, model: SolverModel, path: Path) -> None:
+        self.save(model, path)
+        write_history(path.parent / HISTORY_FILE, model.history)
 
     def reconstruct(
         self,
-        model: PtychiModel,
+        model: SolverModel,
         data: PtychoDataContainer,
         config: InferenceConfig,
         *,
@@ -141,15 +152,7 @@ class PtychiBackend:
             DataError: the scan leaves the object; a solver knows nothing beyond it.
         """
         check_inference(config)
-        return cut_out(
-            model.object,
-            model.origin_px,
-            data.probe,
-            data.statistics.scale,
-            data,
-            central_crop_px=config.central_crop_px,
-            progress=progress,
-        )
+        return reconstruct_solved(model, data, config, progress)
 
     def refine(
         self,
@@ -176,17 +179,17 @@ class PtychiBackend:
         with inside(torch.device("cpu")):
             return physics.expected_counts(obj, probe, corners, rest)
 
-    def save(self, model: PtychiModel, path: Path) -> None:
+    def save(self, model: SolverModel, path: Path) -> None:
         """Write a bundle that says it is a solver's."""
-        write_model(model, path)
+        save_solver(model, path, _PACKAGES)
 
-    def load(self, path: Path) -> PtychiModel:
+    def load(self, path: Path) -> SolverModel:
         """Read a bundle of this engine.
 
         Raises:
             ArchiveError: damaged, unsafe, or of another engine.
         """
-        return read_model(path)
+        return load_solver(path, self.name)
 
 
 def _flat_problem(train: PtychoDataContainer, test: PtychoDataContainer | None) -> Problem:
@@ -209,21 +212,24 @@ def _flat_problem(train: PtychoDataContainer, test: PtychoDataContainer | None) 
     )
 
 
-def _resume(problem: Problem, config: TrainingConfig) -> PtychiModel:
-    """Read the checkpoint to go on from.
+def _resume(model: SolverModel, problem: Problem, config: TrainingConfig, names: list[str]) -> SolverModel:
+    """Check that a checkpoint is one to go on from.
 
     Raises:
-        ArchiveError: it is of another scan or algorithm.
+        ArchiveError: it is of another scan or algorithm, or the one has held-out frames and the other has none.
     """
     path = config.resume_from
-    assert path is not None
-    model = read_model(path)
     same_place = model.object.shape == problem.object.shape and (model.origin_px == problem.origin_px).all()
     if not same_place or model.probe.shape != problem.probe.shape:
         raise ArchiveError(
             f"{path}: its object is {model.object.shape} from {model.origin_px.tolist()} with a probe "
             f"{model.probe.shape}, that of this scan is {problem.object.shape} from {problem.origin_px.tolist()} with "
             f"{problem.probe.shape}; resume with the scan it was made from."
+        )
+    if sorted(model.history) != sorted(names):
+        raise ArchiveError(
+            f"{path}: its history is {', '.join(model.history)}, that of this run {', '.join(names)}; resume with the "
+            "held-out frames it was made with, or without any where it had none."
         )
     theirs, ours = options_of(model.config), options_of(config)
     if theirs != ours:
@@ -240,7 +246,7 @@ def _iterate(solver: Solver, history: dict[str, list[float]], config: TrainingCo
     for epoch in range(len(history["train_loss"]), config.epochs):
         history["train_loss"].append(solver.sweep(epoch))
         held_out = solver.watch()
-        if held_out is not None and "test_loss" in history:
+        if held_out is not None:
             history["test_loss"].append(held_out)
         metrics = {name: values[-1] for name, values in history.items()} | {"epoch": float(epoch + 1)}
         progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ptycho_core.config import InferenceConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
 
-from .options import POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
+from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
-__all__ = ["check_choices", "check_inference", "options_of"]
+__all__ = ["check_choices", "check_inference", "options_of", "refinement_loss"]
 
 _POISSON = ("lsqml",)
 """Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
@@ -18,6 +18,28 @@ def options_of(config: TrainingConfig) -> PtychiOptions:
     return config.options if isinstance(config.options, PtychiOptions) else PtychiOptions()
 
 
+def refinement_loss(config: TrainingConfig) -> str:
+    """The loss that an image is refined with.
+
+    It is ``refinement.loss``. Where that is at its default, ``poisson``, and the algorithm knows amplitudes only, it
+    is ``amplitude``: a config cannot tell whether a default was meant. Any other loss that the algorithm has not is
+    refused, see :func:`check_choices`.
+    """
+    wanted = config.refinement.loss
+    left_alone = wanted == RefinementConfig().loss
+    if left_alone and wanted == "poisson" and options_of(config).algorithm not in _POISSON:
+        return "amplitude"
+    return wanted
+
+
+def _losses(config: TrainingConfig, *, refining: bool) -> dict[str, str]:
+    """Field → loss of each of this engine's parts in a config: training, refining or both."""
+    losses = {} if refining and config.backend != "ptychi" else {"loss": config.loss}
+    if refining or config.refinement.engine in ("auto", "ptychi"):
+        losses["refinement.loss"] = refinement_loss(config)
+    return losses
+
+
 def check_choices(config: TrainingConfig, *, refining: bool) -> None:
     """Refuse what the chosen algorithm would ignore.
 
@@ -26,21 +48,28 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
         refining: whether an image is refined, or one is made.
 
     Raises:
-        ConfigError: a loss that the algorithm has not, or a setting of a probe or of positions that stay as they are.
+        ConfigError: a loss that the algorithm has not, a number of frames in an update where it has none, or a setting
+            of a probe or of positions that stay as they are.
     """
     options = options_of(config)
     given = set(options.given())
-    if config.loss == "poisson" and options.algorithm not in _POISSON:
+    field, loss = ("refinement.loss", refinement_loss(config)) if refining else ("loss", config.loss)
+    if loss == "poisson" and options.algorithm not in _POISSON:
         raise ConfigError(
-            f"engine 'ptychi': loss = 'poisson' is not supported by algorithm {options.algorithm!r}; allowed: "
+            f"engine 'ptychi': {field} = 'poisson' is not supported by algorithm {options.algorithm!r}; allowed: "
             f"amplitude, or algorithm {' or '.join(_POISSON)}."
         )
-    if config.loss == "poisson" and "noise_std" in given:
+    if "noise_std" in given and "amplitude" not in _losses(config, refining=refining).values():
         raise ConfigError(
-            f"engine 'ptychi': PtychiOptions.noise_std = {options.noise_std} has no effect with loss = 'poisson'; "
-            "leave it out, or set loss = 'amplitude'."
+            f"engine 'ptychi': PtychiOptions.noise_std = {options.noise_std} has no effect with {field} = 'poisson'; "
+            f"leave it out, or set {field} = 'amplitude'."
         )
     may_refine = config.refinement.engine in ("auto", "ptychi")
+    if config.refinement.batch_size is not None and options.algorithm in PARALLEL and (refining or may_refine):
+        raise ConfigError(
+            f"engine 'ptychi': refinement.batch_size = {config.refinement.batch_size} has no effect on algorithm "
+            f"{options.algorithm!r}, which takes all frames in one update; leave it out, or choose another algorithm."
+        )
     moves_probe = config.refinement.probe if refining else config.probe_trainable
     later_probe = not refining and may_refine and config.refinement.probe
     moves_positions = config.refinement.positions and (refining or may_refine)

@@ -116,12 +116,15 @@ with _quiet(), _without_torchvision():
 
 @contextmanager
 def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
-    """Seed the global generators that pty-chi draws from, and put them back."""
+    """Seed the global generators that pty-chi draws from on a device, and put them back; other devices keep theirs."""
     of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002 - pty-chi draws from it
     devices = [device.index or 0] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
-            torch.manual_seed(seed)
+            # torch.manual_seed would seed every CUDA device, also those that are not put back
+            torch.default_generator.manual_seed(seed)
+            for index in devices:
+                torch.cuda.default_generators[index].manual_seed(seed)
             np.random.seed(seed % 2**32)  # noqa: NPY002
             random.seed(seed)
         try:

@@ -12,12 +12,13 @@ from typing import ClassVar
 from ptycho_core.config import EngineOptions
 from ptycho_core.errors import ConfigError, suggest
 
-__all__ = ["ALGORITHMS", "POSITION_OPTIONS", "PROBE_OPTIONS", "PtychiOptions"]
+__all__ = ["ALGORITHMS", "PARALLEL", "POSITION_OPTIONS", "PROBE_OPTIONS", "PtychiOptions"]
 
 ALGORITHMS = ("lsqml", "rpie", "epie", "dm", "raar", "autodiff")
 
 _SEQUENTIAL = ("lsqml", "rpie", "epie", "autodiff")
-_PARALLEL = ("dm", "raar")
+PARALLEL = ("dm", "raar")
+"""Algorithms that take all frames in one update."""
 
 _USED_BY: dict[str, tuple[str, ...]] = {
     "batch_frames": _SEQUENTIAL,
@@ -28,8 +29,8 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "damping": ("lsqml",),
     "step_from_first_mode": ("lsqml",),
     "noise_std": ("lsqml",),
-    "relaxation": _PARALLEL,
-    "amplitude_limit": _PARALLEL,
+    "relaxation": PARALLEL,
+    "amplitude_limit": PARALLEL,
     "optimizer": ("autodiff",),
     "position_correction": ("lsqml", "rpie", "epie"),
 }
@@ -64,7 +65,10 @@ _POSITIVE = (
 class PtychiOptions(EngineOptions):
     """How pty-chi iterates. None takes the value that suits the algorithm.
 
-    The noise model is not here: it is ``TrainingConfig.loss``, ``amplitude`` or, for ``lsqml``, ``poisson``.
+    The noise model is not here: it is ``TrainingConfig.loss`` and, where an image is refined,
+    ``RefinementConfig.loss``: ``amplitude`` or, for ``lsqml``, ``poisson``. In refining ``poisson`` is the default, and
+    a config cannot tell whether it was asked for: there the other algorithms take ``amplitude``. In training they
+    refuse ``poisson``.
 
     Attributes:
         algorithm: ``lsqml`` (least-squares maximum likelihood), ``rpie``, ``epie``, ``dm`` (difference map), ``raar``
@@ -81,7 +85,7 @@ class PtychiOptions(EngineOptions):
             Nesterov momentum (mPIE), below 1.
         damping: damping of the object's preconditioner, ``lsqml``.
         step_from_first_mode: solve for step sizes with the first probe mode only, ``lsqml``.
-        noise_std: standard deviation of the measured amplitude, ``lsqml`` with loss ``amplitude``: at ½, that of
+        noise_std: standard deviation of the measured amplitude, ``lsqml`` where a loss is ``amplitude``: at ½, that of
             photon noise, a step replaces the amplitude; larger ones take a part of that.
         relaxation: relaxation of the exit waves in ``dm`` (0, 1], β of ``raar`` (½, 1].
         amplitude_limit: largest modulus of the object, ``dm`` and ``raar``: keeps pixels that are hardly lit from
@@ -152,7 +156,7 @@ class PtychiOptions(EngineOptions):
         ranges |= {"batch_frames": (1, inf), "probe_start": (0, inf), "position_start": (0, inf), "damping": (0, inf)}
         ranges |= {"total_variation": (1e-12, inf), "amplitude_limit": (1e-12, inf)}
         ranges["momentum"] = (0, inf if self.algorithm == "lsqml" else 0.999)
-        if self.algorithm in _PARALLEL:
+        if self.algorithm in PARALLEL:
             ranges |= {"object_step": (1e-12, 1), "probe_step": (1e-12, 1)}
             ranges["relaxation"] = (1e-12, 1) if self.algorithm == "dm" else (0.5 + 1e-9, 1)
         if self.algorithm == "rpie":

@@ -38,11 +38,13 @@ __all__ = [
     "amplitude_loss",
     "expected_counts",
     "forward_at",
+    "frames_that_overlap",
     "poisson_loss",
     "position_origin",
     "position_step",
     "probe_factor",
     "raar_step",
+    "root_mean_square",
     "to_library_positions",
 ]
 
@@ -50,6 +52,28 @@ __all__ = [
 def probe_factor(scale: float, N: int) -> float:
     """√s / N: what a probe of ours is multiplied with to be pty-chi's."""
     return math.sqrt(scale) / N
+
+
+def root_mean_square(probe: NDArray[Any]) -> float:
+    """√⟨|P|²⟩ over all pixels and modes of a probe (P, N, N)."""
+    return float(np.sqrt(np.mean(np.abs(probe) ** 2)))
+
+
+def frames_that_overlap(probe: NDArray[Any], positions_px: NDArray[np.float64], overlap: float) -> float:
+    """Frames of which, spread over a scan, `overlap` light a pixel on average.
+
+    A frame lights the area (Σ I)² / Σ I² of its probe's intensity I; the scan is the box of its positions, widened by
+    the side of that area.
+
+    Args:
+        probe: (P, N, N) complex modes.
+        positions_px: (J, 2) centres (y, x), object pixels.
+        overlap: frames that light a pixel.
+    """
+    intensity = np.sum(np.abs(probe) ** 2, axis=0, dtype=np.float64)
+    lit = intensity.sum() ** 2 / np.sum(intensity**2)
+    field = float(np.prod(np.ptp(positions_px, axis=0) + np.sqrt(lit)))
+    return float(overlap * field / lit)
 
 
 def to_library_positions(
@@ -141,13 +165,13 @@ def raar_step(
     return total, None
 
 
-def position_step(model: EveryModeForward, patterns: Tensor, mask: Tensor, options: Any) -> Tensor:
+def position_step(model: EveryModeForward, patterns: Tensor, mask: Tensor | None, options: Any) -> Tensor:
     """pty-chi's gradient step of positions, of all frames of a forward model, with object and probe as they are.
 
     Args:
         model: made by :func:`forward_at`, with a frame for each pattern.
         patterns: (J, N, N) counts in pty-chi's order of pixels.
-        mask: (N, N) True = good, in the same order.
+        mask: (N, N) True = good, in the same order, or None.
         options: pty-chi's options of position correction.
 
     Returns:
@@ -157,7 +181,8 @@ def position_step(model: EveryModeForward, patterns: Tensor, mask: Tensor, optio
     model(torch.arange(len(patterns), device="cpu"))
     seen = model.intermediate_variables
     project = AnalyticalIterativePtychographyReconstructor.replace_propagated_exit_wave_magnitude
-    measured = project(None, seen.psi_far, patterns, mask.expand_as(patterns))
+    good = torch.ones_like(patterns, dtype=torch.bool) if mask is None else mask.expand_as(patterns)
+    measured = project(None, seen.psi_far, patterns, good)
     chi = model.free_space_propagator.propagate_backward(measured) - seen.psi
     correction = PositionCorrection(options=options)
     return correction.get_gradient_update(chi, seen.obj_patches, seen.shifted_unique_probes[0])

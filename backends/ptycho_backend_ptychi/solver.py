@@ -43,7 +43,7 @@ class Problem:
         scale: s.
         mean_counts: divisor of the losses, for each frame.
         nominal_px: (M, 2) float64 positions as read, that `limit_px` is measured from; those of `raw` are the start.
-        limit_px: farthest that a position may end up from where it was read, or None.
+        limit_px: farthest that a position may end up from where it was read, in y and in x, or None.
     """
 
     raw: RawData
@@ -154,7 +154,7 @@ class Solver:
             or own.batch_frames
             or suited_batch(own.algorithm, first, problem.raw.positions_px[chosen])
         )
-        probe_rms = float(np.sqrt(np.mean(np.abs(first) ** 2))) * self.factor
+        probe_rms = physics.root_mean_square(first) * self.factor
         options = library_options(settings, self.offset, N, probe_rms, self.n_batch)
         with inside(device, settings.seed):
             self.task = _Task(
@@ -187,6 +187,7 @@ class Solver:
             r.apply_raar_exit_wave_update = partial(physics.raar_step, r)
         dataset = self.task.dataset
         self.loss = _SweepLoss(self.settings.loss, dataset.valid_pixel_mask.to(self.device))
+        self.watched_mask = self._mask_of_watched()
         self.parallel = self.settings.options.algorithm in ("dm", "raar")
         if self.parallel:
             everything = torch.arange(len(dataset.patterns), device="cpu")
@@ -196,6 +197,17 @@ class Solver:
             r.dataloader = _Batches(dataset.patterns, self.n_batch, sampler)
             r.loss_tracker.metric_function = self.loss
             r.loss_tracker.always_compute_loss = True
+
+    def _mask_of_watched(self) -> Tensor | None:
+        """Good pixels (N, N) of the held-out frames, which may be a scan with a mask of its own, in pty-chi's order."""
+        watched = self.problem.watched
+        if watched is None or watched.mask is None:
+            return None
+        return torch.fft.fftshift(torch.as_tensor(np.array(watched.mask)), dim=(-2, -1)).to(self.device)
+
+    def moves_probe(self, epoch: int) -> bool:
+        """Whether the probe is refined in an epoch."""
+        return self.settings.refine_probe and epoch >= (self.settings.options.probe_start or 0)
 
     def moves_positions(self, epoch: int) -> bool:
         """Whether positions are refined in an epoch."""
@@ -229,7 +241,7 @@ class Solver:
         if self.moves_positions(epoch) and self.problem.watched_frames is not None:
             self._move_watched()
         patterns = self.task.dataset.patterns
-        total = self._loss_of(r.forward_model, patterns) if self.parallel else self.loss.total
+        total = self._loss_of(r.forward_model, patterns, self.loss.mask) if self.parallel else self.loss.total
         value = total / (len(self.problem.frames) * self.problem.mean_counts)
         if not math.isfinite(value):
             raise self._diverged(epoch)
@@ -250,15 +262,15 @@ class Solver:
             "smaller object_step or batch_frames, or another algorithm."
         )
 
-    def _loss_of(self, model: Any, patterns: Tensor) -> float:
-        """Σ of the loss over frames of a forward model, their patterns (J, N, N) in pty-chi's order of pixels."""
+    def _loss_of(self, model: Any, patterns: Tensor, mask: Tensor | None) -> float:
+        """Σ of the loss over frames of a forward model; patterns (J, N, N), mask (N, N) in pty-chi's order."""
         total = 0.0
         retain, model.retain_intermediates = model.retain_intermediates, False
         with inside(self.device), torch.no_grad():
             for start in range(0, len(patterns), _CHUNK):
                 counts = patterns[start : start + _CHUNK].to(self.device)
                 indices = torch.arange(start, start + len(counts), device="cpu")
-                total += _LOSSES[self.settings.loss](model(indices), counts, self.loss.mask, 1.0)
+                total += _LOSSES[self.settings.loss](model(indices), counts, mask, 1.0)
         model.retain_intermediates = retain
         return total
 
@@ -269,7 +281,7 @@ class Solver:
             return None
         total = 0.0
         for indices, patterns in self._watched_chunks():
-            total += self._loss_of(self._forward_at(self.watched_px[indices]), patterns)
+            total += self._loss_of(self._forward_at(self.watched_px[indices]), patterns, self.watched_mask)
         return total / (watched.n_frames * self.problem.mean_counts)
 
     def _watched_chunks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -287,9 +299,8 @@ class Solver:
         for indices, patterns in self._watched_chunks():
             model = self._forward_at(self.watched_px[indices])
             with inside(self.device), torch.no_grad():
-                step = physics.position_step(
-                    model, patterns.to(self.device), self.loss.mask, options.correction_options
-                )
+                counts = patterns.to(self.device)
+                step = physics.position_step(model, counts, self.watched_mask, options.correction_options)
             limit = options.correction_options.update_magnitude_limit
             moved = self.watched_px[indices] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
             assert self.problem.watched_frames is not None
@@ -332,14 +343,12 @@ class Solver:
         return corner + (self.problem.raw.side - 1) / 2
 
     def _reined_in(self, positions_px: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Pull positions (J, 2) of frames back to within the limit of where they were read."""
+        """Pull positions (J, 2) of frames back to within the limit of where they were read, in y and in x."""
         limit = self.problem.limit_px
         nominal = self.problem.nominal_px[frames]
         if limit is None:
             return positions_px
-        away = positions_px - nominal
-        distance = np.linalg.norm(away, axis=1, keepdims=True)
-        return nominal + away * np.minimum(1.0, limit / np.maximum(distance, 1e-12))
+        return nominal + np.clip(positions_px - nominal, -limit, limit)
 
     def _rein_in_positions(self) -> None:
         """Keep positions within their limit, and their mean where it was: object and scan could drift off together."""

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ptycho_core.errors import ArchiveError
 
+from .options import PtychiOptions
+
 __all__ = ["read_state", "restore_state"]
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -63,6 +65,26 @@ def read_state(reconstructor: Any) -> Arrays:
     return out
 
 
+def _needed(reconstructor: Any, options: PtychiOptions, *, probe_moved: bool) -> list[str]:
+    """Names that :func:`read_state` gives after at least one epoch; a history of updates may be longer."""
+    names = ["preconditioner"]
+    if options.algorithm in ("dm", "raar"):
+        names.append("exit_waves")
+    if options.algorithm == "lsqml":
+        names += ["far_field_steps", "fourier_errors"]
+    moving = ("object", "probe") if probe_moved else ("object",)
+    for which, optimizer in _optimizers(reconstructor).items():
+        if which not in moving:
+            continue
+        if isinstance(optimizer, torch.optim.Adam):
+            names += [f"{which}.{key}" for key in ("step", "exp_avg", "exp_avg_sq")]
+        elif optimizer.defaults.get("momentum"):
+            names.append(f"{which}.momentum_buffer")
+    if options.algorithm == "lsqml" and options.momentum:
+        names += [f"{which}_momentum_params.{key}" for which in moving for key in ("velocity", "history.0")]
+    return names
+
+
 def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
     for name, optimizer in _optimizers(reconstructor).items():
         mine = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
@@ -90,12 +112,32 @@ def _restore_momenta(reconstructor: Any, state: Mapping[str, NDArray[np.float32]
         ]
 
 
-def restore_state(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+def restore_state(
+    reconstructor: Any,
+    state: Mapping[str, NDArray[np.float32]],
+    options: PtychiOptions,
+    device: torch.device,
+    *,
+    probe_moved: bool,
+) -> None:
     """Put a state that :func:`read_state` read into a reconstructor that was built anew.
 
+    Args:
+        reconstructor: pty-chi's.
+        state: by name.
+        options: that the reconstructor was made with.
+        device: where it is.
+        probe_moved: whether the probe had been refined when the state was read.
+
     Raises:
-        ArchiveError: it is not a state of this algorithm.
+        ArchiveError: it is not a state of this algorithm, or a part of it is missing.
     """
+    missing = [n for n in _needed(reconstructor, options, probe_moved=probe_moved) if n not in state]
+    if missing:
+        raise ArchiveError(
+            f"the checkpoint's solver state lacks {', '.join(map(repr, missing))}, which algorithm "
+            f"{options.algorithm!r} goes on with; resume with the settings it was made with, or train again."
+        )
     try:
         _restore_optimizers(reconstructor, state, device)
         if "preconditioner" in state:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .library import api
 from .options import PtychiOptions
-from .physics import EveryModeForward, position_origin
+from .physics import EveryModeForward, frames_that_overlap, position_origin
 
 __all__ = ["Settings", "library_options", "suited_batch"]
 
@@ -39,10 +39,7 @@ def suited_batch(algorithm: str, probe: NDArray[Any], positions_px: NDArray[np.f
     most = BATCH_FRAMES.get(algorithm, _PARALLEL_CHUNK)
     if algorithm not in _ADDS_STEPS:
         return most
-    intensity = np.sum(np.abs(probe) ** 2, axis=0, dtype=np.float64)
-    lit = intensity.sum() ** 2 / np.sum(intensity**2)
-    field = float(np.prod(np.ptp(positions_px, axis=0) + np.sqrt(lit)))
-    return int(np.clip(_OVERLAP * field / lit, 1, most))
+    return int(np.clip(frames_that_overlap(probe, positions_px, _OVERLAP), 1, most))
 
 
 @dataclass(frozen=True, kw_only=True)

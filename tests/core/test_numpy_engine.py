@@ -16,7 +16,7 @@ from ptycho_backend_numpy.backend import NumpyBackend
 from ptycho_backend_numpy.gradient import NumpyGradient
 from ptycho_backend_numpy.options import NumpyOptions
 from ptycho_core import api
-from ptycho_core.bundle import read_bundle
+from ptycho_core.bundle import read_bundle, write_bundle
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ArchiveError, Cancelled, ConfigError, DataError
@@ -25,6 +25,7 @@ from ptycho_core.physics.likelihood import loss_and_gradient
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.steps import DARK_COUNTS, position_gradient
 from ptycho_core.plugins.registry import load_backend
+from ptycho_core.solvers import load_solver, save_solver
 
 CONFIG = TrainingConfig(backend="numpy", group_size=4, epochs=16, loss="poisson", seed=2)
 EXACT = {np.complex64: 2e-6, np.complex128: 1e-12}
@@ -179,6 +180,29 @@ def test_its_bundle_comes_back_to_the_same_image_and_says_whose_it_is(scan: RawD
     assert before.r_factor == after.r_factor
     with pytest.raises(ArchiveError, match="it was made by engine 'numpy', a solver"):
         api.load_model(path, backend="pytorch")
+
+
+def test_a_solvers_state_is_kept_and_what_no_solver_writes_is_refused(scan: RawData, tmp_path: Path) -> None:
+    model = api.train_cdi_model(scan, scan, replace(CONFIG, epochs=1))["model"]
+    assert model.state == {}
+    path = tmp_path / "model.ptycho"
+    state = {"object.step": np.float32([3.0]), "count": np.arange(4)}
+    save_solver(replace(model, state=state), path, ())
+    loaded = load_solver(path, "numpy")
+    assert loaded.state.keys() == state.keys()
+    for name, values in state.items():
+        np.testing.assert_array_equal(loaded.state[name], values)
+        assert loaded.state[name].dtype == values.dtype
+    good = read_bundle(path)
+    for weights, words in [
+        ({"object": good.weights["object"].astype(np.int64)}, "'object' .* int64.*writes 'object' .* float32"),
+        ({"origin_px": good.weights["origin_px"].astype(np.float32)}, "'origin_px' .* float32.*'origin_px' .* int64"),
+        ({"object": good.weights["object"][..., 0]}, r"'object' \(H, W, 2\)"),
+        ({"speed": np.float32([1.0])}, "it holds 'speed', which no solver writes"),
+    ]:
+        write_bundle(path, replace(good, weights={**good.weights, **weights}))
+        with pytest.raises(ArchiveError, match=words):
+            load_solver(path, "numpy")
 
 
 @pytest.mark.spec("BE-17")

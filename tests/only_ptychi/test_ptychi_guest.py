@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from ptychi_scans import config_of, image, make_scan, train
 
+from ptycho_backend_ptychi import library
 from ptycho_backend_ptychi.options import ALGORITHMS
 
 pytestmark = pytest.mark.ptychi
@@ -56,6 +58,32 @@ def test_the_process_stays_as_it_was_and_nothing_is_said(algorithm, capfd, caplo
         assert seen == [before, before]
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_device_but_its_own_is_seeded(monkeypatch):
+    """A run on the CPU leaves the generators of CUDA alone, and one on a CUDA device those of its neighbours."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: seeded.append("all"))
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append("current"))
+    train(make_scan(1, step=4.5), config_of(epochs=1))
+    assert seeded == []
+
+    class Device:
+        """A generator of a device that is not here."""
+
+        def __init__(self, index):
+            self.index = index
+
+        def manual_seed(self, seed):
+            seeded.append((self.index, seed))
+
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_generators", tuple(map(Device, range(3))))
+    before = torch.get_rng_state()
+    with library._seeded(11, torch.device("cuda", 1)):
+        pass
+    torch.set_rng_state(before)
+    assert seeded == [(1, 11)]
 
 
 def test_another_default_dtype_of_the_caller_does_no_harm():

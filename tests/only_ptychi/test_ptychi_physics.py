@@ -83,6 +83,16 @@ def test_losses_are_those_of_the_oracle(loss):
         assert found == pytest.approx(expected, rel=1e-9)
 
 
+def test_the_size_of_a_probe_and_of_a_batch():
+    """A disc lights its own area: in a field 20 times as large, ten such frames light half of it."""
+    flat = np.zeros((2, N, N), np.complex64)
+    flat[0, 4:12, 5:9] = 3j
+    assert physics.root_mean_square(flat) == pytest.approx(3 * np.sqrt(32 / (2 * N * N)))
+    side = np.sqrt(32.0)
+    corners = np.array([[0.0, 0.0], [3 * side, 4 * side]])
+    assert physics.frames_that_overlap(flat, corners, 0.5) == pytest.approx(10.0)
+
+
 def test_a_patch_that_leaves_the_object_is_refused():
     engine = load_backend("ptychi")
     with pytest.raises(DataError, match="do not fit the object"):

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan
+from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan, train
 
+from ptycho_backend_ptychi.refinement import _lay_out, _problem
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import integer_corners
 from ptycho_core.data.results import Reconstruction
@@ -15,6 +16,7 @@ from ptycho_core.errors import Cancelled, ConfigError, DataError
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
+from ptycho_core.refinement.image import heldout_frames
 from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
 
 pytestmark = pytest.mark.ptychi
@@ -97,6 +99,81 @@ def test_held_out_frames_are_not_iterated_on():
     assert seen[1][-1][1] > 2 * seen[0][-1][1]
 
 
+def test_held_out_frames_are_those_of_the_scan_as_read():
+    """A region chosen among positions that an image has moved would let frames in that training held out."""
+    raw = make_scan(1, step=4.5)
+    data, config = container(raw), config_of(test_fraction=0.2, test_split="region", seed=4)
+    read = heldout_frames(raw, config)
+    moved = raw.positions_px + np.random.default_rng(0).uniform(-2, 2, raw.positions_px.shape)
+    assert set(heldout_frames(replace(raw, positions_px=moved), config)) != set(read)
+    initial = image_of(replace(raw, positions_px=moved), 0.9)
+    problem = _problem(_lay_out(initial, data, config), initial, data, config)
+    np.testing.assert_array_equal(problem.watched_frames, read)
+    np.testing.assert_array_equal(np.sort(np.concatenate([problem.frames, read])), np.arange(raw.n_frames))
+    np.testing.assert_array_equal(problem.watched.positions_px, moved[read])
+    np.testing.assert_array_equal(problem.nominal_px, raw.positions_px)
+
+
+def test_the_loss_is_that_of_refining():
+    """That of training has no part in it."""
+    raw = make_scan(1, step=4.5, noise=True, total=2e3)
+    initial, engine = image_of(raw, 0.8), load_backend("ptychi")
+    images, losses = {}, {}
+    for name, refinement in {
+        "default": RefinementConfig(epochs=3),
+        "poisson": RefinementConfig(epochs=3, loss="poisson"),
+        "amplitude": RefinementConfig(epochs=3, loss="amplitude"),
+    }.items():
+        for loss in ("amplitude", "poisson"):
+            events = []
+            config = config_of(loss=loss, refinement=refinement, test_fraction=0.1)
+            images[name, loss] = engine.refine(initial, container(raw), config, progress=events.append).object
+            losses[name, loss] = events[0].metrics["test_loss"]
+    assert losses["poisson", "amplitude"] < 0 < losses["amplitude", "poisson"]
+    assert np.abs(images["poisson", "amplitude"] - images["amplitude", "amplitude"]).max() > 1e-3
+    np.testing.assert_array_equal(images["default", "amplitude"], images["poisson", "amplitude"])
+    for name in ("default", "amplitude"):
+        np.testing.assert_array_equal(images[name, "amplitude"], images[name, "poisson"])
+
+
+@pytest.mark.parametrize("algorithm", ["rpie", "autodiff"])
+def test_an_algorithm_without_poisson_takes_amplitudes_by_default(algorithm):
+    raw = make_scan(1, step=4.5)
+    initial = image_of(raw, 0.8)
+    default, amplitude = (refined(raw, initial, algorithm, epochs=2, **more) for more in ({}, {"loss": "amplitude"}))
+    np.testing.assert_array_equal(default.object, amplitude.object)
+
+
+def test_the_noise_of_an_amplitude_needs_one():
+    raw = make_scan(1, step=4.5)
+    initial, noise = image_of(raw, 0.8), {"noise_std": 0.8}
+    usual, other = (refined(raw, initial, "lsqml", o, epochs=2, loss="amplitude") for o in ({}, noise))
+    assert np.abs(usual.object - other.object).max() > 1e-4
+    config = config_of("lsqml", noise, loss="poisson")
+    with pytest.raises(ConfigError, match=r"noise_std = 0.8 has no effect with refinement\.loss = 'poisson'"):
+        load_backend("ptychi").refine(initial, container(raw), config)
+
+
+def test_frames_in_an_update_are_those_of_refining():
+    raw = make_scan(1, step=4.5)
+    initial = image_of(raw, 0.8)
+    five, nine, both = (
+        refined(raw, initial, "lsqml", options, epochs=2, **more).object
+        for options, more in [
+            ({"batch_frames": 5}, {}),
+            ({}, {"batch_size": 9}),
+            ({"batch_frames": 5}, {"batch_size": 9}),
+        ]
+    )
+    np.testing.assert_array_equal(both, nine)
+    assert np.abs(both - five).max() > 1e-4
+    for algorithm in ("dm", "raar"):
+        with pytest.raises(ConfigError, match=rf"refinement\.batch_size = 9 has no effect on algorithm '{algorithm}'"):
+            refined(raw, initial, algorithm, epochs=2, batch_size=9)
+    with pytest.raises(ConfigError, match=r"refinement\.batch_size = 9 has no effect"):
+        train(raw, config_of("dm", refinement=RefinementConfig(batch_size=9)))
+
+
 def test_modes_are_added_and_explain_more():
     raw = make_scan(3)
     initial = image_of(raw, 0.9, probe=raw.probe[:1])
@@ -157,8 +234,10 @@ def test_a_position_stays_within_its_limit():
     raw = make_scan(1, positions_error=1.5, texture=0.5)
     initial = image_of(raw, 0.9, texture=0.5)
     done = refined(raw, initial, positions=True, position_limit_px=0.25, epochs=12, patience=12)
-    away = np.linalg.norm(done.positions_px - done.nominal_positions_px, axis=1)
+    away = np.abs(done.positions_px - done.nominal_positions_px)
     assert 0.2 < away.max() <= 0.25 + 1e-3
+    # in y and in x, as every engine does
+    assert np.linalg.norm(away, axis=1).max() > 0.3
 
 
 def test_cancelled_passes_through():
@@ -174,9 +253,9 @@ def test_cancelled_passes_through():
 def test_an_image_of_another_scan_is_refused():
     raw = make_scan(1, step=4.5)
     initial = image_of(raw, 0.5)
-    with pytest.raises(DataError, match="give the scan it was made from"):
+    with pytest.raises(DataError, match="refine it with the scan it was made from"):
         refined(raw.subset(range(9)), initial, epochs=1)
-    with pytest.raises(DataError, match="must be whole pixels"):
+    with pytest.raises(DataError, match="lie beyond the image to refine"):
         refined(raw, replace(initial, origin_px=initial.origin_px + 0.3), epochs=1)
     with pytest.raises(ConfigError, match=r"position_step = 0.3 has no effect while refinement\.positions = False"):
         refined(raw, initial, "lsqml", {"position_step": 0.3}, epochs=1)

@@ -115,6 +115,24 @@ def test_held_out_frames_are_watched_and_stop_the_run():
     assert test[-1] == pytest.approx(amplitude_loss(rate, counts, None, divisor), rel=1e-4)
 
 
+def test_held_out_frames_have_a_mask_of_their_own():
+    """Bad pixels of the one scan may be good ones of the other."""
+    scan = make_scan(1, noise=True, total=2e3)
+    mask = np.ones((N, N), dtype=bool)
+    mask[5:12, 4:13] = False
+    values = scan.frames.values.copy()
+    values[:, ~mask] = 7e4
+    first, held_out = scan.split(0.2, seed=1)
+    _, spoiled = replace(scan, frames=replace(scan.frames, values=values)).split(0.2, seed=1)
+    tests = [replace(held_out, mask=mask), replace(spoiled, mask=mask), held_out]
+    masked, hot, open_ = (train(first, config_of(), test).history["test_loss"] for test in tests)
+    assert masked == hot
+    assert masked[-1] < 0.95 * open_[-1]
+    covered = replace(first, mask=mask)
+    masked, open_ = (train(covered, config_of(), test).history["test_loss"] for test in (tests[0], held_out))
+    assert masked[-1] < 0.95 * open_[-1]
+
+
 @pytest.mark.spec("BE-10")
 def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
     model = train(scan, config_of("rpie", {"alpha": 0.2}))
@@ -153,6 +171,8 @@ def test_a_cancelled_run_resumes_to_the_same_result(algorithm, options, tmp_path
     checkpoint = tmp_path / "model.ptycho"
     assert caught.value.checkpoint_path == str(checkpoint)
     assert len(api.load_model(checkpoint).history["train_loss"]) == 4
+    rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert (rows[0], len(rows)) == ("epoch,train_loss", 5)
     again = train(raw, replace(config, resume_from=checkpoint))
     assert len(again.history["train_loss"]) == 6
     np.testing.assert_allclose(again.object, whole.object, atol=2e-4)
@@ -166,9 +186,47 @@ def test_a_checkpoint_of_something_else_is_refused(scan, tmp_path):
         train(scan, config_of("rpie", resume_from=checkpoint))
     with pytest.raises(ArchiveError, match="resume with the scan it was made from"):
         train(scan.subset(range(10)), config_of(resume_from=checkpoint))
+    held_out = scan.subset(range(5))
+    with pytest.raises(ArchiveError, match="its history is train_loss, that of this run train_loss, test_loss"):
+        train(scan, config_of(resume_from=checkpoint), held_out)
+    train(scan, config_of(output_dir=tmp_path, epochs=1), held_out)
+    assert (tmp_path / "history.csv").read_text().startswith("epoch,train_loss,test_loss\n1,")
+    with pytest.raises(ArchiveError, match="its history is test_loss, train_loss, that of this run train_loss;"):
+        train(scan, config_of(resume_from=checkpoint))
     (tmp_path / "other").write_bytes(b"nothing")
     with pytest.raises(ArchiveError):
         train(scan, config_of(resume_from=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        ("lsqml", {"batching": "compact", "momentum": 0.5, "batch_frames": 12}),
+        ("rpie", {"momentum": 0.2}),
+        ("dm", {}),
+        ("autodiff", {}),
+    ],
+)
+def test_a_checkpoint_without_a_part_of_its_state_is_refused(algorithm, options, tmp_path):
+    raw, config = make_scan(1, step=4.5), config_of(algorithm, options, epochs=1, probe_trainable=True)
+    model = train(raw, config)
+    path = tmp_path / "part"
+    assert model.state
+    for name in model.state:
+        rest = {other: values for other, values in model.state.items() if other != name}
+        load_backend("ptychi").save(replace(model, state=rest), path)
+        with pytest.raises(ArchiveError, match=f"lacks '{name}', which algorithm '{algorithm}' goes on with"):
+            train(raw, replace(config, resume_from=path, epochs=2))
+
+
+def test_a_probe_that_starts_later_has_no_state_yet(tmp_path):
+    """A checkpoint from before its start lacks nothing."""
+    raw = make_scan(1, step=4.5)
+    config = config_of("autodiff", {"probe_start": 1}, epochs=2, probe_trainable=True)
+    whole = train(raw, config)
+    train(raw, replace(config, epochs=1, output_dir=tmp_path))
+    again = train(raw, replace(config, resume_from=tmp_path / "model.ptycho"))
+    np.testing.assert_allclose(again.probe, whole.probe, rtol=1e-3, atol=1e-3)
 
 
 def test_progress_tells_each_epoch(scan):
