@@ -186,6 +186,9 @@ def run_conformance(
         options = ["-c", os.devnull, "--rootdir", folder, "--basetemp", str(Path(folder) / "files"), "--noconftest"]
         options += ["-p", "no:cacheprovider", "-p", "no:terminal", "-p", "no:faulthandler", "-p", "no:logging"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--capture=no", str(_COLLECTED)]
+        # by default pytest puts the folder that this package lies in before all others, and so an installed engine
+        # before the one that whoever runs the suite has put first
+        options += ["--import-mode=append"]
         try:
             code = pytest.main(options, plugins=[watcher])
         finally:
