@@ -181,7 +181,8 @@ class RefinementConfig:
     Attributes:
         engine: engine that refines: ``auto`` takes the one that trained, where it can refine; ``none`` leaves the image
             as it is; or the name of an engine.
-        loss: ``poisson`` or ``amplitude``; Poisson explains weak counts without bias.
+        loss: ``poisson`` or ``amplitude``; None takes Poisson, which explains weak counts without bias, where the
+            engine has it.
         epochs: most passes over the frames.
         batch_size: frames in one update; None takes a number that suits the scan.
         probe: refine the probe too.
@@ -193,7 +194,7 @@ class RefinementConfig:
     """
 
     engine: str = "auto"
-    loss: str = "poisson"
+    loss: str | None = None
     epochs: int = 40
     batch_size: int | None = None
     probe: bool = True
@@ -206,7 +207,8 @@ class RefinementConfig:
         _check_types(self)
         for name in ("epochs", "batch_size", "probe_modes", "patience"):
             _check_range("RefinementConfig", name, getattr(self, name), 1)
-        _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
+        if self.loss is not None:
+            _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
         _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 1e-3, 64)
         others = {f.name: f.default for f in dataclasses.fields(self) if f.name != "engine"}
         if self.engine == "none" and any(getattr(self, name) != default for name, default in others.items()):

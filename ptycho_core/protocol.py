@@ -19,6 +19,7 @@ from .data.raw import RawData
 from .data.results import Reconstruction
 
 __all__ = [
+    "OPTIMISER_FIELDS",
     "PROTOCOL_VERSION",
     "BackendSpec",
     "Capabilities",
@@ -33,6 +34,21 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION = 1
+
+OPTIMISER_FIELDS = (
+    "schedule",
+    "learning_rate",
+    "probe_learning_rate",
+    "scale_learning_rate",
+    "weight_decay",
+    "gradient_clip_norm",
+    "weight_average",
+    "batch_size",
+    "num_workers",
+    "strategy",
+    "inference.batch_size",
+)
+"""Config fields of a network's optimiser, its batches of groups and its devices: without effect in most solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)

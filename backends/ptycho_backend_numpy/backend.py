@@ -16,7 +16,7 @@ from ptycho_core.errors import ArchiveError, Cancelled, ConfigError
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.training import HISTORY_FILE, write_history
 from ptycho_core.physics.patches import check_inside, extract
-from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.refinement.descent import Descent, batch_size_for, descend
 from ptycho_core.refinement.image import refine_image
 from ptycho_core.refinement.state import ScanState
@@ -54,21 +54,7 @@ class NumpyBackend:
         refine_positions=True,
         resume=True,
         precisions=("auto", "32", "64"),
-        ignored_fields=(
-            "schedule",
-            "learning_rate",
-            "probe_learning_rate",
-            "scale_learning_rate",
-            "weight_decay",
-            "gradient_clip_norm",
-            "weight_average",
-            "early_stopping_patience",
-            "batch_size",
-            "num_workers",
-            "strategy",
-            "inference.batch_size",
-            "inference.precision",
-        ),
+        ignored_fields=(*OPTIMISER_FIELDS, "early_stopping_patience", "inference.precision"),
     )
 
     def train(

@@ -17,7 +17,7 @@ from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.hardware import choose_accelerator
 from ptycho_core.networks.training import HISTORY_FILE, write_history
 from ptycho_core.physics.patches import check_inside
-from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
 
 from . import physics
@@ -58,19 +58,7 @@ class PtychiBackend:
         refine_positions=True,
         resume=True,
         accelerators=("auto", "cpu", "cuda"),
-        ignored_fields=(
-            "schedule",
-            "learning_rate",
-            "probe_learning_rate",
-            "scale_learning_rate",
-            "weight_decay",
-            "gradient_clip_norm",
-            "weight_average",
-            "batch_size",
-            "num_workers",
-            "strategy",
-            "inference.batch_size",
-        ),
+        ignored_fields=OPTIMISER_FIELDS,
     )
 
     def train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
 
 from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
@@ -21,15 +21,10 @@ def options_of(config: TrainingConfig) -> PtychiOptions:
 def refinement_loss(config: TrainingConfig) -> str:
     """The loss that an image is refined with.
 
-    It is ``refinement.loss``. Where that is at its default, ``poisson``, and the algorithm knows amplitudes only, it
-    is ``amplitude``: a config cannot tell whether a default was meant. Any other loss that the algorithm has not is
-    refused, see :func:`check_choices`.
+    It is ``refinement.loss``; without one ``poisson`` where the algorithm has it, else ``amplitude``. A loss that is
+    asked for and that the algorithm has not is refused, see :func:`check_choices`.
     """
-    wanted = config.refinement.loss
-    left_alone = wanted == RefinementConfig().loss
-    if left_alone and wanted == "poisson" and options_of(config).algorithm not in _POISSON:
-        return "amplitude"
-    return wanted
+    return config.refinement.loss or ("poisson" if options_of(config).algorithm in _POISSON else "amplitude")
 
 
 def _losses(config: TrainingConfig, *, refining: bool) -> dict[str, str]:

@@ -66,9 +66,8 @@ class PtychiOptions(EngineOptions):
     """How pty-chi iterates. None takes the value that suits the algorithm.
 
     The noise model is not here: it is ``TrainingConfig.loss`` and, where an image is refined,
-    ``RefinementConfig.loss``: ``amplitude`` or, for ``lsqml``, ``poisson``. In refining ``poisson`` is the default, and
-    a config cannot tell whether it was asked for: there the other algorithms take ``amplitude``. In training they
-    refuse ``poisson``.
+    ``RefinementConfig.loss``: ``amplitude`` or, for ``lsqml``, ``poisson``, which is what it refines with unless
+    told otherwise. The other algorithms refuse ``poisson``.
 
     Attributes:
         algorithm: ``lsqml`` (least-squares maximum likelihood), ``rpie``, ``epie``, ``dm`` (difference map), ``raar``

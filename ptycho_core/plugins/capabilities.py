@@ -143,7 +143,7 @@ def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabili
     _check_ignored(config, ignored, engine_name)
     if plan.positions and not capabilities.refine_positions:
         raise _refuse(engine_name, "refinement.positions", True, "False")
-    if "refinement.loss" not in ignored and plan.loss not in capabilities.losses:
+    if plan.loss is not None and plan.loss not in capabilities.losses:
         raise _refuse(engine_name, "refinement.loss", plan.loss, ", ".join(capabilities.losses))
     if plan.probe_modes is not None and plan.probe_modes > (capabilities.max_modes or plan.probe_modes):
         raise _refuse(engine_name, "refinement.probe_modes", plan.probe_modes, f"at most {capabilities.max_modes}")

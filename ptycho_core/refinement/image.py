@@ -56,13 +56,14 @@ def refine_image(
         BackendError: refining diverged.
     """
     raw, plan = data.raw, config.refinement
+    loss = plan.loss or "poisson"
     margin = 0
     if plan.positions:  # the image may have moved positions already, the limit is from where they were read
         moved = float(np.abs(initial.positions_px - raw.positions_px).max())
         margin = math.ceil(moved + plan.position_limit_px) + 1
     state = ScanState.of_image(initial, raw, margin_px=margin, probe_modes=plan.probe_modes, dtype=dtype)
     descent = Descent(
-        loss=plan.loss,
+        loss=loss,
         epochs=plan.epochs,
         batch_size=plan.batch_size or batch_size_for(raw.n_frames),
         probe=plan.probe,
@@ -80,5 +81,5 @@ def refine_image(
             metrics["test_loss"] = heldout_loss / mean_counts
         progress(ProgressEvent(stage="refine", done=epoch + 1, total=plan.epochs, metrics=metrics))
 
-    best = descend(state, bind(raw, plan.loss), descent, heldout=heldout_frames(raw, config), after_epoch=report)
+    best = descend(state, bind(raw, loss), descent, heldout=heldout_frames(raw, config), after_epoch=report)
     return best.image(data)

@@ -303,8 +303,6 @@ class Bench:
     def refining_config(self, **changes: Any) -> TrainingConfig:
         """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
         wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3}
-        if self.offers.losses:
-            wanted["loss"] = _first(self.config.refinement.loss, self.offers.losses)
         wanted = {
             name: value for name, value in wanted.items() if f"refinement.{name}" not in self.offers.ignored_fields
         }

@@ -163,9 +163,10 @@ def test_a_scan_with_more_in_it_than_the_engine_models_is_refused():
     check_scan_capabilities(modes, replace(NETWORK, max_modes=None), "eng")
 
 
-def test_an_engine_that_refines_by_a_loss_of_its_own_takes_the_default_and_no_other():
-    solver = replace(NETWORK, losses=("amplitude",), refine=True, ignored_fields=("refinement.loss",))
-    config = TrainingConfig(loss="amplitude")
-    check_capabilities(config, solver, "eng")
-    with pytest.raises(ConfigError, match=r"'eng': refinement.loss = 'amplitude' has no effect"):
-        check_capabilities(replace(config, refinement=RefinementConfig(loss="amplitude")), solver, "eng")
+def test_a_loss_to_refine_with_is_one_that_the_engine_has():
+    solver = replace(NETWORK, losses=("amplitude",), refine=True)
+    for loss in (None, "amplitude"):
+        check_capabilities(TrainingConfig(loss="amplitude", refinement=RefinementConfig(loss=loss)), solver, "eng")
+    asked = TrainingConfig(loss="amplitude", refinement=RefinementConfig(loss="poisson"))
+    with pytest.raises(ConfigError, match=r"'eng': refinement.loss = 'poisson' is not supported; allowed: amplitude"):
+        check_capabilities(asked, solver, "eng")

@@ -142,6 +142,8 @@ def test_an_algorithm_without_poisson_takes_amplitudes_by_default(algorithm):
     initial = image_of(raw, 0.8)
     default, amplitude = (refined(raw, initial, algorithm, epochs=2, **more) for more in ({}, {"loss": "amplitude"}))
     np.testing.assert_array_equal(default.object, amplitude.object)
+    with pytest.raises(ConfigError, match=rf"refinement\.loss = 'poisson' is not supported by algorithm '{algorithm}'"):
+        refined(raw, initial, algorithm, epochs=2, loss="poisson")
 
 
 def test_the_noise_of_an_amplitude_needs_one():

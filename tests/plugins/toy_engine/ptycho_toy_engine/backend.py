@@ -15,7 +15,7 @@ from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import ArchiveError, Cancelled, DataError
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.protocol import Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.refinement.image import heldout_frames
 from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
 
@@ -66,19 +66,8 @@ class ToyBackend:
         refine=True,
         resume=True,
         ignored_fields=(
-            "schedule",
-            "learning_rate",
-            "probe_learning_rate",
-            "scale_learning_rate",
-            "weight_decay",
-            "gradient_clip_norm",
-            "weight_average",
+            *OPTIMISER_FIELDS,
             "early_stopping_patience",
-            "batch_size",
-            "num_workers",
-            "strategy",
-            "inference.batch_size",
-            "refinement.loss",
             "refinement.batch_size",
             "refinement.probe_modes",
             "refinement.patience",
