@@ -132,6 +132,7 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Ses
         Cancelled: interrupted; the message says how to resume.
     """
     from .. import api
+    from ..refinement.image import heldout_frames
 
     # training itself compares nphotons with the frames it sees; once is enough
     raw = api.prepare_scan(raw, replace(config, nphotons=None))
@@ -145,7 +146,7 @@ def train_model(raw: RawData, config: TrainingConfig, folder: Path, session: Ses
             raise Cancelled(f"{error}; no checkpoint was written") from error
         path = str(error.checkpoint_path)
         raise Cancelled(f"{error}; go on with: {_resume_command(session, path)}", path) from error
-    heldout = None if test is None else np.flatnonzero(np.isin(raw.frame_numbers, test.frame_numbers))
+    heldout = None if test is None else heldout_frames(raw, config)
     return Trained(results=results, raw=raw, config=config, heldout=heldout, stopped=progress.stopped)
 
 
@@ -190,10 +191,11 @@ def image_and_report(
 ) -> None:
     """Reconstruct the scan that was trained on, refine the image, and write every result.
 
-    The model is saved first: an interruption from here on costs the image, not the training.
+    The model is saved first: an interruption from here on costs the image, not the training. One while the image is
+    refined costs the refined image only; the one before it is written.
 
     Raises:
-        Cancelled: interrupted; the message says how to get the image from the saved model.
+        Cancelled: interrupted; the message says where the image is, or how to get it from the saved model.
     """
     from ..api import save_model
 
@@ -205,18 +207,22 @@ def image_and_report(
     try:
         if trained.stopped:
             raise KeyboardInterrupt
-        first, refined = reconstruct_same_scan(trained, session, to_refine=refiner is not None), None
+        first, refined, stopped = reconstruct_same_scan(trained, session, to_refine=refiner is not None), None, None
         if refiner is not None:
-            # an engine that fails here costs a notice: the image that it would have made better is there
-            refined = _or_notice(
-                "refined image",
-                lambda: refine_same_scan(first, raw, trained.config, results["model"].statistics, session),
-                session,
-            )
+            try:
+                # an engine that fails here costs a notice: the image that it would have made better is there
+                refined = _or_notice(
+                    "refined image",
+                    lambda: refine_same_scan(first, raw, trained.config, results["model"].statistics, session),
+                    session,
+                )
+            except Cancelled as error:
+                stopped = error
+                session.notice(f"no refined image: {error}; the image that refining began with is written")
             if refined is None or not refined.kept:
                 first = reconstruct_same_scan(trained, session)  # nothing is gained by leaving frames out of it now
         frcs = None
-        if half_data:
+        if half_data and stopped is None:
             frcs = _or_notice("half-data FRC", lambda: half_data_frc(raw, trained.config, refiner, session), session)
     except (Cancelled, KeyboardInterrupt) as error:
         raise Cancelled(f"{str(error) or 'interrupted'}; {_image_advice(raw, bundle)}") from error
@@ -236,6 +242,8 @@ def image_and_report(
         provenance={**results["provenance"], "command": session.command, "source": raw.source.details},
     )
     report_results(outcome, folder, session, bundle=bundle)
+    if stopped is not None:
+        raise Cancelled(f"{stopped}; the image before refining is in {folder}") from stopped
 
 
 def _stages(

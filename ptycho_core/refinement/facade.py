@@ -91,45 +91,52 @@ def refine(
             "refine with. Name one in refinement.engine."
         )
     engine = load_backend(name)
-    if isinstance(data, PtychoDataContainer):
-        container = check_container(data)
-    else:
-        raw = data.with_probe(initial.probe, calibrated=data.probe_calibrated)
-        container = PtychoDataContainer.for_reconstruction(
-            raw, min(config.group_size, raw.n_frames), statistics=statistics
-        )
+    container = _container_of(initial, data, config, statistics)
     check_scan_capabilities(container.raw, engine.capabilities, name)
-    record, plan = _Record(progress), config.refinement
+    record = _Record(progress)
     try:
         with engine_at_work(name, "refine", record) as relay:
-            result = check_reconstruction(
-                engine.refine(initial, container, config, progress=relay),  # type: ignore[attr-defined]
-                container,
-                name,
-                config.collapse_threshold,
-            )
-        note = (
-            ""
-            if result.r_factor <= initial.r_factor
-            else (f"its R-factor {result.r_factor:.4f} is higher than the {initial.r_factor:.4f} it began with")
-        )
-    except CollapseError as error:
-        result, note = initial, str(error)
+            result = engine.refine(initial, container, config, progress=relay)  # type: ignore[attr-defined]
+            check_reconstruction(result, container, name, config.collapse_threshold)
+        note = _worse(result, initial)
     except BackendError as error:
-        if type(error) is not BackendError:  # a broken promise is a fault of the engine, not of the image
+        if type(error) not in (BackendError, CollapseError):  # a broken promise is the engine's fault, not the image's
             raise
-        result, note = initial, str(error)
+        note = str(error)
     if note:
         warnings.warn(f"the image refined by engine '{name}' was discarded: {note}", UserWarning, stacklevel=2)
-    moved = plan.positions and not note
+        return Refined(
+            reconstruction=initial, initial=initial, engine=name, kept=False, note=note, history=record.history
+        )
+    plan, positions = config.refinement, None
+    if plan.positions:
+        positions = position_report(result.nominal_positions_px, result.positions_px, plan.position_limit_px)
     return Refined(
-        reconstruction=initial if note else result,
+        reconstruction=result,
         initial=initial,
         engine=name,
-        kept=not note,
-        note=note,
+        kept=True,
+        note="",
         history=record.history,
-        positions=position_report(result.nominal_positions_px, result.positions_px, plan.position_limit_px)
-        if moved
-        else None,
+        positions=positions,
     )
+
+
+def _container_of(
+    initial: Reconstruction,
+    data: RawData | PtychoDataContainer,
+    config: TrainingConfig,
+    statistics: Statistics | None,
+) -> PtychoDataContainer:
+    """A container as it is, or a scan laid out with the probe of its image."""
+    if isinstance(data, PtychoDataContainer):
+        return check_container(data)
+    raw = data.with_probe(initial.probe, calibrated=data.probe_calibrated)
+    return PtychoDataContainer.for_reconstruction(raw, min(config.group_size, raw.n_frames), statistics=statistics)
+
+
+def _worse(result: Reconstruction, initial: Reconstruction) -> str:
+    """Why a refined image is no better than the one it began with; an empty text where it is better."""
+    if result.r_factor <= initial.r_factor:
+        return ""
+    return f"its R-factor {result.r_factor:.4f} is higher than the {initial.r_factor:.4f} it began with"

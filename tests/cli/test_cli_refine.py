@@ -166,7 +166,29 @@ def test_demo_takes_the_numpy_engine_where_there_is_no_other_and_says_so(
     assert summary_of(tmp_path / "demo")["engine"] == "numpy"
 
 
-def test_an_interruption_while_refining_leaves_the_model(engines, scan, tmp_path, monkeypatch, capsys):
+def test_an_interruption_while_refining_leaves_the_image_before(engines, scan, tmp_path, monkeypatch, capsys):
+    from ptycho_backend_numpy import gradient
+
+    call, asked = gradient.NumpyGradient.__call__, []
+
+    def interrupt_once(self, *arguments):
+        if not asked:
+            asked.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, *arguments)
+
+    monkeypatch.setattr(gradient.NumpyGradient, "__call__", interrupt_once)
+    assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5", "--half_data_frc"]) == 130
+    assert "stopped while refining, 1 of 5; the image before refining is in result" in capsys.readouterr().err
+    summary = summary_of(tmp_path / "result")
+    assert summary["stages"] == []
+    assert summary["refinement"] is None
+    assert summary["half_data_frc"] is None
+    assert any("no refined image: stopped while refining" in text for text in summary["warnings"])
+    assert (tmp_path / "result" / "report.html").is_file()
+
+
+def test_a_second_interruption_while_refining_leaves_the_model(engines, scan, tmp_path, monkeypatch, capsys):
 
     from ptycho_backend_numpy import gradient
 
