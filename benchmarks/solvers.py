@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_core import api
-from ptycho_core.config import TrainingConfig, config_from_mapping
+from ptycho_core.config import TrainingConfig
+from ptycho_core.config_mapping import config_from_mapping
 from ptycho_core.data.raw import ObjectGuess, RawData
 from ptycho_core.metrics import compare_objects
 from ptycho_core.plugins.registry import load_backend

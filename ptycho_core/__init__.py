@@ -18,15 +18,8 @@ if TYPE_CHECKING:
         save_model,
         train_cdi_model,
     )
-    from .config import (
-        EngineOptions,
-        InferenceConfig,
-        ModelConfig,
-        RefinementConfig,
-        TrainingConfig,
-        config_from_mapping,
-        config_to_mapping,
-    )
+    from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
+    from .config_mapping import config_from_mapping, config_to_mapping
     from .data.container import PtychoDataContainer, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
     from .data.results import CdiResult, CdiResults, Reconstruction, Refined
@@ -77,9 +70,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ModelConfig",
         "RefinementConfig",
         "TrainingConfig",
-        "config_from_mapping",
-        "config_to_mapping",
     ),
+    "config_mapping": ("config_from_mapping", "config_to_mapping"),
     "data.container": ("PtychoDataContainer", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
     "data.results": ("CdiResult", "CdiResults", "Reconstruction", "Refined"),

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import SUPPORTED_SIDES, TrainingConfig, config_from_mapping, config_to_mapping
+from .config import SUPPORTED_SIDES, TrainingConfig
+from .config_mapping import config_from_mapping, config_to_mapping
 from .data.container import Statistics
 from .errors import ArchiveError, ConfigError
 from .io.atomic import write_bytes

@@ -11,11 +11,9 @@ import dataclasses
 import math
 import types
 import typing
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from .errors import ConfigError, suggest
 
@@ -26,10 +24,7 @@ __all__ = [
     "ModelConfig",
     "RefinementConfig",
     "TrainingConfig",
-    "config_from_mapping",
-    "config_to_mapping",
     "passes_of",
-    "resolve_names",
 ]
 
 SUPPORTED_SIDES = tuple(range(16, 513, 16))
@@ -42,8 +37,6 @@ LOGGERS = ("tensorboard", "mlflow")
 
 _WITHOUT_EFFECT = {"cnn": ("depth", "sweeps", "passes"), "probe_unet": ("passes",)}
 """Generator → sizes that it does not have."""
-
-_T = TypeVar("_T", "ModelConfig", "InferenceConfig", "RefinementConfig", "TrainingConfig", "EngineOptions")
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -358,118 +351,3 @@ class TrainingConfig:
                 f"TrainingConfig.options are settings of engine {self.options.engine!r}, which has no part here: "
                 f"backend = {self.backend!r}, refinement.engine = {self.refinement.engine!r}. Leave them out."
             )
-
-
-_RENAMED: dict[str, str] = {"nepochs": "epochs", "neighbor_count": "neighbor_pool_size"}
-_REFUSED: dict[str, str] = {
-    "n_images": (
-        "it meant frames in some releases and groups in others; say n_subsample for the number of frames used, "
-        "or n_groups for the number of groups made"
-    ),
-}
-
-
-def _field_hint(config_type: type, name: str) -> str:
-    own = [f.name for f in dataclasses.fields(config_type)]
-    nested = []
-    for f in dataclasses.fields(config_type):
-        sub = typing.get_type_hints(config_type)[f.name]
-        if dataclasses.is_dataclass(sub):
-            nested += [f"{f.name}.{g.name}" for g in dataclasses.fields(sub)]
-            if name in {g.name for g in dataclasses.fields(sub)}:
-                return f" Did you mean '{f.name}.{name}'?"
-    return suggest(name, own + nested)
-
-
-def _coerce(value: Any, annotation: Any, name: str) -> Any:
-    """Turn plain YAML or JSON data into the field's type: lists to tuples, text to Path, mappings to configs."""
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        if isinstance(value, Mapping):
-            return config_from_mapping(annotation, value)  # type: ignore[type-var]
-        return value
-    if isinstance(value, list) and typing.get_origin(annotation) is tuple:
-        return tuple(value)
-    if isinstance(value, str) and Path in typing.get_args(annotation):
-        return Path(value)
-    return value
-
-
-def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain data under the current names of the fields, so that layers of configuration can be merged.
-
-    Args:
-        config_type: one of the three config classes.
-        values: field name → value; nested configs are mappings. Old names (``nepochs``, ``neighbor_count``) are
-            accepted with a ``DeprecationWarning``.
-
-    Raises:
-        ConfigError: unknown field (the nearest names are suggested), a field given under two names, or a refused old
-            name.
-    """
-    hints = typing.get_type_hints(config_type)
-    resolved: dict[str, Any] = {}
-    for given, value in values.items():
-        name = given
-        if given in _REFUSED:
-            raise ConfigError(f"{config_type.__name__}: '{given}' is refused: {_REFUSED[given]}.")
-        if given in _RENAMED and _RENAMED[given] in hints:
-            name = _RENAMED[given]
-            warnings.warn(f"'{given}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=3)
-        if name not in hints:
-            raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, str(given))}")
-        if name in resolved:
-            raise ConfigError(f"{config_type.__name__}: '{name}' is given twice, once under its old name.")
-        nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping)
-        resolved[name] = resolve_names(hints[name], value) if nested else value
-    return resolved
-
-
-def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
-    """Build a config from plain data, strictly; see :func:`resolve_names` for the names accepted.
-
-    Raises:
-        ConfigError: as :func:`resolve_names`, or a value of the wrong type or out of range.
-    """
-    hints = typing.get_type_hints(config_type)
-    resolved = resolve_names(config_type, values)
-    if isinstance(resolved.get("options"), Mapping):
-        resolved["options"] = _typed_options(resolved)
-    return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
-
-
-def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
-    """Turn plain ``options`` into the class that an engine declares: the one they name, or the one named beside them.
-
-    Raises:
-        ConfigError: no such engine has settings of its own; or as :func:`config_from_mapping`.
-        BackendError: the engine is unknown or its plugin broken.
-    """
-    from .plugins.registry import options_class
-
-    options = dict(values["options"])
-    refinement = values.get("refinement")
-    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
-    engines = [values.get("backend", TrainingConfig.backend)]
-    engines += [] if refiner in (None, "auto", "none") else [refiner]
-    engines = [options.pop("engine")] if "engine" in options else engines
-    for engine in engines:
-        declared = options_class(str(engine))
-        if declared is not None:
-            return config_from_mapping(declared, options)
-    raise ConfigError(f"options = {options!r}: engine {' or '.join(map(repr, engines))} has none.")
-
-
-def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig) -> dict[str, Any]:
-    """Return a config as plain JSON data; ``config_from_mapping`` is its inverse."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value)
-        if isinstance(value, Mapping):
-            return {k: plain(v) for k, v in value.items()}
-        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-    mapping = {k: plain(v) for k, v in dataclasses.asdict(config).items()}
-    if isinstance(config, TrainingConfig) and config.options is not None:
-        mapping["options"] = {"engine": config.options.engine, **mapping["options"]}
-    return mapping

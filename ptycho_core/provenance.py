@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .config import TrainingConfig, config_to_mapping
+from .config import TrainingConfig
+from .config_mapping import config_to_mapping
 from .data.raw import Source
 
 __all__ = ["collect_provenance", "machine", "package_versions"]

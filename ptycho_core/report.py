@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from . import report_figures as figures
 from . import report_plots as plots
-from .config import TrainingConfig, config_to_mapping
+from .config import TrainingConfig
+from .config_mapping import config_to_mapping
 from .data.raw import RawData
 from .data.results import Reconstruction, Refined
 from .errors import DataError

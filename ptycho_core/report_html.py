@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .config import TrainingConfig, config_to_mapping
+from .config import TrainingConfig
+from .config_mapping import config_to_mapping
 from .io.reconstruction_file import plain_json
 from .report_figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .report_stages import stage_pictures, stages_table

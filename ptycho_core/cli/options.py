@@ -16,16 +16,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config import (
-    EngineOptions,
-    InferenceConfig,
-    ModelConfig,
-    RefinementConfig,
-    TrainingConfig,
-    config_from_mapping,
-    resolve_names,
-)
+from ..config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
+from ..config_mapping import config_from_mapping, resolve_names
 from ..errors import ConfigError, suggest
+from .settings_file import read_settings
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -180,7 +174,7 @@ def given_fields(config_type: type, options: Options) -> dict[str, Any]:
     names = {name for name, *_ in _config_options(config_type)}
     layer: dict[str, Any] = {}
     if options.get("config"):
-        layer = _read_settings(Path(options["config"]))
+        layer = read_settings(Path(options["config"]))
         for name in layer:
             if name not in names:
                 raise ConfigError(f"{options['config']}: no setting {name!r}.{suggest(str(name), names)}")
@@ -286,37 +280,6 @@ def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Options:
     return dict(namespace.items())
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML (or JSON) file as a mapping; a key given twice is refused, and ``1e-3`` is a number."""
-    import yaml  # type: ignore[import-untyped]
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """YAML 1.1 without its two traps: silent duplicates, and floats that must have a point."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            twice = {key for key in keys if keys.count(key) > 1}
-            if twice:
-                raise ConfigError(f"{path}: {', '.join(map(repr, sorted(twice)))} is given twice; keep one.")
-            mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-            return mapping
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except OSError as error:
-        raise ConfigError(f"{path}: the config file cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML or JSON file ({' '.join(str(error).split())}).") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds a {type(content).__name__}; it must hold 'name: value' settings.")
-    return content
-
-
 def _nested(options: Options, names: set[str]) -> dict[str, Any]:
     """Turn dotted options into nested plain data."""
     out: dict[str, Any] = {}
@@ -373,7 +336,7 @@ def _given(config_type: type[_C], options: Options, omit: Mapping[str, str]) -> 
     layer: Mapping[str, Any] = {}
     if options.get("config"):
         path = Path(options["config"])
-        layer = _read_settings(path)
+        layer = read_settings(path)
         try:
             layer = _file_layer(config_type, layer)
         except ConfigError as error:

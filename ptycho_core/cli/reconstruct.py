@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import InferenceConfig, config_to_mapping
+from ..config import InferenceConfig
+from ..config_mapping import config_to_mapping
 from .options import Options, add_config_options, add_out_option, add_scan_options, build_config, make_parser
 from .progress import long_job
 from .results import Outcome, report_results

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import TrainingConfig, config_to_mapping
+from ..config import TrainingConfig
+from ..config_mapping import config_to_mapping
 from ..data.results import Reconstruction
 from ..errors import DataError
 from .atomic import atomic_path

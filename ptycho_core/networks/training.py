@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TrainingConfig, config_to_mapping
+from ..config import TrainingConfig
+from ..config_mapping import config_to_mapping
 from ..data.container import PtychoDataContainer
 from ..errors import ArchiveError, BackendError, CollapseError, ConfigError
 from ..io.atomic import write_text

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import InferenceConfig, ModelConfig, TrainingConfig, config_from_mapping, config_to_mapping
+from ..config import InferenceConfig, ModelConfig, TrainingConfig
+from ..config_mapping import config_from_mapping, config_to_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
 from ..data.results import Reconstruction

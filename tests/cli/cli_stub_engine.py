@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
-from ptycho_core.config import TrainingConfig, config_to_mapping
+from ptycho_core.config import TrainingConfig
+from ptycho_core.config_mapping import config_to_mapping
 from ptycho_core.data.container import Statistics, integer_corners
 from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import Cancelled

@@ -291,7 +291,8 @@ def test_demo_without_an_engine(monkeypatch, capsys):
 
 
 def test_every_demo_object_has_settings_that_are_fields():
-    from ptycho_core.config import TrainingConfig, config_from_mapping
+    from ptycho_core.config import TrainingConfig
+    from ptycho_core.config_mapping import config_from_mapping
 
     for kind in demo.build_parser()._option_string_actions["--object"].choices:
         config_from_mapping(TrainingConfig, demo.demo_training_config(kind))

@@ -20,11 +20,9 @@ from ptycho_core.config import (
     ModelConfig,
     RefinementConfig,
     TrainingConfig,
-    config_from_mapping,
-    config_to_mapping,
     passes_of,
-    resolve_names,
 )
+from ptycho_core.config_mapping import config_from_mapping, config_to_mapping, resolve_names
 from ptycho_core.errors import ConfigError
 
 CONFIGS = (ModelConfig, InferenceConfig, TrainingConfig)

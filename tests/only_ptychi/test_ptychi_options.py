@@ -12,7 +12,8 @@ import pytest
 from ptychi_scans import CONFIG, config_of, make_scan, train
 
 from ptycho_backend_ptychi.options import ALGORITHMS, PtychiOptions
-from ptycho_core.config import RefinementConfig, TrainingConfig, config_from_mapping, config_to_mapping
+from ptycho_core.config import RefinementConfig, TrainingConfig
+from ptycho_core.config_mapping import config_from_mapping, config_to_mapping
 from ptycho_core.errors import ConfigError
 
 pytestmark = pytest.mark.ptychi
