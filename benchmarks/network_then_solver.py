@@ -64,7 +64,7 @@ def solver_alone(engine: str, raw: RawData, truth: ObjectGuess, epochs: int) -> 
 
 
 def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator: str, epochs: int) -> None:
-    base = demo_training_config("texture")
+    base = demo_training_config()
     model_config = ModelConfig(**(base["model"] if generator == "probe_unet" else {"generator": generator}))
     plan = RefinementConfig(probe=False, epochs=epochs)
     config = TrainingConfig(backend=engine, model=model_config, epochs=base["epochs"], refinement=plan)

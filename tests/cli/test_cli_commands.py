@@ -294,8 +294,9 @@ def test_every_demo_object_has_settings_that_are_fields():
     from ptycho_core.config import TrainingConfig
     from ptycho_core.config_mapping import config_from_mapping
 
+    for network in (True, False):
+        config_from_mapping(TrainingConfig, demo.demo_training_config(network=network))
     for kind in demo.build_parser()._option_string_actions["--object"].choices:
-        config_from_mapping(TrainingConfig, demo.demo_training_config(kind))
         assert demo.demo_simulation(kind, 7).seed == 7
         assert demo.demo_simulation(kind, 7).object == kind
     assert demo.demo_simulation("texture", 0).frame_count == 1764
