@@ -5,7 +5,7 @@ Only NumPy arrays and the frozen types of this package cross the border between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from .config import InferenceConfig, TrainingConfig
 from .data.container import PtychoDataContainer, Statistics
 from .data.raw import RawData
-from .data.results import Reconstruction
+from .data.results import Image
+from .networks.groups import Groups
 
 __all__ = [
+    "ACCEPTED_VERSIONS",
     "OPTIMISER_FIELDS",
     "PROTOCOL_VERSION",
     "BackendSpec",
@@ -26,6 +28,7 @@ __all__ = [
     "Progress",
     "ProgressEvent",
     "ReconstructionBackend",
+    "SupportsExpectedCounts",
     "SupportsPatches",
     "SupportsPhysicsGradient",
     "SupportsRefinement",
@@ -33,9 +36,16 @@ __all__ = [
     "no_progress",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Version of this protocol."""
+
+ACCEPTED_VERSIONS = (2, 2)
+"""First and last version of the protocol that this host accepts."""
 
 OPTIMISER_FIELDS = (
+    "group_size",
+    "n_groups",
+    "neighbor_pool_size",
     "schedule",
     "learning_rate",
     "probe_learning_rate",
@@ -48,7 +58,7 @@ OPTIMISER_FIELDS = (
     "strategy",
     "inference.batch_size",
 )
-"""Config fields of a network's optimiser, its batches of groups and its devices: without effect in most solvers."""
+"""Config fields of a network's groups, its optimiser, its batches and its devices: without effect in most solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,7 @@ class Capabilities:
     Attributes:
         generators: names accepted in ``ModelConfig.generator``; empty for a solver.
         losses: names accepted in ``TrainingConfig.loss``.
+        max_scans: most scans that one training takes, or None for any number.
         max_modes: most incoherent probe modes, or None for any number.
         mask: whether bad pixels are left out of the loss.
         background: whether a background enters the model.
@@ -97,11 +108,12 @@ class Capabilities:
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
         ignored_fields: config fields (``epochs``, ``model.width``) with no effect here: refused unless left at default.
-            ``seed`` says that the engine draws nothing; it is never refused, since core draws groups by it.
+            ``seed`` says that the engine draws nothing; it is never refused, since core draws held-out frames by it.
     """
 
     generators: tuple[str, ...] = ()
     losses: tuple[str, ...] = ("poisson",)
+    max_scans: int | None = 1
     max_modes: int | None = None
     mask: bool = False
     background: bool = False
@@ -128,7 +140,8 @@ class BackendSpec:
         requires: top-level modules that must be importable.
         extra: what to pip install when one is missing, e.g. ``ptycho-core[torch]``.
         title: name for people (``PyTorch``).
-        protocol_version: version of this protocol that it was written for.
+        protocol_version: version of this protocol that it was written for; one that does not say was written for 1,
+            where nobody had to.
         options: ``"module:Class"`` of the settings that this engine alone has, a subclass of ``EngineOptions`` in
             a module that imports no framework; empty for an engine without any.
         quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
@@ -140,7 +153,7 @@ class BackendSpec:
     requires: tuple[str, ...] = ()
     extra: str = ""
     title: str = ""
-    protocol_version: int = PROTOCOL_VERSION
+    protocol_version: int = 1
     options: str = ""
     quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -188,17 +201,16 @@ class ReconstructionBackend(Protocol):
 
     def train(
         self,
-        train: PtychoDataContainer,
-        test: PtychoDataContainer | None,
+        scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
     ) -> TrainedModel:
-        """Train on groups (or, for a solver, iterate).
+        """Train on the training frames of some scans (or, for a solver, iterate over those of one).
 
         Args:
-            train: groups to learn from.
-            test: groups of held-out frames for the ``test_loss``, or None.
+            scans: at least one, and no more than ``capabilities.max_scans``; the first has training frames. Held-out
+                frames are for the ``test_loss`` only; unused frames are not looked at.
             config: everything else.
             progress: called after each step.
 
@@ -210,21 +222,16 @@ class ReconstructionBackend(Protocol):
     def reconstruct(
         self,
         model: TrainedModel,
-        data: PtychoDataContainer,
+        scan: PtychoDataContainer,
         config: InferenceConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Reconstruct the scan of a container, every counted frame once, with the container's probe.
+    ) -> Image:
+        """Make an image of a scan from its training frames, each once, with the container's probe.
 
-        The intensity scale is the container's ``statistics.scale`` times what training changed of the scale it
-        started from.
+        Its canvas holds every used frame. The intensity scale is the container's ``statistics.scale`` times what
+        training changed of the scale it started from.
         """
-
-    def simulate(
-        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Noiseless λ (M, N, N) of an object (H, W) and probe (P, N, N); object pixel (0, 0) is scan point (0, 0)."""
 
     def save(self, model: TrainedModel, path: Path) -> None:
         """Write the model as a bundle (specs/50-model-bundle) at `path`."""
@@ -234,6 +241,19 @@ class ReconstructionBackend(Protocol):
 
         Raises:
             ArchiveError: damaged, foreign, too new or unsafe.
+        """
+
+
+@runtime_checkable
+class SupportsExpectedCounts(Protocol):
+    """Optional: the engine's own forward model, through which core scores its images; else the oracle's is taken."""
+
+    def expected_counts(
+        self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
+    ) -> NDArray[np.float32] | NDArray[np.float64]:
+        """Expected counts λ (n, N, N) of some frames (n,) of a scan, background included, scale as in `image` (FM-5).
+
+        A few hundred frames are asked for at once.
         """
 
 
@@ -254,8 +274,8 @@ class SupportsPhysicsGradient(Protocol):
 class SupportsPatches(Protocol):
     """Optional: patches before stitching."""
 
-    def predict_patches(self, model: TrainedModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
-        """Predicted patches (B, C, N, N) complex64."""
+    def predict_patches(self, model: TrainedModel, groups: Groups) -> NDArray[np.complex64]:
+        """Predicted patches (B, C, N, N) complex64, each group by itself."""
 
 
 @runtime_checkable
@@ -264,22 +284,23 @@ class SupportsRefinement(Protocol):
 
     def refine(
         self,
-        initial: Reconstruction,
-        data: PtychoDataContainer,
+        image: Image,
+        scan: PtychoDataContainer,
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Go on from `initial` with the frames of `data`, as ``config.refinement`` says (specs/30, BE-16 to BE-18).
+    ) -> Image:
+        """Go on from `image` with the training frames of `scan`, as ``config.refinement`` says (BE-16 to BE-18).
 
         Args:
-            initial: image, probe, scale and positions to start from; left as it is.
-            data: the scan; frames that ``refinement.heldout_frames`` names are looked at only to know when to stop.
+            image: image, probe, scale and positions to start from; left as it is.
+            scan: its scan; held-out frames are looked at only to know when to stop and what to keep.
             config: ``refinement``, ``loss``, ``seed``, hardware and, for an engine that has some, ``options``.
             progress: called after each epoch, with ``train_loss`` and, where frames are held out, ``test_loss``.
 
         Returns:
-            The state that explained the held-out frames best, scored by ``stitching.finish_reconstruction``.
+            The state that explained the held-out frames best in the loss refined with, that of `image` among them;
+            the last one where none are held out.
 
         Raises:
             Cancelled: `progress` raised it.

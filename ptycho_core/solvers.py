@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from .bundle import Bundle, read_bundle, write_bundle
 from .config import InferenceConfig, TrainingConfig
 from .data.container import PtychoDataContainer, Statistics, integer_corners
-from .data.results import Reconstruction
+from .data.results import Image
 from .errors import ArchiveError, DataError
 from .physics.patches import extract
 from .protocol import Progress, ProgressEvent
 from .provenance import machine, package_versions
-from .stitching import Stitcher, finish_reconstruction, probe_weights
+from .stitching import Stitcher, make_image, probe_weights
 
 __all__ = ["SolverModel", "load_solver", "reconstruct_solved", "save_solver"]
 
@@ -140,36 +140,35 @@ def load_solver(path: Path, backend: str) -> SolverModel:
 
 
 def reconstruct_solved(
-    model: SolverModel, data: PtychoDataContainer, config: InferenceConfig, progress: Progress
-) -> Reconstruction:
-    """Cut what a scan covers out of a finished object, and score it.
+    model: SolverModel, scan: PtychoDataContainer, config: InferenceConfig, progress: Progress
+) -> Image:
+    """Cut what the training frames of a scan cover out of a finished object.
 
     Args:
         model: what a solver found.
-        data: container of the scan.
+        scan: the scan.
         config: ``central_crop_px`` is read.
         progress: told of frames.
 
     Raises:
         DataError: the scan leaves the object; a solver knows nothing beyond it.
     """
-    raw = data.raw
-    stitcher = Stitcher.for_scan(raw, config.central_crop_px)
+    raw = scan.raw
+    stitcher = Stitcher.for_scan(scan, config.central_crop_px)
     corners, rest = integer_corners(raw.positions_px, raw.side)
-    inner = corners - model.origin_px
-    if inner.min() < 0 or (inner.max(axis=0) + raw.side > np.array(model.object.shape)).any():
+    inner, used = corners - model.origin_px, scan.used_frames
+    if inner[used].min() < 0 or (inner[used].max(axis=0) + raw.side > np.array(model.object.shape)).any():
         raise DataError(
             f"{raw.source.path or 'scan'}: it reaches beyond the object that engine '{model.backend}' solved; a "
             "solver's model holds for the scan it was made from. Train on this scan."
         )
-    peak = 0.0
-    counted = np.unique(data.frame_indices[data.counted])
-    for start in range(0, len(counted), _CHUNK):
-        chosen = counted[start : start + _CHUNK]
-        weights = probe_weights(data.probe, rest[chosen])
+    peak, frames = 0.0, scan.train_frames
+    for start in range(0, len(frames), _CHUNK):
+        chosen = frames[start : start + _CHUNK]
+        weights = probe_weights(scan.probe, rest[chosen])
         peak = max(peak, float(weights.max()))
         stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
-        progress(ProgressEvent(stage="reconstruct", done=start + len(chosen), total=len(counted)))
+        progress(ProgressEvent(stage="reconstruct", done=start + len(chosen), total=len(frames)))
     obj, coverage = stitcher.finish(peak)
-    scale = data.statistics.scale * model.scale / model.statistics.scale
-    return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, scale, data)
+    scale = scan.statistics.scale * model.scale / model.statistics.scale
+    return make_image(obj, coverage, stitcher.origin_px, scan.probe, scale, raw.positions_px)

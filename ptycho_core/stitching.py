@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import PtychoDataContainer, integer_corners
-from .data.raw import RawData
-from .data.results import Reconstruction
+from .data.container import PtychoDataContainer
+from .data.results import Image
 from .errors import BackendError, ConfigError
-from .physics.forward import expected_counts, fourier_shift
-from .physics.likelihood import best_gain, frame_misfit, misfit
-from .physics.patches import extract
+from .physics.forward import fourier_shift
 
-__all__ = ["Stitcher", "finish_reconstruction", "probe_weights"]
+__all__ = ["Stitcher", "make_image", "probe_weights"]
 
-_CHUNK_FRAMES_BYTES = 48 * 2**20
 _MAX_NON_FINITE = 0.01
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -60,21 +57,17 @@ class Stitcher:
     n_patches: int = 0
 
     @classmethod
-    def for_scan(cls, raw: RawData, central_crop_px: int | None = None) -> Stitcher:
-        """Make an empty canvas that holds every patch of a scan.
+    def for_scan(cls, scan: PtychoDataContainer, central_crop_px: int | None = None) -> Stitcher:
+        """Make an empty canvas that holds the patch of every used frame of a scan.
 
         Raises:
             ConfigError: a central crop larger than a patch.
         """
-        N = raw.side
+        N = scan.raw.side
         if central_crop_px is not None and central_crop_px > N:
             raise ConfigError(f"central_crop_px = {central_crop_px} is larger than the patches, which are {N}×{N}.")
-        corners, _ = integer_corners(raw.positions_px, N)
-        origin = corners.min(axis=0)
-        height, width = corners.max(axis=0) - origin + N
-        return cls(
-            origin, np.zeros((height, width), np.complex64), np.zeros((height, width), np.float32), N, central_crop_px
-        )
+        origin, shape = scan.canvas()
+        return cls(origin, np.zeros(shape, np.complex64), np.zeros(shape, np.float32), N, central_crop_px)
 
     def add(self, patches: NDArray[np.complex64], weights: NDArray[np.float32], corners_px: NDArray[np.int64]) -> None:
         """Add patches.
@@ -120,21 +113,6 @@ class Stitcher:
         return obj, self.denominator / np.float32(peak_weight)
 
 
-def scan_misfit(
-    obj: NDArray[np.complex64], origin_px: NDArray[np.int64], probe: NDArray[np.complex64], raw: RawData, scale: float
-) -> NDArray[np.float64]:
-    """The sums of every frame that the R-factor is made of, (M, 3); see ``physics.likelihood.misfit``."""
-    corners, rest = integer_corners(raw.positions_px, raw.side)
-    sums = np.zeros((raw.n_frames, 3))
-    step = max(1, _CHUNK_FRAMES_BYTES // (16 * raw.side**2 * len(probe) * 3))
-    for start in range(0, raw.n_frames, step):
-        chosen = np.arange(start, min(start + step, raw.n_frames))
-        patches = extract(obj, corners[chosen] - origin_px, raw.side)
-        rate = expected_counts(patches, probe, rest[chosen], scale, raw.background)
-        sums[chosen] = misfit(rate, raw.read_counts(chosen), raw.mask)
-    return sums
-
-
 def _own(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
     """A copy that can be written where the array itself can."""
     copied = array.copy()
@@ -142,52 +120,40 @@ def _own(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
     return copied
 
 
-def finish_reconstruction(
+def make_image(
     obj: NDArray[np.complex64],
     coverage: NDArray[np.float32],
     origin_px: NDArray[np.int64],
     probe: NDArray[np.complex64],
     scale: float,
-    data: PtychoDataContainer,
+    positions_px: NDArray[np.float64],
     *,
-    nominal_positions_px: NDArray[np.float64] | None = None,
-    dropped: dict[str, int] | None = None,
-) -> Reconstruction:
-    """Score an object against every frame of its scan and bind the result; the same for every engine (FM-11).
+    stats: Mapping[str, float | int | str] | None = None,
+) -> Image:
+    """Bind what an engine found into an image that shares no memory with its scan (BE-34).
 
-    Probe and positions are copied, so that a result shares no memory with its scan (BE-34); object and coverage, which
-    may be large, are taken as they are: hand in arrays that nobody else keeps.
+    Object and coverage, which may be large, are taken as they are: hand in arrays that nobody else keeps.
 
     Args:
         obj: (H, W) complex64.
         coverage: (H, W) float32.
         origin_px: (2,) int64 integer corner of the canvas in scan coordinates (y, x).
         probe: (P, N, N) complex64 as used.
-        scale: s as used; the R-factor's g is absorbed in it, unless the probe is calibrated.
-        data: the container that was reconstructed.
-        nominal_positions_px: positions as read, when they were refined.
-        dropped: left out, by reason.
+        scale: s as used.
+        positions_px: (M, 2) float64 centres of all frames of the scan, as used.
+        stats: what else there is to say, plain values by name.
 
     Raises:
         BackendError: the object is not finite.
     """
     if not np.isfinite(obj).all():
         raise BackendError("the reconstructed object holds NaN or infinite values; the engine failed.")
-    raw = data.raw
-    sums = scan_misfit(obj, origin_px, probe, raw, scale)
-    gain = best_gain(sums)
-    of_frames = frame_misfit(sums, gain)
-    bad_pixels = 0 if raw.mask is None else int((~raw.mask).sum())
-    return Reconstruction(
+    return Image(
         object=obj,
         coverage=coverage,
         origin_px=origin_px.astype(np.float64),
         probe=_own(probe),
-        scale=scale if raw.probe_calibrated else scale * gain**2,
-        positions_px=_own(raw.positions_px),
-        nominal_positions_px=_own(raw.positions_px if nominal_positions_px is None else nominal_positions_px),
-        r_factor=float(of_frames.sum() / sums[:, 2].sum()),
-        frame_misfit=np.maximum(of_frames, 0.0),
-        frame_totals=sums[:, 2],
-        dropped={"frames_without_counts": int((sums[:, 2] == 0).sum()), "masked_pixels": bad_pixels} | (dropped or {}),
+        scale=float(scale),
+        positions_px=_own(positions_px),
+        stats=dict(stats or {}),
     )

@@ -17,5 +17,6 @@ def ptycho_backend() -> BackendSpec:
         requires=("numpy", "scipy"),
         extra="ptycho-core",
         title="NumPy",
+        protocol_version=2,
         options="ptycho_backend_numpy.options:NumpyOptions",
     )

@@ -17,5 +17,6 @@ def ptycho_backend() -> BackendSpec:
         requires=("torch", "ptychi"),
         extra="ptycho-core[ptychi]",
         title="pty-chi",
+        protocol_version=2,
         options="ptycho_backend_ptychi.options:PtychiOptions",
     )

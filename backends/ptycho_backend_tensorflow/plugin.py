@@ -17,5 +17,6 @@ def ptycho_backend() -> BackendSpec:
         requires=("tensorflow",),
         extra="ptycho-core[tensorflow]",
         title="TensorFlow",
+        protocol_version=2,
         quiet_environment={"TF_CPP_MIN_LOG_LEVEL": "2"},
     )

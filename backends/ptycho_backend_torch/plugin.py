@@ -17,4 +17,5 @@ def ptycho_backend() -> BackendSpec:
         requires=("torch", "lightning"),
         extra="ptycho-core[torch]",
         title="PyTorch",
+        protocol_version=2,
     )

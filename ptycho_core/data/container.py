@@ -1,18 +1,38 @@
-"""PtychoDataContainer: a scan divided into groups, each with its own canvas (specs/10-data)."""
+"""PtychoDataContainer: a scan with a role for each of its frames, which every stage and engine is handed (specs/10-data).
+
+The roles are given once, by core, and travel with the scan from there: nobody downstream splits again. How an engine
+goes over the frames (one by one, in batches, in groups on canvases of their own) is its own business.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..physics.probe import initial_scale
-from .grouping import group_frames, partition_frames
-from .raw import RawData, _read_only
+from .raw import RawData, read_only
 
-__all__ = ["PtychoDataContainer", "Statistics", "integer_corners"]
+__all__ = ["NO_COUNTS", "PtychoDataContainer", "Role", "Statistics", "canvas_of", "integer_corners"]
+
+NO_COUNTS = "no counts"
+"""Reason of a frame without any counts in its good pixels: a closed shutter, not a dark sample."""
+
+
+class Role(IntEnum):
+    """What a frame is for."""
+
+    TRAIN = 0
+    """Learned from, and part of the image."""
+    HELDOUT = 1
+    """Looked at only, to judge: neither the image nor a weight has seen it."""
+    UNUSED = 2
+    """Not looked at, for a stated reason."""
 
 
 def integer_corners(positions_px: NDArray[np.float64], N: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -34,9 +54,25 @@ def integer_corners(positions_px: NDArray[np.float64], N: int) -> tuple[NDArray[
     return whole.astype(np.int64), np.minimum(rest, np.nextafter(np.float32(0.5), np.float32(0)))
 
 
+def canvas_of(positions_px: NDArray[np.float64], N: int) -> tuple[NDArray[np.int64], tuple[int, int]]:
+    """The smallest canvas that holds the patches of some frames.
+
+    Args:
+        positions_px: (J, 2) frame centres (y, x), object pixels; J ≥ 1.
+        N: side of a frame.
+
+    Returns:
+        (2,) int64 integer corner (y, x) of the canvas in scan coordinates, and its shape (H, W).
+    """
+    corners, _ = integer_corners(positions_px, N)
+    origin = corners.min(axis=0)
+    height, width = corners.max(axis=0) - origin + N
+    return origin, (int(height), int(width))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Constants of the training split, reused unchanged at inference.
+    """Constants of the training frames, reused unchanged at inference.
 
     Attributes:
         mean_counts: mean counts in the good pixels of a frame; the divisor of every loss.
@@ -49,125 +85,201 @@ class Statistics:
     scale: float
 
     @classmethod
-    def of(cls, raw: RawData) -> Statistics:
-        """Measure them on a scan that has a probe."""
+    def of(cls, raw: RawData, frames: NDArray[np.int64] | None = None) -> Statistics:
+        """Measure them on some frames (n,) of a scan that has a probe, or on all.
+
+        Raises:
+            DataError: no probe, or no counts in any of the frames.
+        """
+        name = raw.source.path or "scan"
         if raw.probe is None:
-            raise DataError(f"{raw.source.path or 'scan'}: no probe; initialise one before measuring statistics.")
-        mean_counts = float(raw.frame_totals.mean())
+            raise DataError(f"{name}: no probe; initialise one before measuring statistics.")
+        totals = raw.frame_totals if frames is None else raw.frame_totals[frames]
+        mean_counts = float(totals.mean()) if len(totals) else 0.0
         if mean_counts == 0:
-            raise DataError(f"{raw.source.path or 'scan'}: all {raw.n_frames} frames are empty; choose other frames.")
+            raise DataError(f"{name}: all {len(totals)} frames are empty; choose other frames.")
         scale = 1.0 if raw.probe_calibrated else initial_scale(mean_counts, raw.probe, raw.mask, raw.background)
-        return cls(mean_counts=mean_counts, n_frames=raw.n_frames, scale=scale)
+        return cls(mean_counts=mean_counts, n_frames=len(totals), scale=scale)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PtychoDataContainer:
-    """Groups over a scan. Frames are referred to, not copied; counts of a group are read when asked for.
+    """A scan, and what each of its frames is for. Make one with :meth:`of`; frames are referred to, not copied.
 
     Attributes:
         raw: the scan.
-        frame_indices: (B, C) int64 frames of each group, indices into `raw`.
-        counted: (B, C) bool, False where a slot only fills its group up (partition of a scan that C does not divide).
-        corners_px: (B, C, 2) int64 integer corner (y, x) of each patch on its group's canvas, ≥ 0.
-        subpixel_px: (B, C, 2) float32 rest (y, x) in [−½, ½), carried by the probe.
-        canvas_origin_px: (B, 2) int64 integer corner of the canvas in scan coordinates.
-        canvas_shape: (B, 2) int64 canvas height and width.
-        probe: (P, N, N) complex64 probe used.
-        statistics: constants of the training split.
+        role: (M,) int8, a :class:`Role` for each frame.
+        unused: reason → (n,) int64 frames that are not used for it; every unused frame has one reason.
+        probe: (P, N, N) complex64 probe to start from.
+        statistics: constants of the training frames.
     """
 
     raw: RawData
-    frame_indices: NDArray[np.int64]
-    counted: NDArray[np.bool_]
-    corners_px: NDArray[np.int64]
-    subpixel_px: NDArray[np.float32]
-    canvas_origin_px: NDArray[np.int64]
-    canvas_shape: NDArray[np.int64]
+    role: NDArray[np.int8]
+    unused: Mapping[str, NDArray[np.int64]]
     probe: NDArray[np.complex64]
     statistics: Statistics
 
     @classmethod
-    def from_groups(
+    def of(
         cls,
         raw: RawData,
-        frame_indices: NDArray[np.int64],
-        counted: NDArray[np.bool_] | None = None,
+        *,
+        heldout: ArrayLike = (),
+        unused: Mapping[str, ArrayLike] | None = None,
+        train: ArrayLike | None = None,
         statistics: Statistics | None = None,
     ) -> PtychoDataContainer:
-        """Lay out the canvas of each group.
+        """Give each frame its role; frames without counts are unused, whatever else is asked of them.
 
         Args:
-            raw: the scan; it must have a probe (see ``ptycho_core.physics.probe.initial_probe``).
-            frame_indices: (B, C) frames of each group.
-            counted: (B, C), default all True.
-            statistics: of the training split; measured on `raw` when None.
+            raw: the scan; it must have a probe (see ``physics.probe``).
+            heldout: (n,) frames that are looked at only.
+            unused: reason → (n,) frames that are left out.
+            train: (n,) frames that are learned from; None takes all others.
+            statistics: of the experiment that the scan belongs to; measured on the training frames when None, or, where
+                a scan has none, on the held-out ones.
 
         Raises:
-            DataError: no probe, an index that is no frame, or arrays of other shapes.
+            DataError: no probe, a number that is no frame, a frame with two roles or without any, or no frame to use.
         """
+        name, M = raw.source.path or "scan", raw.n_frames
         if raw.probe is None:
-            raise DataError(f"{raw.source.path or 'scan'}: no probe; initialise one before making groups.")
-        given = frame_indices.shape
-        if len(given) != 2 or 0 in given or frame_indices.min() < 0 or frame_indices.max() >= raw.n_frames:
-            raise DataError(f"group indices {given} must be (B, C) numbers of the scan's {raw.n_frames} frames.")
-        if counted is not None and counted.shape != given:
-            raise DataError(f"counted has shape {counted.shape}; it must be that of the group indices, {given}.")
-        whole, rest = integer_corners(raw.positions_px[frame_indices], raw.side)
-        origin = whole.min(axis=1)
-        corners = whole - origin[:, None]
-        counted = np.ones(frame_indices.shape, dtype=bool) if counted is None else counted
+            raise DataError(f"{name}: no probe; initialise one before giving frames their roles.")
+        role = np.full(M, Role.TRAIN if train is None else -1, np.int8)
+        given: dict[str, tuple[Role, NDArray[np.int64]]] = {"held out": (Role.HELDOUT, _frames(heldout, M, name))}
+        given |= {reason: (Role.UNUSED, _frames(frames, M, name)) for reason, frames in (unused or {}).items()}
+        if train is not None:
+            given["trained on"] = (Role.TRAIN, _frames(train, M, name))
+        _refuse_two_roles({what: frames for what, (_, frames) in given.items()}, M, name)
+        for what, frames in given.values():
+            role[frames] = what
+        if (role < 0).any():
+            raise DataError(
+                f"{name}: {(role < 0).sum()} of {M} frames have no role (first: frame {int((role < 0).argmax())}); say "
+                "which are trained on, held out, or unused and why."
+            )
+        dark = np.flatnonzero((raw.frame_totals == 0) & (role != Role.UNUSED)).astype(np.int64)
+        role[dark] = Role.UNUSED
+        reasons = {reason: frames for reason, (what, frames) in given.items() if what == Role.UNUSED and len(frames)}
+        reasons |= {NO_COUNTS: np.union1d(reasons.get(NO_COUNTS, dark), dark)} if len(dark) else {}
+        used = np.flatnonzero(role == Role.TRAIN)
+        used = used if len(used) else np.flatnonzero(role == Role.HELDOUT)
+        if not len(used):
+            raise DataError(f"{name}: none of its {M} frames can be used: {_told(reasons)}.")
         return cls(
             raw=raw,
-            frame_indices=_read_only(frame_indices.astype(np.int64)),
-            counted=_read_only(counted.astype(bool)),
-            corners_px=_read_only(corners),
-            subpixel_px=_read_only(rest),
-            canvas_origin_px=_read_only(origin),
-            canvas_shape=_read_only(corners.max(axis=1) + raw.side),
+            role=read_only(role),
+            unused={reason: read_only(frames) for reason, frames in reasons.items()},
             probe=raw.probe,
-            statistics=statistics or Statistics.of(raw),
+            statistics=statistics or Statistics.of(raw, used),
         )
 
-    @classmethod
-    def for_training(
-        cls,
-        raw: RawData,
-        group_size: int,
-        *,
-        n_groups: int | None = None,
-        neighbor_pool_size: int | None = None,
-        seed: int = 0,
-        statistics: Statistics | None = None,
-    ) -> PtychoDataContainer:
-        """Group a scan for training; see :func:`group_frames` for the arguments."""
-        indices = group_frames(
-            raw.positions_px, group_size, n_groups=n_groups, neighbor_pool_size=neighbor_pool_size, seed=seed
+    def frames(self, *roles: Role) -> NDArray[np.int64]:
+        """Numbers (n,) of the frames with one of some roles, in scan order."""
+        return np.flatnonzero(np.isin(self.role, roles)).astype(np.int64)
+
+    @property
+    def train_frames(self) -> NDArray[np.int64]:
+        """Numbers (n,) of the frames that are learned from and make the image."""
+        return self.frames(Role.TRAIN)
+
+    @property
+    def heldout_frames(self) -> NDArray[np.int64]:
+        """Numbers (n,) of the frames that only judge."""
+        return self.frames(Role.HELDOUT)
+
+    @property
+    def used_frames(self) -> NDArray[np.int64]:
+        """Numbers (n,) of the frames that are trained on or held out."""
+        return self.frames(Role.TRAIN, Role.HELDOUT)
+
+    def canvas(self) -> tuple[NDArray[np.int64], tuple[int, int]]:
+        """Corner (2,) and shape (H, W) of the smallest canvas that holds every used frame; see :func:`canvas_of`."""
+        return canvas_of(self.raw.positions_px[self.used_frames], self.raw.side)
+
+    def with_probe(self, probe: NDArray[np.complex64]) -> PtychoDataContainer:
+        """The same frames with the same roles and statistics, and another probe (P, N, N) to start from."""
+        raw = self.raw.with_probe(probe, calibrated=self.raw.probe_calibrated)
+        assert raw.probe is not None
+        return replace(self, raw=raw, probe=raw.probe)
+
+    def dropped(self) -> dict[str, int]:
+        """How many frames are unused, by reason, and how many pixels are masked; only what there is any of."""
+        out = {f"frames: {reason}": len(frames) for reason, frames in self.unused.items()}
+        masked = 0 if self.raw.mask is None else int((~self.raw.mask).sum())
+        return out | ({"masked pixels": masked} if masked else {})
+
+    def checked(self) -> PtychoDataContainer:
+        """Check a container that came from a caller, and return it as it is.
+
+        Raises:
+            DataError: a field is not as specs/10-data says; the message names it, what it is and what it must be.
+        """
+        raw, name = self.raw, self.raw.source.path or "scan"
+        M, N = raw.n_frames, raw.side
+        P = len(self.probe) if np.ndim(self.probe) == 3 else 1
+        wanted: dict[str, tuple[type, tuple[int, ...]]] = {
+            "role": (np.int8, (M,)),
+            "probe": (np.complex64, (P, N, N)),
+        }
+        for field, (dtype, shape) in wanted.items():
+            value: Any = getattr(self, field)
+            if not isinstance(value, np.ndarray) or value.dtype != dtype or value.shape != shape:
+                given = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+                raise DataError(
+                    f"{name}: container.{field} is {given}; it must be {np.dtype(dtype).name} {shape}. "
+                    "Make containers with PtychoDataContainer.of."
+                )
+        strange = ~np.isin(self.role, list(Role))
+        if strange.any():
+            raise DataError(
+                f"{name}: container.role holds {int(self.role[strange][0])}; allowed: "
+                f"{', '.join(f'{int(role)} ({role.name.lower()})' for role in Role)}."
+            )
+        told = {reason: _frames(frames, M, name) for reason, frames in self.unused.items()}
+        _refuse_two_roles(told, M, name)
+        listed = np.sort(np.concatenate([np.zeros(0, np.int64), *told.values()]))
+        if not np.array_equal(listed, self.frames(Role.UNUSED)):
+            raise DataError(
+                f"{name}: container.role calls {len(self.frames(Role.UNUSED))} frames unused, and container.unused "
+                f"gives reasons for {len(listed)}; each unused frame needs one reason, and no other frame has any."
+            )
+        if not isinstance(self.statistics, Statistics):
+            raise DataError(f"{name}: container.statistics is a {type(self.statistics).__name__}, not a Statistics.")
+        return self
+
+
+def _frames(given: ArrayLike, M: int, name: str) -> NDArray[np.int64]:
+    """Sorted numbers (n,) of frames.
+
+    Raises:
+        DataError: numbers that are no frames.
+    """
+    numbers = np.asarray(given)
+    if not numbers.size:
+        return np.zeros(0, np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise DataError(
+            f"{name}: frames are named by {numbers.dtype} {numbers.shape}; they must be whole numbers (n,)."
         )
-        return cls.from_groups(raw, indices, statistics=statistics)
+    if numbers.min() < 0 or numbers.max() >= M:
+        raise DataError(f"{name}: frames {numbers.min()} to {numbers.max()} are named; the scan has 0 to {M - 1}.")
+    return np.unique(numbers).astype(np.int64)
 
-    @classmethod
-    def for_reconstruction(
-        cls, raw: RawData, group_size: int, *, statistics: Statistics | None = None
-    ) -> PtychoDataContainer:
-        """Divide a scan so that every frame counts exactly once; see :func:`partition_frames`."""
-        indices, counted = partition_frames(raw.positions_px, group_size)
-        return cls.from_groups(raw, indices, counted, statistics)
 
-    def without(self, frames: NDArray[np.int64]) -> PtychoDataContainer:
-        """The same groups with some frames (n,) not counted: an image made of it knows nothing of them."""
-        return replace(self, counted=_read_only(self.counted & ~np.isin(self.frame_indices, frames)))
+def _refuse_two_roles(given: Mapping[str, NDArray[np.int64]], M: int, name: str) -> None:
+    seen = np.zeros(M, bool)
+    for what, frames in given.items():
+        both = frames[seen[frames]]
+        if len(both):
+            frame = int(both[0])
+            other = next(w for w, f in given.items() if w != what and frame in f)
+            raise DataError(
+                f"{name}: frame {frame} is {other} and {what} ({len(both)} frames are both); a frame has one role."
+            )
+        seen[frames] = True
 
-    @property
-    def n_groups(self) -> int:
-        """B, the number of groups."""
-        return len(self.frame_indices)
 
-    @property
-    def group_size(self) -> int:
-        """C, the frames in a group."""
-        return int(self.frame_indices.shape[1])
-
-    def read_group_counts(self, groups: int | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Counts (C, N, N) of one group, or (b, C, N, N) of b groups, float32."""
-        frames = self.frame_indices[groups]
-        return self.raw.read_counts(frames).reshape(*frames.shape, self.raw.side, self.raw.side)
+def _told(reasons: Mapping[str, NDArray[np.int64]]) -> str:
+    return ", ".join(f"{len(frames)} {reason}" for reason, frames in reasons.items()) or "there are none"

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..config import SPLITS, SUPPORTED_SIDES
-from ..errors import ConfigError, DataError, suggest
+from ..config import SUPPORTED_SIDES
+from ..errors import DataError
 from .frames import ArrayFrames, FrameSource, SubsetFrames
+from .roles import draw_heldout, draw_subsample
 
-__all__ = ["Geometry", "ObjectGuess", "RawData", "Source"]
+__all__ = ["Geometry", "ObjectGuess", "RawData", "Source", "read_only"]
 
 _CHUNK_BYTES = 32 * 2**20
 
@@ -64,7 +65,8 @@ class ObjectGuess:
     origin_px: NDArray[np.float64]
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of an array that cannot be written through."""
     array = array.view() if array.flags.owndata or array.base is not None else array
     array.flags.writeable = False
     return array
@@ -93,7 +95,7 @@ def _checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.fl
             f"{name}: positions span {span.max():.3g} pixels; by their size they are metres. "
             "Divide them by the object pixel size and pass pixels."
         )
-    return _read_only(out)
+    return read_only(out)
 
 
 def _checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.complex64] | None:
@@ -114,7 +116,7 @@ def _checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.com
         raise DataError(f"{name}: the probe holds NaN or infinite values.")
     if not out.any():
         raise DataError(f"{name}: the probe is zero everywhere; leave it out to have one estimated from the data.")
-    return _read_only(out)
+    return read_only(out)
 
 
 def _checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
@@ -128,7 +130,7 @@ def _checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype:
         raise DataError(f"{name}: the {what} must be real numbers of shape ({N}, {N}): {error}.") from error
     if out.shape != (N, N):
         raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
-    return _read_only(out)
+    return read_only(out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +206,7 @@ class RawData:
                 raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
             if np.iscomplexobj(values):
                 raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
-            frames: FrameSource = ArrayFrames(_read_only(values.copy() if values.flags.writeable else values))
+            frames: FrameSource = ArrayFrames(read_only(values.copy() if values.flags.writeable else values))
         else:
             frames = counts  # type: ignore[assignment]
         if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
@@ -230,10 +232,10 @@ class RawData:
             object_guess=object_guess,
             geometry=geometry or Geometry(),
             source=source,
-            frame_numbers=_read_only(np.arange(M, dtype=np.int64)),
+            frame_numbers=read_only(np.arange(M, dtype=np.int64)),
             frame_totals=np.zeros(M),
         )
-        return replace(raw, frame_totals=_read_only(_scan_totals(raw, name)))
+        return replace(raw, frame_totals=read_only(_scan_totals(raw, name)))
 
     @property
     def n_frames(self) -> int:
@@ -288,12 +290,16 @@ class RawData:
             raise DataError(
                 f"{name}: frames {chosen.min()} to {chosen.max()} asked for; the scan has 0 to {self.n_frames - 1}."
             )
+        # a view of a view is a view of the scan itself, so that two views can be told to be of one scan
+        base, numbers = self.frames, chosen
+        if isinstance(base, SubsetFrames):
+            base, numbers = base.base, base.numbers[chosen]
         return replace(
             self,
-            frames=SubsetFrames(self.frames, chosen),
-            positions_px=_read_only(self.positions_px[chosen]),
-            frame_numbers=_read_only(self.frame_numbers[chosen]),
-            frame_totals=_read_only(self.frame_totals[chosen]),
+            frames=SubsetFrames(base, numbers),
+            positions_px=read_only(self.positions_px[chosen]),
+            frame_numbers=read_only(self.frame_numbers[chosen]),
+            frame_totals=read_only(self.frame_totals[chosen]),
         )
 
     def subsample(self, n_frames: int, seed: int) -> RawData:
@@ -302,10 +308,7 @@ class RawData:
         Raises:
             ConfigError: no frame asked for, or more than there are.
         """
-        if not 1 <= n_frames <= self.n_frames:
-            raise ConfigError(f"n_subsample = {n_frames}, but the scan has {self.n_frames} frames; ask for 1 to all.")
-        drawn = np.random.default_rng(seed).choice(self.n_frames, n_frames, replace=False)
-        return self.subset(np.sort(drawn))
+        return self.subset(draw_subsample(self.n_frames, n_frames, seed))
 
     def split(self, test_fraction: float, seed: int, how: str = "random") -> tuple[RawData, RawData | None]:
         """Split by frames into (train, test); no frame is in both.
@@ -318,22 +321,10 @@ class RawData:
         Raises:
             ConfigError: nothing would be left to train on, a fraction below 0, or an unknown way to split.
         """
-        if how not in SPLITS:
-            raise ConfigError(f"test_split = {how!r}; allowed: {', '.join(SPLITS)}.{suggest(str(how), SPLITS)}")
-        if not 0 <= test_fraction < 1:
-            raise ConfigError(f"test_fraction = {test_fraction}; it must be at least 0 and below 1.")
-        n_test = round(self.n_frames * test_fraction)
-        if n_test == 0:
+        heldout = draw_heldout(self.positions_px, test_fraction, seed, how)
+        if not len(heldout):
             return self, None
-        if n_test >= self.n_frames:
-            raise ConfigError(f"test_fraction = {test_fraction} leaves no training frame of {self.n_frames}.")
-        rng = np.random.default_rng(seed)
-        if how == "region":
-            centre = self.positions_px[rng.integers(self.n_frames)]
-            order = np.argsort(np.sum((self.positions_px - centre) ** 2, axis=1), kind="stable")
-        else:
-            order = rng.permutation(self.n_frames)
-        return self.subset(np.sort(order[n_test:])), self.subset(np.sort(order[:n_test]))
+        return self.subset(np.setdiff1d(np.arange(self.n_frames), heldout)), self.subset(heldout)
 
     def with_probe(self, probe: ArrayLike, *, calibrated: bool = False) -> RawData:
         """Return the scan with another probe, (N, N) or (P, N, N)."""

@@ -1,4 +1,4 @@
-"""Results: one reconstruction type and one facade result, the same for every engine (specs/10-data)."""
+"""Results: what an engine returns, what core found with it, and what the facade hands out (specs/10-data)."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from ..physics.merit import Figures
+
 if TYPE_CHECKING:
     from ..config import TrainingConfig
     from ..protocol import TrainedModel
     from ..refinement.positions import PositionReport
     from .container import PtychoDataContainer
 
-__all__ = ["CdiResult", "CdiResults", "Reconstruction", "Refined"]
+__all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruction:
-    """An image of the object with everything needed to judge and to reuse it.
+class Image:
+    """What an engine returns: an image of the object, unscored.
 
     Attributes:
         object: (H, W) complex64; 0 where no frame reached.
-        coverage: (H, W) float32, Σ of the probe intensity over the frames, in units of the probe's peak: about the
-            number of times a pixel was lit.
+        coverage: (H, W) float32, Σ of the probe intensity over the frames it was made of, in units of the probe's
+            peak: about the number of times a pixel was lit.
         origin_px: (2,) float64 scan coordinates (y, x) of the centre of pixel (0, 0).
         probe: (P, N, N) complex64 as used in the end.
         scale: s, with λ = s · Σ_p |F ψ_p|² + background.
-        positions_px: (M, 2) float64 frame centres (y, x) as used.
-        nominal_positions_px: (M, 2) float64 frame centres (y, x) as read.
-        r_factor: Σ(g√λ − √k)² / Σk over the good pixels of all frames; g is absorbed in `scale`.
-        frame_misfit: (M,) float64 Σ(√λ − √k)² of each frame, after g was absorbed.
-        frame_totals: (M,) float64 Σk of each frame.
-        dropped: how many frames, pixels or patches were left out, by reason.
+        positions_px: (M, 2) float64 centres (y, x) of all frames of the scan, as used.
+        stats: plain values that the engine has to say of it, by name; counts of what it left out begin with
+            ``dropped_``.
     """
 
     object: NDArray[np.complex64]
@@ -44,16 +43,35 @@ class Reconstruction:
     probe: NDArray[np.complex64]
     scale: float
     positions_px: NDArray[np.float64]
-    nominal_positions_px: NDArray[np.float64]
-    r_factor: float
-    frame_misfit: NDArray[np.float64]
-    frame_totals: NDArray[np.float64]
+    stats: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """An image and what core found with it, through the image's own forward model.
+
+    Attributes:
+        image: the image, with the gain that core measured absorbed in its scale unless the probe is calibrated.
+        engine: engine that made it.
+        scan: the scan it was made of, with the role of each frame.
+        train: figures of merit of the training frames.
+        heldout: the same of the held-out frames, or None without any.
+        frame_sums: (M, 8) float64 what figures are made of, by frame; columns are ``physics.merit.SUMS``; rows of
+            unused frames are 0.
+        dropped: how many frames, pixels or patches were left out, by reason.
+    """
+
+    image: Image
+    engine: str
+    scan: PtychoDataContainer
+    train: Figures
+    heldout: Figures | None
+    frame_sums: NDArray[np.float64]
     dropped: Mapping[str, int] = field(default_factory=dict)
 
-    def r_factor_of(self, frames: NDArray[np.int64]) -> float:
-        """R-factor of some frames (n,), with the scale of all of them; NaN when they hold no counts."""
-        total = float(self.frame_totals[frames].sum())
-        return float(self.frame_misfit[frames].sum()) / total if total > 0 else float("nan")
+    def figures_of(self, frames: NDArray[np.int64]) -> Figures:
+        """Figures of merit of some frames (n,)."""
+        return Figures.of(self.frame_sums[frames])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +79,7 @@ class Refined:
     """What refining an image gave.
 
     Attributes:
-        reconstruction: the better of the two images: the refined one, or the one it began with.
+        best: the better of the two images: the refined one, or the one it began with.
         initial: the image it began with.
         engine: engine that refined.
         kept: whether the refined image is the better one.
@@ -70,8 +88,8 @@ class Refined:
         positions: what became of the positions, or None when they were not refined.
     """
 
-    reconstruction: Reconstruction
-    initial: Reconstruction
+    best: Scored
+    initial: Scored
     engine: str
     kept: bool
     note: str
@@ -89,7 +107,7 @@ class CdiResults(TypedDict):
     model: TrainedModel
     checkpoint_path: Path | None
     reconstructed_obj: NDArray[np.complex64] | None
-    reconstruction: Reconstruction | None
+    reconstruction: Scored | None
     probe: NDArray[np.complex64]
     config: TrainingConfig
     provenance: dict[str, Any]

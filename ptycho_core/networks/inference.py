@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
-from ..data.results import Reconstruction
+from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
-from ..stitching import Stitcher, finish_reconstruction
+from ..stitching import Stitcher, make_image
+from .groups import Groups, partition_of
 from .model import NetworkModel
 
 __all__ = ["BYTES_KEPT", "PatchPredictor", "bytes_kept", "groups_at_once", "laid_out_for", "stitch_predictions"]
@@ -26,29 +27,30 @@ BYTES_KEPT = 384 * 2**20
 _BYTES_PER_PIXEL_AND_CHANNEL = 40
 
 
-def groups_at_once(data: PtychoDataContainer, config: InferenceConfig, channels: int) -> int:
+def groups_at_once(data: Groups, config: InferenceConfig, channels: int) -> int:
     """Groups in a step: as many as `batch_size` frames fill, fewer where their activations would not fit.
 
     Args:
-        data: the scan.
+        data: groups of the scan.
         config: ``batch_size`` is read.
         channels: of the network at full resolution.
     """
-    C, N, P = data.group_size, data.raw.side, len(data.probe)
+    C, N, P = data.group_size, data.scan.raw.side, len(data.scan.probe)
     per_frame = N * N * (_BYTES_PER_PIXEL_AND_CHANNEL * channels + 80 * P)
     return max(1, min(config.batch_size // C, BYTES_AT_ONCE // (per_frame * C)))
 
 
-def bytes_kept(data: PtychoDataContainer) -> int:
+def bytes_kept(data: Groups) -> int:
     """Bytes that keeping every frame's counts, shifted probe, weights and constants of a sweep would take."""
-    return int(data.frame_indices.size * data.raw.side**2 * (28 + 16 * len(data.probe)))
+    return int(data.frame_indices.size * data.scan.raw.side**2 * (28 + 16 * len(data.scan.probe)))
 
 
-def laid_out_for(model: NetworkModel, data: PtychoDataContainer) -> PtychoDataContainer:
-    """The frames that count, one by one where the generator takes groups of any size: frames then bound the memory."""
+def laid_out_for(model: NetworkModel, scan: PtychoDataContainer) -> Groups:
+    """The training frames of a scan, each once; one by one where groups may have any size: frames bound the memory."""
+    frames = scan.train_frames
     if model.config.model.generator == "cnn":
-        return data
-    return PtychoDataContainer.from_groups(data.raw, data.frame_indices[data.counted][:, None], None, data.statistics)
+        return partition_of(scan, frames, model.config.group_size)
+    return Groups.of(scan, frames[:, None])
 
 
 class PatchPredictor(Protocol):
@@ -70,12 +72,12 @@ class PatchPredictor(Protocol):
 
 def stitch_predictions(
     predictor: PatchPredictor,
-    data: PtychoDataContainer,
+    data: Groups,
     scale: float,
     config: InferenceConfig,
     progress: Progress,
-) -> Reconstruction:
-    """Predict every counted frame once, merge the patches, and score the image.
+) -> Image:
+    """Predict every counted frame once, and merge the patches.
 
     Args:
         predictor: bound to `data`.
@@ -84,12 +86,13 @@ def stitch_predictions(
         config: ``central_crop_px`` is read.
         progress: told of frames, once for each sweep and once for the network.
     """
-    M, sweeps = data.raw.n_frames, predictor.sweeps
+    scan = data.scan
+    M, sweeps = int(data.counted.sum()), predictor.sweeps
 
     def report(done: int) -> None:
         progress(ProgressEvent(stage="reconstruct", done=done, total=M * (sweeps + 1)))
 
-    stitcher = Stitcher.for_scan(data.raw, config.central_crop_px)
+    stitcher = Stitcher.for_scan(scan, config.central_crop_px)
     canvas = predictor.scan_estimate(lambda sweep: report(M * (sweep + 1)))
     done = M * sweeps
     for groups, patches, weights in predictor.predict(canvas):
@@ -98,9 +101,9 @@ def stitch_predictions(
         stitcher.add(patches[counted], weights[counted], corners[counted])
         done += int(counted.sum())
         report(done)
-    peak = float(np.sum(np.abs(data.probe) ** 2, axis=0).max())
+    peak = float(np.sum(np.abs(scan.probe) ** 2, axis=0).max())
     obj, coverage = stitcher.finish(peak)
-    return finish_reconstruction(
-        obj, coverage, stitcher.origin_px, data.probe, scale, data,
-        dropped={"non_finite_patches": stitcher.n_non_finite},
+    return make_image(
+        obj, coverage, stitcher.origin_px, scan.probe, scale, scan.raw.positions_px,
+        stats={"dropped_non_finite_patches": stitcher.n_non_finite},
     )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
 from ..data.container import PtychoDataContainer
-from ..errors import ArchiveError, BackendError, CollapseError, ConfigError
+from ..errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
 from ..io.atomic import write_text
 
 __all__ = [
@@ -23,9 +24,9 @@ __all__ = [
     "check_trackers",
     "check_trainable",
     "check_variation",
-    "epoch_batches",
     "run_facts",
-    "steps_an_epoch",
+    "scan_digest",
+    "training_scans",
     "write_history",
 ]
 
@@ -34,7 +35,7 @@ HISTORY_FILE = "history.csv"
 _MIN_STEPS_BEFORE_COLLAPSE = 100
 
 _SAME_WHEN_RESUMED = (
-    "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
+    "model", "options", "group_size", "n_groups", "neighbor_pool_size", "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
     "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate", "precision",
 )  # fmt: skip
 
@@ -44,63 +45,38 @@ _TRACKER_MODULES = {
 }
 
 
-def check_trainable(train: PtychoDataContainer, test: PtychoDataContainer | None, config: TrainingConfig) -> None:
-    """Refuse groups or a probe that the config cannot be followed with.
+def check_trainable(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
+    """Refuse scans that the config cannot be followed with, or that do not go together.
 
     Raises:
-        ConfigError: test groups smaller than a ``cnn`` is tied to, or a trainable scale of a calibrated probe.
+        ConfigError: held-out frames too few for a ``cnn``, or a trainable scale of a calibrated probe.
+        DataError: scans with frames or numbers of modes that differ, or a first scan that nothing is to be learned from.
     """
-    if config.model.generator == "cnn" and test is not None and test.group_size != train.group_size:
-        raise ConfigError(
-            f"generator 'cnn' needs test groups of {train.group_size} frames, like its training groups, but there "
-            f"are only {test.group_size} test frames; lower group_size or raise test_fraction."
-        )
-    if config.scale_trainable and train.raw.probe_calibrated:
-        raise ConfigError(
-            f"scale_trainable = True, but the probe of {train.raw.source.path or 'the scan'} is calibrated: it is "
-            "in photons, and its scale is 1 and fixed. Leave scale_trainable out, or give the probe uncalibrated."
-        )
+    first = scans[0]
+    for number, scan in enumerate(scans):
+        name, held = scan.raw.source.path or f"scan {number}", len(scan.heldout_frames)
+        if config.model.generator == "cnn" and 0 < held < config.group_size:
+            raise ConfigError(
+                f"generator 'cnn' needs test groups of {config.group_size} frames, like its training groups, but "
+                f"{name} has only {held} held-out frames; lower group_size or raise test_fraction."
+            )
+        if config.scale_trainable and scan.raw.probe_calibrated:
+            raise ConfigError(
+                f"scale_trainable = True, but the probe of {scan.raw.source.path or 'the scan'} is calibrated: it is "
+                "in photons, and its scale is 1 and fixed. Leave scale_trainable out, or give the probe uncalibrated."
+            )
+        if scan.probe.shape != first.probe.shape:
+            raise DataError(
+                f"{name}: its probe is {scan.probe.shape}, that of the first scan is {first.probe.shape}; scans that "
+                "are trained on together need frames of one size and as many modes (probe_modes)."
+            )
+    if not len(first.train_frames):
+        raise DataError(f"{first.raw.source.path or 'scan'}: none of its frames is to be trained on.")
 
 
-def steps_an_epoch(n_groups: int, config: TrainingConfig) -> int:
-    """Optimiser steps in an epoch; a step takes ``batch_size`` groups on each device."""
-    return math.ceil(n_groups / (config.batch_size * config.devices))
-
-
-def epoch_batches(
-    n_groups: int,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    *,
-    shuffle: bool = True,
-    rank: int = 0,
-    world_size: int = 1,
-    first_batch: int = 0,
-) -> Iterator[list[int]]:
-    """Batches of group numbers in an order that seed and epoch decide, so that a resumed run sees the same batches.
-
-    With several devices each takes its share of every batch's groups; the last groups are repeated so that all make
-    the same number of steps.
-
-    Args:
-        n_groups: groups in an epoch.
-        batch_size: groups in a batch of one device.
-        seed: decides the order, together with the epoch.
-        epoch: number of the epoch.
-        shuffle: whether to shuffle at all.
-        rank: number of this device.
-        world_size: number of devices.
-        first_batch: batches to leave out at the start.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(n_groups) if shuffle else np.arange(n_groups)
-    stride = batch_size * world_size
-    if world_size > 1:
-        order = np.resize(order, math.ceil(n_groups / stride) * stride)
-    for start in range(first_batch * stride, len(order), stride):
-        mine = order[start + rank : min(start + stride, len(order)) : world_size]
-        yield [int(group) for group in mine]
+def training_scans(scans: Sequence[PtychoDataContainer]) -> list[PtychoDataContainer]:
+    """Those of some scans that have frames to train on; the others are for the held-out loss alone."""
+    return [scan for scan in scans if len(scan.train_frames)]
 
 
 def check_loss(loss: float, step: int, config: TrainingConfig) -> None:
@@ -147,16 +123,23 @@ def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
     write_text(path, "\n".join(rows) + "\n")
 
 
-def run_facts(config: TrainingConfig, groups: PtychoDataContainer) -> dict[str, Any]:
-    """What decides the order and the size of a training's steps, and so must be the same when it is resumed.
+def scan_digest(scan: PtychoDataContainer) -> str:
+    """A fingerprint of a scan as a training sees it: positions, counts of each frame, roles and the first probe."""
+    found = hashlib.sha256()
+    for array in (scan.raw.positions_px, scan.raw.frame_totals, scan.role, scan.probe):
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:16]
+
+
+def run_facts(config: TrainingConfig, scans: Sequence[PtychoDataContainer]) -> dict[str, Any]:
+    """What decides a training, and so must be the same when it is resumed: plain JSON data, the same for every engine.
 
     Rates and decays among them: an optimiser takes them up from the checkpoint, whatever the config says by then.
+    ``epochs`` is not: more of them may be asked for.
     """
     plain = config_to_mapping(config)
     return {
-        "n_groups": groups.n_groups,
-        "group_size": groups.group_size,
-        "mean_counts": groups.statistics.mean_counts,
+        "scans": [scan_digest(scan) for scan in scans],
         **{name: plain[name] for name in _SAME_WHEN_RESUMED},
     }
 
@@ -178,7 +161,8 @@ def check_resumable(
         total_steps: steps asked for.
 
     Raises:
-        ArchiveError: another network, probe, scan or setting, or nothing left to do.
+        ArchiveError: another network, probe, scan or setting, or more steps than are asked for. A training that has
+            done them all is resumed to its own end: killed before its model was saved, it is not lost.
     """
     found, wanted = shapes
     if found != wanted:
@@ -195,8 +179,11 @@ def check_resumable(
                 f"{path}: made with {name} = {then.get(name)}, now it is {value}; resume with the scan and the "
                 "settings it was made with."
             )
-    if step >= total_steps:
-        raise ArchiveError(f"{path}: its {step} steps are all that was asked for; raise epochs to train on.")
+    if step > total_steps:
+        raise ArchiveError(
+            f"{path}: it has done {step} steps, more than the {total_steps} that are asked for; raise epochs to train "
+            "on, or leave them as they were to take its result."
+        )
 
 
 def check_trackers(config: TrainingConfig) -> None:

@@ -40,8 +40,8 @@ def _field_names() -> set[str]:
 def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
     """Fields without effect: those the engine lists, and for a solver the whole network.
 
-    An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws groups and the held-out
-    frames by it.
+    An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws the held-out frames by
+    it.
     """
     known = _field_names()
     unknown = [name for name in capabilities.ignored_fields if name not in known]

@@ -31,17 +31,20 @@ from ..errors import (
     UnknownBackendError,
     suggest,
 )
-from ..protocol import PROTOCOL_VERSION, BackendSpec, Capabilities, ReconstructionBackend
+from ..protocol import ACCEPTED_VERSIONS, BackendSpec, Capabilities, ReconstructionBackend
 from . import hookspecs
 from .guard import engine_at_work
 
 __all__ = [
     "INSTALL_ONE",
     "BackendStatus",
+    "LoadedBackend",
     "available_backends",
     "backend_distribution",
     "backend_spec",
+    "describe_backend",
     "load_backend",
+    "load_described",
     "options_class",
 ]
 
@@ -51,17 +54,53 @@ INSTALL_ONE = "pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
 """What to say where no engine is installed."""
 
 _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "train": (3, ("progress",)),
+    "train": (2, ("progress",)),
     "reconstruct": (3, ("progress",)),
-    "simulate": (3, ()),
     "save": (2, ()),
     "load": (1, ()),
 }
 _OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
     "refine": (3, ("progress",)),
+    "expected_counts": (3, ()),
     "loss_and_gradient": (4, ()),
     "predict_patches": (2, ()),
 }
+
+
+_WHAT_CHANGED = {
+    1: (
+        "To bring it to protocol 2: train(scans, config) takes scans with a role for each frame (scan.train_frames, "
+        "scan.heldout_frames) in place of groups and a test set; reconstruct and refine return an Image from "
+        "ptycho_core.stitching.make_image, and core scores it; simulate is replaced by the optional expected_counts; "
+        "say protocol_version=2 in the BackendSpec. docs/write-an-engine.md has a whole one."
+    ),
+}
+"""Older version of the protocol → what an engine written for it must change."""
+
+
+@dataclass(frozen=True)
+class LoadedBackend:
+    """An engine that was chosen and imported, once, and what is known of it; handed on to every stage.
+
+    Attributes:
+        backend: the engine.
+        spec: its description.
+        distribution: installed distribution and version that offers it.
+    """
+
+    backend: ReconstructionBackend
+    spec: BackendSpec
+    distribution: str
+
+    @property
+    def name(self) -> str:
+        """Engine name."""
+        return self.spec.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self.backend.capabilities
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +174,14 @@ def _check_spec(spec: Any, entry: importlib.metadata.EntryPoint) -> BackendSpec:
     quiet = spec.quiet_environment
     if not isinstance(quiet, Mapping) or not all(isinstance(word, str) for pair in quiet.items() for word in pair):
         raise BackendProtocolError(f"{who}: quiet_environment = {quiet!r}; it must map names of variables to texts.")
-    if spec.protocol_version != PROTOCOL_VERSION:
-        newer = isinstance(spec.protocol_version, int) and spec.protocol_version > PROTOCOL_VERSION
+    first, last = ACCEPTED_VERSIONS
+    version = spec.protocol_version
+    if not isinstance(version, int) or not first <= version <= last:
+        newer = isinstance(version, int) and version > last
+        fix = "Upgrade ptycho-core." if newer else _WHAT_CHANGED.get(version, "Upgrade the engine.")
         raise BackendProtocolError(
-            f"{who} was written for engine protocol {spec.protocol_version}; this ptycho-core keeps protocol "
-            f"{PROTOCOL_VERSION}. Upgrade {'ptycho-core' if newer else 'the engine'}."
+            f"{who} was written for engine protocol {version}; this ptycho-core accepts "
+            f"{f'{first} to {last}' if first < last else first}. {fix}"
         )
     return spec
 
@@ -276,6 +318,28 @@ def backend_distribution(name: str) -> str:
     return _owner(_find(name))
 
 
+def describe_backend(name: str) -> tuple[BackendSpec, str]:
+    """The description of an engine, and the distribution that offers it: enough to load it later without looking again.
+
+    Raises:
+        BackendError: as :func:`backend_spec`.
+    """
+    entry = _find(name)
+    return _describe(entry), _owner(entry)
+
+
+def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
+    """Import the engine of a description and check that it keeps the protocol; errors as :func:`load_backend`."""
+    absent = [module for module in spec.requires if _is_missing(module)]
+    if absent:
+        raise _unavailable(spec, absent)
+    who = f"engine '{spec.name}' ({distribution}, {spec.factory})"
+    with engine_at_work(spec.name, "its import"):
+        engine = _constructed(spec, who)
+        _check_engine(engine, spec, who)
+    return LoadedBackend(engine, spec, distribution)
+
+
 def load_backend(name: str) -> ReconstructionBackend:
     """Import one engine and check that it keeps the protocol; no other engine is touched.
 
@@ -289,15 +353,7 @@ def load_backend(name: str) -> ReconstructionBackend:
             cause; a ``BackendImportError``, which is an ImportError too, where an import failed.
         UnknownBackendError, BackendConflictError, BackendError: as :func:`backend_spec`.
     """
-    spec = backend_spec(name)
-    absent = [module for module in spec.requires if _is_missing(module)]
-    if absent:
-        raise _unavailable(spec, absent)
-    who = f"engine '{name}' ({backend_distribution(name)}, {spec.factory})"
-    with engine_at_work(name, "its import"):
-        engine = _constructed(spec, who)
-        _check_engine(engine, spec, who)
-    return engine  # type: ignore[no-any-return]
+    return load_described(*describe_backend(name)).backend
 
 
 def _constructed(spec: BackendSpec, who: str) -> Any:
@@ -364,4 +420,6 @@ def _check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
             wanted = f"{n_positional} positional arguments" + "".join(f" and the keyword {k}" for k in keywords)
             faults.append(f"method {method}{inspect.signature(function)} must accept {wanted}")
     if faults:
-        raise BackendProtocolError(f"{who} does not keep the engine protocol {PROTOCOL_VERSION}: {'; '.join(faults)}.")
+        raise BackendProtocolError(
+            f"{who} does not keep the engine protocol {spec.protocol_version}: {'; '.join(faults)}."
+        )

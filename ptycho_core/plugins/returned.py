@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import TrainingConfig
-from ..data.container import PtychoDataContainer, Statistics
-from ..data.results import Reconstruction
+from ..data.container import PtychoDataContainer, Statistics, integer_corners
+from ..data.results import Image
 from ..errors import BackendError, BackendProtocolError, CollapseError
 from ..protocol import TrainedModel
 from .guard import origin_of
 
-__all__ = ["check_model", "check_reconstruction"]
+__all__ = ["check_counts", "check_image", "check_model"]
 
 _LIT = 0.1
 """Pixels with at least this fraction of the largest coverage decide whether an object is constant."""
@@ -88,47 +89,76 @@ def check_model(model: Any, engine_name: str) -> TrainedModel:
     return model
 
 
-def check_reconstruction(
-    reconstruction: Any, data: PtychoDataContainer, engine_name: str, collapse_threshold: float
-) -> Reconstruction:
-    """Check what ``reconstruct`` returned for a container.
+def check_image(image: Any, scan: PtychoDataContainer, engine_name: str, collapse_threshold: float) -> Image:
+    """Check what ``reconstruct`` or ``refine`` returned for a scan.
 
     Args:
-        reconstruction: what the engine returned.
-        data: the container that it was given.
+        image: what the engine returned.
+        scan: the scan that it was given.
         engine_name: for the message.
         collapse_threshold: least relative variation of an object that is not constant; 0 accepts any.
 
     Raises:
-        BackendProtocolError: not a Reconstruction, or a field of another type or shape.
+        BackendProtocolError: not an Image, a field of another type or shape, or a used frame beyond its canvas.
         BackendError: values that are not finite.
         CollapseError: the object is constant.
     """
-    if not isinstance(reconstruction, Reconstruction):
+    who = origin_of(engine_name)
+    if not isinstance(image, Image):
         raise BackendProtocolError(
-            f"{origin_of(engine_name)}: reconstruct returned a {type(reconstruction).__name__}; "
-            "it must be a Reconstruction."
+            f"{who}: it returned a {type(image).__name__}; it must be an Image (engines no longer score: see "
+            "ptycho_core.stitching.make_image)."
         )
-    N, M = data.raw.side, data.raw.n_frames
-    _array(reconstruction.object, "the object", np.complex64, (None, None), engine_name)
-    _array(reconstruction.coverage, "the coverage", np.float32, reconstruction.object.shape, engine_name)
-    _array(reconstruction.origin_px, "origin_px", np.float64, (2,), engine_name)
-    _array(reconstruction.probe, "the probe", np.complex64, (None, N, N), engine_name)
-    _array(reconstruction.positions_px, "positions_px", np.float64, (M, 2), engine_name)
-    _array(reconstruction.nominal_positions_px, "nominal_positions_px", np.float64, (M, 2), engine_name)
-    for name in ("scale", "r_factor"):
-        number = getattr(reconstruction, name)
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise BackendProtocolError(f"{origin_of(engine_name)}: {name} = {number!r}; it must be a float.")
-        if not np.isfinite(number) or number < 0:
-            raise BackendError(f"{origin_of(engine_name)}: {name} = {number!r}; it must be finite and ≥ 0.")
-    _check_variation(reconstruction, engine_name, collapse_threshold)
-    return reconstruction
+    N, M = scan.raw.side, scan.raw.n_frames
+    _array(image.object, "the object", np.complex64, (None, None), engine_name)
+    _array(image.coverage, "the coverage", np.float32, image.object.shape, engine_name)
+    _array(image.origin_px, "origin_px", np.float64, (2,), engine_name)
+    _array(image.probe, "the probe", np.complex64, (None, N, N), engine_name)
+    _array(image.positions_px, "positions_px", np.float64, (M, 2), engine_name)
+    if not isinstance(image.scale, (int, float)) or isinstance(image.scale, bool):
+        raise BackendProtocolError(f"{who}: scale = {image.scale!r}; it must be a float.")
+    if not np.isfinite(image.scale) or image.scale <= 0:
+        raise BackendError(f"{who}: scale = {image.scale!r}; it must be finite and above 0.")
+    plain = isinstance(image.stats, Mapping) and all(
+        isinstance(name, str) and isinstance(value, (bool, int, float, str)) for name, value in image.stats.items()
+    )
+    if not plain:
+        raise BackendProtocolError(f"{who}: stats = {image.stats!r:.200}; they must map names to plain values.")
+    corners, _ = integer_corners(image.positions_px[scan.used_frames], N)
+    inner = corners - np.round(image.origin_px).astype(np.int64)
+    if inner.min() < 0 or (inner.max(axis=0) + N > np.array(image.object.shape)).any():
+        raise BackendProtocolError(
+            f"{who}: the object is {image.object.shape} from {image.origin_px.tolist()}, and used frames of the scan "
+            "lie beyond it; its canvas must hold the patch of every frame that is trained on or held out."
+        )
+    _check_variation(image, engine_name, collapse_threshold)
+    return image
 
 
-def _check_variation(reconstruction: Reconstruction, engine_name: str, threshold: float) -> None:
-    coverage = reconstruction.coverage
-    lit = reconstruction.object[(coverage > 0) & (coverage >= _LIT * coverage.max())].astype(np.complex128)
+def check_counts(counts: Any, scan: PtychoDataContainer, frames: NDArray[np.int64], engine_name: str) -> NDArray[Any]:
+    """Check what ``expected_counts`` returned for some frames (n,).
+
+    Raises:
+        BackendProtocolError: not an array (n, N, N) of float32 or float64.
+        BackendError: negative values, or values that are not finite.
+    """
+    shape = (len(frames), scan.raw.side, scan.raw.side)
+    if not isinstance(counts, np.ndarray) or counts.shape != shape or counts.dtype not in (np.float32, np.float64):
+        given = f"{counts.dtype} {counts.shape}" if isinstance(counts, np.ndarray) else type(counts).__name__
+        raise BackendProtocolError(
+            f"{origin_of(engine_name)}: expected_counts returned {given}; it must be float32 or float64 {shape}."
+        )
+    if not np.isfinite(counts).all() or counts.min() < 0:
+        raise BackendError(
+            f"{origin_of(engine_name)}: expected_counts returned values that are negative or not finite; the image "
+            "cannot be scored."
+        )
+    return counts
+
+
+def _check_variation(image: Image, engine_name: str, threshold: float) -> None:
+    coverage = image.coverage
+    lit = image.object[(coverage > 0) & (coverage >= _LIT * coverage.max())].astype(np.complex128)
     if not lit.size:
         raise BackendError(f"{origin_of(engine_name)}: the coverage is 0 everywhere; nothing was reconstructed.")
     level = float(np.abs(lit).mean())

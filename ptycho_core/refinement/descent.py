@@ -187,7 +187,7 @@ def _check(state: ScanState, epoch: int, watched: float | None) -> None:
 def _move(state: ScanState, frames: NDArray[np.int64], step: NDArray[np.float64], plan: Descent) -> None:
     """Move positions by a step, no farther at once and from where they were read than allowed."""
     step = np.clip(step, -POSITION_STEP_PX, POSITION_STEP_PX)
-    nominal = state.raw.positions_px[frames]
+    nominal = state.scan.raw.positions_px[frames]
     moved = state.positions_px[frames] + step
     state.positions_px[frames] = nominal + np.clip(moved - nominal, -plan.position_limit_px, plan.position_limit_px)
 
@@ -212,7 +212,7 @@ def _step(
         # frames that all move alike, and the object with them, explain the data as well: that is left out
         _move(state, frames, length * (moved - moved.mean(axis=0)), plan)
     if got.probe is not None:
-        patches = extract(state.object, corners, state.raw.side)
+        patches = extract(state.object, corners, state.scan.raw.side)
         state.probe += (length * PROBE_SHARE) * probe_step(got.probe, patch_light(patches), plan.loss)
     velocity *= MOMENTUM
     velocity += length * step
@@ -235,34 +235,39 @@ def descend(
     gradient: ScanGradient,
     plan: Descent,
     *,
+    frames: NDArray[np.int64],
     heldout: NDArray[np.int64],
     after_epoch: Callable[[int, ScanState, float, float | None], None],
     first_epoch: int = 0,
+    initial: ScanState | None = None,
 ) -> ScanState:
-    """Lower the loss of the frames that are not held out (BE-16, BE-17).
+    """Lower the loss of some frames (BE-16, BE-17).
 
     Args:
         state: where to start; it is changed.
         gradient: the engine's physics.
         plan: how.
+        frames: (n,) frames to descend on.
         heldout: (n,) frames that are only watched; their positions follow the object, if positions are refined.
-        after_epoch: called with the number of the epoch, from 0, the state, and the losses a frame of the others
+        after_epoch: called with the number of the epoch, from 0, the state, and the losses a frame of `frames`
             (during the epoch) and of the held-out frames; it may raise to stop.
         first_epoch: where to go on, for a run that was interrupted.
+        initial: a candidate beside the states of this descent; None for none.
 
     Returns:
-        The state that explained the held-out frames best; the last one without such frames.
+        The state that explained the held-out frames best, `initial` among them; the last one without such frames.
 
     Raises:
         BackendError: it diverged.
     """
-    frames = np.setdiff1d(np.arange(state.raw.n_frames), heldout)
     power = float(np.sum(np.abs(state.probe) ** 2))
     pace, best = _Pace(plan), state
+    if initial is not None and len(heldout):
+        best, pace.best = initial, _loss_a_frame(initial, heldout, gradient, plan)
     for epoch in range(first_epoch, plan.epochs):
         order = np.random.default_rng([plan.seed, epoch]).permutation(frames)
         velocity, total, length = np.zeros_like(state.object), 0.0, pace.length(epoch)
-        for batch in np.array_split(order, max(1, round(len(order) / plan.batch_size))):
+        for batch in _batches(order, plan):
             total += _step(state, np.sort(batch), gradient, plan, length, velocity)
         _settle(state, plan, power)
         watched = _watch(state, heldout, gradient, plan)
@@ -275,18 +280,28 @@ def descend(
     return best if len(heldout) else state
 
 
+def _batches(frames: NDArray[np.int64], plan: Descent) -> list[NDArray[np.int64]]:
+    return np.array_split(frames, max(1, round(len(frames) / plan.batch_size)))
+
+
+def _loss_a_frame(state: ScanState, frames: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float:
+    """Loss of some frames of a state as it is, divided by their number."""
+    total = 0.0
+    for part in _batches(frames, plan):
+        corners, rest = state.corners(part)
+        total += gradient(part, corners, rest, state.object, state.probe, ()).loss
+    return total / len(frames)
+
+
 def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float | None:
     """Loss a frame of the held-out frames, or None without any; their positions take steps of their own."""
     if not len(heldout):
         return None
-    total = 0.0
-    for frames in np.array_split(heldout, max(1, round(len(heldout) / plan.batch_size))):
-        for _ in range(WATCHED_STEPS if plan.positions else 0):
+    for frames in _batches(heldout, plan) if plan.positions else []:
+        for _ in range(WATCHED_STEPS):
             corners, rest = state.corners(frames)
             wanted: tuple[Quantity, ...] = ("positions",)
             got = gradient(frames, corners, rest, state.object, state.probe, wanted)
             level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
-        corners, rest = state.corners(frames)
-        total += gradient(frames, corners, rest, state.object, state.probe, ()).loss
-    return total / len(heldout)
+    return _loss_a_frame(state, heldout, gradient, plan)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.container import PtychoDataContainer, integer_corners
-from ..data.raw import RawData
-from ..data.results import Reconstruction
+from ..data.container import PtychoDataContainer, canvas_of, integer_corners
+from ..data.results import Image
 from ..errors import DataError
 from ..physics.probe import add_modes
-from ..stitching import finish_reconstruction, probe_weights
+from ..stitching import make_image, probe_weights
 
 __all__ = ["ScanState", "coverage_of"]
 
@@ -23,12 +22,15 @@ _LIT = 0.1
 
 
 def coverage_of(
-    raw: RawData, probe: NDArray[np.complex64], origin_px: NDArray[np.int64], shape: tuple[int, int]
+    positions_px: NDArray[np.float64],
+    probe: NDArray[np.complex64],
+    origin_px: NDArray[np.int64],
+    shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Σ_j w_j on a canvas in units of the largest weight, the coverage of a reconstruction (FM-7).
+    """Σ_j w_j on a canvas in units of the largest weight, the coverage of an image (FM-7).
 
     Args:
-        raw: the scan.
+        positions_px: (J, 2) centres (y, x) of the frames that the image was made of.
         probe: (P, N, N) complex64.
         origin_px: (2,) integer corner of the canvas in scan coordinates (y, x).
         shape: (H, W) of the canvas.
@@ -36,10 +38,10 @@ def coverage_of(
     Returns:
         (H, W) float32.
     """
-    N = raw.side
-    corners, rest = integer_corners(raw.positions_px, N)
+    N = probe.shape[-1]
+    corners, rest = integer_corners(positions_px, N)
     total, peak = np.zeros(shape, np.float32), 0.0
-    for start in range(0, raw.n_frames, _CHUNK):
+    for start in range(0, len(positions_px), _CHUNK):
         weights = probe_weights(probe, rest[start : start + _CHUNK])
         peak = max(peak, float(weights.max()))
         for weight, (y, x) in zip(weights, corners[start : start + _CHUNK] - origin_px, strict=True):
@@ -52,15 +54,15 @@ class ScanState:
     """Object, probe and positions while they are refined; the intensity scale is in the probe.
 
     Attributes:
-        raw: the scan, with its positions as read.
+        scan: the scan, with its positions as read.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of the canvas.
         object: (H, W) complex.
         probe: (P, N, N) complex, times √scale.
-        positions_px: (M, 2) float64 frame centres (y, x) as they are now.
+        positions_px: (M, 2) float64 centres (y, x) of all frames as they are now.
         scale: s that the probe was multiplied with the root of.
     """
 
-    raw: RawData
+    scan: PtychoDataContainer
     origin_px: NDArray[np.int64]
     object: NDArray[Any]
     probe: NDArray[Any]
@@ -68,73 +70,71 @@ class ScanState:
     scale: float
 
     @classmethod
-    def flat(
-        cls, raws: list[RawData], probe: NDArray[np.complex64], scale: float, dtype: type = np.complex64
-    ) -> ScanState:
-        """The flat object O = 1 on a canvas that holds every frame of some scans; the first is the one to refine on."""
-        corners = np.concatenate([integer_corners(raw.positions_px, raw.side)[0] for raw in raws])
-        origin = corners.min(axis=0)
-        height, width = corners.max(axis=0) - origin + raws[0].side
+    def flat(cls, scan: PtychoDataContainer, dtype: type = np.complex64) -> ScanState:
+        """The flat object O = 1 on a canvas that holds every used frame of a scan, with its probe and scale."""
+        origin, shape = scan.canvas()
+        scale = scan.statistics.scale
         return cls(
-            raw=raws[0],
+            scan=scan,
             origin_px=origin,
-            object=np.ones((height, width), dtype),
-            probe=(probe * np.sqrt(scale)).astype(dtype),
-            positions_px=raws[0].positions_px.copy(),
+            object=np.ones(shape, dtype),
+            probe=(scan.probe * np.sqrt(scale)).astype(dtype),
+            positions_px=scan.raw.positions_px.copy(),
             scale=scale,
         )
 
     @classmethod
     def of_image(
-        cls,
-        initial: Reconstruction,
-        raw: RawData,
-        *,
-        margin_px: int = 0,
-        probe_modes: int | None = None,
-        dtype: type = np.complex64,
+        cls, image: Image, scan: PtychoDataContainer, *, margin_px: int = 0, dtype: type = np.complex64
     ) -> ScanState:
         """Start from an image; pixels that no frame has lit, and the margin, get the mean of those that were lit.
 
         Args:
-            initial: the image.
-            raw: its scan.
+            image: the image.
+            scan: its scan.
             margin_px: pixels added on every side, room for positions to move.
-            probe_modes: incoherent modes to go on with; None keeps those of the image.
             dtype: complex64 or complex128.
 
         Raises:
             DataError: an image of another scan: frames of another side or number, or beyond its canvas.
-            ConfigError: more modes than can be added.
         """
-        N, name = raw.side, raw.source.path or "scan"
-        if initial.probe.shape[-1] != N or len(initial.positions_px) != raw.n_frames:
+        raw, N, name = scan.raw, scan.raw.side, scan.raw.source.path or "scan"
+        if image.probe.shape[-1] != N or len(image.positions_px) != raw.n_frames:
             raise DataError(
                 f"{name}: it has {raw.n_frames} frames of {N}×{N}, but the image to refine was made from "
-                f"{len(initial.positions_px)} frames with a probe of {initial.probe.shape[-1]}×"
-                f"{initial.probe.shape[-1]}; refine it with the scan it was made from."
+                f"{len(image.positions_px)} frames with a probe of {image.probe.shape[-1]}×"
+                f"{image.probe.shape[-1]}; refine it with the scan it was made from."
             )
-        origin = np.round(initial.origin_px).astype(np.int64)
-        corners, _ = integer_corners(initial.positions_px, N)
+        origin = np.round(image.origin_px).astype(np.int64)
+        corners, _ = integer_corners(image.positions_px[scan.used_frames], N)
         inner = corners - origin
-        beyond = (inner < 0).any() or (inner + N > np.array(initial.object.shape)).any()
-        if beyond or np.abs(initial.origin_px - origin).max() > 1e-6:
+        beyond = (inner < 0).any() or (inner + N > np.array(image.object.shape)).any()
+        if beyond or np.abs(image.origin_px - origin).max() > 1e-6:
             raise DataError(
-                f"{name}: its frames lie beyond the image to refine, which is {initial.object.shape} from "
-                f"{initial.origin_px.tolist()}; refine it with the scan it was made from."
+                f"{name}: its frames lie beyond the image to refine, which is {image.object.shape} from "
+                f"{image.origin_px.tolist()}; refine it with the scan it was made from."
             )
-        probe = initial.probe if probe_modes is None else add_modes(initial.probe, probe_modes)
-        lit = initial.coverage >= _LIT * initial.coverage.max()
-        level = complex(initial.object[lit].mean(dtype=np.complex128))
-        obj = np.where(initial.coverage > 0, initial.object, level)
+        lit = image.coverage >= _LIT * image.coverage.max()
+        level = complex(image.object[lit].mean(dtype=np.complex128))
+        obj = np.where(image.coverage > 0, image.object, level)
         return cls(
-            raw=raw,
+            scan=scan,
             origin_px=origin - margin_px,
             object=np.pad(obj, margin_px, constant_values=level).astype(dtype),
-            probe=(probe * np.sqrt(initial.scale)).astype(dtype),
-            positions_px=initial.positions_px.copy(),
-            scale=initial.scale,
+            probe=(image.probe * np.sqrt(image.scale)).astype(dtype),
+            positions_px=image.positions_px.copy(),
+            scale=image.scale,
         )
+
+    def with_modes(self, n_modes: int) -> ScanState:
+        """A copy with as many incoherent probe modes; see ``physics.probe.add_modes``.
+
+        Raises:
+            ConfigError: more modes than can be added.
+        """
+        out = self.copy()
+        out.probe = add_modes(self.probe, n_modes).astype(self.probe.dtype)
+        return out
 
     def copy(self) -> ScanState:
         """A state that later steps leave as it is."""
@@ -142,30 +142,16 @@ class ScanState:
 
     def corners(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Integer corners (J, 2) on the canvas and sub-pixel rests (J, 2) of some frames, as they are now."""
-        whole, rest = integer_corners(self.positions_px[frames], self.raw.side)
+        whole, rest = integer_corners(self.positions_px[frames], self.scan.raw.side)
         return whole - self.origin_px, rest
 
-    def image(self, data: PtychoDataContainer) -> Reconstruction:
-        """Score the state on every frame and bind it as a reconstruction, cut to what the frames reach.
-
-        Args:
-            data: container of the scan; its nominal positions are those of its ``raw``.
-        """
-        N = self.raw.side
-        moved = replace(self.raw, positions_px=self.positions_px)
-        corners, _ = integer_corners(self.positions_px, N)
-        origin = corners.min(axis=0)
+    def image(self) -> Image:
+        """Bind the state as an image, cut to what the used frames reach."""
+        scan, N = self.scan, self.scan.raw.side
+        origin, (height, width) = canvas_of(self.positions_px[scan.used_frames], N)
         y, x = origin - self.origin_px
-        height, width = corners.max(axis=0) - origin + N
         probe = (self.probe / np.sqrt(self.scale)).astype(np.complex64)
-        coverage = coverage_of(moved, probe, origin, (int(height), int(width)))
+        coverage = coverage_of(self.positions_px[scan.train_frames], probe, origin, (height, width))
+        # held-out frames reach beyond what the others have lit; there the object is what it began with
         obj = np.where(coverage > 0, self.object[y : y + height, x : x + width], 0).astype(np.complex64)
-        return finish_reconstruction(
-            obj,
-            coverage,
-            origin,
-            probe,
-            self.scale,
-            replace(data, raw=moved),
-            nominal_positions_px=self.raw.positions_px,
-        )
+        return make_image(obj, coverage, origin, probe, self.scale, self.positions_px)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-__all__ = ["group_frames", "partition_frames"]
+__all__ = ["grow_groups", "partition_frames"]
 
 
 def _check_group_size(group_size: int, M: int) -> None:
@@ -20,48 +20,42 @@ def _check_group_size(group_size: int, M: int) -> None:
 def _seed_frames(M: int, n_groups: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Frames that groups grow from: every frame once before any is used again."""
     rounds = [rng.permutation(M) for _ in range(-(-n_groups // M))]
-    return np.concatenate(rounds)[:n_groups].astype(np.int64)
+    return np.concatenate([np.zeros(0, np.int64), *rounds])[:n_groups].astype(np.int64)
 
 
-def group_frames(
+def grow_groups(
     positions_px: NDArray[np.float64],
     group_size: int,
-    *,
-    n_groups: int | None = None,
-    neighbor_pool_size: int | None = None,
-    seed: int = 0,
+    n_groups: int,
+    neighbor_pool_size: int | None,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Make training groups: each is a seed frame, in column 0, and C−1 of its neighbours.
+    """Make groups that grow from seed frames: each is a seed frame, in column 0, and C−1 of its neighbours.
 
     Args:
         positions_px: (M, 2) float64 frame centres (y, x), object pixels.
         group_size: C.
-        n_groups: B; None makes ceil(2M / C), so that a frame is in about two groups. More than M repeats seeds, after
-            every frame has been one.
+        n_groups: B. More than M repeats seeds, after every frame has been one.
         neighbor_pool_size: K, the nearest frames (the seed not counted) among which C−1 are drawn; None takes the
             C−1 nearest.
-        seed: same seed, same groups.
+        rng: draws seeds and neighbours.
 
     Returns:
         (B, C) int64 frame numbers; no frame twice in a group.
 
     Raises:
-        ConfigError: C or B below 1, C > M, or K < C−1.
+        ConfigError: C below 1 or above M, or K < C−1.
     """
     from scipy.spatial import cKDTree
 
     M = len(positions_px)
     _check_group_size(group_size, M)
-    if n_groups is not None and n_groups < 1:
-        raise ConfigError(f"n_groups = {n_groups}; it must be at least 1, or None for two groups a frame.")
-    rng = np.random.default_rng(seed)
-    seeds = _seed_frames(M, -(-2 * M // group_size) if n_groups is None else n_groups, rng)
-    wanted = group_size - 1
+    seeds, wanted = _seed_frames(M, n_groups, rng), group_size - 1
     if neighbor_pool_size is not None and neighbor_pool_size < wanted:
         raise ConfigError(f"neighbor_pool_size = {neighbor_pool_size} is smaller than group_size − 1 = {wanted}.")
     pool = min(wanted if neighbor_pool_size is None else neighbor_pool_size, M - 1)
-    if pool == 0:
-        return seeds[:, None]
+    if pool == 0 or not n_groups:
+        return np.broadcast_to(seeds[:, None], (n_groups, group_size)).copy()
     _, near = cKDTree(positions_px).query(positions_px[seeds], k=pool + 1)
     near = near.astype(np.int64)
     # Frames at the very same position tie, and the seed need not come first, or come at all: put it out of the pool.

@@ -1,0 +1,132 @@
+"""Refining an image with any engine, and keeping the better of the two (specs/30, BE-18)."""
+
+from __future__ import annotations
+
+import warnings
+
+from ..config import TrainingConfig
+from ..data.results import Refined, Scored
+from ..errors import BackendError, CollapseError, ConfigError
+from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
+from ..plugins.guard import engine_at_work
+from ..plugins.registry import load_backend
+from ..plugins.returned import check_image
+from ..protocol import Capabilities, Progress, ProgressEvent, ReconstructionBackend, no_progress
+from ..refinement.positions import position_report
+from .score import heldout_loss, score
+
+__all__ = ["refine", "refinement_loss", "refining_engine"]
+
+
+def refinement_loss(config: TrainingConfig, capabilities: Capabilities) -> str:
+    """The loss that an image is refined with and judged by: as asked, else Poisson where the engine has it."""
+    if config.refinement.loss is not None:
+        return config.refinement.loss
+    return "poisson" if "poisson" in capabilities.losses else capabilities.losses[0]
+
+
+def refining_engine(config: TrainingConfig, trained_with: Capabilities) -> str | None:
+    """Name of the engine that refines by a config, or None where nothing is to be refined.
+
+    Args:
+        config: ``refinement.engine``: ``auto`` is the engine that trains, where it can refine.
+        trained_with: capabilities of the engine that trains.
+    """
+    chosen = config.refinement.engine
+    if chosen == "auto":
+        return config.backend if trained_with.refine else None
+    return None if chosen == "none" else chosen
+
+
+class _Record:
+    """Keeps the losses of each epoch on their way to the caller's progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.history: dict[str, list[float]] = {}
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Note the losses, and pass the event on."""
+        if event.stage == "refine":
+            for name in ("train_loss", "test_loss"):
+                if name in event.metrics:
+                    self.history.setdefault(name, []).append(float(event.metrics[name]))
+        self.progress(event)
+
+
+def refine(
+    initial: Scored,
+    config: TrainingConfig,
+    *,
+    backend: ReconstructionBackend | None = None,
+    progress: Progress = no_progress,
+) -> Refined:
+    """Go on from an image with the engine that ``config.refinement`` names, and keep the better image.
+
+    Args:
+        initial: an image made by any engine, with its scan and the role of each frame.
+        config: ``refinement`` says how.
+        backend: that engine, where it is at hand; None loads it.
+        progress: called after each epoch; it may raise ``Cancelled``.
+
+    Returns:
+        Both images, and which is better: the one with the lower loss of the held-out frames (of all, where none are
+        held out), in the loss refined with. An image that is constant, or that the engine could not finish, is
+        discarded too; the reason is told in ``note`` and in a warning.
+
+    Warns:
+        UserWarning: the refined image was discarded.
+
+    Raises:
+        ConfigError: ``refinement.engine`` is ``none``, or names an engine that cannot do what is asked.
+        BackendError: the engine is unknown, missing, broken, or returned what the protocol does not allow.
+        Cancelled: `progress` raised it.
+    """
+    chosen = config.refinement.engine
+    if chosen == "none":
+        raise ConfigError("refinement.engine = 'none': there is no engine to refine with. Name one, or say 'auto'.")
+    engine = load_backend(config.backend if chosen == "auto" else chosen) if backend is None else backend
+    name = engine.name
+    check_refinement_capabilities(config, engine.capabilities, name)
+    scan = initial.scan
+    check_scan_capabilities(scan.raw, engine.capabilities, name)
+    record, loss = _Record(progress), refinement_loss(config, engine.capabilities)
+    found = None
+    try:
+        with engine_at_work(name, "refine", record) as relay:
+            image = engine.refine(initial.image, scan, config, progress=relay)  # type: ignore[attr-defined]
+            check_image(image, scan, name, config.collapse_threshold)
+        found = score(image, scan, name, engine)
+        note = _worse(found, initial, loss)
+    except BackendError as error:
+        if type(error) not in (BackendError, CollapseError):  # a broken promise is the engine's fault, not the image's
+            raise
+        note = str(error)
+    if note or found is None:
+        warnings.warn(f"the image refined by engine '{name}' was discarded: {note}", UserWarning, stacklevel=2)
+        return Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
+    plan, positions = config.refinement, None
+    if plan.positions:
+        used = scan.used_frames
+        nominal, moved = scan.raw.positions_px[used], found.image.positions_px[used]
+        positions = position_report(nominal, moved, plan.position_limit_px)
+    return Refined(
+        best=found, initial=initial, engine=name, kept=True, note="", history=record.history, positions=positions
+    )
+
+
+def _worse(found: Scored, initial: Scored, loss: str) -> str:
+    """Why a refined image is no better than the one it began with; an empty text where it is better."""
+    before, after = heldout_loss(initial, loss), heldout_loss(found, loss)
+    if after < before:
+        return ""
+    held = found.heldout is not None and initial.heldout is not None
+    which = "held-out frames" if held else "frames"
+    one, other = (initial.heldout, found.heldout) if held else (initial.train, found.train)
+    assert one is not None
+    assert other is not None
+    figure = "deviance" if loss == "poisson" else "fourier_error"
+    return (
+        f"the {which} are explained no better than by the image it began with ({figure} {getattr(other, figure):.5g}, "
+        f"before {getattr(one, figure):.5g})"
+    )

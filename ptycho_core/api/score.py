@@ -1,0 +1,132 @@
+"""Scoring: what core finds with an image, the same for every engine, on the state that is returned (FM-11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.container import PtychoDataContainer, integer_corners
+from ..data.results import Image, Scored
+from ..errors import DataError
+from ..physics.forward import expected_counts
+from ..physics.merit import SUMS, Figures, frame_sums
+from ..physics.patches import extract
+from ..plugins.guard import engine_at_work
+from ..plugins.returned import check_counts
+from ..protocol import ReconstructionBackend, SupportsExpectedCounts
+
+__all__ = ["heldout_loss", "oracle_counts", "score"]
+
+_CHUNK_BYTES = 48 * 2**20
+
+Forward = Callable[[Image, PtychoDataContainer, NDArray[np.int64]], NDArray[Any]]
+"""The forward model of an image: expected counts (n, N, N) of some frames (n,)."""
+
+_DROPPED = "dropped_"
+"""How the names of an image's stats begin that count what the engine left out."""
+
+
+def oracle_counts(image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> NDArray[np.float64]:
+    """λ (n, N, N) of some frames (n,) by the oracle: far field, one object, modes as intensities (FM-5).
+
+    Raises:
+        DataError: a frame leaves the image.
+    """
+    raw, N = scan.raw, scan.raw.side
+    corners, rest = integer_corners(image.positions_px[frames], N)
+    corners = corners - np.round(image.origin_px).astype(np.int64)
+    patches = extract(image.object, corners, N)
+    return expected_counts(patches, image.probe, rest, image.scale, raw.background)
+
+
+def _forward_of(backend: ReconstructionBackend | None) -> Forward:
+    if not isinstance(backend, SupportsExpectedCounts):
+        return oracle_counts
+    engine = backend
+
+    def ask(image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> NDArray[Any]:
+        with engine_at_work(backend.name, "expected_counts"):
+            return check_counts(engine.expected_counts(image, scan, frames), scan, frames, backend.name)
+
+    return ask
+
+
+def _chunks(image: Image, frames: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Frames in parts whose waves take a bounded memory."""
+    step = max(1, _CHUNK_BYTES // (16 * image.probe.shape[-1] ** 2 * len(image.probe) * 3))
+    return [frames[start : start + step] for start in range(0, len(frames), step)]
+
+
+def _gain_squared(image: Image, scan: PtychoDataContainer, forward: Forward) -> float:
+    """g² = Σ(k − b) / Σ(λ − b) over the training frames: with it as many counts are expected as were measured."""
+    raw, good = scan.raw, 1.0 if scan.raw.mask is None else scan.raw.mask
+    level = 0.0 if raw.background is None else float(np.sum(good * raw.background.astype(np.float64)))
+    frames = scan.train_frames if len(scan.train_frames) else scan.heldout_frames
+    expected = sum(
+        float(np.sum(good * forward(image, scan, part).astype(np.float64))) for part in _chunks(image, frames)
+    )
+    measured = float(raw.frame_totals[frames].sum())
+    signal, wanted = expected - level * len(frames), measured - level * len(frames)
+    return wanted / signal if signal > 0 and wanted > 0 else 1.0
+
+
+def score(image: Image, scan: PtychoDataContainer, engine: str, backend: ReconstructionBackend | None = None) -> Scored:
+    """Absorb the gain of an image in its scale, and find its figures of merit (FM-11).
+
+    Args:
+        image: of the scan.
+        scan: with the role of each frame; unused frames are not looked at.
+        engine: name of the engine that made the image.
+        backend: that engine, whose own forward model is asked where it has one; None asks the oracle.
+
+    Returns:
+        The scored image. Its scale is that of `image` times g² = Σ(k − b) / Σ(λ − b) over the training frames; g is 1
+        for a calibrated probe.
+
+    Raises:
+        DataError: the image is of another scan.
+        BackendError: the engine's forward model failed or broke the protocol.
+    """
+    if len(image.positions_px) != scan.raw.n_frames or image.probe.shape[-1] != scan.raw.side:
+        raise DataError(
+            f"{scan.raw.source.path or 'scan'}: it has {scan.raw.n_frames} frames of {scan.raw.side}×{scan.raw.side}, "
+            f"but the image was made from {len(image.positions_px)} frames with a probe of "
+            f"{image.probe.shape[-1]}×{image.probe.shape[-1]}; score it with the scan it was made from."
+        )
+    forward = _forward_of(backend)
+    if not scan.raw.probe_calibrated:
+        image = replace(image, scale=image.scale * _gain_squared(image, scan, forward))
+    sums = np.zeros((scan.raw.n_frames, len(SUMS)))
+    for frames in _chunks(image, scan.used_frames):
+        sums[frames] = frame_sums(forward(image, scan, frames), scan.raw.read_counts(frames), scan.raw.mask)
+    left_out = {
+        name.removeprefix(_DROPPED).replace("_", " "): int(value)
+        for name, value in image.stats.items()
+        if name.startswith(_DROPPED) and isinstance(value, int) and value
+    }
+    held = scan.heldout_frames
+    return Scored(
+        image=image,
+        engine=engine,
+        scan=scan,
+        train=Figures.of(sums[scan.train_frames]),
+        heldout=Figures.of(sums[held]) if len(held) else None,
+        frame_sums=sums,
+        dropped=scan.dropped() | left_out,
+    )
+
+
+def heldout_loss(scored: Scored, loss: str) -> float:
+    """Loss of the held-out frames, of the training frames where none are held out, up to a constant of the data.
+
+    Args:
+        scored: the image.
+        loss: ``poisson`` or ``amplitude``.
+    """
+    frames = scored.scan.heldout_frames if len(scored.scan.heldout_frames) else scored.scan.train_frames
+    column = SUMS.index("deviance" if loss == "poisson" else "sq_error")
+    return float(scored.frame_sums[frames, column].sum())
