@@ -1,0 +1,383 @@
+"""The folder a result lies in: made late, held by one command, and switched from one result to the next in one step.
+
+A result is a whole. Its files are written in ``.partial-ID`` inside the folder, hashed, and made durable; renaming
+that to ``.commit-ID`` is the one step that decides. Before it the old result counts, after it the new one, whose files
+are then moved into place; what a killed process leaves to do is done by the next command that opens the folder.
+``summary.json`` is taken away first and put back last, so that it is true of the files beside it at every moment.
+
+What may be removed is decided by two things together: this program's own list of names, and the hash in the summary
+that this program wrote. A summary is a file that anyone may have put there; a name that only it knows is not followed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError
+from .folder_lock import LOCK_NAME, hold_folder
+
+__all__ = [
+    "LOG_NAME",
+    "PICTURE_NAMES",
+    "RESULT_FORMAT",
+    "RESULT_NAMES",
+    "SUMMARY_NAME",
+    "ResultFolder",
+    "default_folder",
+    "read_result_summary",
+    "verify_result",
+]
+
+RESULT_FORMAT = "ptycho-result"
+SUMMARY_NAME = "summary.json"
+LOG_NAME = "ptycho.log"
+PICTURE_NAMES = frozenset(
+    f"{name}.png"
+    for name in (
+        *("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns", "frc"),
+        *("stage_amplitude", "stage_phase", "refinement"),
+    )
+)
+"""Every picture that a result has or had in an earlier version: a name that leaves this list is never removed again."""
+RESULT_NAMES = PICTURE_NAMES | {SUMMARY_NAME, "report.html", "reconstruction.h5", "model.ptycho"}
+
+_PLAN_NAME = ".plan.json"
+_PARTIAL = re.compile(r"\.partial-(?:[0-9a-f]{32}|[a-z0-9_]{8})")  # the short ones are of version 0.1
+_COMMIT = re.compile(r"\.commit-[0-9a-f]{32}")
+_ENDING = re.compile(
+    r"(?<=.)\.(?:npz|npy|h5|hdf5|hdf|cxi|nxs|mat|ptyd|ptyr|tiff?|zarr)(?:\.(?:gz|bz2|xz|zst))?\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def default_folder(input_path: Path | str, suffix: str = "-ptycho") -> str:
+    """Name of the folder for the result of an input: its whole name without the last known ending, and a suffix.
+
+    Args:
+        input_path: file or folder with the scan; ``.`` and the like count by the name of the folder they mean.
+        suffix: what is added.
+
+    Returns:
+        a plain name; ``scan-ptycho`` for the root of a file system, which has no name.
+    """
+    path = Path(input_path)
+    name = path.name if path.name not in ("", "..") else path.resolve().name
+    return (_ENDING.sub("", name) or "scan") + suffix
+
+
+def read_result_summary(folder: Path | str) -> dict[str, Any] | None:
+    """Content of ``summary.json`` where it is of a finished result of this program (also of 0.1), else None."""
+    summary = _read_json(Path(folder) / SUMMARY_NAME)
+    if summary.get("format") == RESULT_FORMAT:
+        return summary
+    first_format = isinstance(summary.get("schema_version"), int) and isinstance(summary.get("files"), list)
+    return summary if "format" not in summary and first_format else None
+
+
+def verify_result(folder: Path | str) -> list[str]:
+    """Names of a finished result whose bytes are no longer those it was written with.
+
+    Returns:
+        sorted; empty where all are as they were. Version 0.1 noted no hashes: of its files only missing ones are named.
+    """
+    listed = _listed(read_result_summary(folder) or {})
+    return sorted(name for name, sha256 in listed.items() if not _is_ours(Path(folder) / name, sha256))
+
+
+@dataclass(frozen=True)
+class ResultFolder:
+    """A folder that this command holds and may put one result into; made by `open` only.
+
+    Attributes:
+        path: the folder.
+        run_id: 32 hexadecimal digits that stand in the summary.
+        writes: names that the command may write.
+        inputs: files that the command reads, which are left alone whatever they are called.
+        kept: names of files in the folder that belong to no result any more and were left, because they are not, or no
+            longer, what this program wrote; grows as results are put in place.
+    """
+
+    path: Path
+    run_id: str
+    writes: frozenset[str]
+    inputs: tuple[Path, ...] = ()
+    kept: list[str] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        overwrite: bool,
+        inputs: Sequence[Path | str] = (),
+        writes: Collection[str] = RESULT_NAMES,
+    ) -> Iterator[ResultFolder]:
+        """Make and hold a result folder while the block runs. Call it when the input of the command has been accepted.
+
+        What a killed command left there is cleared or completed first. A block that fails leaves no folder that was not
+        there before, unless there is more in it than the log: a checkpoint is kept.
+
+        Args:
+            path: the folder; made, with its parents, when it is not there.
+            overwrite: whether a result that lies there may be replaced.
+            inputs: files that the command reads.
+            writes: names that the command may write, of `RESULT_NAMES`.
+
+        Raises:
+            OutputError: the folder is in use or cannot be written, holds a result that may not be replaced, or one of
+                the inputs is what would be replaced. Nothing was touched then.
+        """
+        folder = Path(path)
+        sources = tuple(Path(source) for source in inputs)
+        _refuse_inputs(folder, sources, frozenset(writes))
+        made: list[Path] = []
+        try:
+            _make_folder(folder, made)
+            with hold_folder(folder):
+                result = cls(folder, uuid.uuid4().hex, frozenset(writes), sources)
+                with _as_output_error(folder, "choose another folder with --out."):
+                    result._settle()
+                if not overwrite:
+                    result._refuse_what_is_there()
+                yield result
+        except BaseException:
+            _remove_made(made)
+            raise
+
+    @contextmanager
+    def staged(self) -> Iterator[Path]:
+        """Yield an empty folder to write the files of a result into; when the block ends well they are the result.
+
+        The summary, where the block writes one, gets the format, the run id, and size and hash of each file.
+
+        Raises:
+            OutputError: a file is not of those the command may write, or something cannot be written; the earlier
+                result is as it was, or else the message says that the new one will be put in place by the next command.
+        """
+        partial = self.path / f".partial-{self.run_id}"
+        commit = self.path / f".commit-{self.run_id}"
+        try:
+            with _as_output_error(partial, "nothing was replaced."):
+                partial.mkdir()
+            yield partial
+            with _as_output_error(self.path, "nothing was replaced."):
+                self._seal(partial)
+                os.rename(partial, commit)
+                _flush_folder(self.path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        self._complete(commit)
+
+    def _seal(self, partial: Path) -> None:
+        """Write the summary and the plan into a staging folder, and everything to disk."""
+        for path in partial.iterdir():
+            if path.name not in self.writes or path.is_symlink() or not path.is_file():
+                raise OutputError(
+                    f"{path.name}: no file of a result; this command writes {', '.join(sorted(self.writes))} "
+                    "(a new name is added to RESULT_NAMES)."
+                )
+        names = sorted(path.name for path in partial.iterdir() if path.name != SUMMARY_NAME)
+        files = {name: {"sha256": _flush(partial / name), "bytes": (partial / name).stat().st_size} for name in names}
+        summary = _read_json(partial / SUMMARY_NAME)
+        if not summary and (partial / SUMMARY_NAME).exists():
+            raise OutputError(f"{SUMMARY_NAME}: what was written is no JSON object; nothing was replaced.")
+        summary |= {"format": RESULT_FORMAT, "run_id": self.run_id, "files": files}
+        earlier = read_result_summary(self.path)
+        replaces = _listed(earlier or {})
+        if earlier is not None:
+            replaces[SUMMARY_NAME] = _sha256(self.path / SUMMARY_NAME)
+        gone = replaces.keys() - files.keys() - {SUMMARY_NAME}
+        removes = sorted(name for name in gone if replaces[name] is not None and not self._is_input(name))
+        for name, content in ((SUMMARY_NAME, summary), (_PLAN_NAME, {"replaces": replaces, "removes": removes})):
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+            (partial / name).write_text(text + "\n", encoding="utf-8")
+            _flush(partial / name)
+        _flush_folder(partial)
+
+    def _is_input(self, name: str) -> bool:
+        return any(_is_same(source, self.path / name) for source in self.inputs)
+
+    def _settle(self) -> None:
+        """Clear what killed commands left before their one step, and complete what they left after it."""
+        for path in sorted(self.path.iterdir()):
+            if path.is_symlink() or not path.is_dir():
+                continue
+            if _COMMIT.fullmatch(path.name):
+                self._complete(path)
+            elif _PARTIAL.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _complete(self, commit: Path) -> None:
+        """Put a decided result in place. Every step may be the last one, and all of them may be done again."""
+        with _as_output_error(
+            self.path, f"the new result is whole in {commit.name}; the next command puts it in place."
+        ):
+            plan = _read_json(commit / _PLAN_NAME)
+            if plan and _read_json(commit / SUMMARY_NAME).get("format") == RESULT_FORMAT:
+                self._move_into_place(commit, plan["replaces"], plan["removes"])
+                _flush_folder(self.path)
+            if {path.name for path in commit.iterdir()} <= {_PLAN_NAME}:
+                shutil.rmtree(commit)
+
+    def _move_into_place(self, commit: Path, replaces: Mapping[str, str | None], removes: Collection[str]) -> None:
+        new = {*_listed(_read_json(commit / SUMMARY_NAME)), SUMMARY_NAME}
+        self._make_way(SUMMARY_NAME, replaces, commit)
+        (self.path / SUMMARY_NAME).unlink(missing_ok=True)
+        for path in sorted(commit.iterdir()):
+            if path.name in RESULT_NAMES - {SUMMARY_NAME}:
+                self._make_way(path.name, replaces, commit)
+                os.replace(path, self.path / path.name)
+        for name in sorted(RESULT_NAMES - new):
+            path = self.path / name
+            if name in removes and _is_ours(path, replaces[name]):
+                path.unlink()
+            elif os.path.lexists(path) and not self._is_input(name):
+                self.kept.append(name)
+        os.replace(commit / SUMMARY_NAME, self.path / SUMMARY_NAME)
+
+    def _make_way(self, name: str, replaces: Mapping[str, str | None], commit: Path) -> None:
+        """Rename what lies where a new file goes, unless it is of the result that is replaced."""
+        path = self.path / name
+        if not os.path.lexists(path) or (name in replaces and _is_ours(path, replaces[name])):
+            return
+        mark, n = commit.name[-8:], 1
+        while os.path.lexists(aside := path.with_name(f"{path.stem}.kept-{mark}-{n}{path.suffix}")):
+            n += 1
+        os.rename(path, aside)
+        self.kept.append(aside.name)
+
+    def _refuse_what_is_there(self) -> None:
+        if read_result_summary(self.path) is not None:
+            raise OutputError(
+                f"{self.path}: holds a finished result; pass --overwrite to replace it or choose another folder with "
+                "--out."
+            )
+        found = [name for name in sorted(self.writes) if os.path.lexists(self.path / name)]
+        if found:
+            raise OutputError(
+                f"{self.path}: holds {', '.join(found)}, which this command writes too; choose another folder with "
+                "--out, or pass --overwrite: what is no result of this program is renamed then."
+            )
+
+
+def _refuse_inputs(folder: Path, inputs: Sequence[Path], writes: frozenset[str]) -> None:
+    """Refuse an input that is, or lies in, what would be written, removed or replaced."""
+    pending = RESULT_NAMES & {path.name for path in folder.glob(".commit-*/*")}
+    for source in inputs:
+        for name in sorted(writes | pending | {LOCK_NAME, LOG_NAME}):
+            if _is_same(source, folder / name):
+                raise OutputError(
+                    f"{source}: the input would be replaced by {name} of the result in {folder}; choose another folder "
+                    "with --out."
+                )
+        for parent in source.resolve().parents:
+            if (_PARTIAL.fullmatch(parent.name) or _COMMIT.fullmatch(parent.name)) and _is_same(parent.parent, folder):
+                raise OutputError(
+                    f"{source}: the input lies in {parent.name}, which a command that was killed left in {folder} and "
+                    "the next one there removes; copy it elsewhere or choose another folder with --out."
+                )
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    """Whether two paths are one entry of a folder or lead to one file."""
+    if a.parent.resolve() / a.name == b.parent.resolve() / b.name or a.resolve() == b.resolve():
+        return True
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False
+
+
+def _make_folder(folder: Path, made: list[Path]) -> None:
+    """Make a folder and its parents, and put those that were not there into `made`, the innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _as_output_error(folder, "choose a folder that can be made and written with --out."):
+        for path in reversed(missing):
+            path.mkdir()
+            made.insert(0, path)
+        if not folder.is_dir():
+            raise OutputError(f"{folder}: is a file; choose a folder with --out.")
+
+
+def _remove_made(made: Sequence[Path]) -> None:
+    """Remove the folders that a failed command made, if it left no file in them but the log."""
+    if not made:
+        return
+    folder = made[0]
+    if any(path != folder / LOG_NAME and (path.is_symlink() or not path.is_dir()) for path in folder.rglob("*")):
+        return
+    with suppress(OSError):
+        (folder / LOG_NAME).unlink(missing_ok=True)
+        for root, _, _ in os.walk(folder, topdown=False):
+            os.rmdir(root)
+        for path in made[1:]:
+            path.rmdir()
+
+
+@contextmanager
+def _as_output_error(path: Path, end: str) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); {end}") from error
+
+
+def _listed(summary: Mapping[str, Any]) -> dict[str, str | None]:
+    """Names of our own list in a summary → hash, or None where it is of the first format, which has none."""
+    files = summary.get("files")
+    if isinstance(files, list):
+        return {name: None for name in files if isinstance(name, str) and name in RESULT_NAMES - {SUMMARY_NAME}}
+    if not isinstance(files, dict):
+        return {}
+    known = {name: entry for name, entry in files.items() if name in RESULT_NAMES - {SUMMARY_NAME}}
+    return {name: str(entry.get("sha256", "")) if isinstance(entry, dict) else "" for name, entry in known.items()}
+
+
+def _is_ours(path: Path, sha256: str | None) -> bool:
+    """Whether a plain file has the hash it was written with; None, of the first format, takes any plain file."""
+    return not path.is_symlink() and path.is_file() and (sha256 is None or _sha256(path) == sha256)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none that can be read."""
+    if not path.is_file():  # a pipe of that name would be waited for
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> str:
+    """Bring a file to disk and return its hash."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush_folder(path: Path) -> None:
+    with suppress(OSError):  # not every platform and file system can
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
