@@ -51,12 +51,10 @@ def hold_folder(folder: Path) -> Iterator[None]:
         raise OutputError(
             f"{folder}: the output folder cannot be written ({error.strerror}); choose another with --out."
         ) from error
-    owner = os.getpid()
     try:
         yield
     finally:
-        if os.getpid() == owner:  # a forked worker that ends by an exception comes here too, and holds nothing
-            _release(handle, path)
+        _release(handle, path)
 
 
 def _take(path: Path) -> int:

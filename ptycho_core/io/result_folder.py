@@ -290,12 +290,10 @@ def _refuse_inputs(folder: Path, inputs: Sequence[Path], writes: frozenset[str])
 
 
 def _is_same(a: Path, b: Path) -> bool:
-    """Whether two paths are one entry of a folder or lead to one file."""
-    if a.parent.resolve() / a.name == b.parent.resolve() / b.name or a.resolve() == b.resolve():
-        return True
+    """Whether two paths lead to one file, by whatever names and links."""
     try:
         return a.samefile(b)
-    except OSError:
+    except OSError:  # one of them is not there
         return False
 
 

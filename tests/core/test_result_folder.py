@@ -164,14 +164,18 @@ def test_leftovers_of_others_stay(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.html").write_text("mine")
     (tmp_path / f".partial-{'b' * 32}").symlink_to(tmp_path / ".partial-notes")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / f".commit-{'b' * 32}").symlink_to(tmp_path / "empty")
     (tmp_path / ".partial-abc12_x8").mkdir()  # of version 0.1
     with ResultFolder.open(tmp_path, overwrite=True):
         assert sorted(os.listdir(tmp_path)) == [
             f".commit-{'a' * 32}",
+            f".commit-{'b' * 32}",
             ".commit-notes",
             f".partial-{'b' * 32}",
             ".partial-notes",
             LOCK_NAME,
+            "empty",
         ]
     assert len(list(tmp_path.glob("*/report.html"))) == 4
 
@@ -230,9 +234,11 @@ def test_a_summary_of_a_stranger_removes_nothing(tmp_path: Path, ours: bool) -> 
         path.write_text("scan")
     sha256 = "9f5ac7b6f6dd8cd5cd0a2b1c1a35ecbdd0a8a4ec0d0d2bb8b9a4d0a0f5e2d3c1"
     entry = {"sha256": result_folder._sha256(scan), "bytes": 4}
-    files = {"../scan.npz": entry, str(scan): entry, "scan.npz": entry, "losses.png": {"sha256": sha256}, "frc.png": 3}
+    files = {"../scan.npz": entry, str(scan): entry, "losses.png": {"sha256": sha256}, "frc.png": 3}
+    files["scan.npz"] = {"sha256": sha256}
     summary = {"format": "ptycho-result" if ours else "another", "files": files}
     (folder / "summary.json").write_text(json.dumps(summary))
+    assert verify_result(folder) == (["frc.png", "losses.png"] if ours else [])
     result = put(folder, NEW, overwrite=True)
     kept = {} if ours else {f"summary.kept-{result.run_id[-8:]}-1.json": json.dumps(summary)}
     assert content(folder) == NEW | {"scan.npz": "scan", "losses.png": "scan"} | kept
@@ -264,9 +270,15 @@ def test_what_is_no_summary_of_ours(tmp_path: Path, text: str) -> None:
     assert verify_result(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes there")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "summary.json")
+    assert read_result_summary(tmp_path) is None
+
+
 @pytest.mark.spec("RES-4")
 @pytest.mark.parametrize("name", ["reconstruction.h5", "report.html", "model.ptycho", "summary.json", LOG_NAME])
-@pytest.mark.parametrize("how", ["itself", "through a link", "behind a link", "by another way"])
+@pytest.mark.parametrize("how", ["itself", "through a link", "behind a link", "under two names", "by another way"])
 def test_an_input_that_would_be_replaced_is_refused_untouched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
 ) -> None:
@@ -282,6 +294,9 @@ def test_an_input_that_would_be_replaced_is_refused_untouched(
         source = tmp_path / "scan.npz"
         (folder / name).rename(source)
         (folder / name).symlink_to(source)
+    elif how == "under two names":
+        source = tmp_path / "scan.npz"
+        os.link(folder / name, source)
     elif how == "by another way":
         monkeypatch.chdir(folder)
         source = Path(f"../result/{name}")
@@ -389,6 +404,35 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path: Path, m
         assert json.loads(path.read_text())["pid"] == os.getpid()
         with pytest.raises(OutputError, match="in use"), ResultFolder.open(tmp_path, overwrite=False):
             pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
+def test_a_forked_worker_that_is_still_ending_holds_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, sys\nfrom ptycho_core.io.result_folder import ResultFolder\n"
+        "with ResultFolder.open(sys.argv[1], overwrite=False) as result:\n"
+        "    reading, writing = os.pipe()\n"
+        "    worker = os.fork()\n"
+        "    if not worker:\n        os.close(writing)\n        os.read(reading, 1)\n        os._exit(0)\n"
+        "    path = result.path / '.ptycho.lock'\n    os.link(path, path.with_suffix('.same'))\n"
+        "os.rename(path.with_suffix('.same'), path)\n"  # as if it could not be removed
+        "with ResultFolder.open(sys.argv[1], overwrite=False):\n    pass\n"
+        "os.close(writing)\nos.waitpid(worker, 0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+
+
+def test_a_stale_lock_that_another_has_just_taken_over_stays_its(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = tmp_path / LOCK_NAME, json.dumps({"pid": 1, "host": socket.gethostname()})
+    path.write_text(json.dumps({"pid": 2**22 + 1, "host": socket.gethostname()}))
+    monkeypatch.setattr(folder_lock, "fcntl", None)
+    monkeypatch.setattr(folder_lock, "_is_running", lambda pid: path.write_text(other) == 0)
+    with pytest.raises(OutputError, match="in use by process 1 on"), ResultFolder.open(tmp_path, overwrite=False):
+        pass
+    assert path.read_text() == other
+    assert os.listdir(tmp_path) == [LOCK_NAME]
 
 
 @pytest.mark.spec("RES-6")
