@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import NDArray
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image
 from ptycho_core.errors import ConfigError
+from ptycho_core.networks.groups import Groups
 from ptycho_core.networks.inference import laid_out_for, stitch_predictions
 from ptycho_core.networks.model import NetworkModel, load_network, save_network
-from ptycho_core.networks.training import check_trainable, steps_an_epoch
+from ptycho_core.networks.training import check_trainable
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.refinement.image import refine_image
@@ -39,6 +41,7 @@ class TorchBackend:
     capabilities = Capabilities(
         generators=tuple(GENERATORS),
         losses=tuple(physics.LOSSES),
+        max_scans=None,
         mask=True,
         background=True,
         probe_trainable=True,
@@ -55,28 +58,30 @@ class TorchBackend:
 
     def train(
         self,
-        train: PtychoDataContainer,
-        test: PtychoDataContainer | None,
+        scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
     ) -> NetworkModel:
-        """Train a generator through the forward model; see ``ReconstructionBackend.train``."""
-        check_trainable(train, test, config)
-        data = GroupDataModule(train, test, config)
-        steps = config.epochs * steps_an_epoch(train.n_groups, config)
-        raw = train.raw
-        module = PtychoModule(config, train.probe, train.statistics, raw.mask, raw.background, steps)
+        """Train one generator on all scans through the forward model; see ``ReconstructionBackend.train``.
+
+        Probe, scale and statistics of the model are those of the first scan.
+        """
+        check_trainable(scans, config)
+        data = GroupDataModule(scans, config)
+        steps = config.epochs * data.train_set.draw.steps_an_epoch(config.devices)
+        module = PtychoModule(config, data.scans, data.n_trained, steps)
         module.low_precision = low_precision(config.precision, choose_device(config.accelerator))
-        checkpoint_path = fit(module, data, config, progress)
+        checkpoint_path = fit(module, data, progress)
         module = module.cpu()
+        probe, scale = (value.detach() for value in module.probe_and_scale(0))
         return NetworkModel(
             backend=self.name,
             config=config,
             weights={name: value.detach().numpy().copy() for name, value in module.generator.state_dict().items()},
-            statistics=train.statistics,
-            scale=float(module.log_scale.detach().exp()),
-            probe=module.complex_probe().detach().numpy().copy(),
+            statistics=data.scans[0].statistics,
+            scale=float(scale),
+            probe=probe.numpy().copy(),
             history=module.history,
             checkpoint_path=checkpoint_path,
         )
@@ -84,50 +89,53 @@ class TorchBackend:
     def reconstruct(
         self,
         model: NetworkModel,
-        data: PtychoDataContainer,
+        scan: PtychoDataContainer,
         config: InferenceConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Predict, merge and score a scan; see ``ReconstructionBackend.reconstruct``."""
-        model.check_side(data)
-        scale = model.scale_for(data)
-        data = laid_out_for(model, data)
+    ) -> Image:
+        """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
+        model.check_side(scan)
+        scale, groups = model.scale_for(scan), laid_out_for(model, scan)
         with torch.inference_mode():
-            return stitch_predictions(ScanPredictor(model, data, scale, config), data, scale, config, progress)
+            return stitch_predictions(ScanPredictor(model, groups, scale, config), groups, scale, config, progress)
 
     def refine(
         self,
-        initial: Reconstruction,
-        data: PtychoDataContainer,
+        image: Image,
+        scan: PtychoDataContainer,
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
+    ) -> Image:
         """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
         device = choose_device(config.accelerator)
-        return refine_image(initial, data, config, lambda raw, loss: TorchGradient(raw, loss, device), progress)
+        return refine_image(image, scan, config, lambda raw, loss: TorchGradient(raw, loss, device), progress)
 
-    def predict_patches(self, model: NetworkModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
+    def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        model.check_side(container)
+        model.check_side(groups.scan)
         with torch.inference_mode():
-            predictor = ScanPredictor(model, container, model.scale_for(container), model.config.inference)
+            predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference)
             return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 
-    def simulate(
-        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+    def expected_counts(
+        self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Noiseless λ (M, N, N) float32; see ``ReconstructionBackend.simulate``."""
-        corners, subpixel = integer_corners(positions_px, probe.shape[-1])
-        check_inside(corners, probe.shape[-1], (obj.shape[0], obj.shape[1]))
+        """λ (n, N, N) float32 of some frames (n,), on the CPU; see ``SupportsExpectedCounts``.
+
+        Raises:
+            DataError: a frame leaves the image.
+        """
+        N, level = scan.raw.side, scan.raw.background
+        corners, subpixel = integer_corners(image.positions_px[frames], N)
+        corners = corners - np.round(image.origin_px).astype(np.int64)
+        check_inside(corners, N, (image.object.shape[0], image.object.shape[1]))
         with torch.inference_mode():
-            patches = physics.extract(
-                torch.from_numpy(np.array(obj, np.complex64))[None], torch.from_numpy(corners)[None], probe.shape[-1]
-            )
-            rate = physics.expected_counts(
-                patches, torch.from_numpy(np.array(probe, np.complex64)), torch.from_numpy(subpixel)[None]
-            )
+            obj, probe = (torch.from_numpy(np.array(part, np.complex64)) for part in (image.object, image.probe))
+            patches = physics.extract(obj[None], torch.from_numpy(corners)[None], N)
+            background = None if level is None else torch.from_numpy(level.copy())
+            rate = physics.expected_counts(patches, probe, torch.from_numpy(subpixel)[None], image.scale, background)
         return rate[0].numpy().copy()
 
     def loss_and_gradient(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,18 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ptycho_core.errors import Cancelled, PtychoError
-from ptycho_core.networks.training import HISTORY_FILE, check_loss, check_variation, run_facts, write_history
+from ptycho_core.networks.training import HISTORY_FILE, check_loss, check_variation, write_history
 from ptycho_core.protocol import Progress, ProgressEvent
 
 from .relay import Mailbox
 
-__all__ = ["HistoryAndHealth", "ReportProgress"]
+__all__ = ["LAST", "HistoryAndHealth", "ReportProgress"]
+
+LAST = "last.ckpt"
+"""Name of the checkpoint that a training can be resumed from."""
+
+CHECKPOINT_SECONDS = 30.0
+"""A killed training loses no more than so much of its work, or an epoch where that is shorter."""
 
 
 def _loss_of(trainer: pl.Trainer, outputs: Any) -> float:
@@ -54,8 +61,8 @@ class HistoryAndHealth(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Say which training this is."""
-        data: Any = trainer
-        checkpoint["ptycho_run"] = run_facts(pl_module.config, data.datamodule.train_set.container)
+        fitted: Any = trainer
+        checkpoint["ptycho_run"] = fitted.datamodule.facts
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -100,12 +107,13 @@ class HistoryAndHealth(Callback):
 class ReportProgress(Callback):
     """Tells the caller after each step; a ``Cancelled`` from there leaves a checkpoint between two steps.
 
-    The checkpoint is written before the next batch starts, not right after the step, because only then do Lightning's
-    counters say that the step is complete, and a complete epoch is over.
+    So does a long epoch, in the file that the end of an epoch is kept in. A checkpoint is written before the next batch
+    starts, not right after the step, because only then do Lightning's counters say that the step is complete, and a
+    complete epoch is over.
 
     Args:
         progress: the caller's.
-        checkpoint_folder: where a cancelled training is kept, or None.
+        checkpoint_folder: where checkpoints are kept, or None.
         mailbox: to the caller's process, when training runs in others; then it stands for `progress`.
     """
 
@@ -113,11 +121,17 @@ class ReportProgress(Callback):
         self.progress = progress if mailbox is None else mailbox.progress
         self.folder, self.mailbox = checkpoint_folder, mailbox
         self.cancelled: Cancelled | None = None
+        self.saved_at, self.due = time.monotonic(), False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Prepare a process that was started for the training."""
+        self.saved_at = time.monotonic()
         if self.mailbox is not None:
             self.mailbox.settle_in()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Note when."""
+        self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report a step; with several processes the first one does, and all agree on what it was told."""
@@ -132,10 +146,16 @@ class ReportProgress(Callback):
         stop = trainer.strategy.reduce_boolean_decision(self.cancelled is not None, all=False)
         if stop and self.cancelled is None:
             self.cancelled = Cancelled()
+        if self.folder is not None:
+            late = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+            self.due = trainer.strategy.reduce_boolean_decision(late, all=False)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Stop between two batches."""
+        """Stop between two batches, or keep what was done so far."""
         if self.cancelled is None:
+            if self.folder is not None and self.due:
+                self.due = False
+                trainer.save_checkpoint(self.folder / LAST)
             return
         path = None
         if self.folder is not None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_core.config import InferenceConfig
-from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks import inference as networks_inference
 from ptycho_core.networks.architectures import full_channels
+from ptycho_core.networks.groups import Groups
 from ptycho_core.networks.inference import bytes_kept, groups_at_once
 from ptycho_core.networks.model import NetworkModel
 
@@ -62,9 +62,9 @@ class ScanPredictor:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(self, model: NetworkModel, data: PtychoDataContainer, scale: float, config: InferenceConfig) -> None:
+    def __init__(self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig) -> None:
         device = choose_device(config.accelerator)
-        raw = data.raw
+        raw = data.scan.raw
         self.data, self.scale, self.device = data, scale, device
         generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
         load_weights(generator, model.weights)
@@ -72,7 +72,7 @@ class ScanPredictor:
         self.passes = model.passes_for(config)
         self.sweeps = self.generator.sweeps + self.passes - 1
         self.reduced = low_precision(config.precision, device)
-        self.probe = torch.from_numpy(data.probe.copy()).to(device)
+        self.probe = torch.from_numpy(data.scan.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
         self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
         self.known = (self.scale, self.mask, self.background)
@@ -91,7 +91,7 @@ class ScanPredictor:
     def _read(self) -> Iterator[Chunk]:
         for start in range(0, self.data.n_groups, self.step):
             groups = np.arange(start, min(start + self.step, self.data.n_groups))
-            counts = torch.from_numpy(self.data.read_group_counts(groups)).to(self.device)
+            counts = torch.from_numpy(self.data.read_counts(groups)).to(self.device)
             subpixel = torch.from_numpy(self.data.subpixel_px[groups]).to(self.device)
             shifted = physics.fourier_shift(self.probe, subpixel[..., None, :])
             corners = self.data.corners_px[groups] + (self.data.canvas_origin_px[groups] - self.origin_px)[:, None]
@@ -102,7 +102,7 @@ class ScanPredictor:
                 weights=physics.mode_intensity(shifted),
                 counted=torch.from_numpy(self.data.counted[groups][..., None, None].astype(np.float32)).to(self.device),
                 index=physics.patch_index(
-                    torch.from_numpy(corners.reshape(1, -1, 2)).to(self.device), self.data.raw.side, self.shape
+                    torch.from_numpy(corners.reshape(1, -1, 2)).to(self.device), self.data.scan.raw.side, self.shape
                 ),
                 plan=physics.SolverPlan(shifted, counts, self.mask, self.background, self.scale),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.data.container import Statistics
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.networks.schedules import learning_rate_factor
 
@@ -28,48 +29,65 @@ def complex_parameter(values: NDArray[np.complex64], trainable: bool) -> nn.Para
     return nn.Parameter(torch.view_as_real(torch.from_numpy(values.copy())).clone(), requires_grad=trainable)
 
 
+class ScanConstants(nn.Module):
+    """What a scan brings to the forward model and training leaves alone.
+
+    Attributes:
+        mask: (N, N) bool, True = good, or None.
+        background: (N, N) float32 expected counts, or None.
+        mean_counts: the divisor of its loss.
+    """
+
+    mask: Tensor | None
+    background: Tensor | None
+
+    def __init__(self, scan: PtychoDataContainer) -> None:
+        super().__init__()
+        for name, array in (("mask", scan.raw.mask), ("background", scan.raw.background)):
+            self.register_buffer(name, None if array is None else torch.from_numpy(array.copy()), persistent=False)
+        self.mean_counts = scan.statistics.mean_counts
+
+
 class PtychoModule(pl.LightningModule):
-    """Generator, probe and intensity scale, trained through the forward model.
+    """A generator, and the probe and intensity scale of each scan, trained through the forward model.
+
+    Probes and scales are parameters of their own, so that a step with one scan moves nothing of another: to an
+    optimiser with momentum, a gradient of zero is not the same as none.
 
     Args:
         config: the training config.
-        probe: (P, N, N) complex64 to start from.
-        statistics: of the training split.
-        mask: (N, N) bool, True = good, or None.
-        background: (N, N) float32 expected counts, or None.
+        scans: those that are trained on, then those that only add to the held-out loss; these are of the experiment
+            of the first and use its probe and scale.
+        n_trained: how many are trained on.
         total_steps: optimiser steps of the whole training, which the schedule spans.
+
+    Attributes:
+        probes: (P, N, N, 2) of each scan that is trained on.
+        log_scales: () of each scan that is trained on.
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        probe: NDArray[np.complex64],
-        statistics: Statistics,
-        mask: NDArray[np.bool_] | None,
-        background: NDArray[np.float32] | None,
-        total_steps: int,
+        self, config: TrainingConfig, scans: Sequence[PtychoDataContainer], n_trained: int, total_steps: int
     ) -> None:
         super().__init__()
-        self.config, self.statistics, self.total_steps = config, statistics, total_steps
-        N = probe.shape[-1]
+        self.config, self.total_steps = config, total_steps
+        N = scans[0].raw.side
         self.generator = GENERATORS[config.model.generator](config, N).to(memory_format=torch.channels_last)
         load_weights(self.generator, initial_weights(config, N))
-        self.probe = complex_parameter(probe, config.probe_trainable)
-        self.log_scale = nn.Parameter(
-            torch.tensor(math.log(statistics.scale), dtype=torch.float32), requires_grad=config.scale_trainable
-        )
-        self.register_buffer("mask", None if mask is None else torch.from_numpy(mask.copy()), persistent=False)
-        self.register_buffer(
-            "background", None if background is None else torch.from_numpy(background.copy()), persistent=False
-        )
+        trained = scans[:n_trained]
+        self.probes = nn.ParameterList([complex_parameter(scan.probe, config.probe_trainable) for scan in trained])
+        scales = [torch.tensor(math.log(scan.statistics.scale), dtype=torch.float32) for scan in trained]
+        self.log_scales = nn.ParameterList([nn.Parameter(s, requires_grad=config.scale_trainable) for s in scales])
+        self.constants = nn.ModuleList([ScanConstants(scan) for scan in scans])
         self.low_precision: torch.dtype | None = None
         self.history: dict[str, list[float]] = {}
         self.variation = math.inf
         self.step_loss = math.nan
 
-    def complex_probe(self) -> Tensor:
-        """The probe (P, N, N) complex64."""
-        return torch.view_as_complex(self.probe)
+    def probe_and_scale(self, scan: int) -> tuple[Tensor, Tensor]:
+        """Probe (P, N, N) complex64 and scale () of a scan as they are now."""
+        own = scan if scan < len(self.probes) else 0
+        return torch.view_as_complex(self.probes[own]), self.log_scales[own].exp()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Expected counts of a batch through the merged object of each group.
@@ -77,12 +95,14 @@ class PtychoModule(pl.LightningModule):
         Returns:
             λ (B, C, N, N) and the patches (B, C, N, N) complex that the groups agree on.
         """
+        scan = int(batch["scan"])
+        probe, scale = self.probe_and_scale(scan)
+        constants: ScanConstants = self.constants[scan]
         height, width = (int(n) for n in batch["canvas_shape"])
         corners, N = batch["corners_px"], batch["counts"].shape[-1]
-        shifted = physics.fourier_shift(self.complex_probe(), batch["subpixel_px"][..., None, :])
+        shifted = physics.fourier_shift(probe, batch["subpixel_px"][..., None, :])
         fixed = shifted.detach()
-        scale = self.log_scale.exp()
-        weights, known = physics.mode_intensity(fixed), (scale.detach(), self.mask, self.background)
+        weights, known = physics.mode_intensity(fixed), (scale.detach(), constants.mask, constants.background)
         with torch.no_grad():
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
@@ -95,19 +115,20 @@ class PtychoModule(pl.LightningModule):
         patches = group_passes(one, estimate, weights, corners, (height, width), self.generator.passes)
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
-        rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background)
+        rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, constants.background)
         return rate, agreed
 
     def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         rate, patches = self(batch)
-        divisor = rate.shape[0] * rate.shape[1] * self.statistics.mean_counts
-        return physics.LOSSES[self.config.loss](rate, batch["counts"], self.mask, divisor), patches
+        constants: ScanConstants = self.constants[int(batch["scan"])]
+        divisor = rate.shape[0] * rate.shape[1] * constants.mean_counts
+        return physics.LOSSES[self.config.loss](rate, batch["counts"], constants.mask, divisor), patches
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of a batch; Lightning steps the optimiser."""
         loss, patches = self._loss(batch)
         if batch_idx % 10 == 0:
-            self.variation = self._variation(patches.detach())
+            self.variation = self._variation(patches.detach(), int(batch["scan"]))
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -115,16 +136,16 @@ class PtychoModule(pl.LightningModule):
         loss, _ = self._loss(batch)
         self.log("test_loss", loss, on_epoch=True, batch_size=len(batch["counts"]), sync_dist=True)
 
-    def _variation(self, patches: Tensor) -> float:
+    def _variation(self, patches: Tensor, scan: int) -> float:
         """How much the object varies where the probe lights it, relative to its size."""
-        weight = physics.mode_intensity(self.complex_probe().detach())
+        weight = physics.mode_intensity(self.probe_and_scale(scan)[0].detach())
         weight = weight / weight.sum()
         mean = (weight * patches).sum(dim=(-2, -1)).mean()
         spread = (weight * (patches - mean).abs().square()).sum(dim=(-2, -1)).mean()
         return float((spread / mean.abs().square().clamp_min(1e-12)).sqrt())
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam with one group each for network, probe and scale, and a schedule that steps with every batch."""
+        """Adam with groups for the network, each probe and the scales, and a schedule that steps with every batch."""
         config = self.config
         groups: list[dict[str, Any]] = [
             {
@@ -134,10 +155,11 @@ class PtychoModule(pl.LightningModule):
             }
         ]
         if config.probe_trainable:
-            size = float(self.probe.detach().square().sum(-1).mean().sqrt())
-            groups.append({"params": [self.probe], "lr": config.probe_learning_rate * size, "weight_decay": 0.0})
+            for probe in self.probes:
+                size = float(probe.detach().square().sum(-1).mean().sqrt())
+                groups.append({"params": [probe], "lr": config.probe_learning_rate * size, "weight_decay": 0.0})
         if config.scale_trainable:
-            groups.append({"params": [self.log_scale], "lr": config.scale_learning_rate, "weight_decay": 0.0})
+            groups.append({"params": [*self.log_scales], "lr": config.scale_learning_rate, "weight_decay": 0.0})
         optimizer = torch.optim.AdamW(groups, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(config.schedule, step, self.total_steps)

@@ -23,16 +23,18 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, ConfigError
 from ptycho_core.io import atomic_path, ensure_output_folder
 from ptycho_core.networks.checkpoint import refuse_foreign
-from ptycho_core.networks.training import check_resumable, check_trackers, run_facts, steps_an_epoch
+from ptycho_core.networks.training import HISTORY_FILE, check_resumable, check_trackers, write_history
 from ptycho_core.protocol import Progress
 
-from .callbacks import HistoryAndHealth, ReportProgress
+from .callbacks import LAST, HistoryAndHealth, ReportProgress
 from .data import GroupDataModule
 from .hardware import lightning_accelerator
 from .lightning_module import PtychoModule
 from .relay import Listener, Mailbox, has_own_processes, strategy_of
 
 __all__ = ["build_trainer", "fit", "read_checkpoint"]
+
+CHECKPOINTS, BEST = "checkpoints", "best.ckpt"
 
 
 def _tracker(name: str, folder: Path) -> Any:
@@ -89,7 +91,7 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None) -> list[Callback]:
-    folder = None if config.output_dir is None else config.output_dir / "checkpoints"
+    folder = None if config.output_dir is None else config.output_dir / CHECKPOINTS
     callbacks: list[Callback] = [
         HistoryAndHealth(config.output_dir, mailbox),
         ReportProgress(progress, folder, mailbox),
@@ -108,18 +110,17 @@ def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailb
     return callbacks
 
 
-def build_trainer(
-    config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None = None
-) -> pl.Trainer:
-    """A Trainer with everything that the config says, and nothing that it does not.
+def build_trainer(data: GroupDataModule, progress: Progress, mailbox: Mailbox | None = None) -> pl.Trainer:
+    """A Trainer with everything that the config of `data` says, and nothing that it does not.
 
     Raises:
         ConfigError: devices or a strategy that are not to be had here.
     """
+    config, has_test = data.config, data.test_set is not None
     settings: dict[str, Any] = {
         "accelerator": lightning_accelerator(config.accelerator),
         "devices": config.devices,
-        "strategy": strategy_of(config.strategy, config.devices),
+        "strategy": _strategy(data),
     }
     loggers, callbacks = _loggers(config), _callbacks(config, progress, has_test, mailbox)
     try:
@@ -204,22 +205,57 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _check_resumable(checkpoint: dict[str, Any], path: Path, module: PtychoModule, data: GroupDataModule) -> int:
-    """Refuse a checkpoint of another training; return the batches done of its epoch."""
+    """Refuse a checkpoint of another training; return the steps that it has done."""
     found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    now, step = run_facts(module.config, data.train_set.container), int(checkpoint["global_step"])
-    check_resumable(path, (found, wanted), (checkpoint["ptycho_run"], now), step, module.total_steps)
-    return step % steps_an_epoch(len(data.train_set), module.config)
+    step = int(checkpoint["global_step"])
+    check_resumable(path, (found, wanted), (checkpoint["ptycho_run"], data.facts), step, module.total_steps)
+    return step
 
 
-def _fit(module: PtychoModule, data: GroupDataModule, trainer: pl.Trainer, resume_from: Path | None) -> None:
-    if resume_from is not None:
-        data.skip_batches = _check_resumable(read_checkpoint(resume_from), resume_from, module, data)
-    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+def _is_over(checkpoint: dict[str, Any], step: int, config: TrainingConfig, total_steps: int) -> bool:
+    """Whether a checkpoint is the end of its training: all steps are done, or it was stopped early."""
+    patience = config.early_stopping_patience
+    states = [state for state in checkpoint["callbacks"].values() if "wait_count" in state]
+    tired = patience is not None and any(state["wait_count"] >= patience for state in states)
+    return step == total_steps or (tired and step % (total_steps // config.epochs) == 0)
 
 
-def fit(module: PtychoModule, data: GroupDataModule, config: TrainingConfig, progress: Progress) -> Path | None:
-    """Train `module` in place.
+def _take_result(module: PtychoModule, checkpoint: dict[str, Any], path: Path, folder: Path | None) -> None:
+    """End a training that was over when it was killed: its weights and history, and its files where it had some."""
+    module.load_state_dict(checkpoint["state_dict"], strict=True)
+    module.history = {name: list(values) for name, values in checkpoint["ptycho_history"].items()}
+    if folder is None:
+        return
+    own = ensure_output_folder(folder / CHECKPOINTS)
+    for source, name in ((path, LAST), (path.with_name(BEST), BEST)):
+        if source.is_file() and source.resolve() != (own / name).resolve():
+            with atomic_path(own / name) as temporary:
+                shutil.copyfile(source, temporary)
+    write_history(folder / HISTORY_FILE, module.history)
+
+
+def _strategy(data: GroupDataModule) -> str:
+    config = data.config
+    idle = data.n_trained > 1 and (config.probe_trainable or config.scale_trainable)
+    return strategy_of(config.strategy, config.devices, idle_parameters=idle)
+
+
+def _run(module: PtychoModule, data: GroupDataModule, progress: Progress) -> None:
+    """Train, in this process or in others."""
+    config = data.config
+    if has_own_processes(_strategy(data)):
+        with Listener(progress) as listener:
+            trainer = build_trainer(data, progress, listener.mailbox)
+            trainer.fit(module, datamodule=data, ckpt_path=config.resume_from, weights_only=True)
+        module.history = listener.history
+    else:
+        trainer = build_trainer(data, progress)
+        trainer.fit(module, datamodule=data, ckpt_path=config.resume_from, weights_only=True)
+
+
+def fit(module: PtychoModule, data: GroupDataModule, progress: Progress) -> Path | None:
+    """Train `module` in place, as the config of `data` says.
 
     Returns:
         Checkpoint that training can be resumed from, or None when there is no output folder.
@@ -229,17 +265,23 @@ def fit(module: PtychoModule, data: GroupDataModule, config: TrainingConfig, pro
         ConfigError: a tracker that cannot be used.
         OutputError: an output folder that cannot be written.
     """
-    has_test = data.test_set is not None
-    if config.output_dir is not None:
-        ensure_output_folder(config.output_dir)
-    with _quiet_lightning:
-        if has_own_processes(strategy_of(config.strategy, config.devices)):
-            with Listener(progress) as listener:
-                _fit(module, data, build_trainer(config, progress, has_test, listener.mailbox), config.resume_from)
-            module.history = listener.history
-        else:
-            _fit(module, data, build_trainer(config, progress, has_test), config.resume_from)
-    folder = None if config.output_dir is None else config.output_dir / "checkpoints"
-    if folder is not None and config.early_stopping_patience is not None and (folder / "best.ckpt").exists():
-        module.load_state_dict(read_checkpoint(folder / "best.ckpt")["state_dict"], strict=True)
-    return None if folder is None else folder / "last.ckpt"
+    config = data.config
+    resume_from, output, checkpoint = config.resume_from, config.output_dir, None
+    if output is not None:
+        ensure_output_folder(output)
+    if resume_from is not None:
+        checkpoint = read_checkpoint(resume_from)
+        data.first_step = _check_resumable(checkpoint, resume_from, module, data)
+    if (
+        resume_from is not None
+        and checkpoint is not None
+        and _is_over(checkpoint, data.first_step, config, module.total_steps)
+    ):
+        _take_result(module, checkpoint, resume_from, output)
+    else:
+        with _quiet_lightning:
+            _run(module, data, progress)
+    folder = None if output is None else output / CHECKPOINTS
+    if folder is not None and config.early_stopping_patience is not None and (folder / BEST).exists():
+        module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"], strict=True)
+    return None if folder is None else folder / LAST
