@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,16 +12,17 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
-from ptycho_core.data.results import Reconstruction
-from ptycho_core.errors import ArchiveError, Cancelled
+from ptycho_core.data.results import Image
+from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.hardware import choose_accelerator
-from ptycho_core.networks.training import HISTORY_FILE, write_history
+from ptycho_core.networks.training import run_facts
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
 
 from . import physics
+from .checkpoint import CHECKPOINT, History, leave_checkpoint, take_checkpoint
 from .choices import check_choices, check_inference, options_of
 from .library import inside
 from .refinement import refine
@@ -30,7 +32,6 @@ from .tasks import Settings
 
 __all__ = ["PtychiBackend"]
 
-CHECKPOINT = "model.ptycho"
 _PACKAGES = ("numpy", "torch", "ptychi")
 
 
@@ -63,109 +64,106 @@ class PtychiBackend:
 
     def train(
         self,
-        train: PtychoDataContainer,
-        test: PtychoDataContainer | None,
+        scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
     ) -> SolverModel:
-        """Iterate over the frames of the training groups ``config.epochs`` times, those of a resumed run included.
+        """Iterate over the training frames of a scan ``config.epochs`` times, those of a resumed run included.
 
         Raises:
             ConfigError: a loss or a setting without effect on the algorithm, or an accelerator that is not there.
-            ArchiveError: ``resume_from`` is not a checkpoint of this scan and algorithm.
+            ArchiveError: ``resume_from`` is not a checkpoint of this run.
             BackendError: the solver diverged.
             Cancelled: `progress` raised it; the checkpoint in ``config.output_dir`` is up to date.
         """
         check_choices(config, refining=False)
         check_inference(config.inference)
-        device = choose_device(config.accelerator)
+        scan, device, options = scans[0], choose_device(config.accelerator), options_of(config)
         path = ensure_output_folder(config.output_dir) / CHECKPOINT if config.output_dir is not None else None
-        problem = _flat_problem(train, test)
-        names = ["train_loss"] if test is None else ["train_loss", "test_loss"]
-        history: dict[str, list[float]] = {name: [] for name in names}
-        resumed = None if config.resume_from is None else _resume(self.load(config.resume_from), problem, config, names)
-        if resumed is not None:
-            history = {name: list(resumed.history[name]) for name in names}
-            problem = replace(problem, object=resumed.object, probe=resumed.probe, first_probe=train.probe)
-        settings = Settings(
-            options=options_of(config), loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable
-        )
+        # options that are left out are the defaults, also for a run that goes on with them written out
+        facts = run_facts(replace(config, options=options), [scan])
+        history: History = {"train_loss": [], **({"test_loss": []} if len(scan.heldout_frames) else {})}
+        state = None
+        if config.resume_from is not None:
+            state, history = take_checkpoint(config.resume_from, list(history), facts, config.epochs)
+        problem = _flat_problem(scan)
+        settings = Settings(options=options, loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable)
         solver = Solver(problem, settings, device)
-        if resumed is not None:
+
+        def leave() -> None:
+            if path is not None:
+                leave_checkpoint(path, read_state(solver.reconstructor), history, facts)
+
+        if state is not None:
             moved = solver.moves_probe(len(history["train_loss"]) - 1)
-            restore_state(solver.reconstructor, resumed.state, settings.options, device, probe_moved=moved)
-
-        def model() -> SolverModel:
-            return SolverModel(
-                backend=self.name,
-                config=config,
-                history=history,
-                probe=solver.probe,
-                statistics=train.statistics,
-                scale=train.statistics.scale,
-                object=solver.object,
-                origin_px=problem.origin_px,
-                state=read_state(solver.reconstructor),
-                checkpoint_path=path,
-            )
-
+            restore_state(solver.reconstructor, state, options, device, probe_moved=moved)
+            leave()  # where nothing is left to do, the folder of this run has its checkpoint all the same
         try:
-            _iterate(solver, history, config, progress)
+            _iterate(solver, history, config, leave, progress)
         except Cancelled as error:
             if path is not None:
-                self._leave(model(), path)
                 error.checkpoint_path = str(path)
             raise
-        if path is not None:
-            self._leave(model(), path)
-        return model()
-
-    def _leave(self, model: SolverModel, path: Path) -> None:
-        self.save(model, path)
-        write_history(path.parent / HISTORY_FILE, model.history)
+        return SolverModel(
+            backend=self.name,
+            config=config,
+            history=history,
+            probe=solver.probe,
+            statistics=scan.statistics,
+            scale=scan.statistics.scale,
+            object=solver.object,
+            origin_px=problem.origin_px,
+            checkpoint_path=path,
+        )
 
     def reconstruct(
         self,
         model: SolverModel,
-        data: PtychoDataContainer,
+        scan: PtychoDataContainer,
         config: InferenceConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Cut the part of the object that a scan covers out of the model, and score it.
+    ) -> Image:
+        """Cut the part of the object that the training frames of a scan cover out of the model.
 
         Raises:
             ConfigError: it is asked to run on an accelerator.
             DataError: the scan leaves the object; a solver knows nothing beyond it.
         """
         check_inference(config)
-        return reconstruct_solved(model, data, config, progress)
+        return reconstruct_solved(model, scan, config, progress)
 
     def refine(
         self,
-        initial: Reconstruction,
-        data: PtychoDataContainer,
+        image: Image,
+        scan: PtychoDataContainer,
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
+    ) -> Image:
         """Go on from an image of any engine; see ``refinement.refine``."""
         check_choices(config, refining=True)
-        return refine(initial, data, config, choose_device(config.accelerator), progress)
+        return refine(image, scan, config, choose_device(config.accelerator), progress)
 
-    def simulate(
-        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+    def expected_counts(
+        self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Noiseless λ (M, N, N) by pty-chi's forward model; object pixel (0, 0) is scan point (0, 0).
+        """λ (n, N, N) of some frames (n,) of a scan by pty-chi's forward model.
 
         Raises:
-            DataError: a patch leaves the object.
+            DataError: a frame leaves the image.
         """
-        corners, rest = integer_corners(positions_px, probe.shape[-1])
-        check_inside(corners, probe.shape[-1], obj.shape)
+        N, background = image.probe.shape[-1], scan.raw.background
+        corners, rest = integer_corners(image.positions_px[frames], N)
+        corners = corners - np.round(image.origin_px).astype(np.int64)
+        height, width = image.object.shape
+        check_inside(corners, N, (height, width))
+        if not len(frames):
+            return np.zeros((0, N, N), np.float32)
         with inside(torch.device("cpu")):
-            return physics.expected_counts(obj, probe, corners, rest)
+            counts = physics.expected_counts(image.object, image.probe, corners, rest, image.scale)
+        return counts if background is None else counts + background.astype(np.float32)
 
     def save(self, model: SolverModel, path: Path) -> None:
         """Write a bundle that says it is a solver's."""
@@ -180,64 +178,39 @@ class PtychiBackend:
         return load_solver(path, self.name)
 
 
-def _flat_problem(train: PtychoDataContainer, test: PtychoDataContainer | None) -> Problem:
-    """An object of ones that holds every frame of both scans, with a pixel to spare on each side."""
-    N = train.raw.side
-    scans = [train.raw] + ([test.raw] if test is not None else [])
-    corners = np.concatenate([integer_corners(raw.positions_px, N)[0] for raw in scans])
-    origin = corners.min(axis=0) - 1
-    height, width = corners.max(axis=0) + N + 1 - origin
+def _flat_problem(scan: PtychoDataContainer) -> Problem:
+    """An object of ones that holds every used frame of a scan, with a pixel to spare on each side."""
+    origin, (height, width) = scan.canvas()
     return Problem(
-        raw=train.raw,
-        frames=np.unique(train.frame_indices),
-        watched=None if test is None else test.raw,
-        object=np.ones((height, width), np.complex64),
-        origin_px=origin,
-        probe=train.probe,
-        scale=train.statistics.scale,
-        mean_counts=train.statistics.mean_counts,
-        nominal_px=train.raw.positions_px,
+        raw=scan.raw,
+        frames=scan.train_frames,
+        watched=scan.heldout_frames,
+        object=np.ones((height + 2, width + 2), np.complex64),
+        origin_px=origin - 1,
+        probe=scan.probe,
+        scale=scan.statistics.scale,
+        mean_counts=scan.statistics.mean_counts,
+        start_px=scan.raw.positions_px,
     )
 
 
-def _resume(model: SolverModel, problem: Problem, config: TrainingConfig, names: list[str]) -> SolverModel:
-    """Check that a checkpoint is one to go on from.
-
-    Raises:
-        ArchiveError: it is of another scan or algorithm, or the one has held-out frames and the other has none.
-    """
-    path = config.resume_from
-    same_place = model.object.shape == problem.object.shape and (model.origin_px == problem.origin_px).all()
-    if not same_place or model.probe.shape != problem.probe.shape:
-        raise ArchiveError(
-            f"{path}: its object is {model.object.shape} from {model.origin_px.tolist()} with a probe "
-            f"{model.probe.shape}, that of this scan is {problem.object.shape} from {problem.origin_px.tolist()} with "
-            f"{problem.probe.shape}; resume with the scan it was made from."
-        )
-    if sorted(model.history) != sorted(names):
-        raise ArchiveError(
-            f"{path}: its history is {', '.join(model.history)}, that of this run {', '.join(names)}; resume with the "
-            "held-out frames it was made with, or without any where it had none."
-        )
-    theirs, ours = options_of(model.config), options_of(config)
-    if theirs != ours:
-        raise ArchiveError(
-            f"{path}: it was made with {theirs}, this run has {ours}; resume with the same options, or refine its "
-            "reconstruction with others."
-        )
-    return model
+def _stalled(history: History, patience: int | None) -> bool:
+    """Whether the held-out frames have been explained no better for long enough."""
+    losses = history.get("test_loss", [])
+    return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= patience
 
 
-def _iterate(solver: Solver, history: dict[str, list[float]], config: TrainingConfig, progress: Progress) -> None:
-    """Sweep until the epochs are done, or the held-out frames have been explained no better for long enough."""
-    patience = config.early_stopping_patience
+def _iterate(
+    solver: Solver, history: History, config: TrainingConfig, leave: Callable[[], None], progress: Progress
+) -> None:
+    """Sweep until the epochs are done or the held-out frames say so, and leave a checkpoint of every epoch."""
     for epoch in range(len(history["train_loss"]), config.epochs):
+        if _stalled(history, config.early_stopping_patience):
+            return
         history["train_loss"].append(solver.sweep(epoch))
         held_out = solver.watch()
         if held_out is not None:
             history["test_loss"].append(held_out)
+        leave()
         metrics = {name: values[-1] for name, values in history.items()} | {"epoch": float(epoch + 1)}
         progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))
-        losses = history.get("test_loss", [])
-        if patience is not None and losses and len(losses) - 1 - int(np.argmin(losses)) >= patience:
-            return

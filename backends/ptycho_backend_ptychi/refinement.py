@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import Progress, ProgressEvent
-from ptycho_core.refinement.image import heldout_frames
 from ptycho_core.refinement.state import ScanState
+from ptycho_core.stitching import make_image
 
 from .choices import options_of, refinement_loss
 from .solver import Problem, Solver
@@ -23,84 +23,68 @@ from .tasks import Settings
 __all__ = ["refine"]
 
 
-@dataclass(frozen=True)
-class _Best:
-    """The state that explained the held-out frames best.
-
-    Attributes:
-        loss: of the held-out frames.
-        epoch: number of epochs that led to it.
-        state: object, probe and positions.
-    """
-
-    loss: float
-    epoch: int
-    state: ScanState
-
-
-def _note(state: ScanState, solver: Solver, loss: float, epoch: int) -> _Best:
-    probe = solver.probe * np.float32(np.sqrt(state.scale))
-    return _Best(loss, epoch, replace(state, object=solver.object, probe=probe, positions_px=solver.positions_px))
-
-
-def _lay_out(initial: Reconstruction, data: PtychoDataContainer, config: TrainingConfig) -> ScanState:
+def _lay_out(image: Image, scan: PtychoDataContainer, config: TrainingConfig) -> ScanState:
     """The image on a canvas that also holds positions which move.
 
     Raises:
         DataError: the image is of another scan, or not on whole pixels.
     """
-    wanted = config.refinement
+    wanted, read = config.refinement, scan.raw.positions_px
     room = 1
-    if wanted.positions:
+    if wanted.positions and image.positions_px.shape == read.shape:
         # the limit counts from where a position was read, which is not where an image that was refined has it
-        shift = initial.positions_px - data.raw.positions_px if _same_frames(initial, data) else np.zeros(1)
-        room += math.ceil(wanted.position_limit_px + float(np.abs(shift).max()))
-    return ScanState.of_image(initial, data.raw, margin_px=room)
+        shift = np.abs(image.positions_px - read)[scan.used_frames].max()
+        room += math.ceil(wanted.position_limit_px + float(shift))
+    return ScanState.of_image(image, scan, margin_px=room)
 
 
-def _same_frames(initial: Reconstruction, data: PtychoDataContainer) -> bool:
-    return initial.positions_px.shape == data.raw.positions_px.shape
-
-
-def _problem(state: ScanState, initial: Reconstruction, data: PtychoDataContainer, config: TrainingConfig) -> Problem:
-    """What pty-chi is to solve: the frames that are not held out, from the image and with its positions."""
-    given, wanted = data.raw, config.refinement
-    moved = replace(given, positions_px=state.positions_px)
-    held_out = heldout_frames(given, config)
-    some = len(held_out) > 0
+def _problem(state: ScanState, image: Image, scan: PtychoDataContainer, config: TrainingConfig) -> Problem:
+    """What pty-chi is to solve: the training frames, from the image and with its positions."""
+    wanted = config.refinement
     return Problem(
-        raw=moved,
-        frames=np.setdiff1d(np.arange(given.n_frames), held_out),
-        watched=moved.subset(held_out) if some else None,
-        watched_frames=held_out if some else None,
+        raw=scan.raw,
+        frames=scan.train_frames,
+        watched=scan.heldout_frames,
         object=state.object,
         origin_px=state.origin_px,
-        probe=initial.probe,
+        probe=image.probe,
         scale=state.scale,
-        mean_counts=data.statistics.mean_counts,
-        nominal_px=given.positions_px,
+        mean_counts=scan.statistics.mean_counts,
+        start_px=state.positions_px,
         limit_px=wanted.position_limit_px if wanted.positions else None,
     )
 
 
+def _now(state: ScanState, solver: Solver) -> ScanState:
+    """What the solver has made of a state."""
+    probe = solver.probe * np.float32(np.sqrt(state.scale))
+    return replace(state, object=solver.object, probe=probe, positions_px=solver.positions_px)
+
+
+def _same(image: Image) -> Image:
+    """The image in arrays of its own."""
+    obj, coverage, origin = image.object.copy(), image.coverage.copy(), np.round(image.origin_px).astype(np.int64)
+    return make_image(obj, coverage, origin, image.probe, image.scale, image.positions_px, stats=image.stats)
+
+
 def refine(
-    initial: Reconstruction,
-    data: PtychoDataContainer,
+    image: Image,
+    scan: PtychoDataContainer,
     config: TrainingConfig,
     device: torch.device,
     progress: Progress,
-) -> Reconstruction:
+) -> Image:
     """Go on from an image, as ``config.refinement`` says.
 
     Args:
-        initial: image, probe, scale and positions to start from; left as they are.
-        data: the scan.
-        config: ``refinement``, ``seed``, ``options`` and what is held out.
+        image: image, probe, scale and positions to start from; left as they are.
+        scan: its scan, with the frames to refine on and those that are held out.
+        config: ``refinement``, ``seed`` and ``options``.
         device: where.
         progress: called after each epoch.
 
     Returns:
-        The state that explained the held-out frames best, the initial one among them; the last where none are held
+        The state that explained the held-out frames best, that of `image` among them; the last one where none are held
         out.
 
     Raises:
@@ -109,10 +93,10 @@ def refine(
         Cancelled: `progress` raised it.
     """
     wanted = config.refinement
-    state = _lay_out(initial, data, config)
-    before = problem = _problem(state, initial, data, config)
+    state = _lay_out(image, scan, config)
+    before = problem = _problem(state, image, scan, config)
     if wanted.probe_modes is not None:
-        problem = replace(problem, probe=add_modes(initial.probe, wanted.probe_modes))
+        problem = replace(problem, probe=add_modes(image.probe, wanted.probe_modes))
     settings = Settings(
         options=options_of(config),
         loss=refinement_loss(config),
@@ -122,18 +106,17 @@ def refine(
         refine_positions=wanted.positions,
     )
     solver = Solver(problem, settings, device)
-    untouched = solver if problem is before else Solver(before, settings, device)
-    held_out = untouched.watch()
-    best = _note(state, untouched, np.inf if held_out is None else held_out, 0)
-    del untouched
+    # modes that were added explain less at first, and they are not the image's
+    least = (solver if problem is before else Solver(before, settings, device)).watch()
+    best, best_epoch = None, 0
     for epoch in range(wanted.epochs):
         metrics = {"train_loss": solver.sweep(epoch), "epoch": float(epoch + 1)}
         held_out = solver.watch()
         if held_out is not None:
             metrics["test_loss"] = held_out
-        if held_out is None or held_out < best.loss:
-            best = _note(state, solver, best.loss if held_out is None else held_out, epoch + 1)
+        if held_out is None or least is None or held_out < least:
+            best, least, best_epoch = _now(state, solver), held_out, epoch + 1
         progress(ProgressEvent(stage="refine", done=epoch + 1, total=wanted.epochs, metrics=metrics))
-        if held_out is not None and epoch + 1 - best.epoch >= wanted.patience:
+        if held_out is not None and epoch + 1 - best_epoch >= wanted.patience:
             break
-    return best.state.image(data)
+    return _same(image) if best is None else best.image()

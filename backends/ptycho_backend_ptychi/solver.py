@@ -32,32 +32,28 @@ class Problem:
     """What is to be solved, in our conventions.
 
     Attributes:
-        raw: the scan; its own probe is not used.
+        raw: the scan; its own probe is not used, and `limit_px` counts from its positions.
         frames: (J,) frames to iterate on.
-        watched: frames that only give the held-out loss, as a scan of their own, or None.
-        watched_frames: their numbers in `raw`, where they are part of it.
-        first_probe: probe that steps and batches are sized by, where it is not `probe`: that a resumed run began with.
+        watched: (K,) frames that only give the held-out loss.
         object: (H, W) complex64 to start from.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
-        probe: (P, N, N) complex64 to start from.
+        probe: (P, N, N) complex64 to start from; steps and batches are sized by it.
         scale: s.
         mean_counts: divisor of the losses, for each frame.
-        nominal_px: (M, 2) float64 positions as read, that `limit_px` is measured from; those of `raw` are the start.
+        start_px: (M, 2) float64 positions to start from.
         limit_px: farthest that a position may end up from where it was read, in y and in x, or None.
     """
 
     raw: RawData
     frames: NDArray[np.int64]
-    watched: RawData | None
+    watched: NDArray[np.int64]
     object: NDArray[np.complex64]
     origin_px: NDArray[np.int64]
     probe: NDArray[np.complex64]
     scale: float
     mean_counts: float
-    nominal_px: NDArray[np.float64]
+    start_px: NDArray[np.float64]
     limit_px: float | None = None
-    watched_frames: NDArray[np.int64] | None = None
-    first_probe: NDArray[np.complex64] | None = None
 
 
 class _Task(PtychographyTask):
@@ -141,20 +137,19 @@ class Solver:
         self.problem, self.settings, self.device = problem, settings, device
         N = problem.probe.shape[-1]
         self.factor = physics.probe_factor(problem.scale, N)
-        corners, rest = integer_corners(problem.raw.positions_px, N)
+        chosen, own = problem.frames, settings.options
+        corners, rest = integer_corners(problem.start_px[chosen], N)
         corners = corners - problem.origin_px
         self.offset = np.round((corners.min(axis=0) + corners.max(axis=0)) / 2).astype(np.int64)
-        chosen = problem.frames
-        positions = physics.to_library_positions(corners[chosen], rest[chosen], self.offset)
+        positions = physics.to_library_positions(corners, rest, self.offset)
         probe = problem.probe.astype(np.complex128) * self.factor
-        self.watched_px = np.zeros((0, 2)) if problem.watched is None else problem.watched.positions_px.copy()
-        own, first = settings.options, problem.probe if problem.first_probe is None else problem.first_probe
+        self.watched_px = problem.start_px[problem.watched]
         self.n_batch = (
             settings.batch_frames
             or own.batch_frames
-            or suited_batch(own.algorithm, first, problem.raw.positions_px[chosen])
+            or suited_batch(own.algorithm, problem.probe, problem.start_px[chosen])
         )
-        probe_rms = physics.root_mean_square(first) * self.factor
+        probe_rms = physics.root_mean_square(problem.probe) * self.factor
         options = library_options(settings, self.offset, N, probe_rms, self.n_batch)
         with inside(device, settings.seed):
             self.task = _Task(
@@ -187,7 +182,6 @@ class Solver:
             r.apply_raar_exit_wave_update = partial(physics.raar_step, r)
         dataset = self.task.dataset
         self.loss = _SweepLoss(self.settings.loss, dataset.valid_pixel_mask.to(self.device))
-        self.watched_mask = self._mask_of_watched()
         self.parallel = self.settings.options.algorithm in ("dm", "raar")
         if self.parallel:
             everything = torch.arange(len(dataset.patterns), device="cpu")
@@ -197,13 +191,6 @@ class Solver:
             r.dataloader = _Batches(dataset.patterns, self.n_batch, sampler)
             r.loss_tracker.metric_function = self.loss
             r.loss_tracker.always_compute_loss = True
-
-    def _mask_of_watched(self) -> Tensor | None:
-        """Good pixels (N, N) of the held-out frames, which may be a scan with a mask of its own, in pty-chi's order."""
-        watched = self.problem.watched
-        if watched is None or watched.mask is None:
-            return None
-        return torch.fft.fftshift(torch.as_tensor(np.array(watched.mask)), dim=(-2, -1)).to(self.device)
 
     def moves_probe(self, epoch: int) -> bool:
         """Whether the probe is refined in an epoch."""
@@ -238,7 +225,7 @@ class Solver:
             self._run_one(epoch)
             if self.moves_positions(epoch):
                 self._rein_in_positions()
-        if self.moves_positions(epoch) and self.problem.watched_frames is not None:
+        if self.moves_positions(epoch):
             self._move_watched()
         patterns = self.task.dataset.patterns
         total = self._loss_of(r.forward_model, patterns, self.loss.mask) if self.parallel else self.loss.total
@@ -276,18 +263,21 @@ class Solver:
 
     def watch(self) -> float | None:
         """Loss of the held-out frames, per frame in units of the mean counts; None where there are none."""
-        watched = self.problem.watched
-        if watched is None:
+        n_watched = len(self.problem.watched)
+        if not n_watched:
             return None
         total = 0.0
-        for indices, patterns in self._watched_chunks():
-            total += self._loss_of(self._forward_at(self.watched_px[indices]), patterns, self.watched_mask)
-        return total / (watched.n_frames * self.problem.mean_counts)
+        for part, patterns in self._watched_chunks():
+            total += self._loss_of(self._forward_at(self.watched_px[part]), patterns, self.loss.mask)
+        return total / (n_watched * self.problem.mean_counts)
 
-    def _watched_chunks(self) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        assert self.problem.watched is not None
-        for indices, counts in self.problem.watched.chunks():
-            yield indices, torch.fft.fftshift(torch.as_tensor(counts), dim=(-2, -1))
+    def _watched_chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Held-out frames in parts: which of them, and their counts (j, N, N) in pty-chi's order of pixels."""
+        watched = self.problem.watched
+        for start in range(0, len(watched), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            counts = torch.as_tensor(self.problem.raw.read_counts(watched[part]))
+            yield part, torch.fft.fftshift(counts, dim=(-2, -1))
 
     def _move_watched(self) -> None:
         """Let positions of held-out frames follow, a step an epoch as those of the others; nothing else sees them.
@@ -296,15 +286,14 @@ class Solver:
         the sharper the image gets.
         """
         options = self.task.options.probe_position_options
-        for indices, patterns in self._watched_chunks():
-            model = self._forward_at(self.watched_px[indices])
+        for part, patterns in self._watched_chunks():
+            model = self._forward_at(self.watched_px[part])
             with inside(self.device), torch.no_grad():
                 counts = patterns.to(self.device)
-                step = physics.position_step(model, counts, self.watched_mask, options.correction_options)
+                step = physics.position_step(model, counts, self.loss.mask, options.correction_options)
             limit = options.correction_options.update_magnitude_limit
-            moved = self.watched_px[indices] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
-            assert self.problem.watched_frames is not None
-            self.watched_px[indices] = self._reined_in(moved, self.problem.watched_frames[indices])
+            moved = self.watched_px[part] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
+            self.watched_px[part] = self._reined_in(moved, self.problem.watched[part])
 
     def _forward_at(self, positions_px: NDArray[np.float64]) -> Any:
         """pty-chi's forward model of the present object and probe at some positions (J, 2) of the scan."""
@@ -326,11 +315,10 @@ class Solver:
     @property
     def positions_px(self) -> NDArray[np.float64]:
         """Present centres (M, 2) float64 of all frames of the scan."""
-        positions = self.problem.raw.positions_px.copy()
+        positions = self.problem.start_px.copy()
         if self.settings.refine_positions:
             positions[self.problem.frames] = self._iterated_positions()
-            if self.problem.watched_frames is not None:
-                positions[self.problem.watched_frames] = self.watched_px
+            positions[self.problem.watched] = self.watched_px
         return positions
 
     @staticmethod
@@ -345,14 +333,14 @@ class Solver:
     def _reined_in(self, positions_px: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
         """Pull positions (J, 2) of frames back to within the limit of where they were read, in y and in x."""
         limit = self.problem.limit_px
-        nominal = self.problem.nominal_px[frames]
+        nominal = self.problem.raw.positions_px[frames]
         if limit is None:
             return positions_px
         return nominal + np.clip(positions_px - nominal, -limit, limit)
 
     def _rein_in_positions(self) -> None:
         """Keep positions within their limit, and their mean where it was: object and scan could drift off together."""
-        start = self.problem.raw.positions_px[self.problem.frames]
+        start = self.problem.start_px[self.problem.frames]
         moved = self._iterated_positions()
         moved = self._reined_in(moved - (moved - start).mean(axis=0), self.problem.frames)
         corners, rest = integer_corners(moved, self.problem.raw.side)

@@ -1,8 +1,8 @@
 """What a pty-chi algorithm carries from one epoch to the next, as plain arrays: a resumed run goes on exactly.
 
-Object, probe and positions are read elsewhere. Here are the rest: the moments of torch's optimisers, the object's
-preconditioner, the exit waves of ``dm`` and ``raar``, and the momentum and step sizes of ``lsqml``. Complex arrays are
-stored with a last axis of real and imaginary part.
+Object and probe as pty-chi holds them, the moments of torch's optimisers, the object's preconditioner, the exit waves
+of ``dm`` and ``raar``, and the momentum and step sizes of ``lsqml``. Complex arrays are stored with a last axis of real
+and imaginary part. Positions are not among them: they stay as they are while a model is made.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .options import PtychiOptions
 
 __all__ = ["read_state", "restore_state"]
 
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
 _MOMENTA = ("object_momentum_params", "probe_momentum_params")
 
 
@@ -35,14 +35,20 @@ def _tensor(array: NDArray[np.float32], device: torch.device, *, is_complex: boo
     return torch.view_as_complex(plain) if is_complex else plain
 
 
-def _optimizers(reconstructor: Any) -> dict[str, Any]:
+def _parameters(reconstructor: Any) -> dict[str, Any]:
     group = reconstructor.parameter_group
-    return {p.name: p.optimizer for p in (group.object, group.probe) if p.optimizer is not None}
+    return {"object": group.object, "probe": group.probe}
+
+
+def _optimizers(reconstructor: Any) -> dict[str, Any]:
+    of_all = {name: parameter.optimizer for name, parameter in _parameters(reconstructor).items()}
+    return {name: optimizer for name, optimizer in of_all.items() if optimizer is not None}
 
 
 def read_state(reconstructor: Any) -> Arrays:
     """Read the state of a reconstructor between two epochs."""
-    out: Arrays = {}
+    # the pairs that pty-chi holds, not the complex numbers that it makes of them
+    out: Arrays = {name: _array(parameter.tensor.data) for name, parameter in _parameters(reconstructor).items()}
     for name, optimizer in _optimizers(reconstructor).items():
         for key, value in optimizer.state_dict()["state"].get(0, {}).items():
             if isinstance(value, Tensor):
@@ -61,13 +67,13 @@ def read_state(reconstructor: Any) -> Arrays:
     if hasattr(reconstructor, "alpha_psi_far_all_pos"):
         out["far_field_steps"] = _array(reconstructor.alpha_psi_far_all_pos)
         errors = reconstructor.reconstructor_buffers.fourier_errors
-        out["fourier_errors"] = np.asarray(errors, dtype=np.float32)
+        out["fourier_errors"] = np.asarray(errors, dtype=np.float64)
     return out
 
 
 def _needed(reconstructor: Any, options: PtychiOptions, *, probe_moved: bool) -> list[str]:
     """Names that :func:`read_state` gives after at least one epoch; a history of updates may be longer."""
-    names = ["preconditioner"]
+    names = ["object", "probe", "preconditioner"]
     if options.algorithm in ("dm", "raar"):
         names.append("exit_waves")
     if options.algorithm == "lsqml":
@@ -85,7 +91,16 @@ def _needed(reconstructor: Any, options: PtychiOptions, *, probe_moved: bool) ->
     return names
 
 
-def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+def _restore_parameters(reconstructor: Any, state: Mapping[str, NDArray[Any]]) -> None:
+    for name, parameter in _parameters(reconstructor).items():
+        found, values = state[name], parameter.tensor.data
+        if found.shape != tuple(values.shape):  # torch would spread one that fits by broadcasting
+            raise ValueError(f"{name} is {found.shape}, it must be {tuple(values.shape)}")
+        with torch.no_grad():
+            values.copy_(torch.as_tensor(np.array(found)))
+
+
+def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[Any]], device: torch.device) -> None:
     for name, optimizer in _optimizers(reconstructor).items():
         mine = {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
         if mine:
@@ -100,7 +115,7 @@ def _restore_optimizers(reconstructor: Any, state: Mapping[str, NDArray[np.float
             optimizer.load_state_dict(now)
 
 
-def _restore_momenta(reconstructor: Any, state: Mapping[str, NDArray[np.float32]], device: torch.device) -> None:
+def _restore_momenta(reconstructor: Any, state: Mapping[str, NDArray[Any]], device: torch.device) -> None:
     for name in _MOMENTA:
         if f"{name}.velocity" not in state:
             continue
@@ -114,7 +129,7 @@ def _restore_momenta(reconstructor: Any, state: Mapping[str, NDArray[np.float32]
 
 def restore_state(
     reconstructor: Any,
-    state: Mapping[str, NDArray[np.float32]],
+    state: Mapping[str, NDArray[Any]],
     options: PtychiOptions,
     device: torch.device,
     *,
@@ -139,6 +154,7 @@ def restore_state(
             f"{options.algorithm!r} goes on with; resume with the settings it was made with, or train again."
         )
     try:
+        _restore_parameters(reconstructor, state)
         _restore_optimizers(reconstructor, state, device)
         if "preconditioner" in state:
             found = _tensor(state["preconditioner"], device, is_complex=False)
