@@ -1,6 +1,7 @@
 """Ptychography with any reconstruction engine behind one interface.
 
-The public names below are imported when first used, so that ``import ptycho_core`` costs next to nothing.
+From a scan to an image and a verdict on it: ``run(read_scan(path), TrainingConfig(backend="numpy"))``. The public names
+below are imported when first used, so that ``import ptycho_core`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -9,39 +10,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import (
-        ensure_container,
-        load_model,
-        prepare_scan,
-        reconstruct,
-        run_cdi_example,
-        save_model,
-        train_cdi_model,
-    )
+    from . import errors
+    from .api.apply import reconstruct
+    from .api.compare import compare
+    from .api.facade import run_cdi_example, train_cdi_model
+    from .api.models import load_model, save_model
+    from .api.observe import Observer
+    from .api.prepare import ensure_container
+    from .api.refine import refine
+    from .api.run import run, train
+    from .api.score import score
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
     from .config_mapping import config_from_mapping, config_to_mapping
-    from .data.container import PtychoDataContainer, Statistics
+    from .data.container import PtychoDataContainer, Role, Statistics
     from .data.raw import Geometry, ObjectGuess, RawData, Source
-    from .data.results import CdiResult, CdiResults, Reconstruction, Refined
-    from .errors import (
-        ArchiveError,
-        BackendConflictError,
-        BackendError,
-        BackendFaultError,
-        BackendImportError,
-        BackendProtocolError,
-        BackendUnavailableError,
-        Cancelled,
-        CollapseError,
-        ConfigError,
-        DataError,
-        EvaluationError,
-        MissingPackageError,
-        OutputError,
-        PtychoError,
-        UnknownBackendError,
-    )
+    from .data.results import CdiResult, CdiResults, Image, Refined, Scored
+    from .data.run import Run, Stage
     from .io import read_scan, write_scan
+    from .physics.merit import Figures
     from .plugins.registry import BackendStatus, available_backends, backend_spec, load_backend
     from .protocol import (
         PROTOCOL_VERSION,
@@ -51,49 +37,27 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
-    from .refinement.facade import refine
-    from .refinement.image import heldout_frames
+    from .simulation.scan import SimulationConfig
+    from .simulation.scan import simulate_scan as simulate
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "api": (
-        "ensure_container",
-        "load_model",
-        "prepare_scan",
-        "reconstruct",
-        "run_cdi_example",
-        "save_model",
-        "train_cdi_model",
-    ),
-    "config": (
-        "EngineOptions",
-        "InferenceConfig",
-        "ModelConfig",
-        "RefinementConfig",
-        "TrainingConfig",
-    ),
+    "api.apply": ("reconstruct",),
+    "api.compare": ("compare",),
+    "api.facade": ("run_cdi_example", "train_cdi_model"),
+    "api.models": ("load_model", "save_model"),
+    "api.observe": ("Observer",),
+    "api.prepare": ("ensure_container",),
+    "api.refine": ("refine",),
+    "api.run": ("run", "train"),
+    "api.score": ("score",),
+    "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
     "config_mapping": ("config_from_mapping", "config_to_mapping"),
-    "data.container": ("PtychoDataContainer", "Statistics"),
+    "data.container": ("PtychoDataContainer", "Role", "Statistics"),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
-    "data.results": ("CdiResult", "CdiResults", "Reconstruction", "Refined"),
-    "errors": (
-        "ArchiveError",
-        "BackendConflictError",
-        "BackendError",
-        "BackendFaultError",
-        "BackendImportError",
-        "BackendProtocolError",
-        "BackendUnavailableError",
-        "Cancelled",
-        "CollapseError",
-        "ConfigError",
-        "DataError",
-        "EvaluationError",
-        "MissingPackageError",
-        "OutputError",
-        "PtychoError",
-        "UnknownBackendError",
-    ),
+    "data.results": ("CdiResult", "CdiResults", "Image", "Refined", "Scored"),
+    "data.run": ("Run", "Stage"),
     "io": ("read_scan", "write_scan"),
+    "physics.merit": ("Figures",),
     "plugins.registry": ("BackendStatus", "available_backends", "backend_spec", "load_backend"),
     "protocol": (
         "PROTOCOL_VERSION",
@@ -103,63 +67,61 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
-    "refinement.facade": ("refine",),
-    "refinement.image": ("heldout_frames",),
+    "simulation.scan": ("SimulationConfig",),
 }
+"""Module → public names that it holds."""
+
+_RENAMED = {"simulate": ("simulation.scan", "simulate_scan")}
+"""Public name → the module that holds it, and what it is called there."""
 
 __all__ = [
     "PROTOCOL_VERSION",
-    "ArchiveError",
-    "BackendConflictError",
-    "BackendError",
-    "BackendFaultError",
-    "BackendImportError",
-    "BackendProtocolError",
     "BackendSpec",
     "BackendStatus",
-    "BackendUnavailableError",
-    "Cancelled",
     "Capabilities",
     "CdiResult",
     "CdiResults",
-    "CollapseError",
-    "ConfigError",
-    "DataError",
     "EngineOptions",
-    "EvaluationError",
+    "Figures",
     "Geometry",
+    "Image",
     "InferenceConfig",
-    "MissingPackageError",
     "ModelConfig",
     "ObjectGuess",
-    "OutputError",
+    "Observer",
     "ProgressEvent",
     "PtychoDataContainer",
-    "PtychoError",
     "RawData",
-    "Reconstruction",
     "ReconstructionBackend",
     "Refined",
     "RefinementConfig",
+    "Role",
+    "Run",
+    "Scored",
+    "SimulationConfig",
     "Source",
+    "Stage",
     "Statistics",
     "TrainedModel",
     "TrainingConfig",
-    "UnknownBackendError",
     "available_backends",
     "backend_spec",
+    "compare",
     "config_from_mapping",
     "config_to_mapping",
     "ensure_container",
-    "heldout_frames",
+    "errors",
     "load_backend",
     "load_model",
-    "prepare_scan",
     "read_scan",
     "reconstruct",
     "refine",
+    "run",
     "run_cdi_example",
     "save_model",
+    "score",
+    "simulate",
+    "train",
     "train_cdi_model",
     "write_scan",
 ]
@@ -167,6 +129,11 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the module that holds a public name."""
+    if name == "errors":
+        return importlib.import_module(".errors", __name__)
+    if name in _RENAMED:
+        module, own_name = _RENAMED[name]
+        return getattr(importlib.import_module(f".{module}", __name__), own_name)
     for module, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f".{module}", __name__), name)

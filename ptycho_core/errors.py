@@ -91,11 +91,22 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
 
     Attributes:
         checkpoint_path: where training can be resumed from, or None when nothing was saved.
+        model_path: bundle of the model, where training was over; else None.
+        results_path: folder with the results as far as there are any, or None.
     """
 
-    def __init__(self, message: str = "cancelled", checkpoint_path: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str = "cancelled",
+        checkpoint_path: str | None = None,
+        *,
+        model_path: str | None = None,
+        results_path: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.checkpoint_path = checkpoint_path
+        self.model_path = model_path
+        self.results_path = results_path
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.results import Reconstruction
+from .data.container import Role
+from .data.results import Image, Scored
 from .physics.probe import mode_powers
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ FAINT = "#7b8794"
 BLANK = "#e4e9ef"
 TRAIN = "#1f5a94"
 HELDOUT = "#d9601a"
+UNUSED = "#c3272b"
 LIMITS = (0.5, 99.5)
 MAX_SHOWN_PX = 1400
 MAX_SHOWN_MODES = 8
@@ -332,12 +334,10 @@ def probe_figure(probe: NDArray[np.complex64], pixel_size_m: float | None) -> by
     return png_bytes(figure)
 
 
-def scan_axes(
-    figure: Figure, reconstruction: Reconstruction, left_in: float, bottom_in: float, size_in: tuple[float, float]
-) -> Axes:
+def scan_axes(figure: Figure, image: Image, left_in: float, bottom_in: float, size_in: tuple[float, float]) -> Axes:
     """Axes in scan coordinates over the whole canvas, y downwards."""
-    height, width = reconstruction.object.shape
-    y, x = (float(v) for v in reconstruction.origin_px)
+    height, width = image.object.shape
+    y, x = (float(v) for v in image.origin_px)
     axes = place(figure, left_in, bottom_in, *size_in)
     axes.set(xlim=(x - 0.5, x + width - 0.5), ylim=(y + height - 0.5, y - 0.5))
     axes.set_xlabel("x (object pixels)", fontsize=9, color=INK)
@@ -345,16 +345,17 @@ def scan_axes(
     return axes
 
 
-def coverage_figure(reconstruction: Reconstruction, heldout: NDArray[np.int64] | None) -> bytes:
-    """How often each pixel was lit, the frame centres, and the outline of the well-covered region."""
+def coverage_figure(scored: Scored) -> bytes:
+    """How often each pixel was lit, the frame centres by role, and the outline of the well-covered region."""
     import matplotlib
 
-    coverage = reconstruction.coverage
+    made = scored.image
+    coverage = made.coverage
     smooth, threshold = _well_covered(coverage)
     across, up = image_size(coverage.shape, 4.2, 5.2)
     figure = new_figure(max(across + 1.75, 3.4), up + 1.05)
-    axes = scan_axes(figure, reconstruction, 0.65, 0.5, (across, up))
-    y, x = (float(v) for v in reconstruction.origin_px)
+    axes = scan_axes(figure, made, 0.65, 0.5, (across, up))
+    y, x = (float(v) for v in made.origin_px)
     height, width = coverage.shape
     step = max(1, -(-max(coverage.shape) // MAX_SHOWN_PX))
     image = coverage[::step, ::step]
@@ -367,21 +368,26 @@ def coverage_figure(reconstruction: Reconstruction, heldout: NDArray[np.int64] |
         axes.contour(
             xs, ys, smooth[::step, ::step], levels=[threshold], colors="white", linewidths=0.8, linestyles="dashed"
         )
-    draw_positions(axes, reconstruction.positions_px, heldout)
+    draw_positions(axes, made.positions_px, scored.scan.role)
     title(axes, "Coverage and frame centres")
     colour_bar(figure, shown, axes, "times lit (Σ|probe|² / max|probe|²)")
     return png_bytes(figure)
 
 
-def draw_positions(axes: Axes, positions_px: NDArray[np.float64], heldout: NDArray[np.int64] | None) -> None:
-    """Dots at the frame centres, held-out ones in their own colour with a legend."""
-    M = len(positions_px)
-    is_heldout = np.zeros(M, dtype=bool)
-    if heldout is not None:
-        is_heldout[heldout] = True
-    size = float(np.clip(2000 / M, 0.4, 10))
+def draw_positions(axes: Axes, positions_px: NDArray[np.float64], role: NDArray[np.int8]) -> None:
+    """Dots at the frame centres (M, 2); those that are held out or unused in their own colour, with a legend."""
+    size = float(np.clip(2000 / len(positions_px), 0.4, 10))
     y, x = positions_px.T
-    axes.scatter(x[~is_heldout], y[~is_heldout], s=size, c="black", edgecolors="none", alpha=0.75)
-    if is_heldout.any():
-        dots = axes.scatter(x[is_heldout], y[is_heldout], s=2.5 * size, c=HELDOUT, edgecolors="none", label="held out")
-        axes.legend(handles=[dots], loc="lower right", fontsize=7.5, frameon=True, framealpha=0.9, borderpad=0.4)
+    train = role == Role.TRAIN
+    axes.scatter(x[train], y[train], s=size, c="black", edgecolors="none", alpha=0.75)
+    handles = []
+    for what, colour, name in ((Role.HELDOUT, HELDOUT, "held out"), (Role.UNUSED, UNUSED, "not used")):
+        some = role == what
+        if some.any():
+            handles.append(
+                axes.scatter(
+                    x[some], y[some], s=2.5 * size, c=colour, edgecolors="none", label=f"{name} ({some.sum()})"
+                )
+            )
+    if handles:
+        axes.legend(handles=handles, loc="lower right", fontsize=7.5, frameon=True, framealpha=0.9, borderpad=0.4)

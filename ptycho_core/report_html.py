@@ -17,8 +17,9 @@ from .report_figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .report_stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
+    from .data.run import Run
     from .metrics import FourierRingCorrelation
-    from .report import RunRecord
+    from .physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]
 
@@ -124,71 +125,77 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _headline(record: RunRecord) -> str:
-    r = record.reconstruction.r_factor
-    frames = record.raw.n_frames
-    text = (
-        f"The predicted patterns miss {r:.2%} of the measured intensity: R = Σ(√λ − √k)² / Σk of predicted λ and "
-        f"measured counts k, over the good pixels of all {frames} frames. 0 would be a perfect fit, which shot noise "
-        "alone rules out."
-    )
-    cards = [_headline_card("R-factor", r, text)]
-    heldout = record.heldout_r_factor
-    if heldout is not None and record.heldout is not None:
-        cards.append(
-            _headline_card(
-                "R-factor of held-out frames",
-                heldout,
-                f"The same over the {len(record.heldout)} frames that no weight was trained on; the others have "
-                f"{record.training_r_factor:.4f}. " + _heldout_meaning(record),
-            )
-        )
+def _headline(run: Run) -> str:
+    scored = run.scored
+    cards = [
+        _figures_card("Frames that the image was made of", scored.train, "Fitting explains a part of their noise.")
+    ]
+    if scored.heldout is not None:
+        cards.append(_figures_card("Held-out frames", scored.heldout, _heldout_meaning(run)))
     return f'<div class="headline{"" if len(cards) == 2 else " single"}">{"".join(cards)}</div>'
 
 
-def _heldout_meaning(record: RunRecord) -> str:
-    if record.refined is not None and record.refined.kept:
+def _heldout_meaning(run: Run) -> str:
+    fitted = run.refined is not None and run.refined.positions is not None and run.refined.kept
+    if run.refined is not None:
         return (
-            "Neither the image that refining began with nor refining used them, but to know when to stop"
-            + (" and to find their own positions" if record.refined.positions is not None else "")
-            + ": they are predicted from their neighbours."
+            "Neither the image nor refining used them, but to know when to stop"
+            + (" and to find their own positions" if fitted else "")
+            + ": a validation, predicted from their neighbours."
         )
+    return "The image has not seen them: they are predicted from their neighbours."
+
+
+def _figures_card(label: str, figures: Figures, text: str) -> str:
+    """Reduced deviance in large figures, and under it the two misfits of amplitude beside what noise allows."""
+    rows = [
+        ("R-factor Σ|√k − √λ| / Σ√k", figures.r_factor, figures.r_factor_floor),
+        ("Fourier error Σ(√λ − √k)² / Σk", figures.fourier_error, figures.fourier_error_floor),
+    ]
+    lines = "".join(
+        f"<p>{escape(name)}: <strong>{value:.5f}</strong>, shot noise alone {floor:.5f}</p>"
+        for name, value, floor in rows
+    )
     return (
-        "They take part in the image like all frames, so this tells whether the network generalises, not whether the "
-        "image is right: for that, ask for the half-data FRC."
+        f'<section class="card"><div class="label">{escape(label)}: reduced deviance</div>'
+        f'<div class="value">{figures.deviance:.3g}</div>'
+        f"<p>1 is all that noise allows, for {figures.n_frames} frames. {escape(text)}</p>{lines}</section>"
     )
 
 
-def _headline_card(label: str, value: float, text: str) -> str:
-    return (
-        f'<section class="card"><div class="label">{escape(label)}</div><div class="value">{value:.4f}</div>'
-        f"<p>{escape(text)}</p></section>"
-    )
-
-
-def _facts(record: RunRecord) -> str:
-    reconstruction, raw = record.reconstruction, record.raw
-    height, width = reconstruction.object.shape
+def _facts(run: Run) -> str:
+    image, scan = run.image, run.scan
+    raw = scan.raw
+    height, width = image.object.shape
     pixel = raw.geometry.pixel_size_m
     facts = [
-        ("Engine", record.engine),
-        ("Frames", f"{raw.n_frames} of {raw.side}×{raw.side} pixels"),
-        ("Mean counts a frame", f"{reconstruction.frame_totals.mean():,.0f}"),
+        ("Engine", run.engine),
+        (
+            "Frames",
+            f"{len(scan.train_frames)} + {len(scan.heldout_frames)} held out, of {raw.n_frames}; "
+            f"{raw.side}×{raw.side} pixels",
+        ),
+        ("Mean counts a frame", f"{raw.frame_totals[scan.used_frames].mean():,.0f}"),
         ("Object", f"{height}×{width} pixels"),
         ("Object pixel", "size not known" if pixel is None else _length(pixel)),
-        ("Probe modes", str(len(reconstruction.probe))),
-        ("Time", _duration(record.total_seconds) if record.seconds else "not measured"),
-        ("Peak memory", f"{record.peak_memory_bytes / 1e9:.2f} GB" if record.peak_memory_bytes else "not measured"),
+        ("Probe modes", str(len(image.probe))),
+        ("Time", _duration(_total_seconds(run)) if run.seconds else "not measured"),
+        ("Peak memory", f"{run.peak_memory_bytes / 1e9:.2f} GB" if run.peak_memory_bytes else "not measured"),
     ]
     cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
     return f'<dl class="facts">{cells}</dl>'
 
 
-def _warnings(record: RunRecord) -> str:
-    if not record.all_warnings:
+def _total_seconds(run: Run) -> float:
+    """Seconds of the whole run, or of all its stages when the whole was not measured."""
+    return run.seconds.get("total", sum(run.seconds.values()))
+
+
+def _warnings(run: Run) -> str:
+    if not run.warnings:
         return ""
-    items = "".join(f"<li>{escape(w)}</li>" for w in record.all_warnings)
-    n = len(record.all_warnings)
+    items = "".join(f"<li>{escape(w)}</li>" for w in run.warnings)
+    n = len(run.warnings)
     return f'<aside class="warnings"><strong>{n} warning{"s" if n > 1 else ""}</strong><ul>{items}</ul></aside>'
 
 
@@ -203,16 +210,16 @@ def _object_captions(view: ObjectView) -> tuple[str, str]:
     return shown + limits, shown + removed + (cyclic if view.phase_wraps else limits)
 
 
-def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) -> str:
+def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
     amplitude, phase = _object_captions(view)
-    P = len(record.reconstruction.probe)
+    P = len(run.image.probe)
     hidden = f" The {MAX_SHOWN_MODES} strongest of {P} modes are shown." if P > MAX_SHOWN_MODES else ""
     parts = [
         "<h2>Object</h2><div class='grid'>",
         _figure(images["object_phase.png"], "Phase of the reconstructed object", phase),
         _figure(images["object_amplitude.png"], "Amplitude of the reconstructed object", amplitude),
         "</div>",
-        _stages(record, images),
+        _stages(run, images),
         "<h2>Probe</h2>",
         _figure(
             images["probe.png"],
@@ -222,7 +229,7 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
         ),
     ]
     if "frc.png" in images:
-        parts.append(_comparison(record, images))
+        parts.append(_comparison(run, images))
     parts += [
         "<h2>Does the model explain the data?</h2>",
         _figure(
@@ -253,13 +260,13 @@ def _pictures(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) 
     return "".join(parts)
 
 
-def _stages(record: RunRecord, images: Mapping[str, bytes]) -> str:
+def _stages(run: Run, images: Mapping[str, bytes]) -> str:
     """The images made on the way, as figures and as pictures; an empty text where there was only one."""
-    table = stages_table(record.stages, record.refined, record.heldout)
+    table = stages_table(run.stages, run.refined)
     if not table:
         return ""
     shown = "".join(_figure(images[name], alt, caption) for name, alt, caption in stage_pictures(images))
-    heading = f"From {escape(record.stages[0].name)} to refined" if record.stages else "Refining"
+    heading = f"From {escape(run.stages[0].name)} to refined" if len(run.stages) > 1 else "Refining"
     return f"<h2>{heading}</h2>{table}<div class='grid'>{shown}</div>"
 
 
@@ -282,12 +289,12 @@ def _resolution(curve: FourierRingCorrelation, pixel_size_m: float | None) -> li
     return rows
 
 
-def _comparison(record: RunRecord, images: Mapping[str, bytes]) -> str:
+def _comparison(run: Run, images: Mapping[str, bytes]) -> str:
     """Scores against the truth and ring correlations, as far as there are any."""
     tables, what = "", []
-    pixel_size_m = record.raw.geometry.pixel_size_m
-    if record.comparison is not None:
-        c = record.comparison
+    pixel_size_m, score, halves = run.scan.raw.geometry.pixel_size_m, run.result.comparison, run.result.half_data_frc
+    if score is not None:
+        c = score
         rows = [
             (
                 "Amplitude PSNR",
@@ -304,15 +311,15 @@ def _comparison(record: RunRecord, images: Mapping[str, bytes]) -> str:
         ]
         tables += _card("Scores", _table(rows))
         what.append("with the truth")
-    if record.half_data_frc is not None:
-        tables += _card("Half against half of the frames", _table(_resolution(record.half_data_frc, pixel_size_m)))
+    if halves is not None:
+        tables += _card("Half against half of the frames", _table(_resolution(halves, pixel_size_m)))
         what.append("between two reconstructions from half of the frames each")
     caption = (
         f"How well spatial frequencies agree {' and '.join(what)}. The customary threshold is ½ against a truth, and "
         "1/7 or the half-bit curve between halves."
     )
     curves = _figure(images["frc.png"], "Fourier ring correlation", caption)
-    heading = "Resolution" if record.comparison is None else "Against the truth"
+    heading = "Resolution" if score is None else "Against the truth"
     return f"<h2>{heading}</h2><div class='grid'><div class='stack'>{tables}</div>{curves}</div>"
 
 
@@ -326,14 +333,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _details(record: RunRecord) -> str:
-    settings = _flat(config_to_mapping(record.config))
+def _details(run: Run) -> str:
+    settings = _flat(config_to_mapping(run.config))
     defaults = _flat(config_to_mapping(TrainingConfig()))
     changed = frozenset(name for name, value in settings.items() if defaults.get(name) != value)
-    total = record.total_seconds or 1.0
-    seconds = [(humanised(k), f"{v:.2f} s ({v / total:.0%})") for k, v in record.seconds.items()]
-    dropped = [(humanised(k), str(v)) for k, v in record.reconstruction.dropped.items()]
-    source = record.raw.source
+    total = _total_seconds(run) or 1.0
+    seconds = [(humanised(k), f"{v:.2f} s ({v / total:.0%})") for k, v in run.seconds.items()]
+    dropped = [(humanised(k), str(v)) for k, v in run.scored.dropped.items()]
+    source = run.scan.raw.source
     data = [
         ("file", source.path or "arrays in memory"),
         ("read as", source.dialect),
@@ -346,12 +353,12 @@ def _details(record: RunRecord) -> str:
         ),
         _card("Left out", _table(dropped) if dropped else "<p>Nothing was left out.</p>"),
         _card("Time by stage", _table(seconds) if seconds else "<p>Not measured.</p>"),
-        _card("Versions", _table((k, str(v)) for k, v in record.versions.items())),
+        _card("Versions", _table((k, str(v)) for k, v in dict(run.provenance.get("versions", {})).items())),
     ]
     chosen = _card(
         "Settings", "<p>Those that differ from the default stand out.</p>" + _table(settings.items(), changed)
     )
-    provenance = json.dumps(plain_json(dict(record.provenance)), indent=2, ensure_ascii=False)
+    provenance = json.dumps(plain_json(dict(run.provenance)), indent=2, ensure_ascii=False)
     return (
         f"<h2>Settings and provenance</h2><div class='grid'>{''.join(cards)}</div>"
         f"<div class='settings-card'>{chosen}</div>"
@@ -359,25 +366,25 @@ def _details(record: RunRecord) -> str:
     )
 
 
-def render_report(record: RunRecord, images: Mapping[str, bytes], view: ObjectView) -> str:
+def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
     """Return the whole page.
 
     Args:
-        record: the run.
+        run: the run.
         images: file name → PNG, as written beside the report.
         view: how the object is shown.
     """
     made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    source = record.raw.source.path or "arrays in memory"
+    source = run.scan.raw.source.path or "arrays in memory"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # tells a browser to hold the page to its promise: nothing is fetched and nothing is run
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(record.title)}</title><style>{_STYLE}</style></head><body><main>"
-        f'<h1>{escape(record.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
-        f"{_headline(record)}{_facts(record)}{_warnings(record)}{_pictures(record, images, view)}{_details(record)}"
+        f"<title>{escape(run.title)}</title><style>{_STYLE}</style></head><body><main>"
+        f'<h1>{escape(run.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
+        f"{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
         "and summary.json in the folder of the run.</footer></main></body></html>\n"
     )

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import integer_corners
-from .data.raw import RawData
-from .data.results import Reconstruction
-from .physics.forward import expected_counts
-from .physics.patches import extract
+from .api.score import oracle_counts
+from .data.container import Role
+from .data.results import Scored
+from .physics.merit import SUMS
 from .report_figures import (
     BLANK,
     FAINT,
@@ -75,39 +74,38 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     return png_bytes(figure)
 
 
-def frame_r_factors(reconstruction: Reconstruction) -> NDArray[np.float64]:
-    """R-factor of each frame (M,) float64, NaN for a frame without counts."""
-    total = reconstruction.frame_totals
+def frame_r_factors(scored: Scored) -> NDArray[np.float64]:
+    """R-factor of each frame (M,) float64, NaN for a frame that is not used."""
+    error, total = (scored.frame_sums[:, SUMS.index(name)] for name in ("abs_error", "sqrt_counts"))
     out = np.full(len(total), np.nan)
-    np.divide(reconstruction.frame_misfit, total, out=out, where=total > 0)
+    np.divide(error, total, out=out, where=total > 0)
     return out
 
 
-def _marker_area(reconstruction: Reconstruction, width_in: float) -> float:
+def _marker_area(scored: Scored, width_in: float) -> float:
     """Area (points²) of a dot about as wide as the mean spacing of the frames, on axes that wide."""
-    height, width = np.maximum(np.ptp(reconstruction.positions_px, axis=0), 1.0)
-    spacing_px = np.sqrt(height * width / len(reconstruction.positions_px))
-    return float(np.clip((0.9 * 72 * spacing_px * width_in / reconstruction.object.shape[1]) ** 2, 2, 200))
+    positions = scored.image.positions_px
+    height, width = np.maximum(np.ptp(positions, axis=0), 1.0)
+    spacing_px = np.sqrt(height * width / len(positions))
+    return float(np.clip((0.9 * 72 * spacing_px * width_in / scored.image.object.shape[1]) ** 2, 2, 200))
 
 
-def r_map_figure(reconstruction: Reconstruction, heldout: NDArray[np.int64] | None) -> bytes:
-    """R-factor of each frame at its place in the scan, and how often each value occurs."""
+def r_map_figure(scored: Scored) -> bytes:
+    """R-factor of each frame at its place in the scan, and how often each value occurs beside what noise allows."""
     import matplotlib
 
-    r = frame_r_factors(reconstruction)
+    r, image = frame_r_factors(scored), scored.image
     known = np.isfinite(r)
-    is_heldout = np.zeros(len(r), dtype=bool)
-    if heldout is not None:
-        is_heldout[heldout] = True
+    is_heldout = scored.scan.role == Role.HELDOUT
     ring = known & is_heldout
-    across, up = image_size(reconstruction.object.shape, 4.2, 5.2)
+    across, up = image_size(image.object.shape, 4.2, 5.2)
     figure = new_figure(max(across, 2.4) + 1.75, up + 2.55)
-    axes = scan_axes(figure, reconstruction, 0.65, 2.0, (across, up))
+    axes = scan_axes(figure, image, 0.65, 2.0, (across, up))
     axes.set_facecolor("#f4f6f8")
     title(axes, "R-factor of each frame")
-    y, x = reconstruction.positions_px.T
+    y, x = image.positions_px.T
     low, high = np.percentile(r[known], (1, 99)) if known.any() else (0.0, 1.0)
-    size = _marker_area(reconstruction, across)
+    size = _marker_area(scored, across)
     colours = matplotlib.colormaps["viridis"]
     dots = axes.scatter(
         x[known], y[known], c=r[known], s=size, cmap=colours, vmin=low, vmax=max(high, low * 1.01 + 1e-12), linewidths=0
@@ -118,34 +116,29 @@ def r_map_figure(reconstruction: Reconstruction, heldout: NDArray[np.int64] | No
         rings.set_label("held out")
         handles.append(rings)
     if not known.all():
-        handles.append(axes.scatter(x[~known], y[~known], marker="x", c=INK, s=14, linewidths=0.8, label="no counts"))
+        handles.append(axes.scatter(x[~known], y[~known], marker="x", c=INK, s=14, linewidths=0.8, label="not used"))
     if handles:
         axes.legend(handles=handles, loc="lower right", fontsize=7.5, framealpha=0.9)
     colour_bar(figure, dots, axes, "R-factor", extend="both")
     bars = place(figure, 0.65, 0.5, max(across, 2.4), 0.95)
-    _framed(bars, "R-factor of a frame", "frames")
+    _framed(bars, "R-factor of a frame; dashed: shot noise alone", "frames")
     if known.any():
-        edges = np.linspace(float(r[known].min()) * 0.98, float(r[known].max()) * 1.02 + 1e-12, 41)
+        floor = scored.train.r_factor_floor
+        low, high = min(float(r[known].min()), floor), float(r[known].max())
+        edges = np.linspace(low * 0.98, high * 1.02 + 1e-12, 41)
         bars.hist([r[known & ~is_heldout], r[ring]], bins=edges.tolist(), stacked=True, color=[TRAIN, HELDOUT])
+        bars.axvline(floor, color=INK, linewidth=1.0, linestyle="dashed")
     return png_bytes(figure)
 
 
-def typical_frames(reconstruction: Reconstruction) -> list[tuple[str, int]]:
-    """The frames with the lowest, the median and the highest R-factor, among those with counts."""
-    r = frame_r_factors(reconstruction)
+def typical_frames(scored: Scored) -> list[tuple[str, int]]:
+    """The frames with the lowest, the median and the highest R-factor, among those that are used."""
+    r = frame_r_factors(scored)
     known = np.flatnonzero(np.isfinite(r))
     order = known[np.argsort(r[known], kind="stable")]
     if len(order) == 0:
         return []
     return [("best", int(order[0])), ("median", int(order[len(order) // 2])), ("worst", int(order[-1]))]
-
-
-def predicted_counts(reconstruction: Reconstruction, raw: RawData, frames: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Expected counts (n, N, N) of some frames, from the reconstructed object, probe and scale."""
-    corners, rest = integer_corners(reconstruction.positions_px[frames], raw.side)
-    origin = np.rint(reconstruction.origin_px).astype(np.int64)
-    patches = extract(reconstruction.object, corners - origin, raw.side)
-    return expected_counts(patches, reconstruction.probe, rest, reconstruction.scale, raw.background)
 
 
 def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
@@ -155,7 +148,7 @@ def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
     return min(max(top * 1e-5, 1.0), top * 1e-2), top
 
 
-def patterns_figure(reconstruction: Reconstruction, raw: RawData) -> bytes:
+def patterns_figure(scored: Scored) -> bytes:
     """Measured and predicted counts of the best, the median and the worst frame, and their difference.
 
     Counts share one log colour scale. The difference is of amplitudes, √predicted − √measured, in which shot noise has
@@ -164,14 +157,14 @@ def patterns_figure(reconstruction: Reconstruction, raw: RawData) -> bytes:
     import matplotlib
     from matplotlib.colors import LogNorm, Normalize
 
-    chosen = typical_frames(reconstruction)
+    chosen, raw = typical_frames(scored), scored.scan.raw
     if not chosen:
         figure = new_figure(6.4, 1.2)
         figure.text(0.5, 0.5, "no frame has counts", ha="center", va="center", color=FAINT, fontsize=9)
         return png_bytes(figure)
     frames = np.array([frame for _, frame in chosen])
     measured = raw.read_counts(frames).astype(np.float64)
-    predicted = predicted_counts(reconstruction, raw, frames)
+    predicted = oracle_counts(scored.image, scored.scan, frames)
     difference = np.sqrt(predicted) - np.sqrt(measured)
     if raw.mask is not None:
         for values in (measured, predicted, difference):
@@ -185,7 +178,7 @@ def patterns_figure(reconstruction: Reconstruction, raw: RawData) -> bytes:
     signed_colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad=BLANK)
     side, gap, left, bar_room = 2.25, 0.12, 0.95, 0.95
     figure = new_figure(left + 3 * side + 2 * gap + 2 * bar_room, 3 * (side + gap) + 0.45)
-    r = frame_r_factors(reconstruction)
+    r = frame_r_factors(scored)
     for row, (name, frame) in enumerate(chosen):
         for column, values in enumerate((measured, predicted, difference)):
             signed = column == 2
@@ -197,7 +190,7 @@ def patterns_figure(reconstruction: Reconstruction, raw: RawData) -> bytes:
             if row == 0:
                 title(axes, ("Measured", "Predicted", "√predicted − √measured")[column])
             if column == 0:
-                text = f"{name}\nframe {raw.frame_numbers[frame]}\nR = {r[frame]:.4f}"
+                text = f"{name}\nframe {raw.frame_numbers[frame]}\nR-factor\n{r[frame]:.4f}"
                 axes.text(-0.05, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=8.5, color=INK)
             elif row == 1:
                 label = "√counts (shot noise ≈ ±0.5)" if signed else "counts"

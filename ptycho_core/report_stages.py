@@ -3,62 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from . import report_figures as figures
 from . import report_plots as plots
-from .data.results import Reconstruction, Refined
+from .data.results import Refined
+from .data.run import Stage
+from .io.reconstruction_file import figures_of
 
-if TYPE_CHECKING:
-    from .metrics import Comparison, FourierRingCorrelation
-
-__all__ = ["STAGE_FILES", "Stage", "draw_stages", "stage_pictures", "stage_summaries", "stages_table"]
-
-STAGE_FILES = ("stage_amplitude.png", "stage_phase.png", "refinement.png")
+__all__ = ["draw_stages", "stage_pictures", "stage_summaries", "stages_table"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """An image made on the way to the result, or the result.
-
-    Attributes:
-        name: ``network`` or ``solver`` for what was trained, ``refined`` for what refining made of it.
-        engine: engine that made it.
-        reconstruction: the image.
-        seconds: wall-clock seconds it took, training included.
-        comparison: score against the truth, or None.
-        half_data_frc: correlation of two images of this stage from half of the frames each, or None.
-    """
-
-    name: str
-    engine: str
-    reconstruction: Reconstruction
-    seconds: float
-    comparison: Comparison | None = None
-    half_data_frc: FourierRingCorrelation | None = None
-
-    def heldout_r_factor(self, heldout: NDArray[np.int64] | None) -> float | None:
-        """R-factor of the held-out frames (n,), or None without any."""
-        if heldout is None or not len(heldout):
-            return None
-        r = self.reconstruction.r_factor_of(heldout)
-        return r if np.isfinite(r) else None
-
-
-def stage_summaries(stages: tuple[Stage, ...], heldout: NDArray[np.int64] | None) -> list[dict[str, Any]]:
+def stage_summaries(stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
     """Plain data of each stage for ``summary.json``."""
     return [
         {
             "name": stage.name,
-            "engine": stage.engine,
-            "r_factor": stage.reconstruction.r_factor,
-            "r_factor_heldout": stage.heldout_r_factor(heldout),
-            "probe_modes": len(stage.reconstruction.probe),
+            "engine": stage.scored.engine,
+            "figures": figures_of(stage.scored),
+            "probe_modes": len(stage.scored.image.probe),
+            "scale": stage.scored.image.scale,
             "seconds": round(stage.seconds, 3),
             "comparison": None if stage.comparison is None else stage.comparison.to_mapping(),
             "half_data_frc": None if stage.half_data_frc is None else stage.half_data_frc.to_mapping(),
@@ -71,7 +36,7 @@ def draw_stages(stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m
     """File name → PNG of the first stage and of the losses of refining; empty where there was one stage only."""
     if len(stages) < 2:
         return {}
-    first = stages[0].reconstruction
+    first = stages[0].scored.image
     view = figures.object_view(first.object, first.coverage)
     images = {
         "stage_amplitude.png": figures.amplitude_figure(view, pixel_size_m),
@@ -82,14 +47,16 @@ def draw_stages(stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m
     return images
 
 
-def _cells(stage: Stage, heldout: NDArray[np.int64] | None, scored: bool, halved: bool) -> list[str]:
-    held = stage.heldout_r_factor(heldout)
+def _cells(stage: Stage, scored: bool, halved: bool) -> list[str]:
+    train, held = stage.scored.train, stage.scored.heldout
     cells = [
         stage.name,
-        stage.engine,
-        f"{stage.reconstruction.r_factor:.4f}",
-        "–" if held is None else f"{held:.4f}",
-        str(len(stage.reconstruction.probe)),
+        stage.scored.engine,
+        f"{train.deviance:.4g}",
+        "–" if held is None else f"{held.deviance:.4g}",
+        f"{train.r_factor:.4f}",
+        "–" if held is None else f"{held.r_factor:.4f}",
+        str(len(stage.scored.image.probe)),
         f"{stage.seconds:.1f} s",
     ]
     if scored:
@@ -102,19 +69,18 @@ def _cells(stage: Stage, heldout: NDArray[np.int64] | None, scored: bool, halved
     return cells
 
 
-def stages_table(stages: tuple[Stage, ...], refined: Refined | None, heldout: NDArray[np.int64] | None) -> str:
+def stages_table(stages: tuple[Stage, ...], refined: Refined | None) -> str:
     """HTML: one row a stage, and in words what refining did; an empty text where nothing was refined."""
     if len(stages) < 2:
         sentence = refinement_sentence(refined)
         return f'<section class="card"><p>{escape(sentence)}</p></section>' if sentence else ""
     scored = any(stage.comparison is not None for stage in stages)
     halved = any(stage.half_data_frc is not None for stage in stages)
-    header = ["Image", "Engine", "R-factor", "R of held-out frames", "Probe modes", "Time"]
+    header = ["Image", "Engine", "Deviance", "held out", "R-factor", "held out", "Probe modes", "Time"]
     header += ["Against the truth"] if scored else []
     header += ["Half period at FRC 1/7"] if halved else []
     rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(stage, heldout, scored, halved))}</tr>"
-        for stage in stages
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(stage, scored, halved))}</tr>" for stage in stages
     )
     head = "".join(f'<th scope="col" style="width:auto">{escape(cell)}</th>' for cell in header)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

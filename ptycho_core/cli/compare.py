@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import ConfigError, DataError, PtychoError
+from ..errors import ConfigError
 from .options import Options, make_parser
 from .session import Session
 from .tables import json_text, table
@@ -41,74 +36,6 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
-@dataclass(frozen=True)
-class _Image:
-    """An object (H, W) and scan coordinates (y, x) of its first pixel; coverage (H, W) and frame centres if known."""
-
-    object: NDArray[np.complex64]
-    origin_px: NDArray[np.float64]
-    coverage: NDArray[np.float32] | None = None
-    positions_px: NDArray[np.float64] | None = None
-
-
-def _plain_npz(path: Path) -> _Image | None:
-    """An ``.npz`` that holds an ``object`` and no frames, or None."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "object" not in file.files:
-                return None
-            obj = np.asarray(file["object"])
-            origin = np.asarray(file["origin_px"] if "origin_px" in file.files else np.zeros(2), dtype=np.float64)
-    except (OSError, ValueError, EOFError, TypeError):  # not an npz, or one that only the scan reader can judge
-        return None
-    if obj.ndim != 2 or not np.iscomplexobj(obj) or origin.shape != (2,):
-        raise DataError(
-            f"{path}: 'object' is {obj.dtype} of shape {obj.shape} and 'origin_px' has shape {origin.shape}; "
-            "they must be complex (H, W) and (2,)."
-        )
-    return _Image(obj.astype(np.complex64), origin)
-
-
-def _load(path: Path, measurement: str | None) -> _Image:
-    """Read an object from any of the files that have one.
-
-    Raises:
-        DataError: no such file, or no object in it.
-    """
-    from ..io import read_scan
-    from ..io.reconstruction_file import read_reconstruction
-
-    if not path.is_file():
-        raise DataError(f"{path}: no such file.")
-    plain = _plain_npz(path)
-    if plain is not None:
-        return plain
-    try:
-        stored = read_reconstruction(path)
-        return _Image(stored.object, stored.origin_px, stored.coverage, stored.positions_px)
-    except DataError as first:
-        try:
-            guess = read_scan(path, measurement=measurement).object_guess
-        except PtychoError as second:
-            raise DataError(f"{path}: neither a reconstruction ({first}) nor a scan ({second})") from second
-    if guess is None:
-        raise DataError(f"{path}: a scan without an object; give a reconstruction.h5, or a scan that carries one.")
-    return _Image(guess.object, guess.origin_px)
-
-
-def _score(estimate: _Image, reference: _Image) -> Comparison:
-    from ..metrics import compare_objects
-
-    return compare_objects(
-        estimate.object,
-        estimate.origin_px,
-        reference.object,
-        reference.origin_px,
-        coverage=estimate.coverage,
-        positions_px=estimate.positions_px,
-    )
-
-
 def _rows(scores: dict[str, Comparison]) -> list[tuple[str, ...]]:
     shift = {name: f"{s.shift_px[0]:+.2f}, {s.shift_px[1]:+.2f}" for name, s in scores.items()}
     return [
@@ -126,13 +53,14 @@ def _rows(scores: dict[str, Comparison]) -> list[tuple[str, ...]]:
 
 def execute(options: Options, session: Session) -> int:
     """Compare and print."""
+    from ..api.compare import compare
+
     names = [name for name in (options["a"], options["b"]) if name is not None]
     reference = options["truth"] or options["b"]
     if reference is None:
         raise ConfigError(f"{options['a']} alone cannot be compared; give a second image, or --truth FILE.")
     scored = names if options["truth"] else names[:1]
-    truth = _load(Path(reference), options["measurement"])
-    scores = {name: _score(_load(Path(name), options["measurement"]), truth) for name in scored}
+    scores = {name: compare(name, reference, measurement=options["measurement"]) for name in scored}
     if options["json"]:
         mapping = {name: score.to_mapping() for name, score in scores.items()}
         session.say(json_text({"reference": reference, "is_truth": bool(options["truth"]), "scores": mapping}))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainingConfig
 from ..errors import BackendUnavailableError
 from .options import Options, add_config_options, add_out_option, build_config, given_settings, make_parser
-from .refining import add_refine_option, start_refining_engine, with_refine_option
+from .progress import long_job
+from .refining import add_refine_option, with_refine_option
 from .session import Session
-from .workflow import CONFIG_OMIT, image_and_report, load_engine, output_folder, train_model
+from .words import CONFIG_OMIT, interrupted_with_advice, say_run
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ..simulate import SimulationConfig
+    from ..protocol import Capabilities
+    from ..simulation import SimulationConfig
 
 __all__ = ["build_parser", "demo_simulation", "demo_training_config", "execute"]
 
@@ -23,8 +26,8 @@ _SUMMARY = """\
 Simulate a scan whose true object is known, train on it, reconstruct it and score the image against the truth.
 It needs no data. Without --backend it uses an engine that is installed, and says which."""
 EXAMPLE = "ptycho demo --object lines --seed 0 --out demo"
-_WITHOUT_FRAMEWORK = "numpy"
-"""Engine that needs no framework; the demo takes it only where there is no other."""
+_OWN_ENGINES = ("pytorch", "tensorflow", "numpy", "ptychi")
+"""Engines of this project, in the order in which the demo takes them; it takes another one only where it must."""
 
 _OBJECTS = ("lines", "texture", "dead_leaves", "siemens_star")
 
@@ -41,7 +44,7 @@ def demo_training_config(*, network: bool = True) -> dict[str, Any]:
 
 def demo_simulation(kind: str, seed: int) -> SimulationConfig:
     """Return what the demo simulates."""
-    from ..simulate import demo_config, texture_config
+    from ..simulation import demo_config, texture_config
 
     return texture_config(seed) if kind == "texture" else replace(demo_config(seed), object=kind)
 
@@ -57,7 +60,7 @@ def build_parser() -> ArgumentParser:
 
 
 def _installed_engine(preferred: str) -> str:
-    """Name of an engine that is ready, the default one first.
+    """Name of an engine that is ready: the default one, else another of this project, else any.
 
     Raises:
         BackendUnavailableError: none is; the message has the pip line.
@@ -65,36 +68,53 @@ def _installed_engine(preferred: str) -> str:
     from ..plugins.registry import INSTALL_ONE, available_backends
 
     engines = available_backends()
-    ready = [engine.name for engine in engines if engine.state == "ready"]
-    ready.sort(key=lambda name: name == _WITHOUT_FRAMEWORK)
+    ready = [engine for engine in engines if engine.state == "ready"]
     if not ready:
         lines = [engine.install for engine in engines if engine.install] or [INSTALL_ONE]
         raise BackendUnavailableError(f"no reconstruction engine is installed; install one with: {' or '.join(lines)}")
-    return preferred if preferred in ready else ready[0]
+    ranks = [preferred, *_OWN_ENGINES]
+    rank = {name: number for number, name in reversed(list(enumerate(ranks)))}
+    return min(ready, key=lambda engine: (rank.get(engine.name, len(ranks)), engine.name)).name
+
+
+def _training_config(options: Options, name: str, capabilities: Capabilities) -> TrainingConfig:
+    """What the demo trains with on an engine, under what was given."""
+    base = demo_training_config(network=bool(capabilities.generators)) | {"backend": name}
+    if "loss" in base and base["loss"] not in capabilities.losses:
+        base["loss"] = capabilities.losses[0]
+    return build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base)
 
 
 def execute(options: Options, session: Session) -> int:
     """Simulate, train, reconstruct, compare, report."""
+    from ..api.run import run
     from ..plugins.registry import load_backend
-    from ..simulate import simulate_scan
+    from ..simulation import simulate_scan
 
     options = with_refine_option(options)
-    folder = output_folder(options, "ptycho-demo", session)
     given = given_settings(options, omit=CONFIG_OMIT).get("backend")
     name = given or _installed_engine(TrainingConfig.backend)
     with session.stage("start_up"), session.quiet_start(name):
-        network = bool(load_backend(name).capabilities.generators)
-    base = demo_training_config(network=network) | {"backend": name}
-    config = build_config(TrainingConfig, options, omit=CONFIG_OMIT, base=base)
-    engine = load_engine(config, session)
-    start_refining_engine(config, session)
-    alone = "" if network or given else " (no framework is installed: solver sweeps alone, without a network)"
-    session.say(f"engine    {engine.name}{alone}")
+        capabilities = load_backend(name).capabilities
+    config = _training_config(options, name, capabilities)
+    alone = "" if capabilities.generators or given else " (no framework is installed: solver sweeps, without a network)"
+    session.say(f"engine    {name}{alone}")
     with session.stage("simulate"):
         scan = simulate_scan(demo_simulation(options["object"], config.seed))
     raw = scan.raw
     session.say(f"scan      {raw.n_frames} simulated frames of {raw.side}×{raw.side}, seed {config.seed}")
-    trained = train_model(raw, config, folder, session)
-    title = f"demo: {options['object'].replace('_', ' ')}, seed {config.seed}"
-    image_and_report(trained, title, folder, session, truth=scan.truth)
+    with interrupted_with_advice(session, None), long_job() as progress:
+        done = run(
+            raw,
+            config,
+            out=options["out"] or "ptycho-demo",
+            overwrite=options["overwrite"],
+            truth=scan.truth,
+            title=f"demo: {options['object'].replace('_', ' ')}, seed {config.seed}",
+            inputs=[Path(options["config"])] if options.get("config") else [],
+            provenance={"command": session.command, "source": raw.source.details},
+            progress=progress,
+            observer=session,
+        )
+    say_run(done, session)
     return 0

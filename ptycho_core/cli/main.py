@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +20,19 @@ from types import FrameType
 
 from ..errors import BackendFaultError, BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
 from .options import parse
-from .session import Session, process_start
+from .session import Session
 
 __all__ = ["EXIT_FAULT", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_OK", "main"]
 
 EXIT_OK, EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
+_BEGAN = time.time()
+"""When this program began. The process may be older: a shell can replace itself by the command."""
+
 _COMMANDS: dict[str, str] = {
     "demo": "simulate a scan, train, reconstruct it and compare with the truth",
     "run": "train on a scan, reconstruct it and write a report",
-    "train": "train on a scan and write a model bundle",
+    "train": "train on one scan or several and write a model bundle",
     "reconstruct": "reconstruct a scan with a trained model bundle",
     "simulate": "simulate a scan and write it to a file",
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
@@ -151,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in ("--version", "-V"):
         sys.stdout.write(_version())
         return EXIT_OK
-    session = Session(started=process_start() if argv is None else None)
+    session = Session(started=_BEGAN if argv is None else None)
     with session.active(), _termination_is_interruption():
         try:
             return _run(arguments, session)

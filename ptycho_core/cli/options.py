@@ -72,8 +72,9 @@ def make_parser(command: str, arguments: str, summary: str, example: str) -> Arg
 
 
 def add_out_option(parser: ArgumentParser, default: str) -> None:
-    """Add ``--out``."""
+    """Add ``--out`` and ``--overwrite``."""
     parser.add_argument("--out", type=str, metavar="FOLDER", help=f"folder for the results (default: {default})")
+    parser.add_argument("--overwrite", action="store_true", help="replace a finished result that lies there")
 
 
 def add_scan_options(parser: ArgumentParser) -> None:
@@ -85,6 +86,11 @@ def add_scan_options(parser: ArgumentParser) -> None:
         help="what the stored frames are, where the file does not say",
     )
     group.add_argument("--dialect", type=str, metavar="NAME", help="reader to use (default: found from the content)")
+    group.add_argument(
+        "--despite_findings",
+        action="store_true",
+        help="go on although the checks found what makes an image worthless, such as gaps of the detector as counts",
+    )
     group.add_argument(
         "--probe", type=str, metavar="FILE", help="take the probe from this file (npz, reconstruction.h5, model.ptycho)"
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import InferenceConfig
 from ..config_mapping import config_to_mapping
+from ..io.result_folder import default_folder
 from .options import Options, add_config_options, add_out_option, add_scan_options, build_config, make_parser
 from .progress import long_job
-from .results import Outcome, report_results
 from .session import Session
-from .workflow import output_folder, read_data
+from .words import files_given, reading, say_run
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -21,7 +20,8 @@ __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
 Reconstruct a scan with a trained model bundle and write the same results as 'ptycho run', but for the model.
-The probe is the scan's own if it has one, else the bundle's; --probe FILE takes another."""
+The probe is the scan's own if it has one, else the bundle's; --probe FILE takes another. Every frame with counts is
+part of the image."""
 EXAMPLE = "ptycho reconstruct --model result/model.ptycho scan.npz --measurement amplitude --out image"
 _OMIT: dict[str, str] = {}
 
@@ -37,7 +37,7 @@ def build_parser() -> ArgumentParser:
         action="store_true",
         help="the model was trained on this scan: use the probe and the intensity scale refined in training",
     )
-    add_out_option(parser, "NAME-ptycho for a scan NAME.npz")
+    add_out_option(parser, "NAME-image for a scan NAME.npz")
     add_scan_options(parser)
     add_config_options(parser, InferenceConfig, omit=_OMIT)
     return parser
@@ -45,35 +45,28 @@ def build_parser() -> ArgumentParser:
 
 def execute(options: Options, session: Session) -> int:
     """Reconstruct and report."""
-    from .. import api
-    from ..bundle import read_bundle
-    from ..plugins.capabilities import check_inference_capabilities
-    from ..plugins.registry import backend_spec, load_backend
-    from ..provenance import collect_provenance
+    from ..api.apply import apply_and_report
+    from ..api.models import load_with_engine
 
     data, bundle = Path(options["data"]), Path(options["model"])
-    folder = output_folder(options, f"{data.name.partition('.')[0]}-ptycho", session)
-    chosen = options["backend"] or read_bundle(bundle).backend
-    with session.stage("start_up"), session.quiet_start(chosen):
-        model = api.load_model(bundle, backend=chosen)
+    model, engine = load_with_engine(bundle, backend=options["backend"], observer=session)
     base = config_to_mapping(model.config)["inference"]
     inference = build_config(InferenceConfig, options, omit=_OMIT, base=base)
-    engine = options["backend"] or model.backend
-    check_inference_capabilities(inference, load_backend(engine).capabilities, engine)
-    raw = read_data(options, session)
-    with session.stage("reconstruct"), long_job() as progress:
-        reconstruction = api.reconstruct(
-            model, raw, inference, backend=engine, same_scan=options["same_scan"], progress=progress
+    with long_job() as progress:
+        done = apply_and_report(
+            model,
+            engine,
+            reading(options, session),
+            inference,
+            out=options["out"] or default_folder(data, "-image"),
+            overwrite=options["overwrite"],
+            same_scan=options["same_scan"],
+            title=data.name,
+            despite_findings=options["despite_findings"],
+            inputs=[*files_given(options), bundle],
+            provenance={"command": session.command, "model": str(bundle)},
+            progress=progress,
+            observer=session,
         )
-    provenance = collect_provenance(model.config, raw.source, engine_packages=backend_spec(engine).requires)
-    outcome = Outcome(
-        title=data.name,
-        trained_with=replace(model.config, inference=inference),
-        engine=engine,
-        raw=raw,
-        reconstruction=reconstruction,
-        history=model.history,
-        provenance={**provenance, "command": session.command, "model": str(bundle)},
-    )
-    report_results(outcome, folder, session)
+    say_run(done, session)
     return 0

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import TrainingConfig
+from ..io.result_folder import default_folder
 from .options import Options, add_config_options, add_out_option, add_scan_options, build_config, make_parser
-from .refining import add_refine_option, start_refining_engine, with_refine_option
+from .progress import long_job
+from .refining import add_refine_option, with_refine_option
 from .session import Session
-from .workflow import CONFIG_OMIT, image_and_report, load_engine, output_folder, read_data, train_model
+from .words import CONFIG_OMIT, files_given, interrupted_with_advice, reading, say_run
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -18,11 +20,13 @@ __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
 Train on a scan, reconstruct the whole of it, refine the image through the physics and write into a folder:
-  report.html          the image before and after refining, the R-factor, measured and predicted frames; to mail
-  reconstruction.h5    object, coverage, probe, positions, losses, for programs and viewers
-  summary.json         figures, seconds, memory, versions, warnings
+  report.html          the image before and after refining, figures of merit beside what shot noise allows, measured
+                       and predicted frames; to mail
+  reconstruction.h5    object, coverage, probe, positions, role of each frame, losses, for programs and viewers
+  summary.json         figures, seconds, memory, versions, warnings, the hash of each file
   model.ptycho         the trained model, for 'ptycho reconstruct'
   *.png, ptycho.log, training/ (checkpoints and the history)
+A few per cent of the frames are held out: neither the image nor refining uses them, so they judge both.
 After Ctrl-C it says how to go on.
 
 --model.generator says how frames become an image. 'probe_unet' corrects the solver's estimate of each frame once, so
@@ -49,13 +53,24 @@ def build_parser() -> ArgumentParser:
 
 
 def execute(options: Options, session: Session) -> int:
-    """Train, reconstruct, report."""
+    """Train, reconstruct, refine, report."""
+    from ..api.run import run
+
     config = build_config(TrainingConfig, with_refine_option(options), omit=CONFIG_OMIT)
     data = Path(options["data"])
-    folder = output_folder(options, f"{data.name.partition('.')[0]}-ptycho", session)
-    load_engine(config, session)
-    start_refining_engine(config, session)
-    raw = read_data(options, session)
-    trained = train_model(raw, config, folder, session)
-    image_and_report(trained, data.name, folder, session, half_data=options["half_data_frc"])
+    with interrupted_with_advice(session, data), long_job() as progress:
+        done = run(
+            reading(options, session),
+            config,
+            out=options["out"] or default_folder(data),
+            overwrite=options["overwrite"],
+            half_data=options["half_data_frc"],
+            title=data.name,
+            despite_findings=options["despite_findings"],
+            inputs=files_given(options),
+            provenance={"command": session.command},
+            progress=progress,
+            observer=session,
+        )
+    say_run(done, session)
     return 0

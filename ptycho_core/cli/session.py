@@ -16,37 +16,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from ..api.observe import Observer, is_own_warning
 from ..errors import OutputError
+from ..io.result_folder import LOG_NAME
 
-__all__ = ["LOG_NAME", "Session", "peak_memory_bytes", "process_start"]
+if TYPE_CHECKING:
+    from ..protocol import BackendSpec
 
-LOG_NAME = "ptycho.log"
+__all__ = ["Session"]
 
-_OWN_PREFIX = "ptycho"
 _log = logging.getLogger("ptycho_core.cli")
-
-
-def process_start() -> float:
-    """Return the moment this process was started, on the clock of ``time.time``, as well as the platform tells."""
-    now = time.time()
-    try:
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError, AttributeError):  # no /proc: the interpreter has been busy since its start
-        age = time.process_time()
-    return now - max(age, 0.0)
-
-
-def peak_memory_bytes() -> int | None:
-    """Return the largest resident memory this process has had, in bytes, or None where the platform does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
 
 
 class _OneLine(logging.Formatter):
@@ -58,27 +39,24 @@ class _OneLine(logging.Formatter):
         return prefix + " ".join(record.getMessage().split())
 
 
-class Session:
+class Session(Observer):
     """Messages, notices and stage times of one command.
 
     Attributes:
         debug: whether tracebacks are shown.
         verbose: whether the terminal gets more than results and notices.
-        notices: every notice shown, in order.
-        seconds: wall-clock seconds by stage.
         log_path: the log file, once there is one.
         command: the command and its arguments, as given.
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
     """
 
     def __init__(self, *, started: float | None = None) -> None:
-        """Begin; `started` is when the process was started for the command, on the clock of ``time.time``."""
+        """Begin; `started` is when this program began for the command, on the clock of ``time.time``."""
+        super().__init__()
         self.command: list[str] = []
         self.owns_process = started is not None
         self.debug = False
         self.verbose = False
-        self.notices: list[str] = []
-        self.seconds: dict[str, float] = {}
         self.log_path: Path | None = None
         self._started = time.time() if started is None else started
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
@@ -108,9 +86,7 @@ class Session:
         line: str | None = None,
     ) -> None:
         """Show a warning that we raised as a notice; keep one of a library for the log."""
-        module = category.__module__.partition(".")[0]
-        ours = module in ("builtins", _OWN_PREFIX) or module.startswith("ptycho_")
-        if ours and any(part.startswith("ptycho_") for part in Path(filename).parts):
+        if is_own_warning(category, filename):
             self.notice(str(message))
         else:
             _log.debug("%s:%d: %s: %s", filename, lineno, category.__name__, message)
@@ -147,22 +123,26 @@ class Session:
         logger.addHandler(handler)
         logger.setLevel(level)
 
+    def opened(self, folder: Path) -> None:
+        """Begin the log in the folder of the results."""
+        self.open_log(folder)
+
     @contextmanager
-    def quiet_start(self, engine: str) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
+        """Nothing to do: :meth:`active` hears of warnings for the whole command."""
+        yield
+
+    @contextmanager
+    def importing(self, spec: BackendSpec) -> Iterator[None]:
         """Keep what an engine's framework says when it starts off the terminal; it goes to the log.
 
         Frameworks in compiled languages write past Python's logging, to the standard error of the process, so this is
         done only in a process that was started for the command.
-
-        Raises:
-            BackendError: see ``plugins.registry.backend_spec``.
         """
-        from ..plugins.registry import backend_spec
-
         if not self.owns_process:
             yield
             return
-        for variable, value in backend_spec(engine).quiet_environment.items():
+        for variable, value in spec.quiet_environment.items():
             os.environ.setdefault(variable, value)
         sys.stderr.flush()
         terminal = os.dup(2)
@@ -176,7 +156,19 @@ class Session:
                 os.close(terminal)
                 chatter.seek(0)
                 for line in chatter.read().decode(errors="replace").splitlines():
-                    self._to_log(logging.INFO, f"{engine} starts: {line}")
+                    self._to_log(logging.INFO, f"{spec.name} starts: {line}")
+
+    @contextmanager
+    def quiet_start(self, engine: str) -> Iterator[None]:
+        """The same for an engine of which only the name is at hand.
+
+        Raises:
+            BackendError: see ``plugins.registry.backend_spec``.
+        """
+        from ..plugins.registry import backend_spec
+
+        with self.importing(backend_spec(engine)):
+            yield
 
     def say(self, text: str = "") -> None:
         """Write a line of the result to standard output, and to the log."""
@@ -205,25 +197,11 @@ class Session:
             if isinstance(handler, logging.FileHandler) and text:
                 handler.handle(logging.LogRecord(_log.name, level, __file__, 0, text, None, None))
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the wall-clock seconds of a block to a stage."""
-        begin = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add_seconds(name, time.perf_counter() - begin)
-
     def add_seconds(self, name: str, seconds: float) -> None:
-        """Add seconds to a stage."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        """Add seconds to a stage, and log it."""
+        super().add_seconds(name, seconds)
         self._to_log(logging.INFO, f"stage {name}: {self.seconds[name]:.2f} s")
 
     def age(self) -> float:
-        """Seconds since the process was started."""
+        """Seconds since this program began."""
         return time.time() - self._started
-
-    def facts(self) -> dict[str, Any]:
-        """Seconds by stage and in all, and the peak memory, as they stand now."""
-        seconds = {name: round(value, 3) for name, value in {**self.seconds, "total": self.age()}.items()}
-        return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes()}

@@ -24,7 +24,7 @@ _SUFFIXES = (".npz", ".h5", ".hdf5")
 
 def build_parser() -> ArgumentParser:
     """Return the parser of the command."""
-    from ..simulate import SimulationConfig
+    from ..simulation import SimulationConfig
 
     parser = make_parser("simulate", "", _SUMMARY, EXAMPLE)
     parser.add_argument("--out", type=str, metavar="FILE", default="scan.npz", help="file to write (default: scan.npz)")
@@ -36,7 +36,7 @@ def build_parser() -> ArgumentParser:
 def execute(options: Options, session: Session) -> int:
     """Simulate and write."""
     from ..io import ensure_output_folder, write_scan
-    from ..simulate import SimulationConfig, simulate_scan
+    from ..simulation import SimulationConfig, simulate_scan
 
     path = Path(options["out"])
     if path.suffix not in _SUFFIXES:

@@ -1,4 +1,4 @@
-"""PtychoDataContainer: a scan with a role for each of its frames, which every stage and engine is handed (specs/10-data).
+"""PtychoDataContainer: a scan with a role for each frame, which every stage and engine is handed (specs/10-data).
 
 The roles are given once, by core, and travel with the scan from there: nobody downstream splits again. How an engine
 goes over the frames (one by one, in batches, in groups on canvases of their own) is its own business.

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .container import PtychoDataContainer
 from .frames import TransposedFrames
 from .raw import RawData
 
-__all__ = ["orient_container", "orient_scan"]
+__all__ = ["orient_scan"]
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -61,13 +60,3 @@ def orient_scan(raw: RawData, *, flip_y: bool = False, flip_x: bool = False, tra
         mask=_transposed(raw.mask),
         background=_transposed(raw.background),
     )
-
-
-def orient_container(
-    container: PtychoDataContainer, *, flip_y: bool = False, flip_x: bool = False, transpose: bool = False
-) -> PtychoDataContainer:
-    """Return the same groups over the oriented scan; see :func:`orient_scan`."""
-    if not (flip_y or flip_x or transpose):
-        return container
-    raw = orient_scan(replace(container.raw, probe=container.probe), flip_y=flip_y, flip_x=flip_x, transpose=transpose)
-    return PtychoDataContainer.from_groups(raw, container.frame_indices, container.counted, container.statistics)

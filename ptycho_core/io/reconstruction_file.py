@@ -8,10 +8,15 @@ amplitude on scan coordinates because few viewers draw complex numbers.
     probe         (P, N, N) complex64
     positions_px  (M, 2) float64 frame centres (y, x) as used; nominal_positions_px as read
     scale         float, λ = scale · Σ_p |F ψ_p|² + background
-    r_factor, frame_misfit (M,), frame_totals (M,), dropped (JSON)
-    losses/NAME   (E,) float64, one value an epoch
-    stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, r_factor
+    role          (M,) uint8, 0 train, 1 heldout, 2 unused; attribute ``unused`` (JSON): reason → frames
+    figures       JSON: figures of merit of the training and of the held-out frames, each with its floor
+    frame_figures (M, 8) float64 sums of each frame that figures are made of; attribute ``columns``
+    dropped       JSON: what was left out, by reason
+    losses/NAME, refinement/NAME   (E,) float64, one value an epoch
+    stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, figures
     config, provenance   JSON text
+
+Format 1, of version 0.1, had one figure, ``r_factor``, which is the Fourier error over all frames here, and no roles.
 """
 
 from __future__ import annotations
@@ -25,19 +30,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
-from ..data.results import Reconstruction
+from ..data.container import Role
+from ..data.results import Scored
 from ..errors import DataError
+from ..physics.merit import SUMS
 from .atomic import atomic_path
 
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["StoredReconstruction", "plain_json", "read_reconstruction", "write_reconstruction"]
+    from ..data.run import Run
+
+__all__ = ["StoredReconstruction", "figures_of", "plain_json", "read_reconstruction", "write_reconstruction"]
 
 _FORMAT = "ptycho-reconstruction"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +61,9 @@ class StoredReconstruction:
         scale: s, with λ = s · Σ_p |F ψ_p|² + background.
         positions_px: (M, 2) float64 frame centres (y, x) as used.
         pixel_size_m: side of an object pixel, metres, or None when the file does not say.
-        r_factor: R-factor over all frames, or None when the file does not say.
+        format_version: of the file; 1 is of version 0.1, whose one figure is told as ``fourier_error`` of ``train``.
+        figures: figures of merit by role (``train``, ``heldout``), plain JSON data; empty when the file does not say.
+        role: (M,) uint8 role of each frame, or None in an old file.
         losses: name → one value an epoch.
         config: what the reconstruction was made with, plain JSON data; empty when the file does not say.
         provenance: where it came from, plain JSON data; empty when the file does not say.
@@ -67,7 +77,9 @@ class StoredReconstruction:
     scale: float
     positions_px: NDArray[np.float64]
     pixel_size_m: float | None = None
-    r_factor: float | None = None
+    format_version: int = _VERSION
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    role: NDArray[np.uint8] | None = None
     losses: Mapping[str, list[float]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -113,8 +125,7 @@ def _write_image(
         image[name].attrs.update(units="pixel" if unit == "px" else unit, long_name=f"{name} ({unit})")
 
 
-def _write_losses(entry: h5py.Group, history: Mapping[str, Sequence[float]]) -> None:
-    group = entry.create_group("losses")
+def _write_losses(group: h5py.Group, history: Mapping[str, Sequence[float]]) -> None:
     for name, values in history.items():
         # a slash would make a nested group of the name
         group[name.replace("/", "_")] = np.asarray(list(values), dtype=np.float64)
@@ -130,81 +141,86 @@ def _write_losses(entry: h5py.Group, history: Mapping[str, Sequence[float]]) -> 
         group["epoch"] = np.arange(1, len(group[names[0]]) + 1)
 
 
-def write_reconstruction(
-    path: Path | str,
-    reconstruction: Reconstruction,
-    *,
-    history: Mapping[str, Sequence[float]],
-    config: TrainingConfig,
-    provenance: Mapping[str, Any],
-    pixel_size_m: float | None = None,
-    stages: Mapping[str, Reconstruction] | None = None,
-) -> None:
+def write_reconstruction(path: Path | str, run: Run) -> None:
     """Write ``reconstruction.h5``; the old file stays until the new one is complete.
 
     Args:
         path: the file.
-        reconstruction: what to write.
-        history: name → one value an epoch.
-        config: what it was made with.
-        provenance: plain data on where it came from.
-        pixel_size_m: side of an object pixel, metres, when known.
-        stages: name → image made on the way to `reconstruction`.
+        run: what to write; its last stage is the image, earlier ones stand under ``stages``.
 
     Raises:
         OutputError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        _write(temporary, reconstruction, history, config, provenance, pixel_size_m, stages or {})
+        _write(temporary, run)
 
 
-def _write_arrays(group: h5py.Group, reconstruction: Reconstruction, pixel_size_m: float | None) -> None:
+def figures_of(scored: Scored) -> dict[str, Any]:
+    """Figures of merit of an image as plain data: ``train`` and ``heldout`` (null where no frame is held out)."""
+    return {
+        "train": scored.train.to_mapping(),
+        "heldout": None if scored.heldout is None else scored.heldout.to_mapping(),
+    }
+
+
+def _write_document(group: h5py.Group, name: str, document: Mapping[str, Any]) -> None:
+    group[name] = json.dumps(plain_json(document), ensure_ascii=False, allow_nan=False)
+    group[name].attrs["media_type"] = "application/json"
+
+
+def _write_arrays(group: h5py.Group, scored: Scored) -> None:
     """What an image is made of, under the names of the contract."""
-    group["object"] = reconstruction.object.astype(np.complex64, copy=False)
-    group["object"].attrs["origin_px"] = np.asarray(reconstruction.origin_px, dtype=np.float64)
-    if pixel_size_m is not None:
-        group["object"].attrs["pixel_size_m"] = float(pixel_size_m)
-    group["coverage"] = reconstruction.coverage.astype(np.float32, copy=False)
+    image, raw = scored.image, scored.scan.raw
+    group["object"] = image.object.astype(np.complex64, copy=False)
+    group["object"].attrs["origin_px"] = np.asarray(image.origin_px, dtype=np.float64)
+    if raw.geometry.pixel_size_m is not None:
+        group["object"].attrs["pixel_size_m"] = float(raw.geometry.pixel_size_m)
+    group["coverage"] = image.coverage.astype(np.float32, copy=False)
     group["coverage"].attrs["long_name"] = "times lit (probe intensity / its peak, summed over frames)"
-    group["probe"] = reconstruction.probe.astype(np.complex64, copy=False)
-    for name in ("positions_px", "nominal_positions_px"):
-        group[name] = np.asarray(getattr(reconstruction, name), dtype=np.float64)
+    group["probe"] = image.probe.astype(np.complex64, copy=False)
+    for name, positions in (("positions_px", image.positions_px), ("nominal_positions_px", raw.positions_px)):
+        group[name] = np.asarray(positions, dtype=np.float64)
         group[name].attrs.update(units="pixel", long_name="frame centres (y, x), object pixels")
-    group["scale"] = float(reconstruction.scale)
-    group["r_factor"] = float(reconstruction.r_factor)
+    group["scale"] = float(image.scale)
+    _write_document(group, "figures", figures_of(scored))
 
 
-def _write(
-    path: Path,
-    reconstruction: Reconstruction,
-    history: Mapping[str, Sequence[float]],
-    config: TrainingConfig,
-    provenance: Mapping[str, Any],
-    pixel_size_m: float | None,
-    stages: Mapping[str, Reconstruction],
-) -> None:
+def _write_roles(entry: h5py.Group, scored: Scored) -> None:
+    """The role of each frame, and the sums that its figures are made of."""
     import h5py
 
+    names = {role.name.lower(): int(role) for role in Role}
+    entry.create_dataset("role", data=scored.scan.role.astype(np.uint8), dtype=h5py.enum_dtype(names, "u1"))
+    entry["role"].attrs["unused"] = json.dumps({reason: f.tolist() for reason, f in scored.scan.unused.items()})
+    entry["frame_figures"] = np.asarray(scored.frame_sums, dtype=np.float64)
+    entry["frame_figures"].attrs["columns"] = list(SUMS)
+
+
+def _write(path: Path, run: Run) -> None:
+    import h5py
+
+    scored = run.scored
     with h5py.File(path, "w") as file:
         file.attrs.update(NX_class="NXroot", default="entry", format=_FORMAT, format_version=_VERSION)
         entry = file.create_group("entry")
         entry.attrs.update(NX_class="NXentry", default="image")
         entry["title"] = "Ptychographic reconstruction"
-        _write_arrays(entry, reconstruction, pixel_size_m)
-        entry["frame_misfit"] = np.asarray(reconstruction.frame_misfit, dtype=np.float64)
-        entry["frame_totals"] = np.asarray(reconstruction.frame_totals, dtype=np.float64)
+        _write_arrays(entry, scored)
+        _write_roles(entry, scored)
         documents = {
-            "config": config_to_mapping(config),
-            "provenance": provenance,
-            "dropped": dict(reconstruction.dropped),
+            "config": config_to_mapping(run.config),
+            "provenance": run.provenance,
+            "dropped": dict(scored.dropped),
         }
         for name, document in documents.items():
-            entry[name] = json.dumps(plain_json(document), ensure_ascii=False, allow_nan=False)
-            entry[name].attrs["media_type"] = "application/json"
-        _write_losses(entry, history)
-        for name, stage in stages.items():
-            _write_arrays(entry.require_group("stages").create_group(name), stage, pixel_size_m)
-        _write_image(entry, reconstruction.object, np.asarray(reconstruction.origin_px), pixel_size_m)
+            _write_document(entry, name, document)
+        _write_losses(entry.create_group("losses"), run.history)
+        if run.refined is not None:
+            _write_losses(entry.create_group("refinement"), run.refined.history)
+        for stage in run.stages[:-1]:
+            _write_arrays(entry.require_group("stages").create_group(stage.name), stage.scored)
+        image = scored.image
+        _write_image(entry, image.object, np.asarray(image.origin_px), scored.scan.raw.geometry.pixel_size_m)
 
 
 def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> NDArray[Any]:
@@ -271,7 +287,15 @@ def _read_losses(entry: h5py.Group) -> dict[str, list[float]]:
     }
 
 
-def _read_entry(entry: h5py.Group, path: Path) -> StoredReconstruction:
+def _read_figures(entry: h5py.Group, version: int, path: Path) -> dict[str, Any]:
+    """Figures by role; the one figure of an old file, which was called R-factor, under its present name."""
+    if version == 1:
+        r = float(_array(entry, "r_factor", 0, np.float64, path)) if "r_factor" in entry else None
+        return {} if r is None else {"train": {"fourier_error": r}, "heldout": None}
+    return _document(entry, "figures", path)
+
+
+def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruction:
     obj = _array(entry, "object", 2, np.complex64, path)
     coverage = _array(entry, "coverage", 2, np.float32, path)
     probe = _array(entry, "probe", 3, np.complex64, path)
@@ -300,7 +324,9 @@ def _read_entry(entry: h5py.Group, path: Path) -> StoredReconstruction:
         scale=scale,
         positions_px=positions,
         pixel_size_m=None if pixel_size is None else float(pixel_size[0]),
-        r_factor=float(_array(entry, "r_factor", 0, np.float64, path)) if "r_factor" in entry else None,
+        format_version=version,
+        figures=_read_figures(entry, version, path),
+        role=_array(entry, "role", 1, np.uint8, path) if "role" in entry else None,
         losses=_read_losses(entry),
         config=_document(entry, "config", path),
         provenance=_document(entry, "provenance", path),
@@ -320,8 +346,9 @@ def read_reconstruction(path: Path | str) -> StoredReconstruction:
         raise DataError(f"{path}: no such file; give the reconstruction.h5 that a run wrote.")
     try:
         with h5py.File(path, "r") as file:
-            version = file.attrs.get("format_version", _VERSION)
-            if isinstance(version, (int, np.integer)) and version > _VERSION:
+            version = file.attrs.get("format_version", 1)
+            version = int(version) if isinstance(version, (int, np.integer)) else 1
+            if version > _VERSION:
                 raise DataError(
                     f"{path}: written in format version {version}, this release reads up to {_VERSION}; update it."
                 )
@@ -330,7 +357,7 @@ def read_reconstruction(path: Path | str) -> StoredReconstruction:
                 raise DataError(
                     f"{path}: no group /entry, so not a reconstruction. Found: {', '.join(file) or 'nothing'}."
                 )
-            return _read_entry(entry, path)
+            return _read_entry(entry, version, path)
     except (OSError, RuntimeError, KeyError) as error:
         # h5py reports a damaged file with any of these, depending on where the damage lies
         raise DataError(f"{path}: cannot be read as HDF5 ({error}); it is damaged or another kind of file.") from error

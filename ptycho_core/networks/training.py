@@ -50,7 +50,7 @@ def check_trainable(scans: Sequence[PtychoDataContainer], config: TrainingConfig
 
     Raises:
         ConfigError: held-out frames too few for a ``cnn``, or a trainable scale of a calibrated probe.
-        DataError: scans with frames or numbers of modes that differ, or a first scan that nothing is to be learned from.
+        DataError: scans whose frames or numbers of modes differ, or a first scan without training frames.
     """
     first = scans[0]
     for number, scan in enumerate(scans):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ConfigError, suggest
+from ..errors import ConfigError, suggest
 
 __all__ = ["OBJECTS", "TEXTURES", "draw_object", "transmission"]
 

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import SUPPORTED_SIDES, _check_choice, _check_range, _check_types
-from .data.container import integer_corners
-from .data.raw import Geometry, ObjectGuess, RawData, Source
-from .errors import ConfigError
-from .physics.aberrations import ABERRATIONS, aberrate
-from .physics.forward import expected_counts
-from .physics.likelihood import sample_counts
-from .physics.patches import extract
-from .physics.probe import add_modes, aperture_probe, mode_powers
-from .simulation_objects import OBJECTS, draw_object, transmission
+from ..config import SUPPORTED_SIDES, _check_choice, _check_range, _check_types
+from ..data.container import integer_corners
+from ..data.raw import Geometry, ObjectGuess, RawData, Source
+from ..errors import ConfigError
+from ..physics.aberrations import ABERRATIONS, aberrate
+from ..physics.forward import expected_counts
+from ..physics.likelihood import sample_counts
+from ..physics.patches import extract
+from ..physics.probe import add_modes, aperture_probe, mode_powers
+from .objects import OBJECTS, draw_object, transmission
 
 __all__ = ["POSITIONS", "SimulatedScan", "SimulationConfig", "demo_config", "simulate_scan", "texture_config"]
 

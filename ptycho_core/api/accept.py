@@ -1,0 +1,65 @@
+"""A scan is read, looked at as ``inspect`` looks, and accepted or refused, before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..data.container import PtychoDataContainer
+from ..data.raw import RawData
+from ..inspection import examine, refuse_grave
+from .observe import Observer
+from .prepare import ScanInput, ensure_container, ensure_raw
+from .stages import Engines
+
+__all__ = ["ScanSource", "accepted_scan", "known_side", "look_at", "read_source"]
+
+ScanSource = ScanInput | Callable[[], RawData]
+"""A scan, or a function that reads it: it is called when the engines have accepted the config."""
+
+
+def known_side(scan: object) -> int | None:
+    """N of data in memory; a path is not opened before the engine has accepted the config."""
+    if isinstance(scan, PtychoDataContainer):
+        return scan.raw.side
+    return scan.side if isinstance(scan, RawData) else None
+
+
+def read_source(scan: ScanSource, observer: Observer) -> RawData | PtychoDataContainer:
+    """The scan in memory, or open; roles that a container has are kept.
+
+    Raises:
+        DataError: no usable scan.
+    """
+    if isinstance(scan, PtychoDataContainer):
+        return scan.checked()
+    with observer.stage("read"):
+        return scan() if callable(scan) else ensure_raw(scan)
+
+
+def look_at(raw: RawData, observer: Observer, *, despite_findings: bool) -> None:
+    """Tell what the reader and the checks of ``inspect`` have to warn of.
+
+    Raises:
+        DataError: a grave finding; the message says how to go on all the same.
+    """
+    with observer.stage("check"):
+        findings = examine(raw)
+    refuse_grave(findings, raw, despite=despite_findings)
+    for text in (*raw.source.warnings, *(f.text for f in findings if f.level in ("warning", "error"))):
+        observer.notice(text)
+
+
+def accepted_scan(
+    scan: ScanSource, engines: Engines, observer: Observer, *, despite_findings: bool
+) -> PtychoDataContainer:
+    """Read a scan, look at it, and give its frames their roles.
+
+    Raises:
+        DataError: no usable scan, or one with a grave finding.
+        ConfigError: something in it that an engine would leave out, or sampling that it cannot satisfy.
+    """
+    read = read_source(scan, observer)
+    raw = read.raw if isinstance(read, PtychoDataContainer) else read
+    engines.check_scan(raw)
+    look_at(raw, observer, despite_findings=despite_findings)
+    return ensure_container(read, engines.config, stacklevel=5)

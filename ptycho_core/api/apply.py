@@ -1,0 +1,129 @@
+"""A trained model applied to a scan: ``reconstruct``, and the same with a folder of results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..config import InferenceConfig
+from ..data.container import PtychoDataContainer
+from ..data.results import Scored
+from ..data.run import Run, Stage
+from ..io.result_folder import RESULT_NAMES
+from ..plugins.capabilities import check_inference_capabilities
+from ..plugins.registry import LoadedBackend, load_backend
+from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
+from .accept import ScanSource, look_at, read_source
+from .models import BUNDLE_NAME, apply_model, container_for
+from .observe import Observer, peak_memory_bytes
+from .prepare import ScanInput
+from .run import opened_folder, write_run
+from .stages import provenance_of
+
+__all__ = ["apply_and_report", "reconstruct"]
+
+
+def reconstruct(
+    model: TrainedModel,
+    data: ScanInput,
+    config: InferenceConfig | None = None,
+    *,
+    backend: str | ReconstructionBackend | None = None,
+    same_scan: bool = False,
+    progress: Progress = no_progress,
+) -> Scored:
+    """Make an image of a scan with a trained model, of each training frame once, and score it.
+
+    Args:
+        model: from training or :func:`load_model`.
+        data: a path or a RawData, of which every frame with counts is used; or a container, whose roles are kept.
+        config: how the model is applied; None takes what the model was trained with.
+        backend: engine or its name; None takes the model's own.
+        same_scan: the scan is of the experiment the model was trained on: the model's refined probe and statistics are
+            used. Otherwise the scan's own probe, or the model's where the scan has none, and the scan's own intensity.
+        progress: called after each step; it may raise ``Cancelled``.
+
+    Raises:
+        ConfigError: a field that the engine does not honour, before data are read.
+        DataError: no usable scan.
+        BackendError: the engine is unknown, missing, broken, or returned what the protocol does not allow.
+        CollapseError: the object is constant.
+    """
+    engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
+    inference = model.config.inference if config is None else config
+    return apply_model(engine, model, lambda: container_for(model, data, same_scan), inference, progress)
+
+
+def apply_and_report(
+    model: TrainedModel,
+    engine: LoadedBackend,
+    scan: ScanSource,
+    config: InferenceConfig,
+    *,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    same_scan: bool = False,
+    title: str | None = None,
+    despite_findings: bool = False,
+    inputs: Sequence[Path] = (),
+    provenance: dict[str, Any] | None = None,
+    progress: Progress = no_progress,
+    observer: Observer | None = None,
+) -> Run:
+    """As :func:`reconstruct`, on the way that :func:`ptycho_core.run` goes: checks, notices, and a folder of results.
+
+    Args:
+        model: the model.
+        engine: that applies it.
+        scan: see :func:`ptycho_core.run`.
+        config: how the model is applied.
+        out: folder for the results; None writes nothing.
+        overwrite: replace a finished result that lies there.
+        same_scan: see :func:`reconstruct`.
+        title: heading of the report; None takes the name of the file.
+        despite_findings: see :func:`ptycho_core.run`.
+        inputs: further files that the caller has read, which are left alone wherever they lie.
+        provenance: further plain data to keep with the results.
+        progress: called after each step; it may raise ``Cancelled``.
+        observer: who watches.
+
+    Raises:
+        PtychoError: as :func:`reconstruct` and :func:`ptycho_core.run`.
+    """
+    watcher = observer or Observer()
+    with watcher.listening():
+        check_inference_capabilities(config, engine.capabilities, engine.name)
+        read = read_source(scan, watcher)
+        raw = read.raw if isinstance(read, PtychoDataContainer) else read
+        look_at(raw, watcher, despite_findings=despite_findings)
+        source = raw.source
+        files = [*inputs, *([Path(source.path)] if source.path else [])]
+        with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
+            with watcher.stage("reconstruct"):
+                scored = apply_model(
+                    engine.backend, model, lambda: container_for(model, read, same_scan), config, progress
+                )
+            settings = replace(model.config, inference=config)
+            done = Run(
+                title=title or (Path(source.path).name if source.path else "reconstruction"),
+                scan=scored.scan,
+                stages=(
+                    Stage(
+                        name="network" if engine.capabilities.generators else "solver",
+                        scored=scored,
+                        seconds=watcher.seconds["reconstruct"],
+                    ),
+                ),
+                refined=None,
+                model=model,
+                history={name: list(values) for name, values in model.history.items()},
+                config=settings,
+                engine=engine.name,
+                warnings=tuple(watcher.notices),
+                provenance=provenance_of(settings, engine, scored.scan) | (provenance or {}),
+                seconds=watcher.facts(),
+                peak_memory_bytes=peak_memory_bytes(),
+            )
+            return done if folder is None else write_run(done, folder, watcher, None)

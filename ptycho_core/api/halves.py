@@ -1,0 +1,90 @@
+"""Two images from two halves of the frames, which share nothing but the settings and the first probe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..config import TrainingConfig
+from ..data.container import PtychoDataContainer
+from ..data.results import Image, Scored
+from ..data.roles import draw_heldout
+from ..protocol import Progress
+from .refine import refine
+from .stages import Engines, image_of, of_model, train_on
+
+if TYPE_CHECKING:
+    from ..metrics import FourierRingCorrelation
+
+__all__ = ["half_data_frc", "half_scans"]
+
+_OTHER_HALF = "in the other half"
+
+
+def half_scans(
+    scan: PtychoDataContainer, config: TrainingConfig, *, hold_out: bool
+) -> tuple[tuple[PtychoDataContainer, TrainingConfig], tuple[PtychoDataContainer, TrainingConfig]]:
+    """Divide the used frames of a scan in two, each half with a seed of its own.
+
+    The seed decides first weights, groups, batches and held-out frames, so that the halves agree on nothing by chance.
+
+    Args:
+        scan: the scan.
+        config: ``seed``, and ``test_fraction`` and ``test_split`` of a half.
+        hold_out: whether frames of each half are held out, to know when to stop refining.
+
+    Returns:
+        Two pairs of a half and the settings to train on it with.
+    """
+    used = scan.used_frames
+    order = np.random.default_rng(config.seed).permutation(used)
+    seeds = np.random.SeedSequence([config.seed, len(used)]).generate_state(2)
+    halves = []
+    for part, seed in zip((order[: len(order) // 2], order[len(order) // 2 :]), seeds, strict=True):
+        frames = np.sort(part)
+        settings = replace(config, seed=int(seed), output_dir=None, resume_from=None, nphotons=None, n_subsample=None)
+        heldout = np.zeros(0, np.int64)
+        if hold_out:
+            positions = scan.raw.positions_px[frames]
+            heldout = frames[draw_heldout(positions, config.test_fraction, int(seed), config.test_split)]
+        unused = {**scan.unused, _OTHER_HALF: np.setdiff1d(used, frames)}
+        halves.append((PtychoDataContainer.of(scan.raw, heldout=heldout, unused=unused), settings))
+    return halves[0], halves[1]
+
+
+def half_data_frc(
+    scan: PtychoDataContainer, engines: Engines, progress: Progress
+) -> tuple[FourierRingCorrelation, FourierRingCorrelation | None]:
+    """Train, reconstruct and refine each half of the frames by itself, and correlate the images ring by ring.
+
+    Returns:
+        The correlation of the trained images, and of the refined ones where refining made both halves better.
+    """
+    from ..metrics import half_data_frc as correlate
+
+    refiner, config = engines.refiner, engines.config
+    trained: list[Scored] = []
+    refined: list[Scored] = []
+    for half, settings in half_scans(scan, config, hold_out=refiner is not None):
+        model = train_on(engines.trainer, [half], settings, progress)
+        image = image_of(engines.trainer.backend, model, of_model(half, model), settings.inference, progress)
+        trained.append(image)
+        if refiner is not None:
+            done = refine(image, settings, backend=refiner.backend, progress=progress)
+            refined += [done.best] if done.kept else []
+
+    def pair(a: Image, b: Image) -> FourierRingCorrelation:
+        return correlate(
+            a.object,
+            a.origin_px,
+            b.object,
+            b.origin_px,
+            first_coverage=a.coverage,
+            second_coverage=b.coverage,
+            positions_px=scan.raw.positions_px[scan.used_frames],
+        )
+
+    both = pair(refined[0].image, refined[1].image) if len(refined) == 2 else None
+    return pair(trained[0].image, trained[1].image), both

@@ -1,0 +1,133 @@
+"""Models in files, and which probe and constants a scan is reconstructed with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from .. import legacy
+from ..bundle import read_bundle
+from ..config import InferenceConfig
+from ..data.container import PtychoDataContainer
+from ..data.results import Scored
+from ..errors import ArchiveError, DataError
+from ..plugins.capabilities import check_inference_capabilities, check_scan_capabilities
+from ..plugins.guard import engine_at_work
+from ..plugins.registry import LoadedBackend, describe_backend, load_backend, load_described
+from ..plugins.returned import check_model
+from ..protocol import Progress, ReconstructionBackend, TrainedModel
+from .observe import Observer
+from .prepare import ScanInput, ensure_raw
+from .stages import check_crop, image_of
+
+__all__ = ["BUNDLE_NAME", "apply_model", "container_for", "load_model", "load_with_engine", "save_model"]
+
+BUNDLE_NAME = "model.ptycho"
+
+
+def container_for(model: TrainedModel, data: ScanInput, same_scan: bool) -> PtychoDataContainer:
+    """A scan to reconstruct with a model: with its own probe and constants, or the model's.
+
+    Args:
+        model: the model.
+        data: a path or a RawData, of which every frame with counts makes the image; or a container.
+        same_scan: see :func:`ptycho_core.reconstruct`.
+
+    Raises:
+        DataError: no usable scan, or frames of another size than the model's probe where that is to be used.
+    """
+    made = data.checked() if isinstance(data, PtychoDataContainer) else None
+    raw = made.raw if made is not None else ensure_raw(data)  # type: ignore[arg-type]
+    if same_scan or raw.probe is None:
+        if model.probe.shape[-1] != raw.side:
+            raise DataError(
+                f"{raw.source.path or 'scan'}: frames are {raw.side}×{raw.side} but the model's probe is "
+                f"{model.probe.shape[-1]}×{model.probe.shape[-1]}; give the scan a probe of its own size."
+            )
+        raw = raw.with_probe(model.probe, calibrated=raw.probe_calibrated)
+    statistics = model.statistics if same_scan else None
+    if made is None:
+        return PtychoDataContainer.of(raw, statistics=statistics)
+    if not same_scan:
+        return made
+    assert raw.probe is not None
+    return replace(made, raw=raw, probe=raw.probe, statistics=model.statistics)
+
+
+def apply_model(
+    engine: ReconstructionBackend,
+    model: TrainedModel,
+    scan: Callable[[], PtychoDataContainer],
+    config: InferenceConfig,
+    progress: Progress,
+) -> Scored:
+    """Make and score an image with an engine that is at hand; `scan` is read once the config has been accepted.
+
+    Raises:
+        PtychoError: see :func:`ptycho_core.reconstruct`.
+    """
+    check_inference_capabilities(config, engine.capabilities, engine.name)
+    container = scan()
+    check_scan_capabilities(container.raw, engine.capabilities, engine.name)
+    check_crop(config, container.raw.side)
+    return image_of(engine, model, container, config, progress)
+
+
+def load_with_engine(
+    path: Path | str, *, backend: str | None = None, observer: Observer | None = None
+) -> tuple[TrainedModel, LoadedBackend]:
+    """As :func:`load_model`, with the engine that read it, which is described and imported once."""
+    path, watcher = Path(path), observer or Observer()
+    bundle = read_bundle(path)
+    name = backend or bundle.backend
+    if name != bundle.backend and bundle.generator is None:
+        raise ArchiveError(
+            f"{path}: it was made by engine '{bundle.backend}', a solver: it holds a finished object and no network, "
+            f"so engine '{name}' cannot use it. Load it with backend = {bundle.backend!r}."
+        )
+    legacy.update_legacy_dict(legacy.params.cfg, bundle.config, side=bundle.side)
+    with watcher.stage("start_up"):
+        spec, distribution = describe_backend(name)
+        with watcher.importing(spec):
+            engine = load_described(spec, distribution)
+    known = engine.capabilities.generators
+    if bundle.generator is not None and bundle.generator not in known:
+        raise ArchiveError(
+            f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
+            f"knows {', '.join(known) or 'none'}. Load it with backend = {bundle.backend!r}."
+        )
+    with engine_at_work(name, "load"):
+        return check_model(engine.backend.load(path), name), engine
+
+
+def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:
+    """Read a model bundle with the engine that made it, or with another that knows its generator.
+
+    Args:
+        path: the bundle.
+        backend: engine name; None takes the one that made the bundle.
+
+    Raises:
+        ArchiveError: damaged, foreign, too new or unsafe, or not for this engine; then both engines are named.
+        BackendError: the engine is unknown, missing or broken.
+    """
+    return load_with_engine(path, backend=backend)[0]
+
+
+def save_model(model: TrainedModel, path: Path | str, *, backend: ReconstructionBackend | None = None) -> None:
+    """Write a model as a bundle, with the engine that made it.
+
+    Args:
+        model: from training or :func:`load_model`.
+        path: file, by convention named ``model.ptycho``.
+        backend: the engine, where it is at hand; None loads the one that the model names.
+
+    Raises:
+        ArchiveError: the model could not be read back.
+        OutputError: the file cannot be written; an older one is still there.
+        BackendError: the engine is unknown, missing or broken, or failed.
+    """
+    engine = load_backend(model.backend) if backend is None else backend
+    with engine_at_work(engine.name, "save"):
+        engine.save(model, Path(path))

@@ -1,0 +1,355 @@
+"""One way from a scan to an image and a report: ``run``; and ``train``, its first part.
+
+Whoever wants an image comes through here: the command, ``run_cdi_example``, and any application. Each engine is made
+once, the frames get their roles once, every image is scored once, and nothing is written before the input is accepted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..config import TrainingConfig
+from ..data.container import PtychoDataContainer
+from ..data.raw import ObjectGuess
+from ..data.results import Image, Refined, Scored
+from ..data.run import Run, Stage
+from ..errors import Cancelled, ConfigError, PtychoError
+from ..io.atomic import ensure_output_folder
+from ..io.result_folder import RESULT_NAMES, SUMMARY_NAME, ResultFolder
+from ..protocol import Progress, TrainedModel, no_progress
+from .accept import ScanSource, accepted_scan, known_side
+from .halves import half_data_frc
+from .models import BUNDLE_NAME, save_model
+from .observe import Observer, peak_memory_bytes
+from .prepare import ScanInput
+from .refine import refine
+from .stages import Engines, image_of, of_model, provenance_of, train_on
+
+if TYPE_CHECKING:
+    from ..metrics import Comparison, FourierRingCorrelation
+
+__all__ = ["TRAINING_FOLDER", "compare_with_truth", "opened_folder", "run", "train", "write_run"]
+
+TRAINING_FOLDER = "training"
+"""Subfolder of the results for checkpoints, the history, and the model until the results are complete."""
+
+_T = TypeVar("_T")
+
+
+def train(
+    scans: ScanSource | Sequence[ScanInput],
+    config: TrainingConfig,
+    *,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    despite_findings: bool = False,
+    inputs: Sequence[Path] = (),
+    provenance: dict[str, Any] | None = None,
+    progress: Progress = no_progress,
+    observer: Observer | None = None,
+) -> TrainedModel:
+    """Train the engine that ``config.backend`` names, on one scan or several.
+
+    Args:
+        scans: one scan, or several; a path or a RawData gets its roles here, so make a container with
+            :func:`ensure_container` first to make an image of the same frames afterwards.
+        config: everything else.
+        out: folder for the model's bundle; None writes nothing (but checkpoints, where ``config.output_dir`` says so).
+        overwrite: replace a finished result that lies there.
+        despite_findings: see :func:`run`.
+        inputs: see :func:`run`.
+        provenance: further plain data to keep with the model.
+        progress: called after each step; it may raise ``Cancelled``.
+        observer: who watches.
+
+    Raises:
+        ConfigError: a field that the engine does not honour, before data are read; or more scans than it takes.
+        PtychoError: as :func:`run`.
+    """
+    watcher = observer or Observer()
+    several = isinstance(scans, Sequence) and not isinstance(scans, (str, Path))
+    given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
+    if not given:
+        raise ConfigError("train needs at least one scan, and none is given.")
+    with watcher.listening():
+        engines = Engines(config, watcher)
+        made = [accepted_scan(scan, engines, watcher, despite_findings=despite_findings) for scan in given]
+        files, writes = [*inputs, *_paths(made, config)], {BUNDLE_NAME, SUMMARY_NAME}
+        with opened_folder(out, overwrite, files, watcher, writes) as folder:
+            settings = _settings(engines.config, folder)
+            with watcher.stage("train"):
+                model = train_on(engines.trainer, made, settings, progress)
+            if folder is not None:
+                kept = provenance_of(settings, engines.trainer, made[0]) | (provenance or {})
+                _write_model(model, kept, folder, engines, watcher)
+    return model
+
+
+def _write_model(
+    model: TrainedModel, provenance: dict[str, Any], folder: ResultFolder, engines: Engines, observer: Observer
+) -> None:
+    """Put a model into its folder, in one step."""
+    from ..report import write_model_summary
+
+    with folder.staged() as partial:
+        with observer.stage("save"):
+            save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
+        write_model_summary(partial, model, provenance, observer.notices, observer.facts())
+
+
+def _paths(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> list[Path]:
+    """Files that a job reads and must leave alone."""
+    given = [scan.raw.source.path for scan in scans]
+    return [Path(path) for path in (*given, config.resume_from) if path is not None]
+
+
+def _settings(config: TrainingConfig, folder: ResultFolder | None) -> TrainingConfig:
+    """The config of a training whose checkpoints go beside the results."""
+    if folder is None:
+        return config
+    return replace(config, output_dir=ensure_output_folder(folder.path / TRAINING_FOLDER))
+
+
+@dataclass
+class _Job:
+    """One run under way.
+
+    Attributes:
+        engines: made and asked already.
+        scan: with its roles.
+        config: of the training, with the folder of its checkpoints.
+        folder: where the results go, or None.
+        observer: who watches.
+        progress: the caller's.
+    """
+
+    engines: Engines
+    scan: PtychoDataContainer
+    config: TrainingConfig
+    folder: ResultFolder | None
+    observer: Observer
+    progress: Progress
+    bundle: Path | None = None
+
+    def train(self) -> TrainedModel:
+        """Train, and save the model at once: an interruption from here on costs the image, not the training."""
+        with self.observer.stage("train"):
+            model = train_on(self.engines.trainer, [self.scan], self.config, self.progress)
+        if self.folder is not None:
+            with self.observer.stage("save"):
+                self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
+                save_model(model, self.bundle, backend=self.engines.trainer.backend)
+        return model
+
+    def image(self, model: TrainedModel) -> Scored:
+        """The image of the training frames."""
+        with self.observer.stage("reconstruct"):
+            same = of_model(self.scan, model)
+            return image_of(self.engines.trainer.backend, model, same, self.config.inference, self.progress)
+
+    def refined(self, first: Scored) -> tuple[Refined | None, Cancelled | None]:
+        """What refining makes of an image; it costs a notice when it fails, and the interruption when it is stopped."""
+        refiner = self.engines.refiner
+        if refiner is None:
+            return None, None
+        try:
+            with self.observer.stage("refine"):
+                return refine(first, self.config, backend=refiner.backend, progress=self.progress), None
+        except Cancelled as error:
+            self.observer.notice(f"no refined image: {error}; the image that refining began with is the result")
+            return None, error
+        except PtychoError as error:
+            self.observer.notice(f"no refined image: {error}")
+            return None, None
+
+    def extra(self, what: str, job: Callable[[], _T]) -> _T | None:
+        """Do an extra; when it fails, say so and go on, since the image that it would judge is finished."""
+        try:
+            return job()
+        except Cancelled:
+            raise
+        except PtychoError as error:
+            self.observer.notice(f"no {what}: {error}")
+            return None
+
+
+def run(
+    scan: ScanSource,
+    config: TrainingConfig,
+    *,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    half_data: bool = False,
+    truth: ObjectGuess | None = None,
+    title: str | None = None,
+    despite_findings: bool = False,
+    inputs: Sequence[Path] = (),
+    provenance: dict[str, Any] | None = None,
+    progress: Progress = no_progress,
+    observer: Observer | None = None,
+) -> Run:
+    """Go from a scan to an image and a verdict on it: read, check, roles, train, reconstruct, refine, score, write.
+
+    Args:
+        scan: a path, a RawData, a container whose roles are kept, or a function that reads one when it is wanted.
+        config: what decides the result.
+        out: folder for the results; None writes nothing (but checkpoints, where ``config.output_dir`` says so).
+        overwrite: replace a finished result that lies there.
+        half_data: also make an image of each half of the frames and correlate the two.
+        truth: the object to score the images against, of a simulated scan.
+        title: heading of the report; None takes the name of the file.
+        despite_findings: go on although the checks found what makes an image worthless.
+        inputs: further files that the caller has read, which are left alone wherever they lie.
+        provenance: further plain data to keep with the results.
+        progress: called after each step; it may raise ``Cancelled``.
+        observer: who watches; it is told of stages, notices and the folder.
+
+    Returns:
+        The run; its ``image`` is the result.
+
+    Raises:
+        ConfigError: a field that an engine does not honour, before data are read.
+        DataError: no usable scan, or one that the checks refuse.
+        OutputError: the folder is in use, holds a finished result, or cannot be written; nothing was replaced.
+        BackendError: an engine is unknown, missing, broken, or failed; see its subclasses.
+        Cancelled: `progress` raised it. ``checkpoint_path`` says where training can be gone on from, ``model_path``
+            where the model is, and ``results_path`` where the results are, as far as there are any.
+    """
+    watcher = observer or Observer()
+    with watcher.listening():
+        engines = Engines(config, watcher, side=known_side(scan))
+        container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings)
+        with opened_folder(out, overwrite, [*inputs, *_paths([container], config)], watcher) as folder:
+            job = _Job(engines, container, _settings(engines.config, folder), folder, watcher, progress)
+            done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
+            if folder is not None:
+                done = write_run(done, folder, watcher, job.bundle)
+    if stopped is not None:
+        where = None if done.folder is None else str(done.folder)
+        raise Cancelled(str(stopped), results_path=where) from stopped
+    return done
+
+
+@contextmanager
+def opened_folder(
+    out: Path | str | None,
+    overwrite: bool,
+    inputs: Sequence[Path],
+    observer: Observer,
+    writes: Collection[str] = RESULT_NAMES,
+) -> Iterator[ResultFolder | None]:
+    """The folder of the results, held; or None where none is asked for."""
+    if out is None:
+        yield None
+        return
+    with ResultFolder.open(out, overwrite=overwrite, inputs=inputs, writes=writes) as folder:
+        observer.opened(folder.path)
+        yield folder
+
+
+def _go(
+    job: _Job, *, half_data: bool, truth: ObjectGuess | None, title: str | None, provenance: dict[str, Any]
+) -> tuple[Run, Cancelled | None]:
+    """From the roles to the last figure; and the wish to stop that came while the image was refined."""
+    watcher, engines = job.observer, job.engines
+    model = job.train()
+    try:
+        first = job.image(model)
+        refined, stopped = job.refined(first)
+        frcs = None
+        if half_data and stopped is None:
+            with watcher.stage("half_data"):
+                frcs = job.extra("half-data FRC", lambda: half_data_frc(job.scan, engines, job.progress))
+    except Cancelled as error:
+        where = None if job.bundle is None else str(job.bundle)
+        raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
+    source = job.scan.raw.source
+    done = Run(
+        title=title or (Path(source.path).name if source.path else "reconstruction"),
+        scan=first.scan,
+        stages=_stages(job, first, refined, truth, frcs),
+        refined=refined,
+        model=model,
+        history={name: list(values) for name, values in model.history.items()},
+        config=job.config,
+        engine=engines.trainer.name,
+        warnings=tuple(watcher.notices),
+        provenance=provenance_of(job.config, engines.trainer, job.scan) | provenance,
+        seconds=watcher.facts(),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    return done, stopped
+
+
+def _stages(
+    job: _Job,
+    first: Scored,
+    refined: Refined | None,
+    truth: ObjectGuess | None,
+    frcs: tuple[FourierRingCorrelation, FourierRingCorrelation | None] | None,
+) -> tuple[Stage, ...]:
+    """The trained image and, where refining made a better one, that, each with its scores."""
+    seconds = job.observer.seconds
+
+    def compared(scored: Scored) -> Comparison | None:
+        if truth is None:
+            return None
+        return job.extra("comparison with the truth", lambda: compare_with_truth(scored.image, truth, scored.scan))
+
+    stages = [
+        Stage(
+            name="network" if job.engines.trainer.capabilities.generators else "solver",
+            scored=first,
+            seconds=seconds.get("train", 0.0) + seconds.get("reconstruct", 0.0),
+            comparison=compared(first),
+            half_data_frc=frcs[0] if frcs else None,
+        )
+    ]
+    if refined is not None and refined.kept:
+        stages.append(
+            Stage(
+                name="refined",
+                scored=refined.best,
+                seconds=seconds.get("refine", 0.0),
+                comparison=compared(refined.best),
+                half_data_frc=frcs[1] if frcs else None,
+            )
+        )
+    return tuple(stages)
+
+
+def compare_with_truth(image: Image, truth: ObjectGuess, scan: PtychoDataContainer) -> Comparison:
+    """Score an image against its truth."""
+    from ..metrics import compare_objects
+
+    return compare_objects(
+        image.object,
+        image.origin_px,
+        truth.object,
+        truth.origin_px,
+        coverage=image.coverage,
+        positions_px=image.positions_px[scan.used_frames],
+    )
+
+
+def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
+    """Put the results of a run into its folder, in one step."""
+    from ..report import write_results, write_summary
+
+    began = time.perf_counter()
+    with folder.staged() as partial:
+        write_results(partial, done)
+        if bundle is not None:
+            shutil.copyfile(bundle, partial / BUNDLE_NAME)
+        observer.add_seconds("report", time.perf_counter() - began)
+        done = replace(done, seconds=observer.facts(), peak_memory_bytes=peak_memory_bytes(), folder=folder.path)
+        write_summary(partial, done)
+    for name in folder.kept:
+        observer.notice(f"{folder.path / name} was left as it is: it is no file of an earlier result, or was changed")
+    return done

@@ -1,0 +1,154 @@
+"""The stages that every door goes through, each on an engine that was chosen and imported once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from .. import legacy
+from ..config import InferenceConfig, TrainingConfig
+from ..config_mapping import with_typed_options
+from ..data.container import PtychoDataContainer
+from ..data.raw import RawData
+from ..data.results import Scored
+from ..errors import BackendProtocolError, ConfigError
+from ..plugins.capabilities import (
+    check_capabilities,
+    check_refinement_capabilities,
+    check_scan_capabilities,
+)
+from ..plugins.guard import engine_at_work
+from ..plugins.registry import LoadedBackend, describe_backend, load_described
+from ..plugins.returned import check_image, check_model
+from ..protocol import Progress, ReconstructionBackend, TrainedModel
+from ..provenance import collect_provenance
+from .observe import Observer
+from .refine import refining_engine
+from .score import score
+
+__all__ = ["Engines", "check_crop", "image_of", "of_model", "provenance_of", "train_on"]
+
+
+class Engines:
+    """The engines of a job: each is described once and imported once, and has accepted the config by then.
+
+    Args:
+        config: names them.
+        observer: told of the time that importing takes.
+        side: N of the scan, for the old handshake, where it is known.
+
+    Attributes:
+        config: as given, with options in the class of their engine.
+        trainer: the engine that trains.
+        refiner: the engine that refines, or None where nothing is refined.
+
+    Raises:
+        ConfigError: a field that an engine does not honour; no data have been read then.
+        BackendError: an engine is unknown, missing or broken.
+    """
+
+    def __init__(self, config: TrainingConfig, observer: Observer, *, side: int | None = None) -> None:
+        legacy.update_legacy_dict(legacy.params.cfg, config, side=side)  # old callers and engines look there
+        self.observer = observer
+        self._loaded: dict[str, LoadedBackend] = {}
+        self.config = with_typed_options(config)
+        self.trainer = self.load(config.backend)
+        check_capabilities(self.config, self.trainer.capabilities, self.trainer.name)
+        chosen = refining_engine(self.config, self.trainer.capabilities)
+        self.refiner = None if chosen is None else self.load(chosen)
+        if self.refiner is not None:
+            check_refinement_capabilities(self.config, self.refiner.capabilities, self.refiner.name)
+
+    def load(self, name: str) -> LoadedBackend:
+        """The engine of a name."""
+        if name not in self._loaded:
+            with self.observer.stage("start_up"):
+                spec, distribution = describe_backend(name)
+                with self.observer.importing(spec):
+                    self._loaded[name] = load_described(spec, distribution)
+        return self._loaded[name]
+
+    def check_scan(self, raw: RawData) -> None:
+        """Refuse a scan with something in it that one of the engines would leave out without a word.
+
+        Raises:
+            ConfigError: see ``plugins.capabilities.check_scan_capabilities``.
+        """
+        for engine in self._loaded.values():
+            check_scan_capabilities(raw, engine.capabilities, engine.name)
+        check_crop(self.config.inference, raw.side)
+
+
+def check_crop(config: InferenceConfig, side: int) -> None:
+    """Refuse a central crop that is larger than the patches.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if config.central_crop_px is not None and config.central_crop_px > side:
+        raise ConfigError(
+            f"M = inference.central_crop_px = {config.central_crop_px} is larger than the patches, which are "
+            f"{side}×{side}; allowed: 1 to {side}."
+        )
+
+
+def train_on(
+    engine: LoadedBackend, scans: Sequence[PtychoDataContainer], config: TrainingConfig, progress: Progress
+) -> TrainedModel:
+    """Train an engine, and check what comes back.
+
+    Raises:
+        ConfigError: more scans than the engine takes.
+        BackendError: the engine failed, or returned what the protocol does not allow.
+    """
+    most = engine.capabilities.max_scans
+    if most is not None and len(scans) > most:
+        raise ConfigError(
+            f"engine '{engine.name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {len(scans)} are "
+            "given; train on one, or choose an engine that takes several."
+        )
+    with engine_at_work(engine.name, "train", progress) as relay:
+        model = check_model(engine.backend.train(scans, config, progress=relay), engine.name)
+    if model.backend != engine.name:
+        raise BackendProtocolError(
+            f"engine '{engine.name}' returned a model that calls itself {model.backend!r}; the names must be equal."
+        )
+    return model
+
+
+def image_of(
+    engine: ReconstructionBackend,
+    model: TrainedModel,
+    scan: PtychoDataContainer,
+    config: InferenceConfig,
+    progress: Progress,
+) -> Scored:
+    """Make an image of a scan's training frames with a trained model, and score it.
+
+    Raises:
+        BackendError: the engine failed, or returned what the protocol does not allow.
+        CollapseError: the object is constant.
+    """
+    with engine_at_work(engine.name, "reconstruct", progress) as relay:
+        image = engine.reconstruct(model, scan, config, progress=relay)
+        check_image(image, scan, engine.name, model.config.collapse_threshold)
+    return score(image, scan, engine.name, engine)
+
+
+def of_model(scan: PtychoDataContainer, model: TrainedModel) -> PtychoDataContainer:
+    """The scan that a model was trained on, with the probe and the constants that training ended with."""
+    return replace(scan.with_probe(model.probe), statistics=model.statistics)
+
+
+def provenance_of(
+    config: TrainingConfig, engine: LoadedBackend, scan: PtychoDataContainer, test: PtychoDataContainer | None = None
+) -> dict[str, Any]:
+    """What is needed to repeat a run, plain JSON data."""
+    out = collect_provenance(
+        config,
+        scan.raw.source,
+        engine_packages=engine.spec.requires,
+        test_source=None if test is None else test.raw.source,
+    )
+    return out | {"engine": {"name": engine.name, "distribution": engine.distribution}}

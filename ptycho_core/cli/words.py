@@ -1,0 +1,136 @@
+"""What the commands say: of the scan that was read, of what came out, and of how to go on after an interruption."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import Cancelled
+from .options import Options
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..data.raw import RawData
+    from ..data.run import Run, Stage
+    from ..physics.merit import Figures
+
+__all__ = ["CONFIG_OMIT", "files_given", "interrupted_with_advice", "reading", "say_run"]
+
+CONFIG_OMIT = {"output_dir": "the folder is chosen with --out"}
+_log = logging.getLogger("ptycho_core.cli")
+
+
+def reading(options: Options, session: Session) -> Callable[[], RawData]:
+    """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it."""
+
+    def read() -> RawData:
+        from ..io import read_probe, read_scan
+
+        raw = read_scan(Path(options["data"]), measurement=options["measurement"], dialect=options["dialect"])
+        if options["probe"]:
+            raw = raw.with_probe(read_probe(Path(options["probe"])))
+        for text in raw.source.assumptions:
+            _log.info("%s", text)
+        modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
+        session.say(
+            f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
+            f"{raw.frame_totals.mean():.4g} photons a frame, {modes}"
+        )
+        return raw
+
+    return read
+
+
+def files_given(options: Options) -> list[Path]:
+    """Files that a command reads and must leave alone."""
+    return [Path(options[name]) for name in ("data", "probe", "config") if options.get(name)]
+
+
+def _resume_command(session: Session, checkpoint: str) -> str:
+    """The command that was given, going on from a checkpoint."""
+    words, skip = [], False
+    for word in session.command:
+        option = word.partition("=")[0].replace("-", "_")
+        if skip or option == "__resume_from":
+            skip = not skip and "=" not in word
+            continue
+        words.append(word)
+    return shlex.join(["ptycho", *words, "--resume_from", checkpoint])
+
+
+def _image_command(session: Session, data: Path | None, model: str) -> str:
+    """How to get the image from a saved model."""
+    if data is None:
+        return f"the trained model was saved as {model}"
+    words = ["ptycho", "reconstruct", "--same_scan", "--model", model, str(data)]
+    given = dict(zip(session.command, session.command[1:], strict=False))
+    for option in ("--measurement", "--dialect"):
+        words += [option, given[option]] if option in given else []
+    return f"training is done, get the image with: {shlex.join(words)}"
+
+
+@contextmanager
+def interrupted_with_advice(session: Session, data: Path | None) -> Iterator[None]:
+    """Tell how to go on when the block is interrupted.
+
+    Args:
+        session: of the command.
+        data: the scan's file, or None where it was simulated.
+
+    Raises:
+        Cancelled: with the advice.
+    """
+    try:
+        yield
+    except Cancelled as error:
+        if error.results_path is not None:
+            advice = f"the image before refining is in {error.results_path}"
+        elif error.model_path is not None:
+            advice = _image_command(session, data, error.model_path)
+        elif error.checkpoint_path is not None:
+            advice = f"go on with: {_resume_command(session, error.checkpoint_path)}"
+        else:
+            advice = "no checkpoint was written"
+        raise Cancelled(f"{error}; {advice}", error.checkpoint_path) from error
+
+
+def _figures(figures: Figures) -> str:
+    return (
+        f"deviance {figures.deviance:.4g}, R-factor {figures.r_factor:.4f} (noise {figures.r_factor_floor:.4f}), "
+        f"Fourier error {figures.fourier_error:.5f} (noise {figures.fourier_error_floor:.5f})"
+    )
+
+
+def _say_stage(stage: Stage, session: Session) -> None:
+    """One line for the frames that were trained on, and one for those that were held out."""
+    scored = stage.scored
+    session.say(f"{stage.name:<10}{_figures(scored.train)}; {scored.train.n_frames} frames, {stage.seconds:.1f} s")
+    if scored.heldout is not None:
+        session.say(f"{'held out':<10}{_figures(scored.heldout)}; {scored.heldout.n_frames} frames")
+
+
+def say_run(run: Run, session: Session) -> None:
+    """Say what came out of a run."""
+    for stage in run.stages:
+        _say_stage(stage, session)
+    if run.refined is not None and run.refined.positions is not None:
+        session.say(f"positions {run.refined.positions.describe()}")
+    if run.scored.dropped:
+        session.say("left out  " + ", ".join(f"{count} {reason}" for reason, count in run.scored.dropped.items()))
+    score, frc = run.result.comparison, run.result.half_data_frc
+    if score is not None:
+        session.say(
+            f"truth     amplitude PSNR {score.amplitude_psnr_db:.1f} dB, phase PSNR {score.phase_psnr_db:.1f} dB, "
+            f"correlation {score.correlation:.3f}"
+        )
+    if frc is not None:
+        cutoff = frc.cutoff_one_seventh
+        session.say(f"half data FRC 1/7 at {cutoff:.3f} cycles/px, half period {frc.half_period_px(cutoff):.2f} px")
+    stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in session.seconds.items())
+    session.say(f"time      {session.age():.1f} s ({stages})")
+    if run.folder is not None:
+        session.say(f"results   {run.folder / 'report.html'}")
