@@ -1,9 +1,12 @@
-"""The model of a solver: a finished object, which a scan can be cut out of but which knows nothing beyond it."""
+"""The model of a solver: a finished object, which a scan can be cut out of but which knows nothing beyond it.
+
+Beside it what a solver leaves on the way: a checkpoint, by the rule that every engine resumes by.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,29 @@ from .config import InferenceConfig, TrainingConfig
 from .data.container import PtychoDataContainer, Statistics, integer_corners
 from .data.results import Image
 from .errors import ArchiveError, DataError
+from .networks.checkpoint import read_checkpoint, write_checkpoint
+from .networks.training import HISTORY_FILE, check_resumable, write_history
 from .physics.patches import extract
 from .protocol import Progress, ProgressEvent
 from .provenance import machine, package_versions
 from .stitching import Stitcher, make_image, probe_weights
 
-__all__ = ["SolverModel", "load_solver", "reconstruct_solved", "save_solver"]
+__all__ = [
+    "History",
+    "SolverModel",
+    "leave_checkpoint",
+    "load_solver",
+    "reconstruct_solved",
+    "save_solver",
+    "take_checkpoint",
+]
 
 _CHUNK = 256
 _STATE = "state."
-"""Before the names of what is in ``SolverModel.state``, among the weights of a bundle."""
+"""Before the names of what solvers once kept in bundles to resume from; nothing reads it any more."""
+
+History = dict[str, list[float]]
+"""Name of a loss → one float an epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,8 +56,7 @@ class SolverModel:
         scale: s in the end.
         object: (H, W) complex64.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
-        state: what the algorithm carries from one epoch to the next, by name, float32 or int64; to resume only.
-        checkpoint_path: where it was written, or None.
+        checkpoint_path: where training can be resumed from, or None.
     """
 
     backend: str
@@ -52,7 +67,6 @@ class SolverModel:
     scale: float
     object: NDArray[np.complex64]
     origin_px: NDArray[np.int64]
-    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     checkpoint_path: Path | None = None
 
 
@@ -72,7 +86,6 @@ def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> No
         "object": obj.view(np.float32).reshape(*obj.shape, 2),
         "origin_px": model.origin_px.astype(np.int64),
     }
-    weights |= {_STATE + name: values for name, values in model.state.items()}
     bundle = Bundle(
         backend=model.backend,
         generator=None,
@@ -105,8 +118,7 @@ def _object_in(bundle: Bundle, path: Path) -> tuple[NDArray[np.complex64], NDArr
     foreign = [n for n in sorted(bundle.weights) if n not in ("object", "origin_px") and not n.startswith(_STATE)]
     if foreign:
         raise ArchiveError(
-            f"{path}: it holds {foreign[0]!r}, which no solver writes; allowed: 'object', 'origin_px' and names that "
-            f"begin with '{_STATE}'. Train again."
+            f"{path}: it holds {foreign[0]!r}, which no solver writes; allowed: 'object' and 'origin_px'. Train again."
         )
     return np.ascontiguousarray(obj).view(np.complex64)[..., 0], origin
 
@@ -124,7 +136,6 @@ def load_solver(path: Path, backend: str) -> SolverModel:
             f"Load it with backend = {bundle.backend!r}."
         )
     obj, origin = _object_in(bundle, path)
-    state = {name.removeprefix(_STATE): v for name, v in bundle.weights.items() if name.startswith(_STATE)}
     return SolverModel(
         backend=backend,
         config=bundle.config,
@@ -134,8 +145,6 @@ def load_solver(path: Path, backend: str) -> SolverModel:
         scale=bundle.scale,
         object=obj,
         origin_px=origin,
-        state=state,
-        checkpoint_path=Path(path),
     )
 
 
@@ -172,3 +181,63 @@ def reconstruct_solved(
     obj, coverage = stitcher.finish(peak)
     scale = scan.statistics.scale * model.scale / model.statistics.scale
     return make_image(obj, coverage, stitcher.origin_px, scan.probe, scale, raw.positions_px)
+
+
+def leave_checkpoint(
+    path: Path, backend: str, state: Mapping[str, NDArray[Any]], history: History, facts: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint, and the history beside it.
+
+    Args:
+        path: file.
+        backend: name of the engine.
+        state: what the solver carries from one epoch to the next, by name, to the last bit; no complex arrays.
+        history: losses up to now.
+        facts: what decides the run; see ``networks.training.run_facts``.
+
+    Raises:
+        OutputError: a file cannot be written; an older one is still there.
+    """
+    write_checkpoint(path, backend, state, {"run": dict(facts), "history": dict(history)})
+    write_history(path.parent / HISTORY_FILE, history)
+
+
+def take_checkpoint(
+    path: Path, backend: str, losses: Collection[str], facts: Mapping[str, Any], epochs: int
+) -> tuple[dict[str, NDArray[Any]], History]:
+    """Read the state and the history of a checkpoint that a run can go on from.
+
+    The scan's digest is among the facts and decides the shapes of object and probe: what differs is told by that.
+
+    Args:
+        path: file.
+        backend: name of the engine.
+        losses: names of the losses that this run has a history of.
+        facts: what decides this run.
+        epochs: asked for.
+
+    Raises:
+        ArchiveError: no checkpoint of this engine, one of another run, or one with more epochs than are asked for.
+    """
+    state, found = read_checkpoint(path, backend)
+    run, history = found.get("run"), _checked_history(found.get("history"), losses)
+    if not isinstance(run, dict):
+        raise ArchiveError(
+            f"{path}: it does not say which run it is of; give resume_from a file from a training folder."
+        )
+    check_resumable(path, ({}, {}), (run, facts), len(history["train_loss"]) if history else 0, epochs)
+    if history is None:
+        raise ArchiveError(
+            f"{path}: its history must hold as many losses of {' and of '.join(losses)}, and at least one; train again."
+        )
+    return state, history
+
+
+def _checked_history(history: Any, losses: Collection[str]) -> History | None:
+    """A history of these losses, as many of each and at least one; None for anything else."""
+    if not isinstance(history, dict) or sorted(history) != sorted(losses):
+        return None
+    numbers = all(isinstance(values, list) and all(isinstance(x, float) for x in values) for values in history.values())
+    if not numbers or len({len(values) for values in history.values()}) != 1:
+        return None
+    return history if history["train_loss"] and np.isfinite(list(history.values())).all() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,24 +12,33 @@ from numpy.typing import NDArray
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
-from ptycho_core.errors import ArchiveError, Cancelled, ConfigError
+from ptycho_core.data.results import Image
+from ptycho_core.errors import Cancelled, ConfigError
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.training import HISTORY_FILE, write_history
+from ptycho_core.networks.checkpoint import CheckpointPace
+from ptycho_core.networks.training import run_facts
 from ptycho_core.physics.patches import check_inside, extract
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.refinement.descent import Descent, batch_size_for, descend
 from ptycho_core.refinement.image import refine_image
 from ptycho_core.refinement.state import ScanState
-from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
+from ptycho_core.solvers import (
+    History,
+    SolverModel,
+    leave_checkpoint,
+    load_solver,
+    reconstruct_solved,
+    save_solver,
+    take_checkpoint,
+)
 
+from .checkpoint import CHECKPOINT, arrays_of, restore
 from .gradient import LOSSES, NumpyGradient
 from .options import NumpyOptions
 from .physics import expected_counts
 
 __all__ = ["NumpyBackend"]
 
-CHECKPOINT = "numpy_checkpoint.ptycho"
 _PACKAGES = ("numpy", "scipy")
 
 
@@ -38,6 +48,32 @@ def _options(config: TrainingConfig) -> NumpyOptions:
 
 def _dtype(precision: str) -> type:
     return np.complex128 if precision == "64" else np.complex64
+
+
+def _plan(config: TrainingConfig, suited_batch: int) -> Descent:
+    options = _options(config)
+    return Descent(
+        loss=config.loss,
+        epochs=config.epochs,
+        batch_size=options.batch_frames or suited_batch,
+        probe=config.probe_trainable,
+        seed=config.seed,
+        least_squares=options.algorithm == "lsq",
+    )
+
+
+def _model(state: ScanState, config: TrainingConfig, history: History, checkpoint: Path | None) -> SolverModel:
+    return SolverModel(
+        backend=NumpyBackend.name,
+        config=config,
+        history=history,
+        probe=(state.probe / np.sqrt(state.scale)).astype(np.complex64),
+        statistics=state.scan.statistics,
+        scale=state.scale,
+        object=state.object.astype(np.complex64),
+        origin_px=state.origin_px,
+        checkpoint_path=checkpoint,
+    )
 
 
 class NumpyBackend:
@@ -59,123 +95,87 @@ class NumpyBackend:
 
     def train(
         self,
-        train: PtychoDataContainer,
-        test: PtychoDataContainer | None,
+        scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
     ) -> SolverModel:
-        """Sweep over the frames of the training groups ``config.epochs`` times, those of a resumed run included."""
-        options, scale = _options(config), train.statistics.scale
-        frames = np.unique(train.frame_indices)
-        raw = train.raw if len(frames) == train.raw.n_frames else train.raw.subset(frames)
-        # frames that no group holds are seen by no sweep, but they are part of the scan that is reconstructed later
-        raws = [raw, train.raw] if test is None else [raw, train.raw, test.raw]
-        state = ScanState.flat(raws, train.probe, scale, _dtype(config.precision))
-        names = ["train_loss"] if test is None else ["train_loss", "test_loss"]
-        history: dict[str, list[float]] = {name: [] for name in names}
-        if config.resume_from is not None:
-            history = self._resume(state, config.resume_from, names)
-        path = None if config.output_dir is None else ensure_output_folder(config.output_dir) / CHECKPOINT
-        watch = None if test is None else NumpyGradient(test.raw, config.loss, options.threads)
+        """Sweep over the training frames ``config.epochs`` times, those of a resumed run included.
 
-        def note(epoch: int, now: ScanState, loss: float, _: float | None) -> None:
-            history["train_loss"].append(loss / train.statistics.mean_counts)
-            if watch is not None:
-                every = np.arange(watch.raw.n_frames)
-                corners, rest = integer_corners(watch.raw.positions_px, raw.side)
-                value = watch(every, corners - now.origin_px, rest, now.object, now.probe, ()).loss
-                history["test_loss"].append(value / len(every) / train.statistics.mean_counts)
+        Held-out frames only give the ``test_loss``; the model is what the last sweep left.
+
+        Raises:
+            ArchiveError: ``resume_from`` is not a checkpoint of this run.
+            BackendError: the sweeps diverged.
+            Cancelled: `progress` raised it; a checkpoint is in ``config.output_dir`` if there is one.
+        """
+        scan, options, frames = scans[0], _options(config), scans[0].train_frames
+        # options that are left out are the defaults, also for a run that goes on with them written out
+        facts = run_facts(replace(config, options=options), [scan])
+        state = ScanState.flat(scan, _dtype(config.precision))
+        power = state.power()
+        history: History = {"train_loss": [], **({"test_loss": []} if len(scan.heldout_frames) else {})}
+        if config.resume_from is not None:
+            arrays, history = take_checkpoint(config.resume_from, self.name, list(history), facts, config.epochs)
+            restore(state, arrays, config.resume_from)
+        path = None if config.output_dir is None else ensure_output_folder(config.output_dir) / CHECKPOINT
+
+        def write() -> None:
+            if path is not None:
+                leave_checkpoint(path, self.name, arrays_of(state), history, facts)
+
+        checkpoints = CheckpointPace(write)
+
+        def note(epoch: int, now: ScanState, loss: float, heldout_loss: float | None) -> None:
+            history["train_loss"].append(loss / scan.statistics.mean_counts)
+            if heldout_loss is not None:
+                history["test_loss"].append(heldout_loss / scan.statistics.mean_counts)
+            checkpoints.after_epoch()
             metrics = {name: values[-1] for name, values in history.items()}
             progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))
 
-        plan = Descent(
-            loss=config.loss,
-            epochs=config.epochs,
-            batch_size=options.batch_frames or batch_size_for(raw.n_frames),
-            probe=config.probe_trainable,
-            seed=config.seed,
-            least_squares=options.algorithm == "lsq",
-        )
-        gradient, none = NumpyGradient(raw, config.loss, options.threads), np.zeros(0, np.int64)
+        plan = _plan(config, batch_size_for(len(frames)))
+        gradient, held = NumpyGradient(scan.raw, config.loss, options.threads), scan.heldout_frames
         first = len(history["train_loss"])
         try:
-            descend(state, gradient, plan, heldout=none, after_epoch=note, first_epoch=first)
-        except Cancelled as error:
-            if path is not None:
-                self._leave(self._model(state, train, config, history, path), path)
-                error.checkpoint_path = str(path)
-            raise
-        model = self._model(state, train, config, history, path)
-        if path is not None:
-            self._leave(model, path)
-        return model
-
-    def _leave(self, model: SolverModel, path: Path) -> None:
-        self.save(model, path)
-        write_history(path.parent / HISTORY_FILE, model.history)
-
-    def _model(
-        self,
-        state: ScanState,
-        train: PtychoDataContainer,
-        config: TrainingConfig,
-        history: dict[str, list[float]],
-        path: Path | None,
-    ) -> SolverModel:
-        return SolverModel(
-            backend=self.name,
-            config=config,
-            history=history,
-            probe=(state.probe / np.sqrt(state.scale)).astype(np.complex64),
-            statistics=train.statistics,
-            scale=state.scale,
-            object=state.object.astype(np.complex64),
-            origin_px=state.origin_px,
-            checkpoint_path=path,
-        )
-
-    def _resume(self, state: ScanState, path: Path, names: list[str]) -> dict[str, list[float]]:
-        """Put a checkpoint's object and probe into the state and return its history."""
-        model = self.load(path)
-        found = (model.object.shape, model.origin_px.tolist(), model.probe.shape)
-        wanted = (state.object.shape, state.origin_px.tolist(), state.probe.shape)
-        if found != wanted or sorted(model.history) != sorted(names):
-            raise ArchiveError(
-                f"{path}: its object is {found[0]} from {found[1]}, its probe {found[2]}, its history "
-                f"{', '.join(model.history)}; this run has {wanted[0]} from {wanted[1]}, {wanted[2]} and "
-                f"{', '.join(names)}. Resume with the scan and the settings it was made with."
+            # the state is changed in place and ends as the last sweep left it; the best one by held-out loss, which
+            # is returned, is not taken, so that these frames still judge an image that has not been chosen by them
+            descend(
+                state, gradient, plan, frames=frames, heldout=held, after_epoch=note, first_epoch=first, power=power
             )
-        state.object[:] = model.object
-        state.probe[:] = model.probe * np.sqrt(state.scale)
-        return {name: list(model.history[name]) for name in names}
+        except Cancelled as error:
+            checkpoints.now()
+            error.checkpoint_path = None if path is None else str(path)
+            raise
+        checkpoints.now()
+        return _model(state, config, history, path)
 
     def reconstruct(
         self,
         model: SolverModel,
-        data: PtychoDataContainer,
+        scan: PtychoDataContainer,
         config: InferenceConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Cut what a scan covers out of the object; see ``solvers.reconstruct_solved``."""
-        return reconstruct_solved(model, data, config, progress)
+    ) -> Image:
+        """Cut what the training frames of a scan cover out of the object; see ``solvers.reconstruct_solved``."""
+        return reconstruct_solved(model, scan, config, progress)
 
     def refine(
         self,
-        initial: Reconstruction,
-        data: PtychoDataContainer,
+        image: Image,
+        scan: PtychoDataContainer,
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
+    ) -> Image:
         """Go on from an image; see ``SupportsRefinement``."""
         options = _options(config)
         if options.batch_frames is not None and config.refinement.batch_size is None:
             config = replace(config, refinement=replace(config.refinement, batch_size=options.batch_frames))
         return refine_image(
-            initial,
-            data,
+            image,
+            scan,
             config,
             lambda raw, loss: NumpyGradient(raw, loss, options.threads),
             progress,
@@ -183,14 +183,18 @@ class NumpyBackend:
             dtype=_dtype(config.precision),
         )
 
-    def simulate(
-        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+    def expected_counts(
+        self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Noiseless λ (M, N, N); object pixel (0, 0) is scan point (0, 0)."""
-        N = probe.shape[-1]
-        corners, rest = integer_corners(positions_px, N)
-        check_inside(corners, N, (obj.shape[0], obj.shape[1]))
-        return np.asarray(expected_counts(extract(obj, corners, N), probe, rest), np.float32)
+        """λ (n, N, N) of some frames (n,) in single precision, background included.
+
+        Raises:
+            DataError: a frame leaves the image.
+        """
+        N = image.probe.shape[-1]
+        corners, rest = integer_corners(image.positions_px[frames], N)
+        patches = extract(image.object, corners - np.round(image.origin_px).astype(np.int64), N)
+        return np.asarray(expected_counts(patches, image.probe, rest, image.scale, scan.raw.background), np.float32)
 
     def loss_and_gradient(
         self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], raw: RawData, loss: str

@@ -7,7 +7,8 @@ values it needs to go on. Nothing in it is code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,49 @@ from numpy.typing import NDArray
 from ..errors import ArchiveError
 from ..io.atomic import ensure_output_folder, write_bytes
 
-__all__ = ["checkpoint_backend", "read_checkpoint", "refuse_foreign", "write_checkpoint"]
+__all__ = ["CheckpointPace", "checkpoint_backend", "read_checkpoint", "refuse_foreign", "write_checkpoint"]
 
 _KEY = "ptycho_checkpoint"
+
+_LONGEST_S = 30.0
+"""Seconds of work that a killed process may lose, where an epoch does not take longer."""
+
+_SHARE = 0.05
+"""Part of the time that may be spent on writing sooner than that."""
+
+
+class CheckpointPace:
+    """When a training writes its checkpoint: after the first epoch, and again after 30 s, or sooner while it is cheap.
+
+    Args:
+        write: writes the checkpoint as the training stands.
+        clock: seconds; for tests.
+
+    Attributes:
+        current: whether the checkpoint is of the last epoch that was told of.
+    """
+
+    def __init__(self, write: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._began = self._ended = clock()
+        self._spent = 0.0
+        self.current = False
+
+    def after_epoch(self) -> None:
+        """Write the checkpoint if it is due; call it after each epoch, before anyone is told of the epoch."""
+        now, self.current = self._clock(), False
+        if now - self._ended >= _LONGEST_S or self._spent <= _SHARE * (now - self._began):
+            self.now()
+
+    def now(self) -> None:
+        """Write the checkpoint, unless it is of this epoch already: at the end, and before an interruption goes on."""
+        if self.current:
+            return
+        started = self._clock()
+        self._write()
+        self._ended = self._clock()
+        self._spent += self._ended - started
+        self.current = True
 
 
 def write_checkpoint(path: Path, backend: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.raw import RawData
-from ..errors import BackendError
+from ..errors import BackendError, DataError
 from ..physics.patches import extract
 from ..physics.probe import orthogonalise
 from ..physics.steps import (
@@ -223,7 +223,7 @@ def _step(
 def _settle(state: ScanState, plan: Descent, power: float) -> None:
     """Take out what the data leave open: which of object and probe has the level, and how modes are mixed."""
     if plan.probe:
-        factor = np.sqrt(power / float(np.sum(np.abs(state.probe) ** 2)))
+        factor = np.sqrt(power / state.power())
         state.probe *= factor
         state.object /= factor
         if len(state.probe) > 1:
@@ -239,6 +239,7 @@ def descend(
     heldout: NDArray[np.int64],
     after_epoch: Callable[[int, ScanState, float, float | None], None],
     first_epoch: int = 0,
+    power: float | None = None,
     initial: ScanState | None = None,
 ) -> ScanState:
     """Lower the loss of some frames (BE-16, BE-17).
@@ -252,15 +253,20 @@ def descend(
         after_epoch: called with the number of the epoch, from 0, the state, and the losses a frame of `frames`
             (during the epoch) and of the held-out frames; it may raise to stop.
         first_epoch: where to go on, for a run that was interrupted.
+        power: Σ|P|² that a refined probe keeps; None takes that of `state`. A run that is gone on with gives that of
+            its beginning.
         initial: a candidate beside the states of this descent; None for none.
 
     Returns:
         The state that explained the held-out frames best, `initial` among them; the last one without such frames.
 
     Raises:
+        DataError: no frames to descend on.
         BackendError: it diverged.
     """
-    power = float(np.sum(np.abs(state.probe) ** 2))
+    if not len(frames):
+        raise DataError(f"{state.scan.raw.source.path or 'scan'}: none of its frames is to be learned from.")
+    power = state.power() if power is None else power
     pace, best = _Pace(plan), state
     if initial is not None and len(heldout):
         best, pace.best = initial, _loss_a_frame(initial, heldout, gradient, plan)

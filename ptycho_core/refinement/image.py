@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer

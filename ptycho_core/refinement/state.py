@@ -136,6 +136,10 @@ class ScanState:
         out.probe = add_modes(self.probe, n_modes).astype(self.probe.dtype)
         return out
 
+    def power(self) -> float:
+        """Σ|P|² of the probe, scale included."""
+        return float(np.sum(np.abs(self.probe) ** 2))
+
     def copy(self) -> ScanState:
         """A state that later steps leave as it is."""
         return replace(self, object=self.object.copy(), probe=self.probe.copy(), positions_px=self.positions_px.copy())
