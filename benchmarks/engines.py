@@ -25,23 +25,23 @@ def measure(engine_name: str, N: int, steps: int, precision: str) -> dict[str, f
     import numpy as np
 
     from ptycho_core import InferenceConfig, PtychoDataContainer, TrainingConfig
-    from ptycho_core.cli.session import peak_memory_bytes
+    from ptycho_core.api.observe import peak_memory_bytes
     from ptycho_core.plugins.registry import load_backend
-    from ptycho_core.simulate import SimulationConfig, simulate_scan
+    from ptycho_core.simulation import SimulationConfig, simulate_scan
 
     raw = simulate_scan(SimulationConfig(N=N, n_frames=256, seed=1)).raw
-    groups = PtychoDataContainer.for_training(raw, 16, n_groups=steps)
-    whole = PtychoDataContainer.for_reconstruction(raw, 16, statistics=groups.statistics)
-    config = TrainingConfig(backend=engine_name, epochs=1, precision=precision, collapse_threshold=0.0)
+    scan = PtychoDataContainer.of(raw)
+    settings = {"precision": precision, "collapse_threshold": 0.0, "group_size": 16, "n_groups": steps}
+    config = TrainingConfig(backend=engine_name, epochs=1, **settings)
     start = time.perf_counter()
     engine = load_backend(engine_name)
     begin = time.perf_counter()
     ticks = [begin]
-    model = engine.train(groups, None, config, progress=lambda event: ticks.append(time.perf_counter()))
+    model = engine.train([scan], config, progress=lambda event: ticks.append(time.perf_counter()))
     inference = []
     for _ in range(3):
         before = time.perf_counter()
-        engine.reconstruct(model, whole, InferenceConfig(precision=precision))
+        engine.reconstruct(model, scan, InferenceConfig(precision=precision))
         inference.append(time.perf_counter() - before)
     return {
         "import_s": begin - start,

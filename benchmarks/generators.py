@@ -24,14 +24,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ptycho_core import InferenceConfig, ModelConfig, PtychoDataContainer, RawData, TrainingConfig
+from ptycho_core.api.compare import compare
+from ptycho_core.api.score import score
 from ptycho_core.cli.demo import demo_simulation
 from ptycho_core.io import read_scan
-from ptycho_core.metrics import compare_objects
 from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.networks.model import NetworkModel
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine
-from ptycho_core.simulate import simulate_scan
+from ptycho_core.simulation import simulate_scan
 
 SEED = 0
 
@@ -68,12 +69,12 @@ class Bench:
 
     def __init__(self, raw: RawData, truth: Any, engine_name: str) -> None:
         self.raw, self.truth, self.engine = raw, truth, load_backend(engine_name)
-        self.statistics = PtychoDataContainer.for_reconstruction(raw, 16).statistics
+        self.scan = PtychoDataContainer.of(raw)
+        self.statistics = self.scan.statistics
 
     def train(self, config: TrainingConfig) -> tuple[NetworkModel, Spent]:
         """Train on groups of the scan."""
-        groups = PtychoDataContainer.for_training(self.raw, config.group_size, n_groups=config.n_groups, seed=SEED)
-        return timed(lambda: self.engine.train(groups, None, config))
+        return timed(lambda: self.engine.train([self.scan], config))
 
     def solver(self, sweeps: int) -> NetworkModel:
         """The solver alone: a network with its first weights adds nothing to its own sweep after the others."""
@@ -90,17 +91,16 @@ class Bench:
 
     def row(self, name: str, model: NetworkModel, passes: int | None, training: Spent | None) -> None:
         """Apply a model to the whole scan, and print what came out."""
-        data = PtychoDataContainer.for_reconstruction(self.raw, 16, statistics=model.statistics)
-        result, image = timed(lambda: self.engine.reconstruct(model, data, InferenceConfig(passes=passes)))
-        score = "—"
+        result, image = timed(lambda: self.engine.reconstruct(model, self.scan, InferenceConfig(passes=passes)))
+        scored, text = score(result, self.scan, self.engine.name, self.engine), "—"
         if self.truth is not None:
-            compared = compare_objects(
-                result.object, result.origin_px, self.truth.object, self.truth.origin_px, coverage=result.coverage,
-                positions_px=result.positions_px,
-            )  # fmt: skip
-            score = f"{compared.correlation:.4f}, {compared.amplitude_psnr_db:.1f} / {compared.phase_psnr_db:.1f}"
+            compared = compare(scored, self.truth)
+            text = f"{compared.correlation:.4f}, {compared.amplitude_psnr_db:.1f} / {compared.phase_psnr_db:.1f}"
         total = image if training is None else training + image
-        print(f"| {name} | {score} | {result.r_factor:.5f} | {training or '—'} | {image} | {total} |", flush=True)
+        print(
+            f"| {name} | {text} | {scored.train.fourier_error:.5f} | {training or '—'} | {image} | {total} |",
+            flush=True,
+        )
 
 
 def read(arguments: argparse.Namespace) -> tuple[RawData, Any]:
@@ -154,7 +154,7 @@ def main() -> None:
     bench = Bench(raw, truth, arguments.engine)
     print(f"machine: {json.dumps(machine())}; {raw.n_frames} frames of {raw.side}²; engine {bench.engine.name}")
     print(f"settings: {json.dumps(vars(arguments))}\n")
-    print("| what | correlation, amplitude / phase PSNR in dB | R | training, s | image, s | together, s |")
+    print("| what | correlation, amplitude / phase PSNR in dB | Fourier error | training, s | image, s | together, s |")
     print("|---|---|---|---|---|---|")
     measure(bench, arguments)
 

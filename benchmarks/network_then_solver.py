@@ -14,21 +14,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import warnings
 from dataclasses import replace
 
 import numpy as np
 
-from ptycho_core import api
+from ptycho_core import PtychoDataContainer, ensure_container, reconstruct, refine, train
 from ptycho_core.cli.demo import demo_training_config
 from ptycho_core.config import ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.raw import ObjectGuess, RawData
-from ptycho_core.data.results import Reconstruction
-from ptycho_core.metrics import compare_objects
+from ptycho_core.api.compare import compare
+from ptycho_core.data.results import Scored
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine
-from ptycho_core.refinement.image import heldout_frames
-from ptycho_core.simulate import simulate_scan, texture_config
+from ptycho_core.simulation import simulate_scan, texture_config
 
 
 def kept(raw: RawData, every: int) -> RawData:
@@ -38,13 +36,10 @@ def kept(raw: RawData, every: int) -> RawData:
     return raw.subset(np.sort(grid[::every, ::every].ravel()))
 
 
-def score(image: Reconstruction, truth: ObjectGuess) -> dict[str, float]:
-    found = compare_objects(
-        image.object, image.origin_px, truth.object, truth.origin_px,
-        coverage=image.coverage, positions_px=image.positions_px,
-    )  # fmt: skip
+def score(image: Scored, truth: ObjectGuess) -> dict[str, float]:
+    found = compare(image, truth)
     names = ("amplitude_psnr_db", "phase_psnr_db", "correlation")
-    return {"r_factor": image.r_factor} | {name: getattr(found, name) for name in names}
+    return {"fourier_error": image.train.fourier_error} | {name: getattr(found, name) for name in names}
 
 
 def report(**facts: object) -> None:
@@ -54,12 +49,10 @@ def report(**facts: object) -> None:
 def solver_alone(engine: str, raw: RawData, truth: ObjectGuess, epochs: int) -> None:
     # the loss that the engine's refining uses as well, where it has it; pty-chi chooses its own by its options
     losses = load_backend(engine).capabilities.losses
-    config = TrainingConfig(
-        backend=engine, epochs=epochs, group_size=1, loss="poisson" if "poisson" in losses else losses[0]
-    )
+    config = TrainingConfig(backend=engine, epochs=epochs, loss="poisson" if "poisson" in losses else losses[0])
+    scan = PtychoDataContainer.of(raw)
     start = time.perf_counter()
-    model = api.train_cdi_model(raw, None, config)["model"]
-    image = api.reconstruct(model, raw, config.inference, same_scan=True)
+    image = reconstruct(train(scan, config), scan, config.inference, same_scan=True)
     report(way=f"{engine} alone", epochs=epochs, seconds=time.perf_counter() - start, **score(image, truth))
 
 
@@ -68,17 +61,16 @@ def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator
     model_config = ModelConfig(**(base["model"] if generator == "probe_unet" else {"generator": generator}))
     plan = RefinementConfig(probe=False, epochs=epochs)
     config = TrainingConfig(backend=engine, model=model_config, epochs=base["epochs"], refinement=plan)
-    train, test = raw.split(config.test_fraction, config.seed, config.test_split)
+    scan = ensure_container(raw, config)
     start = time.perf_counter()
-    model = api.train_cdi_model(train, test, config)["model"]
-    image = api.reconstruct(model, raw, config.inference, same_scan=True, without=heldout_frames(raw, config))
+    image = reconstruct(train(scan, config), scan, config.inference, same_scan=True)
     way = f"{engine} {generator}"
     report(way=way, epochs=config.epochs, seconds=time.perf_counter() - start, **score(image, truth))
-    done = api.refine(image, raw, config, statistics=model.statistics)
+    done = refine(image, config)
     passes = len(done.history["train_loss"])
     report(
         way=f"{way}, refined", epochs=passes, seconds=time.perf_counter() - start, kept=done.kept,
-        **score(done.reconstruction, truth),
+        **score(done.best, truth),
     )  # fmt: skip
 
 
@@ -93,7 +85,6 @@ def main() -> None:
     parser.add_argument("--epochs", nargs="+", type=int, default=[20, 60, 180])
     given = parser.parse_args()
     report(machine=machine(), photons=given.photons)
-    warnings.filterwarnings("ignore", message="no test data")
     for kind in given.object:
         scan = simulate_scan(replace(texture_config(), object=kind, photons=given.photons))
         for every in given.keep:

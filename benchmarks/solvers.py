@@ -10,7 +10,7 @@ those of training alone, set-up included, and are compared only within one call:
 
 ``texture:PHOTONS`` is the simulated texture scan (1 764 frames of 64², the probe known and fixed), scored against its
 truth: PSNR of amplitude and phase in decibels, and complex correlation after the mean is removed. ``star64`` is the
-measured Siemens star of 516 frames, scored by its R-factor, with ``--probe-modes`` modes that are refined.
+measured Siemens star of 516 frames, scored by its figures of merit, with ``--probe-modes`` modes that are refined.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ptycho_core import api
+from ptycho_core import PtychoDataContainer, compare, reconstruct, train
 from ptycho_core.config import TrainingConfig
 from ptycho_core.config_mapping import config_from_mapping
 from ptycho_core.data.raw import ObjectGuess, RawData
-from ptycho_core.metrics import compare_objects
+from ptycho_core.physics.merit import Figures
+from ptycho_core.physics.probe import add_modes
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine
 
@@ -48,7 +49,7 @@ class Scan:
 
 def load_scan(name: str, data: Path, probe_modes: int) -> Scan:
     if name.startswith("texture:"):
-        from ptycho_core.simulate import simulate_scan, texture_config
+        from ptycho_core.simulation import simulate_scan, texture_config
 
         simulated = simulate_scan(replace(texture_config(), photons=float(name.partition(":")[2])))
         return Scan(name, simulated.raw, simulated.truth, {"probe_trainable": False})
@@ -70,8 +71,12 @@ def engine_config(engine: str, scan: Scan) -> TrainingConfig:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
-    values = {"backend": name, "group_size": 1, "accelerator": "cpu"} | scan.config
+    values = {"backend": name, "accelerator": "cpu"} | scan.config
     return config_from_mapping(TrainingConfig, values | ({"options": options} if options else {}))
+
+
+def figures(found: Figures) -> dict[str, float]:
+    return {name: getattr(found, name) for name in ("deviance", "r_factor", "fourier_error")}
 
 
 def curve(engine: str, scan: Scan, epochs: list[int]) -> list[dict[str, float]]:
@@ -80,25 +85,22 @@ def curve(engine: str, scan: Scan, epochs: list[int]) -> list[dict[str, float]]:
     if not load_backend(config.backend).capabilities.resume:
         sys.exit(f"engine {config.backend!r} cannot resume, so it has no curve")
     points, seconds = [], 0.0
+    raw = scan.raw
+    if config.probe_modes is not None and raw.probe is not None and config.probe_modes != len(raw.probe):
+        raw = raw.with_probe(add_modes(raw.probe, config.probe_modes))
+    data = PtychoDataContainer.of(raw)  # every frame makes the image: the truth judges, or the same figures for all
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = None
         for n in epochs:
             leg = replace(config, epochs=n, output_dir=Path(folder) / str(n), resume_from=checkpoint)
             start = time.perf_counter()
-            results = api.train_cdi_model(scan.raw, scan.raw.subset([0]), leg)
+            model = train(data, leg)
             seconds += time.perf_counter() - start
-            checkpoint = results["checkpoint_path"]
-            done = api.reconstruct(results["model"], scan.raw, leg.inference, same_scan=True)
-            point = {"epochs": n, "seconds": seconds, "r_factor": done.r_factor}
+            checkpoint = model.checkpoint_path
+            done = reconstruct(model, data, leg.inference, same_scan=True)
+            point = {"epochs": n, "seconds": seconds, "frames": done.train.n_frames} | figures(done.train)
             if scan.truth is not None:
-                score = compare_objects(
-                    done.object,
-                    done.origin_px,
-                    scan.truth.object,
-                    scan.truth.origin_px,
-                    coverage=done.coverage,
-                    positions_px=scan.raw.positions_px,
-                )
+                score = compare(done, scan.truth)
                 point |= {name: getattr(score, name) for name in ("amplitude_psnr_db", "phase_psnr_db", "correlation")}
             points.append(point)
             print(json.dumps({"scan": scan.name, "engine": engine} | point), flush=True)
