@@ -7,7 +7,7 @@ import numpy as np
 from ptycho_core.config import RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe
@@ -45,15 +45,14 @@ def make_scan(*, shake: float = 0.0, calibrated: bool = True, photons: float = 1
     return RawData.from_arrays(counts, positions + noise - noise.mean(axis=0), probe, probe_calibrated=calibrated)
 
 
-def flat_image(raw: RawData) -> Reconstruction:
+def flat_image(scan: PtychoDataContainer) -> Image:
     """The image of an engine that saw nothing: O = 1, with a little structure, so that it has not collapsed."""
-    container = PtychoDataContainer.for_reconstruction(raw, 4)
-    state = ScanState.flat([raw], raw.probe, container.statistics.scale)
+    state = ScanState.flat(scan)
     state.object *= 1 + 0.01 * np.random.default_rng(0).normal(size=state.object.shape).astype(np.float32)
-    return state.image(container)
+    return state.image()
 
 
-def likeness(image: Reconstruction, margin: int = 22) -> float:
+def likeness(image: Image, margin: int = 22) -> float:
     """Magnitude of the mean-removed correlation with the truth away from the rim."""
     y, x = np.round(image.origin_px).astype(int)
     height, width = image.object.shape
