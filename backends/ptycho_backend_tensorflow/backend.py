@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image
 from ptycho_core.errors import ConfigError
 from ptycho_core.networks.architectures import full_channels
+from ptycho_core.networks.groups import Groups
 from ptycho_core.networks.inference import laid_out_for, stitch_predictions
 from ptycho_core.networks.model import NetworkModel, load_network, save_network
-from ptycho_core.networks.training import check_trackers, check_trainable
+from ptycho_core.networks.training import check_trackers, check_trainable, run_facts
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.refinement.image import refine_image
@@ -40,6 +42,7 @@ class TensorFlowBackend:
     capabilities = Capabilities(
         generators=tuple(GENERATORS),
         losses=tuple(physics.LOSSES),
+        max_scans=None,
         mask=True,
         background=True,
         probe_trainable=True,
@@ -57,32 +60,33 @@ class TensorFlowBackend:
 
     def train(
         self,
-        train: PtychoDataContainer,
-        test: PtychoDataContainer | None,
+        scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
     ) -> NetworkModel:
-        """Train a generator through the forward model; see ``ReconstructionBackend.train``."""
-        check_trainable(train, test, config)
+        """Train one generator on all scans through the forward model; see ``ReconstructionBackend.train``.
+
+        Probe, scale and statistics of the model are those of the first scan.
+        """
+        check_trainable(scans, config)
         check_trackers(config)
-        raw = train.raw
-        frames = config.epochs * train.n_groups * train.group_size
-        work = Work(frames * raw.side**2, full_channels(config.model, raw.side), config.model.sweeps)
+        data, N = GroupData(scans, config), scans[0].raw.side
+        frames = config.epochs * sum(data.draw.n_groups) * config.group_size
+        work = Work(frames * N**2, full_channels(config.model, N), config.model.sweeps)
         hardware = choose_hardware(config.accelerator, config.precision, work, config.devices)
         with tf.device(hardware.devices[0]):
-            network = PtychoNetwork(config, train.probe, train.statistics, raw.mask, raw.background, hardware)
-            held_out = None if test is None else GroupData(test)
-            training = Training(network, GroupData(train), held_out, config, hardware.devices, progress)
+            network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
+            training = Training(network, data, run_facts(config, scans), hardware.devices, progress)
         training.run()
         values = training.final_values()
         return NetworkModel(
             backend=self.name,
             config=config,
             weights=network.generator_weights(values),
-            statistics=train.statistics,
-            scale=float(np.exp(values["log_scale"])),
-            probe=np.ascontiguousarray(values["probe"]).view(np.complex64)[..., 0],
+            statistics=data.scans[0].statistics,
+            scale=float(np.exp(values["log_scales.0"])),
+            probe=np.ascontiguousarray(values["probes.0"]).view(np.complex64)[..., 0],
             history=training.state.history,
             checkpoint_path=training.checkpoint_path,
         )
@@ -90,44 +94,51 @@ class TensorFlowBackend:
     def reconstruct(
         self,
         model: NetworkModel,
-        data: PtychoDataContainer,
+        scan: PtychoDataContainer,
         config: InferenceConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
-        """Predict, merge and score a scan; see ``ReconstructionBackend.reconstruct``."""
-        model.check_side(data)
-        scale = model.scale_for(data)
-        data = laid_out_for(model, data)
-        return stitch_predictions(ScanPredictor(model, data, scale, config), data, scale, config, progress)
+    ) -> Image:
+        """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
+        model.check_side(scan)
+        scale, groups = model.scale_for(scan), laid_out_for(model, scan)
+        return stitch_predictions(ScanPredictor(model, groups, scale, config), groups, scale, config, progress)
 
     def refine(
         self,
-        initial: Reconstruction,
-        data: PtychoDataContainer,
+        image: Image,
+        scan: PtychoDataContainer,
         config: TrainingConfig,
         *,
         progress: Progress = no_progress,
-    ) -> Reconstruction:
+    ) -> Image:
         """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
         device = choose_devices(config.accelerator)[0]
-        return refine_image(initial, data, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
+        return refine_image(image, scan, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
 
-    def predict_patches(self, model: NetworkModel, container: PtychoDataContainer) -> NDArray[np.complex64]:
+    def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        model.check_side(container)
-        predictor = ScanPredictor(model, container, model.scale_for(container), model.config.inference)
+        model.check_side(groups.scan)
+        predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference)
         return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 
-    def simulate(
-        self, obj: NDArray[np.complex64], probe: NDArray[np.complex64], positions_px: NDArray[np.float64]
+    def expected_counts(
+        self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Noiseless λ (M, N, N) float32; see ``ReconstructionBackend.simulate``."""
-        corners, subpixel = integer_corners(positions_px, probe.shape[-1])
-        check_inside(corners, probe.shape[-1], (obj.shape[0], obj.shape[1]))
+        """λ (n, N, N) float32 of some frames (n,), on the CPU; see ``SupportsExpectedCounts``.
+
+        Raises:
+            DataError: a frame leaves the image.
+        """
+        N = scan.raw.side
+        corners, subpixel = integer_corners(image.positions_px[frames], N)
+        corners = corners - np.round(image.origin_px).astype(np.int64)
+        check_inside(corners, N, (image.object.shape[0], image.object.shape[1]))
         with tf.device(_host()):
-            patches = physics.extract(tf.constant(obj, tf.complex64)[None], tf.constant(corners)[None], probe.shape[-1])
-            rate = physics.expected_counts(patches, tf.constant(probe, tf.complex64), tf.constant(subpixel)[None])
+            obj, probe = (tf.constant(part, tf.complex64) for part in (image.object, image.probe))
+            patches = physics.extract(obj[None], tf.constant(corners)[None], N)
+            background = constant(scan.raw.background)
+            rate = physics.expected_counts(patches, probe, tf.constant(subpixel)[None], image.scale, background)
         return np.array(rate[0])
 
     def loss_and_gradient(

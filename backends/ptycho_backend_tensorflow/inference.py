@@ -11,9 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig
-from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks import inference as networks_inference
 from ptycho_core.networks.architectures import full_channels
+from ptycho_core.networks.groups import Groups
 from ptycho_core.networks.inference import bytes_kept, groups_at_once
 from ptycho_core.networks.model import NetworkModel
 
@@ -72,8 +72,8 @@ class ScanPredictor:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(self, model: NetworkModel, data: PtychoDataContainer, scale: float, config: InferenceConfig) -> None:
-        raw = data.raw
+    def __init__(self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig) -> None:
+        raw = data.scan.raw
         self.data, self.scale = data, scale
         self.generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
         self.passes = model.passes_for(config)
@@ -94,7 +94,7 @@ class ScanPredictor:
         with tf.device(self.device):
             self.weights = {name: tf.constant(value) for name, value in model.weights.items()}
             self.probe, self.mask, self.background = (
-                tf.constant(data.probe),
+                tf.constant(data.scan.probe),
                 constant(raw.mask),
                 constant(raw.background),
             )
@@ -122,7 +122,7 @@ class ScanPredictor:
             window = np.minimum(corners.min(axis=(0, 1)), np.subtract(self.shape, self.window))
             with tf.device(self.device):
                 arrays = self._prepared(
-                    tf.constant(data.read_group_counts(groups)),
+                    tf.constant(data.read_counts(groups)),
                     tf.constant(data.subpixel_px[groups]),
                     tf.constant(counted[..., None, None].astype(np.float32)),
                 )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.data.container import Statistics
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks.architectures import initial_weights
 
 from . import physics
@@ -20,7 +21,7 @@ from .optimizer import ParameterGroup
 from .sweeps import group_estimate, group_passes
 from .tracing import traced
 
-__all__ = ["PtychoNetwork", "complex_probe", "constant"]
+__all__ = ["Known", "PtychoNetwork", "complex_probe", "constant"]
 
 _GENERATOR = "generator."
 
@@ -35,48 +36,72 @@ def complex_probe(parts: tf.Tensor) -> tf.Tensor:
     return tf.complex(parts[..., 0], parts[..., 1])
 
 
-class PtychoNetwork:
-    """Generator, probe and intensity scale, trained through the forward model.
+class Known(NamedTuple):
+    """What a scan brings to the forward model and training leaves alone.
 
-    Parameters go in and out of its functions as values, so that these run on any device.
+    Attributes:
+        mask: (N, N) bool, True = good, or None.
+        background: (N, N) float32 expected counts, or None.
+    """
+
+    mask: tf.Tensor | None
+    background: tf.Tensor | None
+
+
+class PtychoNetwork:
+    """A generator, and the probe and intensity scale of each scan, trained through the forward model.
+
+    Parameters go in and out of its functions as values, so that these run on any device. Probes and scales are
+    parameters of their own, so that a step with one scan moves nothing of another: to an optimiser with momentum, a
+    gradient of zero is not the same as none.
 
     Args:
         config: the training config.
-        probe: (P, N, N) complex64 to start from.
-        statistics: of the training split.
-        mask: (N, N) bool, True = good, or None.
-        background: (N, N) float32 expected counts, or None.
+        scans: those that are trained on, then those that only add to the held-out loss; these are of the experiment
+            of the first and use its probe and scale.
+        n_trained: how many are trained on.
         hardware: where to work.
 
     Attributes:
-        parameters: name → variable; those of the generator are called ``generator.`` and their canonical name.
+        parameters: name → variable; those of the generator are called ``generator.`` and their canonical name, those
+            of scan 2 ``probes.2`` (P, N, N, 2) and ``log_scales.2`` ().
+        mean_counts: the divisor of each scan's loss.
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        probe: NDArray[np.complex64],
-        statistics: Statistics,
-        mask: NDArray[np.bool_] | None,
-        background: NDArray[np.float32] | None,
-        hardware: Hardware,
+        self, config: TrainingConfig, scans: Sequence[PtychoDataContainer], n_trained: int, hardware: Hardware
     ) -> None:
-        N = probe.shape[-1]
-        self.config, self.statistics, self.low_precision = config, statistics, hardware.low_precision
+        N = scans[0].raw.side
+        self.config, self.low_precision = config, hardware.low_precision
         self.generator = GENERATORS[config.model.generator](config, N)
         values: dict[str, NDArray[np.float32]] = {
             _GENERATOR + name: value for name, value in initial_weights(config, N).items()
         }
-        values["probe"] = np.stack([probe.real, probe.imag], axis=-1)
-        values["log_scale"] = np.float32(math.log(statistics.scale))
+        for number, scan in enumerate(scans[:n_trained]):
+            values[f"probes.{number}"] = np.stack([scan.probe.real, scan.probe.imag], axis=-1)
+            values[f"log_scales.{number}"] = np.float32(math.log(scan.statistics.scale))
         self.parameters = {name: tf.Variable(value, dtype=tf.float32) for name, value in values.items()}
-        self.mask, self.background = constant(mask), constant(background)
-        self.trained = tuple(name for group in self.groups() for name in group.names)
+        self.n_trained = n_trained
+        self.mean_counts = tuple(scan.statistics.mean_counts for scan in scans)
+        self._known = [Known(constant(scan.raw.mask), constant(scan.raw.background)) for scan in scans]
         self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
         self._plain = traced(self._gradients)
         self._compiled = traced(self._gradients, compiled=True)
         self._compile = hardware.compile_network
-        self.loss = traced(self._loss)
+        self._whole_loss = traced(self._loss)
+
+    def _of_scan(
+        self, values: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+    ) -> tuple[int, dict[str, tf.Tensor], Known, dict[str, tf.Tensor]]:
+        """Whose probe and scale a batch uses, values by the names they have for any scan, constants, and its groups.
+
+        With names and shapes that do not tell the scan, one trace serves all.
+        """
+        scan = int(batch["scan"])
+        own = scan if scan < self.n_trained else 0
+        named = {name: value for name, value in values.items() if name.startswith(_GENERATOR)}
+        named |= {"probe": values[f"probes.{own}"], "log_scale": values[f"log_scales.{own}"]}
+        return own, named, self._known[scan], {name: batch[name] for name in ("counts", "corners_px", "subpixel_px")}
 
     def gradients(
         self,
@@ -85,28 +110,45 @@ class PtychoNetwork:
         shape: tuple[int, int],
         divisor: tf.Tensor,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Loss of a batch, its gradient for every trained parameter, and how much the object varies.
+        """Loss of a batch, its gradient for each parameter that it trains, and how much the object varies.
 
         Args:
             values: name → value of every parameter.
-            batch: groups of one device; one that is shorter than others is not worth compiling for.
+            batch: groups of one device and the number of their ``scan``; one that is shorter than others is not worth
+                compiling for.
             shape: of all canvases.
             divisor: of the loss.
         """
+        own, named, known, groups = self._of_scan(values, batch)
         whole = batch["counts"].shape[0] == self.config.batch_size
-        return (self._compiled if self._compile and whole else self._plain)(values, batch, shape, divisor)
+        answer = self._compiled if self._compile and whole else self._plain
+        loss, gradients, variation = answer(named, known, groups, shape, divisor)
+        scan_s = {"probe": f"probes.{own}", "log_scale": f"log_scales.{own}"}
+        return loss, {scan_s.get(name, name): value for name, value in gradients.items()}, variation
+
+    def loss(
+        self,
+        values: Mapping[str, tf.Tensor],
+        batch: Mapping[str, tf.Tensor],
+        shape: tuple[int, int],
+        divisor: tf.Tensor,
+    ) -> tf.Tensor:
+        """Loss of a batch; arguments as in :meth:`gradients`."""
+        _, named, known, groups = self._of_scan(values, batch)
+        return self._whole_loss(named, known, groups, shape, divisor)
 
     def groups(self) -> list[ParameterGroup]:
-        """Network, probe and scale with a learning rate each; only the network is decayed and clipped."""
+        """Network, each probe and each scale with a learning rate; only the network is decayed and clipped."""
         config = self.config
         network = tuple(name for name in self.parameters if name.startswith(_GENERATOR))
         groups = [ParameterGroup(network, config.learning_rate, config.weight_decay, config.gradient_clip_norm)]
-        if config.probe_trainable:
-            # the root mean square of the probe, |P|² being the sum of the squares of its two parts
-            size = math.sqrt(2 * float(np.mean(np.square(self.parameters["probe"].numpy()))))
-            groups.append(ParameterGroup(("probe",), config.probe_learning_rate * size))
-        if config.scale_trainable:
-            groups.append(ParameterGroup(("log_scale",), config.scale_learning_rate))
+        for number in range(self.n_trained):
+            if config.probe_trainable:
+                # the root mean square of the probe, |P|² being the sum of the squares of its two parts
+                size = math.sqrt(2 * float(np.mean(np.square(self.parameters[f"probes.{number}"].numpy()))))
+                groups.append(ParameterGroup((f"probes.{number}",), config.probe_learning_rate * size))
+            if config.scale_trainable:
+                groups.append(ParameterGroup((f"log_scales.{number}",), config.scale_learning_rate))
         return groups
 
     def generator_weights(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -117,20 +159,20 @@ class PtychoNetwork:
         return physics.fourier_shift(complex_probe(values["probe"]), subpixel_px[..., None, :])
 
     def _group_estimate(
-        self, values: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor], shape: tuple[int, int]
+        self, values: Mapping[str, tf.Tensor], known: Known, batch: Mapping[str, tf.Tensor], shape: tuple[int, int]
     ) -> tf.Tensor:
         """What the solver makes of each group before the network sees it; no gradient flows here."""
         shifted = self._shifted(values, batch["subpixel_px"])
         scale, weights = tf.exp(values["log_scale"]), physics.mode_intensity(shifted)
         estimate = group_estimate(
-            batch["counts"], shifted, weights, batch["corners_px"], shape, scale, self.mask, self.background,
-            self.generator.sweeps,
-        )  # fmt: skip
+            batch["counts"], shifted, weights, batch["corners_px"], shape, scale, *known, self.generator.sweeps
+        )
         return tf.stop_gradient(estimate)
 
     def _rate(
         self,
         values: Mapping[str, tf.Tensor],
+        known: Known,
         batch: Mapping[str, tf.Tensor],
         shape: tuple[int, int],
         estimate: tf.Tensor,
@@ -139,40 +181,43 @@ class PtychoNetwork:
         shifted, scale = self._shifted(values, batch["subpixel_px"]), tf.exp(values["log_scale"])
         fixed = tf.stop_gradient(shifted)
         weights = physics.mode_intensity(fixed)
-        network, known = self.generator_weights(values), (tf.stop_gradient(scale), self.mask, self.background)
+        network, fixed_scale = self.generator_weights(values), tf.stop_gradient(scale)
 
         def one(estimate: tf.Tensor) -> tf.Tensor:
-            return self.generator(network, estimate, batch["counts"], fixed, *known, self.low_precision)
+            return self.generator(network, estimate, batch["counts"], fixed, fixed_scale, *known, self.low_precision)
 
         patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.generator.passes)
         canvas = physics.merge(patches, weights, batch["corners_px"], shape)
         agreed = physics.extract(canvas, batch["corners_px"], batch["counts"].shape[-1])
-        return physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, self.background), agreed
+        return physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, known.background), agreed
 
     def _loss(
         self,
         values: Mapping[str, tf.Tensor],
+        known: Known,
         batch: Mapping[str, tf.Tensor],
         shape: tuple[int, int],
         divisor: tf.Tensor,
     ) -> tf.Tensor:
         """Loss of a batch on canvases of a shape."""
-        rate, _ = self._rate(values, batch, shape, self._estimate(values, batch, shape))
-        return physics.LOSSES[self.config.loss](rate, batch["counts"], self.mask, divisor)
+        rate, _ = self._rate(values, known, batch, shape, self._estimate(values, known, batch, shape))
+        return physics.LOSSES[self.config.loss](rate, batch["counts"], known.mask, divisor)
 
     def _gradients(
         self,
         values: Mapping[str, tf.Tensor],
+        known: Known,
         batch: Mapping[str, tf.Tensor],
         shape: tuple[int, int],
         divisor: tf.Tensor,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        estimate = self._estimate(values, batch, shape)
-        trained = {name: values[name] for name in self.trained}
+        estimate = self._estimate(values, known, batch, shape)
+        wanted = {"probe": self.config.probe_trainable, "log_scale": self.config.scale_trainable}
+        trained = {name: value for name, value in values.items() if wanted.get(name, True)}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(trained)
-            rate, patches = self._rate(values, batch, shape, estimate)
-            loss = physics.LOSSES[self.config.loss](rate, batch["counts"], self.mask, divisor)
+            rate, patches = self._rate(values, known, batch, shape, estimate)
+            loss = physics.LOSSES[self.config.loss](rate, batch["counts"], known.mask, divisor)
         gradients = tape.gradient(loss, trained, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return loss, gradients, self._variation(values, patches)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ArchiveError, Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.checkpoint import read_checkpoint, write_checkpoint
@@ -22,8 +22,6 @@ from ptycho_core.networks.training import (
     check_loss,
     check_resumable,
     check_variation,
-    run_facts,
-    steps_an_epoch,
     write_history,
 )
 from ptycho_core.protocol import Progress, ProgressEvent
@@ -39,6 +37,11 @@ BACKEND = "tensorflow"
 
 _STEPS_BETWEEN_LOOKS = 10
 """Batches from one look at how much the object varies to the next."""
+
+CHECKPOINT_SECONDS = 30.0
+"""A killed training loses no more than so much of its work, or an epoch where that is shorter."""
+
+_LAST, _BEST = "last.ckpt", "best.ckpt"
 
 
 @dataclass
@@ -71,9 +74,8 @@ class Training:
 
     Args:
         network: its parameters are trained in place.
-        train: groups to learn from.
-        test: held-out groups, or None.
-        config: the training config.
+        data: groups to learn from, and those that are held out.
+        facts: what decides this training; see ``networks.training.run_facts``.
         devices: names of the devices to work on.
         progress: called after each step.
     """
@@ -81,26 +83,26 @@ class Training:
     def __init__(
         self,
         network: PtychoNetwork,
-        train: GroupData,
-        test: GroupData | None,
-        config: TrainingConfig,
+        data: GroupData,
+        facts: Mapping[str, Any],
         devices: tuple[str, ...],
         progress: Progress,
     ) -> None:
-        self.network, self.train, self.test, self.config = network, train, test, config
+        self.network, self.data, self.facts, self.config = network, data, facts, data.config
         self.devices, self.progress = devices, progress
         self.optimizer = AdamW(network.parameters, network.groups())
-        self.steps_an_epoch = steps_an_epoch(len(train), config)
-        self.total_steps = config.epochs * self.steps_an_epoch
+        self.steps_an_epoch = data.draw.steps_an_epoch(len(devices))
+        self.total_steps = self.config.epochs * self.steps_an_epoch
         self.average: dict[str, NDArray[np.float32]] | None = None
         self.state = State()
-        self._folder = None if config.output_dir is None else config.output_dir / "checkpoints"
-        self._shape = _largest_canvas(train)
+        self._folder = None if self.config.output_dir is None else self.config.output_dir / "checkpoints"
+        self._watched = "test_loss" if data.n_heldout else "train_loss"
+        self._saved_at = time.monotonic()
 
     @property
     def checkpoint_path(self) -> Path | None:
         """Checkpoint of the last epoch, or None when nothing is written."""
-        return None if self._folder is None else self._folder / "last.ckpt"
+        return None if self._folder is None else self._folder / _LAST
 
     def final_values(self) -> dict[str, NDArray[np.float32]]:
         """Name → value of every parameter: the moving average where there is one, else as they are."""
@@ -123,18 +125,36 @@ class Training:
             ensure_output_folder(config.output_dir)
         if config.resume_from is not None:
             self._resume(config.resume_from)
-        with Trackers(config) as trackers:
-            while self.state.epoch < config.epochs:
-                cancelled = self._run_epoch()
-                figures = {name: values[-1] for name, values in self.state.history.items()}
-                trackers.log({**figures, "epoch": self.state.epoch - 1}, self.optimizer.steps - 1)
-                if self._patience_is_over():
-                    self._return_to_best()
-                    return
-                if cancelled is not None and self.state.epoch < config.epochs:
-                    self._stop(cancelled)
+        if self._is_over():
+            self._end_anew()
+        else:
+            with Trackers(config) as trackers:
+                while not self._is_over():
+                    cancelled = self._run_epoch()
+                    figures = {name: values[-1] for name, values in self.state.history.items()}
+                    trackers.log({**figures, "epoch": self.state.epoch - 1}, self.optimizer.steps - 1)
+                    if cancelled is not None and not self._is_over():
+                        self._stop(cancelled)
         if config.early_stopping_patience is not None:
             self._return_to_best()
+
+    def _is_over(self) -> bool:
+        """Whether all epochs are done, or stopping early is due.
+
+        That is when nothing was better for long enough, or the watched loss is no number.
+        """
+        state, patience = self.state, self.config.early_stopping_patience
+        if state.epoch >= self.config.epochs:
+            return True
+        if patience is None or state.epoch == 0 or state.batch > 0:
+            return False
+        return state.epochs_since_best >= patience or not math.isfinite(state.history[self._watched][-1])
+
+    def _end_anew(self) -> None:
+        """Leave the files of a training that was over when its process was killed, in a folder that may be another."""
+        if self._folder is not None and self.config.output_dir is not None:
+            self._save(self._folder / _LAST)
+            write_history(self.config.output_dir / HISTORY_FILE, self.state.history)
 
     def _run_epoch(self) -> Cancelled | None:
         """The rest of an epoch and its end; a wish to stop during its last step is returned.
@@ -142,30 +162,30 @@ class Training:
         Raises:
             Cancelled: the wish to stop came earlier; a checkpoint was left.
         """
-        config, state = self.config, self.state
-        batches = self.train.epoch(
-            config.batch_size, config.seed, state.epoch, n_devices=len(self.devices), first_batch=state.batch,
-            num_workers=config.num_workers,
-        )  # fmt: skip
+        state, shape = self.state, self.data.canvas_shape(self.state.epoch)
+        batches = self.data.epoch(state.epoch, n_devices=len(self.devices), first_batch=state.batch)
         cancelled = None
-        for batch in _read(self.train, batches):
-            metrics = {"loss": self._step(batch), "epoch": float(state.epoch)}
+        for batch in _read(self.data, batches):
+            metrics = {"loss": self._step(batch, shape), "epoch": float(state.epoch)}
             try:
                 self.progress(
                     ProgressEvent(stage="train", done=self.optimizer.steps, total=self.total_steps, metrics=metrics)
                 )
             except Cancelled as error:
                 cancelled = error
-            if cancelled is not None and state.batch < self.steps_an_epoch:
+            if state.batch == self.steps_an_epoch:
+                break
+            if cancelled is not None:
                 self._stop(cancelled)
+            if self._folder is not None and time.monotonic() - self._saved_at > CHECKPOINT_SECONDS:
+                self._save(self._folder / _LAST)
         self._end_epoch()
         return cancelled
 
-    def _step(self, batch: Mapping[str, tf.Tensor]) -> float:
+    def _step(self, batch: Mapping[str, tf.Tensor], shape: tuple[int, int]) -> float:
         """One step of the optimiser, on all devices; return its loss."""
         n_groups = int(batch["counts"].shape[0])
-        frames = n_groups * int(batch["counts"].shape[1])
-        divisor = tf.constant(frames * self.network.statistics.mean_counts, tf.float32)
+        divisor = self._divisor(batch)
         factor = learning_rate_factor(self.config.schedule, self.optimizer.steps, self.total_steps)
         values = {name: variable.value() for name, variable in self.network.parameters.items()}
         share = n_groups // len(self.devices)
@@ -173,10 +193,10 @@ class Training:
         for number, device in enumerate(self.devices):
             with tf.device(device):
                 part = _part(batch, number * share, (number + 1) * share)
-                answers.append(self.network.gradients(values, part, self._shape, divisor))
+                answers.append(self.network.gradients(values, part, shape, divisor))
         with tf.device(self.devices[0]):
             loss = tf.add_n([answer[0] for answer in answers])
-            gradients = {name: tf.add_n([answer[1][name] for answer in answers]) for name in self.network.trained}
+            gradients = {name: tf.add_n([answer[1][name] for answer in answers]) for name in answers[0][1]}
             self.optimizer.step(gradients, factor)
         if self.config.weight_average > 0:
             self._update_average(self.config.weight_average)
@@ -189,6 +209,11 @@ class Training:
         self.state.n_groups += n_groups
         return value
 
+    def _divisor(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """Frames of a batch times the mean counts of its scan (FM-8)."""
+        n_groups, C = (int(n) for n in batch["counts"].shape[:2])
+        return tf.constant(n_groups * C * self.network.mean_counts[int(batch["scan"])], tf.float32)
+
     def _update_average(self, decay: float) -> None:
         current = {name: variable.numpy() for name, variable in self.network.parameters.items()}
         if self.average is None:
@@ -197,48 +222,43 @@ class Training:
         d = np.float32(decay)
         self.average = {name: d * self.average[name] + (1 - d) * value for name, value in current.items()}
 
-    def _test_loss(self, test: GroupData) -> float:
-        """Mean loss of the held-out groups with the weights that count in the end."""
-        shape, total = _largest_canvas(test), 0.0
+    def _test_loss(self) -> float:
+        """Mean loss of the held-out groups of all scans, with the weights that count in the end."""
+        data, total = self.data, 0.0
         values = {name: tf.constant(value) for name, value in self.final_values().items()}
-        for batch in _read(test, test.epoch(self.config.batch_size, self.config.seed, 0, shuffle=False)):
-            n_groups, C = (int(n) for n in batch["counts"].shape[:2])
-            divisor = tf.constant(n_groups * C * self.network.statistics.mean_counts, tf.float32)
-            with tf.device(self.devices[0]):
-                total += n_groups * float(self.network.loss(values, _part(batch, 0, n_groups), shape, divisor))
-        return total / len(test)
+        for scan, groups in enumerate(data.heldout):
+            if groups is None:
+                continue
+            shape = data.canvas_of([groups])
+            for batch in _read(data, data.heldout_batches(scan)):
+                n_groups = int(batch["counts"].shape[0])
+                with tf.device(self.devices[0]):
+                    loss = self.network.loss(values, _part(batch, 0, n_groups), shape, self._divisor(batch))
+                total += n_groups * float(loss)
+        return total / data.n_heldout
 
     def _end_epoch(self) -> None:
         """Record the epoch, look for a collapsed object, and keep checkpoints."""
         config, state = self.config, self.state
         rate = config.learning_rate * learning_rate_factor(config.schedule, self.optimizer.steps, self.total_steps)
         figures = {"train_loss": state.loss_sum / max(state.n_groups, 1)}
-        if self.test is not None:
-            figures["test_loss"] = self._test_loss(self.test)
+        if self.data.n_heldout:
+            figures["test_loss"] = self._test_loss()
         figures["learning_rate"] = rate
         for name, value in figures.items():
             state.history.setdefault(name, []).append(value)
         if config.output_dir is not None:
             write_history(config.output_dir / HISTORY_FILE, state.history)
         check_variation(state.variation, self.optimizer.steps, self.total_steps, config)
-        watched = figures["train_loss" if self.test is None else "test_loss"]
-        better = watched < state.best
+        better = figures[self._watched] < state.best
         if better:
-            state.best = watched
+            state.best = figures[self._watched]
         state.epochs_since_best = 0 if better else state.epochs_since_best + 1
         state.epoch, state.batch, state.loss_sum, state.n_groups = state.epoch + 1, 0, 0.0, 0
         if self._folder is not None:
             if better:
-                self._save(self._folder / "best.ckpt")
-            self._save(self._folder / "last.ckpt")
-
-    def _patience_is_over(self) -> bool:
-        """Whether to stop early: nothing better for long enough, or a watched loss that is no number."""
-        patience, history = self.config.early_stopping_patience, self.state.history
-        if patience is None:
-            return False
-        watched = history["train_loss" if self.test is None else "test_loss"][-1]
-        return self.state.epochs_since_best >= patience or not math.isfinite(watched)
+                self._save(self._folder / _BEST)
+            self._save(self._folder / _LAST)
 
     def _return_to_best(self) -> None:
         """Take up the best epoch's weights, where it was kept."""
@@ -247,10 +267,10 @@ class Training:
 
     def _best_of(self, folder: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
         """The best epoch of this training in a folder of checkpoints; that of another training is none of ours."""
-        if not (folder / "best.ckpt").exists():
+        if not (folder / _BEST).exists():
             return None
-        arrays, facts = read_checkpoint(folder / "best.ckpt", BACKEND)
-        own = facts.get("run") == run_facts(self.config, self.train.container)
+        arrays, facts = read_checkpoint(folder / _BEST, BACKEND)
+        own = facts.get("run") == self.facts
         return (arrays, facts) if own and _shapes(arrays) == self._shapes_wanted() else None
 
     def _stop(self, cancelled: Cancelled) -> None:
@@ -266,12 +286,9 @@ class Training:
         if self.average is not None:
             arrays |= {f"average.{name}": value for name, value in self.average.items()}
         arrays |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
-        facts = {
-            "run": run_facts(self.config, self.train.container),
-            "step": self.optimizer.steps,
-            "state": asdict(self.state),
-        }
+        facts = {"run": self.facts, "step": self.optimizer.steps, "state": asdict(self.state)}
         write_checkpoint(path, BACKEND, arrays, facts)
+        self._saved_at = time.monotonic()
 
     def _take_up(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         for name, variable in self.network.parameters.items():
@@ -281,10 +298,9 @@ class Training:
     def _resume(self, path: Path) -> None:
         """Go on where a checkpoint of the same training stopped."""
         arrays, facts = read_checkpoint(path, BACKEND)
-        now = run_facts(self.config, self.train.container)
         try:
             shapes = (_shapes(arrays), self._shapes_wanted())
-            check_resumable(path, shapes, (facts["run"], now), facts["step"], self.total_steps)
+            check_resumable(path, shapes, (facts["run"], self.facts), facts["step"], self.total_steps)
             state, moments = State(**facts["state"]), _named(arrays, "optimizer.")
             self.optimizer.restore(moments, facts["step"])
         except ArchiveError:
@@ -301,7 +317,7 @@ class Training:
             and self._folder != path.parent
             and (best := self._best_of(path.parent)) is not None
         ):
-            write_checkpoint(self._folder / "best.ckpt", BACKEND, *best)
+            write_checkpoint(self._folder / _BEST, BACKEND, *best)
 
     def _shapes_wanted(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(variable.shape) for name, variable in self.network.parameters.items()}
@@ -317,21 +333,15 @@ def _named(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray
 
 def _part(batch: Mapping[str, tf.Tensor], start: int, stop: int) -> dict[str, tf.Tensor]:
     """Some groups of a batch, without what only the reader needs."""
-    return {name: batch[name][start:stop] for name in ("counts", "corners_px", "subpixel_px")}
+    return {name: batch[name][start:stop] for name in ("counts", "corners_px", "subpixel_px")} | {"scan": batch["scan"]}
 
 
-def _largest_canvas(groups: GroupData) -> tuple[int, int]:
-    """Height and width that hold every group: canvases of one shape, so that one compiled step serves all batches."""
-    height, width = groups.container.canvas_shape.max(axis=0)
-    return int(height), int(width)
-
-
-def _read(groups: GroupData, batches: tf.data.Dataset) -> Any:
+def _read(data: GroupData, batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
     """Iterate over batches; an error while one is read is raised as what it was."""
-    groups.error = None
+    data.error = None
     try:
         yield from batches
     except tf.errors.OpError as error:
-        if groups.error is not None:
-            raise groups.error from error
+        if data.error is not None:
+            raise data.error from error
         raise
