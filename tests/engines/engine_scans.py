@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from core.physics_problem import smooth_probe
 
+from ptycho_core.api.score import score
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image
 from ptycho_core.errors import Cancelled
 from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.networks.groups import GroupDraw, Groups, partition_of
 from ptycho_core.networks.model import NetworkModel
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
@@ -105,21 +107,32 @@ def config_for(engine: ReconstructionBackend, config: TrainingConfig = CONFIG, *
 
 def train(
     engine: ReconstructionBackend,
-    raw: RawData,
+    raw: RawData | PtychoDataContainer,
     config: TrainingConfig = CONFIG,
     test: RawData | None = None,
     *,
     progress: Progress = no_progress,
 ) -> NetworkModel:
-    """Group a scan by the config, one group a frame unless it says otherwise, and train the engine on it."""
-    groups = PtychoDataContainer.for_training(
-        raw, config.group_size, n_groups=config.n_groups or raw.n_frames, neighbor_pool_size=config.neighbor_pool_size,
-        seed=config.seed,
-    )  # fmt: skip
-    held_out = None
-    if test is not None:
-        held_out = PtychoDataContainer.for_reconstruction(test, config.group_size, statistics=groups.statistics)
-    return engine.train(groups, held_out, config_for(engine, config), progress=progress)
+    """Train the engine on all frames of a scan, one group a frame unless the config says otherwise.
+
+    A container is taken as it is; all frames of `test` are held out.
+    """
+    scan = raw if isinstance(raw, PtychoDataContainer) else PtychoDataContainer.of(raw)
+    scans = [scan] if test is None else [scan, held_out_scan(test, scan)]
+    config = replace(config, n_groups=config.n_groups or len(scan.train_frames))
+    return engine.train(scans, config_for(engine, config), progress=progress)
+
+
+def held_out_scan(raw: RawData, like: PtychoDataContainer) -> PtychoDataContainer:
+    """A second scan of one experiment, to be looked at only."""
+    raw = raw.with_probe(like.probe, calibrated=like.raw.probe_calibrated)
+    return PtychoDataContainer.of(raw, heldout=np.arange(raw.n_frames), statistics=like.statistics)
+
+
+def train_groups(raw: RawData, config: TrainingConfig = CONFIG, epoch: int = 0) -> Groups:
+    """The groups that :func:`train` goes over in an epoch."""
+    config = replace(config, n_groups=config.n_groups or raw.n_frames)
+    return GroupDraw([PtychoDataContainer.of(raw)], config).groups(epoch)
 
 
 def interrupted(
@@ -140,14 +153,19 @@ def interrupted(
     return None if caught.value.checkpoint_path is None else Path(caught.value.checkpoint_path)
 
 
-def lay_out(raw: RawData, group_size: int = 4) -> PtychoDataContainer:
+def lay_out(raw: RawData, group_size: int = 4) -> Groups:
     """Every frame once."""
-    return PtychoDataContainer.for_reconstruction(raw, group_size)
+    return partition_of(PtychoDataContainer.of(raw), np.arange(raw.n_frames), group_size)
 
 
-def image_of(engine: ReconstructionBackend, model: NetworkModel, raw: RawData, **changes: Any) -> Reconstruction:
+def image_of(engine: ReconstructionBackend, model: NetworkModel, raw: RawData, **changes: Any) -> Image:
     """A scan reconstructed in single precision on the CPU, unless told otherwise."""
-    return engine.reconstruct(model, lay_out(raw), replace(EXACT, **changes))
+    return engine.reconstruct(model, PtychoDataContainer.of(raw), replace(EXACT, **changes))
+
+
+def error_of(engine: ReconstructionBackend, raw: RawData, image: Image) -> float:
+    """Fourier error of an image over all frames, with its best gain, as core scores it."""
+    return score(image, PtychoDataContainer.of(raw), engine.name, engine).train.fourier_error
 
 
 def vary(config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
@@ -181,7 +199,7 @@ def differ(one: NetworkModel, other: NetworkModel) -> bool:
 
 def untrained(engine: ReconstructionBackend, raw: RawData, config: TrainingConfig = CONFIG) -> NetworkModel:
     """A model with the first weights, as training would start from."""
-    statistics = PtychoDataContainer.for_training(raw, config.group_size).statistics
+    statistics = PtychoDataContainer.of(raw).statistics
     config = config_for(engine, config)
     return NetworkModel(
         backend=engine.name,

@@ -45,11 +45,8 @@ class Framework(Protocol):
     def settings(self) -> dict[str, Any]:
         """Whatever of the process an engine could have changed in the framework."""
 
-    def batches(self, data: Any, config: Any) -> Iterator[dict[str, np.ndarray]]:
-        """Training batches of the engine's own data pipeline, in the order of the first epoch."""
-
-    def groups(self, data: Any, config: Any = None) -> Any:
-        """The engine's own class of groups, which has a length."""
+    def batches(self, scans: Any, config: Any, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Training batches of the engine's own data pipeline, in the order of an epoch."""
 
 
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
@@ -96,13 +93,11 @@ class Torch:
             "log level": logging.getLogger("lightning.pytorch").level,
         }
 
-    def batches(self, data, config):
-        module = importlib.import_module("ptycho_backend_torch.data")
-        for batch in module.GroupDataModule(data, None, config).train_dataloader():
+    def batches(self, scans, config, epoch=0):
+        loader = importlib.import_module("ptycho_backend_torch.data").GroupDataModule(scans, config).train_dataloader()
+        loader.batch_sampler.set_epoch(epoch)
+        for batch in loader:
             yield {name: value.numpy() for name, value in batch.items()}
-
-    def groups(self, data, config=None):
-        return importlib.import_module("ptycho_backend_torch.data").GroupDataset(data, config)
 
 
 class TensorFlow:
@@ -149,12 +144,9 @@ class TensorFlow:
             "log level": logging.getLogger("tensorflow").level,
         }
 
-    def batches(self, data, config):
-        for batch in self.groups(data, config).epoch(config.batch_size, config.seed, 0, num_workers=config.num_workers):
+    def batches(self, scans, config, epoch=0):
+        for batch in importlib.import_module("ptycho_backend_tensorflow.data").GroupData(scans, config).epoch(epoch):
             yield {name: value.numpy() for name, value in batch.items()}
-
-    def groups(self, data, config=None):
-        return importlib.import_module("ptycho_backend_tensorflow.data").GroupData(data, config)
 
 
 _KINDS: dict[str, type[Framework]] = {"pytorch": Torch, "tensorflow": TensorFlow}

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ptycho_core.config import TrainingConfig, passes_of
-from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.networks.architectures import cnn_filters, initial_weights
+from ptycho_core.networks.groups import Groups
 from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.likelihood import amplitude_loss, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract, merge
@@ -101,10 +101,10 @@ def passed(
     return np.where(total > 0, canvas + mean, 0)
 
 
-def _of_group(data: PtychoDataContainer, b: int, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
-    raw = data.raw
-    shifted = fourier_shift(data.probe[None].astype(complex), data.subpixel_px[b][:, None])
-    power, counts = np.sum(np.abs(shifted) ** 2, axis=1), data.read_group_counts(b).astype(float)
+def _of_group(data: Groups, b: int, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
+    raw = data.scan.raw
+    shifted = fourier_shift(data.scan.probe[None].astype(complex), data.subpixel_px[b][:, None])
+    power, counts = np.sum(np.abs(shifted) ** 2, axis=1), data.read_counts(b).astype(float)
     if config.model.generator == "cnn":
         signal = np.maximum(counts - (0 if raw.background is None else raw.background), 0)
         signal = signal if raw.mask is None else np.where(raw.mask, signal, 0)
@@ -123,22 +123,22 @@ def _of_group(data: PtychoDataContainer, b: int, config: TrainingConfig, weights
     return patches
 
 
-def predicted_patches(data: PtychoDataContainer, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
+def predicted_patches(data: Groups, config: TrainingConfig, weights: Weights, scale: float) -> np.ndarray:
     """Patches (B, C, N, N) complex128 of each group by itself, as ``predict_patches`` of an engine gives them."""
     return np.array([_of_group(data, b, config, weights, scale) for b in range(data.n_groups)])
 
 
-def first_losses(data: PtychoDataContainer, config: TrainingConfig, weights: Weights | None = None) -> np.ndarray:
+def first_losses(data: Groups, config: TrainingConfig, weights: Weights | None = None) -> np.ndarray:
     """Loss (B,) of each group before any training, each as a batch of its own; with other weights where given."""
-    weights = initial_weights(config, data.raw.side) if weights is None else weights
-    scale, raw = data.statistics.scale, data.raw
+    weights = initial_weights(config, data.scan.raw.side) if weights is None else weights
+    scale, raw = data.scan.statistics.scale, data.scan.raw
     loss = {"poisson": poisson_loss, "amplitude": amplitude_loss}[config.loss]
     out = []
     for b, patches in enumerate(predicted_patches(data, config, weights, scale)):
         corners, rest, shape = data.corners_px[b], data.subpixel_px[b], tuple(data.canvas_shape[b])
-        power = np.sum(np.abs(fourier_shift(data.probe[None].astype(complex), rest[:, None])) ** 2, axis=1)
+        power = np.sum(np.abs(fourier_shift(data.scan.probe[None].astype(complex), rest[:, None])) ** 2, axis=1)
         agreed = extract(merge(patches, power, corners, shape), corners, raw.side)
-        rate = expected_counts(agreed, data.probe.astype(complex), rest, scale, raw.background)
-        divisor = data.group_size * data.statistics.mean_counts
-        out.append(loss(rate, data.read_group_counts(b).astype(float), raw.mask, divisor))
+        rate = expected_counts(agreed, data.scan.probe.astype(complex), rest, scale, raw.background)
+        divisor = data.group_size * data.scan.statistics.mean_counts
+        out.append(loss(rate, data.read_counts(b).astype(float), raw.mask, divisor))
     return np.array(out)

@@ -53,9 +53,8 @@ def test_saved_and_loaded_in_a_fresh_process(engine, scan, model, path, tmp_path
         engine.name,
         tmp_path,
         """
-from ptycho_core import api
 scan = make_scan(rows=3, columns=4, n_modes=2, bad=True, background=0.5)
-np.save("there.npy", image_of(engine, api.load_model("model.ptycho"), scan).object)
+np.save("there.npy", image_of(engine, engine.load(Path("model.ptycho")), scan).object)
 """,
     )
     np.testing.assert_allclose(np.load(tmp_path / "there.npy"), here, atol=1e-3 * np.abs(here).max())

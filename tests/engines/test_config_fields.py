@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engine_scans import CONFIG, EXACT, config_for, make_scan, vary, weights_of
 
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.errors import ConfigError, UnknownBackendError
 
@@ -28,7 +28,7 @@ def large_scan():
 def train_by_facade(engine, scan, config):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no test data.*")
-        return api.train_cdi_model(scan, None, config_for(engine, config))["model"]
+        return ptycho_core.train_cdi_model(scan, None, config_for(engine, config))["model"]
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +132,13 @@ def test_a_field_without_effect_is_refused_before_data_are_read(engine, tmp_path
     for field, value in REFUSED[engine.name].items():
         config = config_for(engine, **{field: value})
         with pytest.raises(ConfigError, match=rf"engine '{engine.name}': {field} = '{value}' has no effect"):
-            api.train_cdi_model(tmp_path / "missing.npz", None, config)
+            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, config)
 
 
 def test_backend(engine, scan):
     wrong = engine.name[:-2] + engine.name[-1] + engine.name[-2]
     with pytest.raises(UnknownBackendError, match=rf"{wrong}.*Did you mean '{engine.name}'"):
-        api.train_cdi_model(scan, None, vary(backend=wrong))
+        ptycho_core.train_cdi_model(scan, None, vary(backend=wrong))
 
 
 def test_split_fields(scan):
@@ -153,7 +153,7 @@ def test_split_fields(scan):
 def test_nphotons(engine, scan):
     config = config_for(engine, nphotons=5.0, epochs=1)
     with pytest.warns(UserWarning, match="no test data"), pytest.warns(UserWarning, match=r"nphotons = 5, but"):
-        api.train_cdi_model(scan, None, config)
+        ptycho_core.train_cdi_model(scan, None, config)
 
 
 @pytest.mark.parametrize("name", ["accelerator", "inference"])
@@ -165,7 +165,7 @@ def test_an_accelerator_that_the_engine_does_not_know(engine, tmp_path, name):
         with pytest.raises(
             ConfigError, match=rf"accelerator = '{wrong}' is not supported; allowed: {', '.join(known)}"
         ):
-            api.train_cdi_model(tmp_path / "missing.npz", None, config)
+            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, config)
 
 
 def test_output_folder_and_resuming(engine, scan, tmp_path):
@@ -186,7 +186,7 @@ def test_loggers(engine, scan, tmp_path):
 def test_inference_fields(engine, scan):
     model = train_by_facade(engine, scan, vary(epochs=1))
     images = {
-        name: api.reconstruct(model, scan, dataclasses.replace(EXACT, **changes)).object
+        name: ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, **changes)).object
         for name, changes in {
             "plain": {}, "precision": {"precision": "bf16"}, "central_crop_px": {"central_crop_px": 8},
         }.items()
@@ -196,6 +196,6 @@ def test_inference_fields(engine, scan):
     steps = []
     for batch_size in (4, 64):
         events = []
-        api.reconstruct(model, scan, dataclasses.replace(EXACT, batch_size=batch_size), progress=events.append)
+        ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, batch_size=batch_size), progress=events.append)
         steps.append(len(events))
     assert steps[0] > steps[1]

@@ -14,6 +14,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ConfigError
 from ptycho_core.networks import architectures
+from ptycho_core.networks.groups import Groups
 
 CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
 ALONE = vary(model={"sweeps": 0})
@@ -52,7 +53,7 @@ def test_predictions_are_those_of_the_network_written_out(engine, config, N):
     model = shaken(untrained(engine, scan, config), size=0.1)
     groups = lay_out(scan, min(config.group_size, scan.n_frames))
     found = engine.predict_patches(model, groups)
-    wanted = predicted_patches(groups, model.config, model.weights, model.scale_for(groups))
+    wanted = predicted_patches(groups, model.config, model.weights, model.scale_for(groups.scan))
     assert np.std(wanted) > 0.1
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -113,7 +114,7 @@ def test_permuted_frames_give_permuted_patches(engine, sweeps):
     scan = make_scan(rows=2, columns=4, n_modes=2)
     model = shaken(untrained(engine, scan, vary(model={"sweeps": sweeps})), size=0.05)
     groups, order = lay_out(scan), [2, 0, 3, 1]
-    swapped = PtychoDataContainer.from_groups(scan, groups.frame_indices[:, order], None, groups.statistics)
+    swapped = Groups.of(groups.scan, groups.frame_indices[:, order])
     plain, permuted = (engine.predict_patches(model, data) for data in (groups, swapped))
     np.testing.assert_allclose(permuted, plain[:, order], atol=2e-4)
     assert np.abs(permuted - plain).max() > 0.05
@@ -123,10 +124,9 @@ def test_cnn_refuses_what_it_was_not_made_for(engine):
     scan = make_scan(64, 2, 2)
     with pytest.raises(ConfigError, match="trained with group_size = 3 and was given groups of 4"):
         engine.predict_patches(untrained(engine, scan, CNN), lay_out(scan, 4))
-    small = make_scan(32, 2, 2)
-    groups = PtychoDataContainer.for_training(small, 3)
+    small = PtychoDataContainer.of(make_scan(32, 2, 2))
     with pytest.raises(ConfigError, match=r"'cnn' supports N = 64, 128 or 256; frames are 32×32"):
-        engine.train(groups, None, replace(CNN, backend=engine.name))
+        engine.train([small], replace(CNN, backend=engine.name))
 
 
 def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
@@ -140,7 +140,8 @@ def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
             background=scan.background if background is None else background,
         )  # fmt: skip
         data = lay_out(raw, 3)
-        return engine.predict_patches(replace(model, statistics=data.statistics, scale=data.statistics.scale), data)
+        known = {"statistics": data.scan.statistics, "scale": data.scan.statistics.scale}
+        return engine.predict_patches(replace(model, **known), data)
 
     plain, spoilt = patches(), scan.frames.read(np.arange(6))
     spoilt[:, ~scan.mask] = 3.0

@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_training(scan, engine, batch_size):
 
 @pytest.mark.spec("BE-4")
 def test_model_is_plain(scan, held_out, engine):
-    config = vary(probe_trainable=True)
+    config = vary(probe_trainable=True, n_groups=12)
     model = train(engine, scan, config, held_out)
     assert (model.backend, model.config, model.checkpoint_path) == (engine.name, config_for(engine, config), None)
     assert set(model.history) == {"train_loss", "test_loss", "learning_rate"}
@@ -148,15 +148,14 @@ def test_model_is_plain(scan, held_out, engine):
 
 def test_inputs_are_not_changed(engine):
     raw = make_scan(rows=3, columns=4, bad=True, background=1.0)
-    groups = PtychoDataContainer.for_training(raw, 4)
-    names = ("probe", "frame_indices", "corners_px", "subpixel_px", "canvas_shape")
+    scan = PtychoDataContainer.of(raw, heldout=[3, 7])
 
     def everything():
-        arrays = [*(getattr(groups, name) for name in names), raw.mask, raw.background]
+        arrays = [scan.probe, scan.role, raw.mask, raw.background, raw.positions_px]
         return [*(array.copy() for array in arrays), raw.frames.read(np.arange(12))]
 
     before = everything()
-    engine.train(groups, None, config_for(engine, probe_trainable=True, **ONE_STEP))
+    engine.train([scan], config_for(engine, probe_trainable=True, **ONE_STEP))
     for a, b in zip(before, everything(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -172,8 +171,11 @@ def test_progress_counts_every_step(scan, engine):
 
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_groups(scan, engine):
-    """A last batch that is smaller counts for less; without learning the order does not matter either."""
-    config = vary(learning_rate=1e-12, **ALONE)
+    """A last batch that is smaller counts for less; without learning the order does not matter either.
+
+    All groups are the frames of the whole scan, so that another epoch draws no others.
+    """
+    config = vary(learning_rate=1e-12, group_size=12, n_groups=12, **ALONE)
     halves, uneven = (train(engine, scan, vary(config, batch_size=size)).history["train_loss"] for size in (6, 5))
     np.testing.assert_allclose(uneven, halves, rtol=1e-4)
     assert uneven[1] == pytest.approx(uneven[0], rel=1e-4)

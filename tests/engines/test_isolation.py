@@ -12,13 +12,13 @@ import warnings
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, assert_same_model, differ, image_of, lay_out, make_scan, train, vary
+from engine_scans import CONFIG, assert_same_model, differ, image_of, lay_out, make_scan, train, train_groups, vary
 from frameworks import framework_of
 from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.errors import Cancelled
-from ptycho_core.networks.training import epoch_batches
+from ptycho_core.networks.groups import GroupDraw
 
 A = vary(probe_trainable=True, epochs=3, schedule="one_cycle")
 B = vary(
@@ -55,16 +55,19 @@ def test_the_seed_decides(scan, engine, trained):
 
 @pytest.mark.spec("BE-9")
 @pytest.mark.parametrize("seed", [1, 2])
-def test_seed_and_epoch_decide_the_order_of_the_groups(scan, engine, seed):
-    """Without learning, a step's loss tells which group it was; the order is the one that all engines share."""
+def test_seed_and_epoch_decide_the_groups_and_their_order(scan, engine, seed):
+    """Without learning, a step's loss tells which group it was; groups and order are those that all engines share."""
     seen = []
     config = vary(seed=seed, learning_rate=1e-12, epochs=3, model={"sweeps": 0})
     train(engine, scan, config, progress=lambda event: seen.append(event.metrics["loss"]))
-    groups = PtychoDataContainer.for_training(scan, 4, n_groups=12, seed=seed)
-    of_group = first_losses(groups, config)
-    assert len(np.unique(of_group.round(4))) > 6  # some groups are of the same frames
-    order = [group for epoch in range(3) for batch in epoch_batches(12, 1, seed, epoch) for group in batch]
-    np.testing.assert_allclose(seen, of_group[order], rtol=1e-4)
+    draw, wanted, found = GroupDraw([PtychoDataContainer.of(scan)], vary(config, n_groups=12)), [], []
+    for epoch in range(3):
+        of_group = first_losses(train_groups(scan, config, epoch), config)
+        found.append(set(of_group.round(4)))
+        assert len(found[-1]) > 6  # some groups are of the same frames
+        wanted += [of_group[group] for batch in draw.batches(epoch) for group in batch.groups]
+    np.testing.assert_allclose(seen, wanted, rtol=1e-4)
+    assert found[0] != found[1] != found[2]  # and other ones in another epoch
 
 
 @pytest.mark.spec("BE-9")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,14 @@ from engine_scans import make_object, make_scan
 from frameworks import Framework, framework_of
 
 from ptycho_core import stitching
+from ptycho_core.api.score import oracle_counts
 from ptycho_core.data import raw as raw_module
-from ptycho_core.data.container import integer_corners
+from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Image
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.physics import forward, likelihood, patches, solver
+from ptycho_core.stitching import make_image
 from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
 
 SHAPE = (29, 22)
@@ -254,22 +257,39 @@ def test_loss_and_gradient_of_the_engine(engine, scan, loss, chunk_bytes, monkey
     np.testing.assert_array_equal(probe, before[1])
 
 
-@pytest.mark.spec("BE-6")
-def test_simulate(engine, scan):
-    corners, rest = integer_corners(scan.positions_px, 16)
-    obj = make_object(*(corners.max(axis=0) + 16)).astype(np.complex64)
-    rate = engine.simulate(obj, scan.probe, scan.positions_px)
-    wanted = forward.expected_counts(patches.extract(obj, corners, 16), scan.probe, rest)
+def image_with(obj, scan, origin_px, positions_px) -> Image:
+    """An image with a probe of its own and a scale."""
+    probe = (scan.probe * np.exp(0.3j) * np.float32(0.7)).astype(np.complex64)
+    return make_image(obj, np.ones(obj.shape, np.float32), np.array(origin_px), probe, 37.5, positions_px)
+
+
+@pytest.mark.spec("BE-6", "FM-5")
+@pytest.mark.parametrize("background", [True, False])
+def test_expected_counts_of_an_image(engine, scan, background):
+    """With its own probe, scale and positions, from its own corner on, background included."""
+    raw = scan if background else replace(scan, background=None)
+    moved = scan.positions_px + np.random.default_rng(2).uniform(-1.2, 1.2, scan.positions_px.shape)
+    corners, rest = integer_corners(moved, 16)
+    origin = corners.min(axis=0) - [2, 1]
+    obj = make_object(*(corners.max(axis=0) + 18 - origin)).astype(np.complex64)
+    image = image_with(obj, scan, origin, moved)
+    frames = np.array([7, 0, 19, 4])
+    rate = engine.expected_counts(image, PtychoDataContainer.of(raw), frames)
+    cut = patches.extract(obj, corners[frames] - origin, 16)
+    wanted = forward.expected_counts(cut, image.probe, rest[frames], 37.5, raw.background)
     assert relative_error(rate, wanted) < FLOAT32["rate"]
     assert isinstance(rate, np.ndarray)
-    assert rate.dtype == np.float32
+    assert rate.dtype in (np.float32, np.float64)
     assert rate.flags.writeable
+    oracle = oracle_counts(image, PtychoDataContainer.of(raw), frames)
+    assert relative_error(rate, oracle) < FLOAT32["rate"]
 
 
 def test_questions_that_cannot_be_answered(engine, scan):
     small = np.ones((17, 40), np.complex64)
+    image = image_with(small, scan, [0, 0], scan.positions_px)
     with pytest.raises(DataError, match="do not fit the object"):
-        engine.simulate(small, scan.probe, scan.positions_px)
+        engine.expected_counts(image, PtychoDataContainer.of(scan), np.arange(20))
     with pytest.raises(DataError, match="do not fit the object"):
         engine.loss_and_gradient(small, scan.probe, scan, "poisson")
     with pytest.raises(ConfigError, match="loss = 'huber'; allowed: poisson, amplitude"):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from core.physics_problem import make_problem
 from core.refinement_scan import CONFIG, flat_image, make_scan
-from engine_scans import shaken, untrained, vary
 
-from ptycho_core import api
+from ptycho_core.api.score import score
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.physics.likelihood import loss_and_gradient
 from ptycho_core.physics.steps import DARK_COUNTS, position_gradient
+from ptycho_core.plugins.registry import load_backend
 
 
 def gradient_of(engine, raw, loss):
@@ -58,36 +59,42 @@ def test_gradients_are_the_oracles(engine, loss, chunk, monkeypatch):
     assert (alone.object, alone.probe, alone.positions) == (None, None, None)
 
 
+def refined(engine, scan, **changes):
+    """An image refined from a nearly flat one, the epochs that were reported, and the image it began with."""
+    plan = replace(CONFIG.refinement, epochs=4, **changes)
+    initial, events = flat_image(scan), []
+    before = initial.object.copy()
+    image = engine.refine(initial, scan, replace(CONFIG, refinement=plan, accelerator="cpu"), progress=events.append)
+    np.testing.assert_array_equal(initial.object, before)
+    return image, [event.metrics for event in events], initial
+
+
 @pytest.mark.spec("BE-16", "BE-17")
 def test_it_finds_what_the_numpy_engine_finds(engine):
     """The descent is one, and only the arithmetic differs: the images agree as float32 does."""
-    raw = make_scan(shake=0.8)
-    plan = replace(CONFIG.refinement, epochs=4, positions=True, probe_modes=2)
-    initial, images = flat_image(raw), []
-    for name in (engine.name, "numpy"):
-        config = replace(CONFIG, refinement=replace(plan, engine=name))
-        images.append(api.refine(initial, raw, config))
-    one, two = (done.reconstruction for done in images)
-    assert images[0].engine == engine.name
-    assert one.r_factor == pytest.approx(two.r_factor, rel=1e-3)
+    scan = PtychoDataContainer.of(make_scan(shake=0.8), heldout=[3, 17, 30, 41])
+    (one, epochs, initial), (two, wanted, _) = (
+        refined(each, scan, positions=True, probe_modes=2) for each in (engine, load_backend("numpy"))
+    )
     assert np.abs(one.object - two.object).max() < 2e-2 * np.abs(two.object).max()
     np.testing.assert_allclose(one.positions_px, two.positions_px, atol=5e-3)
     assert one.object.dtype == one.probe.dtype == np.complex64
+    assert len(epochs) == len(wanted) == 4
     for name in ("train_loss", "test_loss"):
-        np.testing.assert_allclose(images[0].history[name], images[1].history[name], rtol=1e-4)
+        np.testing.assert_allclose([m[name] for m in epochs], [m[name] for m in wanted], rtol=1e-4)
+    errors = [score(image, scan, engine.name, engine).heldout.deviance for image in (one, two, initial)]
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+    assert errors[0] < 0.5 * errors[2]
 
 
 @pytest.mark.spec("BE-17")
-def test_an_image_made_without_frames_knows_nothing_of_them(engine):
-    raw, left_out = make_scan(), np.array([3, 30, 41])
+def test_refining_looks_at_training_frames_and_is_judged_by_held_out_ones(engine):
+    raw, unused = make_scan(), [3, 30, 41]
     counts = raw.read_counts(np.arange(raw.n_frames)).copy()
-    counts[left_out] = counts[left_out][:, ::-1, ::-1] * 2
+    counts[unused] = counts[unused][:, ::-1, ::-1] * 2
     other = RawData.from_arrays(counts, raw.positions_px, raw.probe, probe_calibrated=True)
-    model = shaken(untrained(engine, raw, vary(model={"sweeps": 3})), size=0.02)
-    images = [
-        api.reconstruct(model, scan, model.config.inference, same_scan=True, without=left_out) for scan in (raw, other)
-    ]
+    roles = {"unused": {"tired": unused}, "heldout": [7, 20]}
+    images = [refined(engine, PtychoDataContainer.of(given, **roles))[0] for given in (raw, other)]
     np.testing.assert_array_equal(images[0].object, images[1].object)
-    assert (images[0].frame_misfit[left_out] != images[1].frame_misfit[left_out]).all()
-    seen = api.reconstruct(model, other, model.config.inference, same_scan=True)
-    assert np.abs(seen.object - images[1].object).max() > 1e-3
+    seen = refined(engine, PtychoDataContainer.of(other, heldout=[7, 20]))[0]
+    assert np.abs(seen.object[20:60, 20:50] - images[1].object[20:60, 20:50]).max() > 1e-3

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, assert_same_model, interrupted, make_scan, train, vary
+from engine_scans import CONFIG, assert_same_model, config_for, held_out_scan, interrupted, make_scan, train, vary
 
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.errors import ArchiveError, Cancelled, OutputError
 
 BASE = vary(epochs=3, batch_size=2, schedule="one_cycle", probe_trainable=True, scale_trainable=True)
@@ -93,10 +94,41 @@ def test_more_epochs_can_be_added(scan, engine, trained, tmp_path):
     config = vary(epochs=1, output_dir=tmp_path)
     done = train(engine, scan, config)
     assert done.checkpoint_path == tmp_path / "checkpoints" / "last.ckpt"
-    with pytest.raises(ArchiveError, match=r"last.ckpt: its 12 steps are all that was asked for; raise epochs"):
-        train(engine, scan, vary(config, resume_from=done.checkpoint_path))
     more = train(engine, scan, vary(config, epochs=2, resume_from=done.checkpoint_path))
     assert_same_model(more, trained(scan, CONFIG))
+    two = train(engine, scan, vary(config, epochs=2))
+    with pytest.raises(ArchiveError, match=r"last.ckpt: it has done 24 steps, more than the 12 that are asked for"):
+        train(engine, scan, vary(config, resume_from=two.checkpoint_path))
+
+
+@pytest.mark.spec("BE-8")
+@pytest.mark.parametrize(("name", "folder"), [("plain", True), ("plain", False), ("average", True), ("patience", True)])
+def test_a_training_that_was_over_gives_its_model_without_a_step(scan, held_out, engine, whole, tmp_path, name, folder):
+    """Killed after its last checkpoint and before its model was saved."""
+    done, steps = whole(name), []
+    config = vary(VARIANTS[name], resume_from=done.checkpoint_path, output_dir=tmp_path if folder else None)
+    model = train(engine, scan, config, held_out, progress=steps.append)
+    assert steps == []
+    assert_same_model(model, done)
+    names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    if not folder:
+        assert (model.checkpoint_path, names) == (None, set())
+        return
+    assert names == {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "history.csv"}
+    assert (tmp_path / "history.csv").read_bytes() == (done.checkpoint_path.parents[1] / "history.csv").read_bytes()
+    again = train(engine, scan, vary(config, epochs=4, resume_from=model.checkpoint_path), held_out)
+    assert again.history["train_loss"][:3] == done.history["train_loss"]
+
+
+def test_a_training_that_was_stopped_early_is_over(scan, held_out, engine, tmp_path):
+    config = vary(TOO_FAST, early_stopping_patience=1, output_dir=tmp_path)
+    done, steps = train(engine, scan, config, held_out), []
+    assert len(done.history["test_loss"]) == 2 < config.epochs
+    again = train(engine, scan, vary(config, resume_from=done.checkpoint_path), held_out, progress=steps.append)
+    assert steps == []
+    assert_same_model(again, done)
+    patient = vary(config, early_stopping_patience=2, resume_from=done.checkpoint_path)
+    assert len(train(engine, scan, patient, held_out).history["test_loss"]) == 3
 
 
 def test_cancelled_without_a_folder_leaves_nothing(scan, engine, tmp_path, monkeypatch):
@@ -139,19 +171,22 @@ def checkpoint(scan, engine, held_out, tmp_path_factory):
         ({"weight_average": 0.5}, r"(made with weight_average|weights differ)"),
     ],
 )
-def test_another_training_is_refused(scan, engine, checkpoint, changes, words):
+def test_another_training_is_refused(scan, held_out, engine, checkpoint, changes, words):
     steps = []
     config = vary(vary(BASE, resume_from=checkpoint), **changes)
     with pytest.raises(ArchiveError, match=rf"interrupted\.ckpt: .*{words}"):
-        train(engine, scan, config, progress=steps.append)
+        train(engine, scan, config, held_out, progress=steps.append)
     assert steps == []
 
 
-def test_another_scan_or_probe_is_refused(scan, engine, checkpoint):
+def test_another_scan_or_probe_is_refused(scan, held_out, engine, checkpoint):
     config = vary(BASE, resume_from=checkpoint)
-    with pytest.raises(ArchiveError, match="made with mean_counts = "):
-        train(engine, make_scan(rows=3, columns=4, n_modes=2, seed=5), config)
-    with pytest.raises(ArchiveError, match=r"1 weights differ, first 'probe' with shape \(2, 16, 16, 2\)"):
+    scans = [PtychoDataContainer.of(scan), PtychoDataContainer.of(make_scan(rows=3, columns=4, n_modes=2, seed=5))]
+    other_roles = PtychoDataContainer.of(scan, heldout=[3])
+    for given in (scans[1:], scans[:1], scans, [other_roles, held_out_scan(held_out, scans[0])]):
+        with pytest.raises(ArchiveError, match=r"(made with scans = \[|weights differ)"):
+            engine.train(given, config_for(engine, config, n_groups=12))
+    with pytest.raises(ArchiveError, match=r"1 weights differ, first 'probe.*2, 16, 16, 2\)"):
         train(engine, scan.with_probe(scan.probe[:1]), config)
 
 

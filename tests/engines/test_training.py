@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_scans import ALONE, CONFIG, ONE_STEP, config_for, differ, lay_out, make_scan, train, vary
+from engine_scans import ALONE, CONFIG, ONE_STEP, config_for, differ, make_scan, train, train_groups, vary
 from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
@@ -50,19 +50,18 @@ def test_cnn_learns(engine):
 
 def test_cnn_refuses_smaller_test_groups(engine):
     config = config_for(engine, model={"generator": "cnn", "width": 2})
-    groups = PtychoDataContainer.for_training(make_scan(64, 2, 2), 4)
-    with pytest.raises(ConfigError, match=r"needs test groups of 4 frames.* only 2 test frames"):
-        engine.train(groups, lay_out(make_scan(64, 1, 2), 2), config)
+    scan = PtychoDataContainer.of(make_scan(64, 2, 3), heldout=[1, 4])
+    with pytest.raises(ConfigError, match=r"needs test groups of 4 frames.* only 2 held-out frames"):
+        engine.train([scan], config)
 
 
 def test_first_loss_is_the_oracle_s(engine):
     """Before any step the prediction is the solver's own, and the oracle can say what its loss is."""
     scan = make_scan(rows=3, columns=4, n_modes=2, bad=True, background=2.0)
     seen = []
-    groups = PtychoDataContainer.for_training(scan, 4, n_groups=12, seed=1)
     config = config_for(engine, loss="poisson", model={"sweeps": 2}, **ONE_STEP)
-    engine.train(groups, None, config, progress=lambda event: seen.append(event.metrics["loss"]))
-    assert seen == [pytest.approx(first_losses(groups, config).mean(), rel=1e-5)]
+    train(engine, scan, config, progress=lambda event: seen.append(event.metrics["loss"]))
+    assert seen == [pytest.approx(first_losses(train_groups(scan, config), config).mean(), rel=1e-5)]
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "exponential", "constant"])
@@ -88,7 +87,7 @@ def test_learning_rate_really_steps(engine, schedule):
     size = float(np.sqrt(np.mean(np.abs(scan.probe) ** 2)))
     assert np.median(np.abs(change.real)) == pytest.approx(1e-4 * size * total, rel=0.02)
     assert np.median(np.abs(change.imag)) == pytest.approx(1e-4 * size * total, rel=0.02)
-    first = PtychoDataContainer.for_training(scan, 4).statistics.scale
+    first = PtychoDataContainer.of(scan).statistics.scale
     assert abs(np.log(model.scale / first)) == pytest.approx(2e-4 * total, rel=0.02)
 
 
@@ -123,7 +122,7 @@ def test_weight_decay_pulls_the_network_and_nothing_else(scan, engine):
 
 
 def test_probe_and_scale_move_only_when_asked(scan, trained):
-    statistics = PtychoDataContainer.for_training(scan, 4).statistics
+    statistics = PtychoDataContainer.of(scan).statistics
     kept, refined = trained(scan), trained(scan, vary(probe_trainable=True, scale_trainable=True))
     np.testing.assert_array_equal(kept.probe, scan.probe)
     assert kept.scale == pytest.approx(statistics.scale, rel=1e-6)
@@ -136,7 +135,7 @@ def test_probe_and_scale_move_only_when_asked(scan, trained):
 def test_a_wrong_probe_is_refined_towards_the_right_one(scan, engine):
     y, x = np.mgrid[:16, :16] - 7.5
     wrong = scan.with_probe(scan.probe * np.exp(0.05j * (0.04 * y**2 + x)) * (1 + 0.02 * x))
-    config = vary(epochs=6, probe_learning_rate=1e-2)
+    config = vary(epochs=12, probe_learning_rate=1e-2)
     refined = train(engine, wrong, vary(config, probe_trainable=True))
     kept = train(engine, wrong, config)
     assert refined.history["train_loss"][-1] < 0.8 * kept.history["train_loss"][-1]

@@ -7,13 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, EXACT, image_of, lay_out, make_scan, shaken, train, untrained, vary, without_network
+from engine_scans import (
+    CONFIG,
+    EXACT,
+    error_of,
+    image_of,
+    lay_out,
+    make_scan,
+    shaken,
+    train,
+    train_groups,
+    untrained,
+    vary,
+    without_network,
+)
 from network_oracle import first_losses, passed, predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.errors import ConfigError
 from ptycho_core.networks import inference
 from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.networks.groups import Groups
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import extract, merge
 from ptycho_core.physics.solver import solver_update, swept
@@ -39,7 +53,7 @@ def whole(scan):
     corners, rest = integer_corners(scan.positions_px, 16)
     corners = corners - corners.min(axis=0)
     shifted = fourier_shift(scan.probe[None].astype(complex), rest[:, None])
-    scale = lay_out(scan).statistics.scale
+    scale = PtychoDataContainer.of(scan).statistics.scale
     known = (shifted, scan.read_counts(np.arange(17)).astype(float), scan.mask, scan.background, scale)
     return np.ones(tuple(corners.max(axis=0) + 16), complex), corners, known
 
@@ -111,13 +125,13 @@ def test_memory_is_bounded_and_does_not_change_the_answer(engine, scan, model, b
     plain = image_of(engine, model, scan)
     monkeypatch.setattr(inference, "BYTES_KEPT", 0)
     seen = []
-    real = PtychoDataContainer.read_group_counts
+    real = Groups.read_counts
 
     def read(self, groups):
         seen.append(np.size(groups))
         return real(self, groups)
 
-    monkeypatch.setattr(PtychoDataContainer, "read_group_counts", read)
+    monkeypatch.setattr(Groups, "read_counts", read)
     found = image_of(engine, model, scan, batch_size=batch_size)
     np.testing.assert_allclose(found.object, plain.object, atol=1e-3 * np.abs(plain.object).max())
     assert max(seen) == min(batch_size, 17)
@@ -127,7 +141,7 @@ def test_memory_is_bounded_and_does_not_change_the_answer(engine, scan, model, b
 def test_progress_counts_sweeps_and_passes(engine, scan):
     model = untrained(engine, scan, vary(UNROLLED, model={"sweeps": 2}))
     events = []
-    engine.reconstruct(model, lay_out(scan), replace(EXACT, passes=5), progress=events.append)
+    engine.reconstruct(model, PtychoDataContainer.of(scan), replace(EXACT, passes=5), progress=events.append)
     assert [event.done for event in events[:6]] == [17 * n for n in range(1, 7)]
     assert events[-1].done == events[-1].total == 17 * 7
 
@@ -150,7 +164,7 @@ def test_training_goes_back_through_all_passes(engine):
     """
     scan = make_scan(rows=2, columns=3, n_modes=2, bad=True, background=5.0)
     config = vary(UNROLLED, n_groups=1, epochs=1, learning_rate=1.0, gradient_clip_norm=1e-11)
-    groups = PtychoDataContainer.for_training(scan, 4, n_groups=1, seed=1)
+    groups = train_groups(scan, config)
     model = train(engine, scan, config)
     first = initial_weights(model.config, 16)
     moved = np.concatenate([np.ravel(model.weights[f"head.{part}"]) for part in ("weight", "bias")]).astype(float)
@@ -182,6 +196,6 @@ def test_trained_on_groups_it_beats_the_solver_on_the_scan_and_stays_stable(engi
     config = vary(UNROLLED, model={"passes": 3}, group_size=9, epochs=4, learning_rate=3e-3, schedule="one_cycle")
     first, model = untrained(engine, scan, config), train(engine, scan, config)
     assert model.history["train_loss"][-1] < 0.9 * model.history["train_loss"][0]
-    solver, learned = (image_of(engine, m, scan).r_factor for m in (first, model))
+    solver, learned = (error_of(engine, scan, image_of(engine, m, scan)) for m in (first, model))
     assert learned < 0.8 * solver
-    assert image_of(engine, model, scan, passes=9).r_factor < learned
+    assert error_of(engine, scan, image_of(engine, model, scan, passes=9)) < learned
