@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ptycho_core.api.prepare import ensure_container
 from ptycho_core.config import RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
@@ -43,6 +44,11 @@ def make_scan(*, shake: float = 0.0, calibrated: bool = True, photons: float = 1
     noise = rng.normal(size=positions.shape)
     noise *= shake / max(np.abs(noise).max(), 1e-9)
     return RawData.from_arrays(counts, positions + noise - noise.mean(axis=0), probe, probe_calibrated=calibrated)
+
+
+def with_roles(raw: RawData, config: TrainingConfig = CONFIG) -> PtychoDataContainer:
+    """The scan with a tenth of its frames held out, as `config` says."""
+    return ensure_container(raw, config)
 
 
 def flat_image(scan: PtychoDataContainer) -> Image:

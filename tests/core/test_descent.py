@@ -1,0 +1,236 @@
+"""The descent by itself: what is asked of an engine, how far a step goes, which state is kept; answers are scripted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from refinement_scan import CONFIG, N, flat_image, make_scan, true_positions, with_roles
+
+from ptycho_backend_numpy.backend import NumpyBackend
+from ptycho_backend_numpy.gradient import NumpyGradient
+from ptycho_core.config import RefinementConfig
+from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.raw import RawData
+from ptycho_core.errors import BackendError, DataError
+from ptycho_core.physics.steps import illumination, object_step
+from ptycho_core.protocol import no_progress
+from ptycho_core.refinement.descent import BatchGradient, Descent, _Pace, batch_size_for, descend
+from ptycho_core.refinement.image import refine_image
+from ptycho_core.refinement.state import ScanState
+
+PLAN = Descent(loss="poisson", epochs=4, batch_size=16, seed=3)
+
+
+class Asked:
+    """The NumPy engine's gradient that remembers what it was asked, and says scripted losses of frames looked at only.
+
+    Attributes:
+        learned: frames that a gradient of the object was asked of, one array a step.
+        looked_at: frames that only the loss was asked of, with the modes of the probe.
+    """
+
+    def __init__(self, raw: RawData, script: Collection[float] = ()) -> None:
+        self.inner, self.script = NumpyGradient(raw, "poisson"), list(script)
+        self.learned: list[np.ndarray] = []
+        self.moved: list[np.ndarray] = []
+        self.looked_at: list[tuple[list[int], int]] = []
+
+    def __call__(self, frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any) -> BatchGradient:
+        if "object" in wanted:
+            self.learned.append(frames)
+        elif wanted:
+            self.moved.append(frames)
+        else:
+            self.looked_at.append((frames.tolist(), len(probe)))
+            if self.script:
+                return BatchGradient(loss=self.script.pop(0) * len(frames))
+        return self.inner(frames, corners, rest, obj, probe, wanted)
+
+
+@pytest.fixture(scope="module")
+def scan() -> PtychoDataContainer:
+    return with_roles(make_scan())
+
+
+def run(scan: PtychoDataContainer, gradient: Any, plan: Descent = PLAN, **more: Any) -> tuple[ScanState, list[Any]]:
+    """Descend from the flat object; the state returned, and the states after each epoch."""
+    after: list[Any] = []
+    found = descend(
+        more.pop("state", None) or ScanState.flat(scan),
+        gradient,
+        plan,
+        frames=scan.train_frames,
+        heldout=more.pop("heldout", scan.heldout_frames),
+        after_epoch=lambda epoch, state, loss, watched: after.append(state.copy()),
+        **more,
+    )
+    return found, after
+
+
+@pytest.mark.spec("BE-17")
+def test_the_state_with_the_lowest_held_out_loss_is_returned_not_the_last(scan: PtychoDataContainer) -> None:
+    found, after = run(scan, Asked(scan.raw, [5.0, 3.0, 4.0, 3.5]))
+    np.testing.assert_array_equal(found.object, after[1].object)
+    assert (found.object != after[3].object).any()
+    last, after = run(scan, Asked(scan.raw, [5.0, 4.0, 3.0, 2.5]))
+    np.testing.assert_array_equal(last.object, after[3].object)
+    without, after = run(scan, Asked(scan.raw), heldout=np.zeros(0, np.int64))
+    np.testing.assert_array_equal(without.object, after[3].object)
+
+
+@pytest.mark.spec("BE-17")
+def test_the_initial_state_is_a_candidate(scan: PtychoDataContainer) -> None:
+    initial = ScanState.flat(scan)
+    gradient = Asked(scan.raw, [2.9, 5.0, 3.0, 4.0, 3.5])
+    assert run(scan, gradient, initial=initial)[0] is initial
+    assert gradient.looked_at[0][0] == scan.heldout_frames.tolist()
+    found, after = run(scan, Asked(scan.raw, [3.1, 5.0, 3.0, 4.0, 3.5]), initial=initial)
+    np.testing.assert_array_equal(found.object, after[1].object)
+    # an equal loss is no better: what was there is kept
+    assert run(scan, Asked(scan.raw, [3.0, 5.0, 3.0, 4.0, 3.5]), initial=initial)[0] is initial
+
+
+@pytest.mark.spec("BE-17")
+def test_an_image_that_refining_does_not_better_comes_back_as_it_is(scan: PtychoDataContainer) -> None:
+    image = flat_image(scan)
+    config = replace(CONFIG, refinement=RefinementConfig(epochs=2, probe_modes=3))
+    gradient = Asked(scan.raw, [3.0, 4.0, 3.5])
+    found = refine_image(image, scan, config, lambda raw, loss: gradient, no_progress)
+    assert found is image  # with its one mode: the modes that were added are no part of what it was
+    assert [modes for _, modes in gradient.looked_at] == [1, 3, 3]
+    found = refine_image(image, scan, config, lambda raw, loss: Asked(scan.raw, [3.0, 4.0, 2.5]), no_progress)
+    assert len(found.probe) == 3
+
+
+@pytest.mark.spec("BE-17")
+def test_every_training_frame_is_learned_from_in_every_epoch_and_no_other(scan: PtychoDataContainer) -> None:
+    some = PtychoDataContainer.of(scan.raw, heldout=[3, 11, 40], unused={"shaken": [0, 12]})
+    for positions in (False, True):
+        gradient = Asked(some.raw)
+        plan = replace(PLAN, epochs=3, positions=positions, position_limit_px=1.0)
+        state = ScanState.flat(some)
+        if positions:
+            state = ScanState.of_image(state.image(), some, margin_px=3)
+        run(some, gradient, plan, state=state, initial=state.copy())
+        steps = len(gradient.learned) // 3
+        assert steps == round(len(some.train_frames) / 16)
+        for epoch in range(3):
+            frames = np.concatenate(gradient.learned[epoch * steps : (epoch + 1) * steps])
+            np.testing.assert_array_equal(np.sort(frames), some.train_frames)
+        assert (gradient.learned[0] != gradient.learned[steps]).any()  # another order in another epoch
+        looked_at = {frame for frames, _ in gradient.looked_at for frame in frames}
+        assert looked_at == {3, 11, 40}
+        assert {int(f) for frames in gradient.moved for f in frames} == (looked_at if positions else set())
+
+
+def test_a_step_is_the_steps_formula_with_momentum_and_ever_shorter() -> None:
+    """Four frames in one place, a gradient that never changes: v ← v/2 + ℓΔ, O ← O + v/2 + ℓΔ, v = 0 in each epoch."""
+    raw = RawData.from_arrays(
+        np.ones((4, N, N), np.float32), np.full((4, 2), 40.3) + 0.02 * np.eye(4, 2), make_scan().probe
+    )
+    scan = PtychoDataContainer.of(raw)
+    rng = np.random.default_rng(0)
+    slope = (rng.normal(size=(N, N)) + 1j * rng.normal(size=(N, N))).astype(np.complex64) * 1e3
+
+    def constant(frames: Any, *_: Any) -> BatchGradient:
+        return BatchGradient(loss=float(len(frames)), object=slope)
+
+    plan = Descent(loss="amplitude", epochs=2, batch_size=2)
+    _, after = run(scan, constant, plan)
+    state = ScanState.flat(scan)
+    light = illumination(state.probe, np.zeros((2, 2), np.int64), (N, N))
+    step = object_step(slope, light, "amplitude")
+    first = 1.5 + (0.75 + 1.0)
+    np.testing.assert_allclose(after[0].object - 1, first * step, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after[1].object - 1, first * (1 + 1 / 30) * step, rtol=1e-4, atol=1e-6)
+
+
+def test_it_goes_on_where_it_was_interrupted(scan: PtychoDataContainer) -> None:
+    plan = replace(PLAN, probe=True)
+    whole, after = run(scan, NumpyGradient(scan.raw, "poisson"), plan)
+    half = after[1].copy()
+    power = ScanState.flat(scan).power()
+    again, rest = run(scan, NumpyGradient(scan.raw, "poisson"), plan, state=half, first_epoch=2, power=power)
+    assert len(rest) == 2
+    for name in ("object", "probe"):
+        np.testing.assert_array_equal(getattr(rest[-1], name), getattr(after[-1], name))
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    # rounding lets the power of the probe wander: a run that goes on holds on to the one that it began with
+    other, _ = run(
+        scan, NumpyGradient(scan.raw, "poisson"), plan, state=after[1].copy(), first_epoch=2, power=4 * power
+    )
+    assert other.power() == pytest.approx(4 * power, rel=1e-5)
+
+
+@pytest.mark.spec("BE-17")
+def test_positions_of_held_out_frames_follow_the_object() -> None:
+    scan = with_roles(make_scan(shake=1.2))
+    truth, held = true_positions(np.random.default_rng(4)), scan.heldout_frames
+    plan = RefinementConfig(probe=False, positions=True, epochs=60, patience=20, batch_size=16)
+    image = NumpyBackend().refine(flat_image(scan), scan, replace(CONFIG, refinement=plan))
+    offset = (image.positions_px - truth)[scan.train_frames].mean(axis=0)
+    before = np.abs(scan.raw.positions_px - truth)[held]
+    after = np.abs(image.positions_px - truth - offset)[held]
+    assert np.median(after) < 0.4 * np.median(before)
+    assert len(held) == 7
+
+
+def test_unused_frames_stay_where_they_were() -> None:
+    raw = make_scan(shake=0.6)
+    scan = PtychoDataContainer.of(raw, heldout=[5], unused={"shaken": [0, 30]})
+    plan = RefinementConfig(probe=False, positions=True, epochs=2)
+    image = NumpyBackend().refine(flat_image(scan), scan, replace(CONFIG, refinement=plan))
+    moved = (image.positions_px != raw.positions_px).any(axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(~moved), [0, 30])
+
+
+def test_steps_are_full_then_ever_shorter_and_then_over() -> None:
+    plan = Descent(loss="poisson", epochs=10, batch_size=8, patience=2)
+    pace = _Pace(plan)
+    lengths = [pace.length(epoch) for epoch in range(10)]
+    assert lengths[:6] == [1.0] * 6
+    assert all(b < a for a, b in itertools.pairwise(lengths[5:]))
+    assert lengths[-1] == pytest.approx(1 / 30)
+    early = _Pace(plan)
+    assert early.note(0, 5.0)
+    assert not early.note(1, 6.0)
+    assert not early.spent(1)
+    assert not early.note(2, 6.0)  # stalled twice: from here on steps shrink
+    assert early.length(3) < 1
+    assert early.note(3, 4.0)
+    assert not early.spent(5)
+    assert early.length(6) == pytest.approx(1 / 30)  # four epochs of shrinking, as in a run that never stalled
+    assert early.spent(6)
+    assert early.best == 4.0
+
+
+@pytest.mark.spec("BE-17")
+def test_it_ends_when_held_out_frames_are_explained_no_better(scan: PtychoDataContainer) -> None:
+    losses = [3.0, 2.0] + [2.5] * 200
+    found, after = run(scan, Asked(scan.raw, losses), replace(PLAN, epochs=50, patience=2))
+    assert 4 < len(after) < 30  # stalled after the fourth epoch, and then the twenty epochs of ever shorter steps
+    np.testing.assert_array_equal(found.object, after[1].object)
+    patient, after = run(scan, Asked(scan.raw, losses), replace(PLAN, epochs=6))
+    assert len(after) == 6
+    np.testing.assert_array_equal(patient.object, after[1].object)
+
+
+def test_a_step_takes_about_a_twelfth_of_the_frames() -> None:
+    assert [batch_size_for(n) for n in (40, 516, 1764, 100_000)] == [16, 43, 128, 128]
+
+
+def test_what_cannot_be_descended_on_is_an_error(scan: PtychoDataContainer) -> None:
+    judged = PtychoDataContainer.of(scan.raw, heldout=np.arange(scan.raw.n_frames))
+    with pytest.raises(DataError, match="none of its frames is to be learned from"):
+        run(judged, NumpyGradient(judged.raw, "poisson"))
+
+    def broken(frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any) -> BatchGradient:
+        return BatchGradient(loss=1.0, object=np.full_like(obj, np.nan))
+
+    with pytest.raises(BackendError, match="sweeps diverged in epoch 1: the object holds NaN"):
+        run(scan, broken)
