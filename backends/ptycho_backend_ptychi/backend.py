@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +15,22 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.results import Image
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
+from ptycho_core.networks.checkpoint import CheckpointPace
 from ptycho_core.networks.hardware import choose_accelerator
 from ptycho_core.networks.training import run_facts
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
-from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
+from ptycho_core.solvers import (
+    History,
+    SolverModel,
+    leave_checkpoint,
+    load_solver,
+    reconstruct_solved,
+    save_solver,
+    take_checkpoint,
+)
 
 from . import physics
-from .checkpoint import CHECKPOINT, History, leave_checkpoint, take_checkpoint
 from .choices import check_choices, check_inference, options_of
 from .library import inside
 from .refinement import refine
@@ -32,6 +40,7 @@ from .tasks import Settings
 
 __all__ = ["PtychiBackend"]
 
+CHECKPOINT = "ptychi_checkpoint.safetensors"
 _PACKAGES = ("numpy", "torch", "ptychi")
 
 
@@ -86,25 +95,26 @@ class PtychiBackend:
         history: History = {"train_loss": [], **({"test_loss": []} if len(scan.heldout_frames) else {})}
         state = None
         if config.resume_from is not None:
-            state, history = take_checkpoint(config.resume_from, list(history), facts, config.epochs)
+            state, history = take_checkpoint(config.resume_from, self.name, list(history), facts, config.epochs)
         problem = _flat_problem(scan)
         settings = Settings(options=options, loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable)
         solver = Solver(problem, settings, device)
 
-        def leave() -> None:
+        def write() -> None:
             if path is not None:
-                leave_checkpoint(path, read_state(solver.reconstructor), history, facts)
+                leave_checkpoint(path, self.name, read_state(solver.reconstructor), history, facts)
 
         if state is not None:
             moved = solver.moves_probe(len(history["train_loss"]) - 1)
             restore_state(solver.reconstructor, state, options, device, probe_moved=moved)
-            leave()  # where nothing is left to do, the folder of this run has its checkpoint all the same
+        checkpoints = CheckpointPace(write)
         try:
-            _iterate(solver, history, config, leave, progress)
+            _iterate(solver, history, config, checkpoints, progress)
         except Cancelled as error:
-            if path is not None:
-                error.checkpoint_path = str(path)
+            checkpoints.now()
+            error.checkpoint_path = None if path is None else str(path)
             raise
+        checkpoints.now()
         return SolverModel(
             backend=self.name,
             config=config,
@@ -201,9 +211,9 @@ def _stalled(history: History, patience: int | None) -> bool:
 
 
 def _iterate(
-    solver: Solver, history: History, config: TrainingConfig, leave: Callable[[], None], progress: Progress
+    solver: Solver, history: History, config: TrainingConfig, checkpoints: CheckpointPace, progress: Progress
 ) -> None:
-    """Sweep until the epochs are done or the held-out frames say so, and leave a checkpoint of every epoch."""
+    """Sweep until the epochs are done or the held-out frames say so, and leave checkpoints on the way."""
     for epoch in range(len(history["train_loss"]), config.epochs):
         if _stalled(history, config.early_stopping_patience):
             return
@@ -211,6 +221,6 @@ def _iterate(
         held_out = solver.watch()
         if held_out is not None:
             history["test_loss"].append(held_out)
-        leave()
+        checkpoints.after_epoch()
         metrics = {name: values[-1] for name, values in history.items()} | {"epoch": float(epoch + 1)}
         progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))
