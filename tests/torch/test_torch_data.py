@@ -7,13 +7,19 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 from torch_scans import CONFIG, make_scan, vary
 
-from ptycho_backend_torch.data import EpochSampler, GroupDataModule, GroupDataset, collate_groups
+from ptycho_backend_torch.data import (
+    EpochSampler,
+    GroupDataModule,
+    GroupDataset,
+    HeldoutDataset,
+    HeldoutSampler,
+    collate_groups,
+)
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.io import write_scan
-from ptycho_core.networks.training import epoch_batches
+from ptycho_core.io import read_scan, write_scan
+from ptycho_core.networks.groups import GroupDraw
 
 pytestmark = pytest.mark.torch
 
@@ -23,52 +29,58 @@ SHAPES = {
     "subpixel_px": ((4, 2), torch.float32),
     "canvas_shape": ((2,), torch.int64),
     "frame_indices": ((4,), torch.int64),
+    "scan": ((), torch.int64),
 }
 
 
 @pytest.fixture(scope="module")
-def scan():
-    return make_scan(rows=3, columns=4, n_modes=2, bad=True)
+def scans():
+    raws = [make_scan(rows=3, columns=4, n_modes=2, bad=True), make_scan(rows=2, columns=4, n_modes=2, seed=5)]
+    return [PtychoDataContainer.of(raws[0], heldout=[1, 5]), PtychoDataContainer.of(raws[1])]
 
 
-@pytest.fixture(scope="module")
-def path(scan, tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "scan.npz"
-    write_scan(path, scan)
-    return path
-
-
-def test_items_have_the_documented_shapes(scan):
-    dataset = GroupDataset(scan, vary(n_groups=7))
-    assert len(dataset) == 7
-    for number in (0, 6):
-        item = dataset[number]
+def test_items_have_the_documented_shapes_and_are_those_of_the_key(scans):
+    config = vary(n_groups=7)
+    dataset, draw = GroupDataset(scans, config), GroupDraw(scans, config)
+    assert len(dataset) == 14
+    for epoch, scan, group in ((0, 0, 0), (3, 1, 6), (0, 1, 2)):
+        item = dataset[epoch, scan, group]
         assert {name: (tuple(v.shape), v.dtype) for name, v in item.items()} == SHAPES
-        np.testing.assert_array_equal(item["frame_indices"].numpy(), dataset.container.frame_indices[number])
+        wanted = draw.groups(epoch, scan)
+        np.testing.assert_array_equal(item["frame_indices"].numpy(), wanted.frame_indices[group])
+        np.testing.assert_array_equal(item["counts"].numpy(), wanted.read_counts(group))
+        assert int(item["scan"]) == scan
 
 
-def test_items_can_be_changed_without_harm(scan):
-    dataset = GroupDataset(scan, CONFIG)
-    for value in dataset[2].values():
+def test_items_can_be_changed_without_harm(scans):
+    dataset = GroupDataset(scans, CONFIG)
+    before = {name: value.clone() for name, value in dataset[0, 0, 2].items()}
+    for value in dataset[0, 0, 2].values():
         value += 1
-    np.testing.assert_array_equal(dataset[2]["frame_indices"].numpy(), dataset.container.frame_indices[2])
-    np.testing.assert_array_equal(dataset[2]["counts"].numpy(), dataset.container.read_group_counts(2))
+    for name, value in dataset[0, 0, 2].items():
+        assert torch.equal(value, before[name])
 
 
-def test_a_dataset_of_a_scan_on_disk_can_be_sent_to_another_process(path):
-    dataset = GroupDataset(path, CONFIG)
-    assert len(pickle.dumps(dataset)) < path.stat().st_size
-    again = pickle.loads(pickle.dumps(dataset))[3]
-    for name, value in dataset[3].items():
-        assert torch.equal(value, again[name])
+def test_a_dataset_of_a_scan_on_disk_can_be_sent_to_another_process(scans, tmp_path):
+    """It needs nothing of the process that it comes from, not even which epoch that has come to."""
+    write_scan(tmp_path / "scan.npz", scans[0].raw)
+    scan = PtychoDataContainer.of(read_scan(tmp_path / "scan.npz"))
+    dataset = GroupDataset([scan], CONFIG)
+    sent = pickle.dumps(dataset)
+    assert len(sent) < (tmp_path / "scan.npz").stat().st_size
+    again = pickle.loads(sent)
+    for epoch in (0, 2):
+        for name, value in dataset[epoch, 0, 3].items():
+            assert torch.equal(value, again[epoch, 0, 3][name])
 
 
-def test_a_batch_has_the_canvas_that_holds_all(scan):
-    dataset = GroupDataset(scan, CONFIG)
-    items = [dataset[n] for n in range(5)]
+def test_a_batch_has_the_canvas_that_holds_all(scans):
+    dataset = GroupDataset(scans, CONFIG)
+    items = [dataset[0, 1, n] for n in range(4)]
     batch = collate_groups(items)
-    assert tuple(batch["counts"].shape) == (5, 4, 16, 16)
-    assert tuple(batch["corners_px"].shape) == (5, 4, 2)
+    assert tuple(batch["counts"].shape) == (4, 4, 16, 16)
+    assert tuple(batch["corners_px"].shape) == (4, 4, 2)
+    assert int(batch["scan"]) == 1
     assert batch["canvas_shape"].tolist() == np.max([item["canvas_shape"].numpy() for item in items], axis=0).tolist()
     heights = {int(item["canvas_shape"][0]) for item in items}
     widths = {int(item["canvas_shape"][1]) for item in items}
@@ -76,45 +88,64 @@ def test_a_batch_has_the_canvas_that_holds_all(scan):
     assert (batch["corners_px"] + 16 <= batch["canvas_shape"]).all()
 
 
-def test_works_with_a_plain_loader(scan):
-    loader = DataLoader(GroupDataset(scan, CONFIG), batch_size=3, collate_fn=collate_groups)
-    assert sum(len(batch["counts"]) for batch in loader) == len(loader.dataset)
-
-
 def order(sampler, epoch=0):
     sampler.set_epoch(epoch)
     return list(sampler)
 
 
-@pytest.mark.parametrize(("rank", "world", "shuffle"), [(0, 1, True), (0, 1, False), (1, 3, True)])
-def test_the_sampler_has_the_batches_that_all_engines_share(rank, world, shuffle):
-    sampler = EpochSampler(13, 2, 7, rank, world, shuffle)
+@pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 3)])
+def test_the_sampler_has_the_batches_that_all_engines_share(scans, rank, world):
+    draw = GroupDraw(scans, vary(n_groups=13, batch_size=2, seed=7))
+    sampler = EpochSampler(draw, rank, world)
     for epoch in (0, 4):
-        wanted = list(epoch_batches(13, 2, 7, epoch, shuffle=shuffle, rank=rank, world_size=world))
+        batches = draw.batches(epoch, rank=rank, world_size=world)
+        wanted = [[(epoch, batch.scan, group) for group in batch.groups.tolist()] for batch in batches]
         assert order(sampler, epoch) == wanted
         assert len(sampler) == len(wanted)
 
 
-def test_first_batches_are_skipped_once():
-    sampler = EpochSampler(10, 2, seed=1)
-    whole = order(sampler, 5)
-    sampler.first_batch = 3
-    assert order(sampler, 5) == whole[3:]
-    assert order(sampler, 5) == whole
+def test_a_sampler_goes_on_where_a_training_was_stopped(scans):
+    """From the right epoch on before it is told of it: processes that read ahead ask at once."""
+    draw = GroupDraw(scans, vary(n_groups=10, batch_size=2))
+    whole = order(EpochSampler(draw), 2)
+    sampler = EpochSampler(draw, first_step=2 * 10 + 3)
+    assert (sampler.epoch, len(sampler)) == (2, 10)
+    assert list(sampler) == whole[3:]
+    assert list(sampler) == whole
 
 
-def test_data_module(scan):
-    test = make_scan(rows=2, columns=2, seed=5)
-    groups = PtychoDataContainer.for_reconstruction(test, 4)
-    module = GroupDataModule(scan, groups, vary(batch_size=3, n_groups=8))
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_held_out_groups_are_shared_and_each_is_seen(scans, world):
+    first = scans[0].raw
+    held = [PtychoDataContainer.of(first, heldout=np.arange(n)) for n in (0, 9, 5)]
+    data = HeldoutDataset(held, vary(group_size=2))
+    assert len(data) == 5 + 3
+    ranks = [list(HeldoutSampler(data, 2, rank, world)) for rank in range(world)]
+    assert len({tuple(map(len, batches)) for batches in ranks}) == 1
+    seen = [key for batches in ranks for batch in batches for key in batch]
+    assert set(seen) == {(0, 1, n) for n in range(5)} | {(0, 2, n) for n in range(3)}
+    assert all(len({scan for _, scan, _ in batch}) == 1 for batches in ranks for batch in batches)
+    if world == 1:
+        assert len(seen) == 8
+        assert seen == sorted(seen)
+
+
+def test_data_module(scans):
+    third = PtychoDataContainer.of(scans[1].raw, heldout=np.arange(8))
+    module = GroupDataModule([scans[0], third, scans[1]], vary(batch_size=3, n_groups=8))
+    assert module.scans == [scans[0], scans[1], third]
+    assert module.n_trained == 2
     batches = list(module.train_dataloader())
-    assert [len(batch["counts"]) for batch in batches] == [3, 3, 2]
+    assert sorted((int(batch["scan"]), len(batch["counts"])) for batch in batches) == [
+        (0, 2), (0, 3), (0, 3), (1, 2), (1, 3), (1, 3),
+    ]  # fmt: skip
     assert {name: v.dtype for name, v in batches[0].items()} == {name: dtype for name, (_, dtype) in SHAPES.items()}
     held_out = list(module.val_dataloader())
-    assert [batch["frame_indices"].tolist() for batch in held_out] == [groups.frame_indices.tolist()]
-    assert GroupDataModule(scan, None, CONFIG).val_dataloader() == []
-    assert module.train_set.container.n_groups == 8
+    assert [(int(batch["scan"]), batch["frame_indices"].shape) for batch in held_out] == [(0, (1, 2)), (2, (2, 4))]
+    assert sorted(held_out[0]["frame_indices"].flatten().tolist()) == [1, 5]
+    assert GroupDataModule(scans[1:], CONFIG).val_dataloader() == []
 
 
-def test_num_workers(scan):
-    assert [GroupDataModule(scan, None, vary(num_workers=n)).train_dataloader().num_workers for n in (0, 1)] == [0, 1]
+def test_num_workers(scans):
+    loaders = [GroupDataModule(scans, vary(num_workers=n)).train_dataloader() for n in (0, 1)]
+    assert [loader.num_workers for loader in loaders] == [0, 1]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from engines.engine_scans import interrupted
-from torch_scans import ENGINE, make_scan, train, vary
+from torch_scans import ENGINE, assert_same_model, make_scan, train, vary
 
+from ptycho_backend_torch import callbacks
 from ptycho_backend_torch.training import AtomicCheckpointIO, read_checkpoint
 from ptycho_core.errors import ArchiveError, OutputError
 
@@ -64,6 +65,37 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(scan, checkpoint, t
     assert not mark.exists()
     torch.load(armed, weights_only=False)  # the bomb would have gone off
     assert mark.is_dir()
+
+
+def test_a_long_epoch_leaves_a_checkpoint_too(scan, tmp_path, monkeypatch):
+    """A process that is killed in its first epoch goes on where it was a while ago, to the last bit."""
+    config = vary(CONFIG, batch_size=1, weight_average=0.5)
+    whole = train(scan, config)
+    monkeypatch.setattr(callbacks, "CHECKPOINT_SECONDS", 0.0)
+
+    def killed(event):
+        if event.done == 8:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(scan, vary(config, output_dir=tmp_path), progress=killed)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    steps = []
+    again = vary(config, resume_from=tmp_path / "checkpoints" / "last.ckpt")
+    model = train(scan, again, progress=lambda event: steps.append(event.done))
+    assert steps[0] == 8
+    assert_same_model(model, whole)
+    monkeypatch.setattr(callbacks, "CHECKPOINT_SECONDS", 1e9)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(scan, vary(config, output_dir=tmp_path / "quick"), progress=killed)
+    assert not list((tmp_path / "quick").rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_reading_processes_go_on_in_the_right_epoch(scan, checkpoint):
+    """They are asked for their first batches before Lightning says which epoch it is."""
+    whole = train(scan, CONFIG)
+    assert_same_model(train(scan, vary(CONFIG, num_workers=1, resume_from=checkpoint)), whole)
 
 
 def test_a_file_of_tensors_that_is_no_checkpoint(scan, tmp_path):
