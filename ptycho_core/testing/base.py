@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ..data.results import Reconstruction
+from ..data.results import Image
 from ..plugins.registry import backend_spec, load_backend
 from ..protocol import ReconstructionBackend
 from .bench import Bench, Stopped
@@ -46,7 +46,7 @@ def plain_array(value: Any, dtype: type, shape: tuple[int, ...], what: str) -> N
     assert value.shape == shape, given
 
 
-def shares_nothing(image: Reconstruction, given: Mapping[str, NDArray[Any]]) -> None:
+def shares_nothing(image: Image, given: Mapping[str, NDArray[Any]]) -> None:
     """Check that no array of an image is memory of what was given."""
     for name, array in arrays_in(image).items():
         for whose, other in given.items():

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..api.refine import refinement_loss
+from ..api.score import oracle_counts, score
 from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..config_mapping import config_from_mapping, config_to_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
-from ..data.results import Reconstruction
+from ..data.results import Image
 from ..errors import Cancelled
+from ..physics.likelihood import amplitude_loss, poisson_loss
 from ..physics.patches import extract
 from ..plugins.capabilities import check_capabilities
-from ..plugins.returned import check_model, check_reconstruction
+from ..plugins.returned import check_image, check_model
 from ..protocol import (
     Capabilities,
     Progress,
@@ -34,14 +37,40 @@ from ..protocol import (
     TrainedModel,
     no_progress,
 )
-from ..stitching import Stitcher, finish_reconstruction, probe_weights
+from ..stitching import Stitcher, make_image, probe_weights
 from .problems import Problem, make_object, make_problem, make_scan
 from .traces import advance_global_generators, arrays_in, arrays_of, differences, digest, process_state
 
-__all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config"]
+__all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config", "with_counts", "with_other_counts"]
 
 _NETWORK_EPOCHS = 3
 _SOLVER_EPOCHS = 6
+_HELD_OUT = (0, 8, 15, 22)
+"""Frames of the scan that are held out; the first reaches beyond what the others light."""
+_UNUSED = (13, 29)
+_HELD_OUT_INSIDE = (8, 11, 15, 22)
+"""Frames that are held out while an image is refined: others light all that they see."""
+
+
+def with_counts(scan: PtychoDataContainer, frames: NDArray[np.int64], counts: NDArray[Any]) -> PtychoDataContainer:
+    """The same scan, roles and constants, with other counts (n, N, N) in some frames (n,)."""
+    raw = scan.raw
+    every = raw.read_counts(np.arange(raw.n_frames)).copy()
+    every[frames] = counts
+    changed = RawData.from_arrays(
+        every,
+        raw.positions_px,
+        raw.probe,
+        probe_calibrated=raw.probe_calibrated,
+        mask=raw.mask,
+        background=raw.background,
+    )
+    return PtychoDataContainer.of(changed, heldout=scan.heldout_frames, unused=scan.unused, statistics=scan.statistics)
+
+
+def with_other_counts(scan: PtychoDataContainer, frames: NDArray[np.int64]) -> PtychoDataContainer:
+    """The same with counts in some frames (n,) that nothing explains: three times as many, upside down."""
+    return with_counts(scan, frames, 3 * scan.raw.read_counts(frames)[:, ::-1, ::-1])
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +134,7 @@ class Watched:
     """
 
     model: TrainedModel
-    image: Reconstruction
+    image: Image
     events: list[ProgressEvent]
     changed: list[str]
 
@@ -131,15 +160,15 @@ class Refined:
 
     Attributes:
         initial: the rough image.
-        data: its scan.
+        scan: its scan.
         image: what the engine made of it.
         events: progress.
         changed: names of arrays of both that were others afterwards.
     """
 
-    initial: Reconstruction
-    data: PtychoDataContainer
-    image: Reconstruction
+    initial: Image
+    scan: PtychoDataContainer
+    image: Image
     events: list[ProgressEvent]
     changed: list[str]
 
@@ -175,21 +204,28 @@ class Bench:
         """A question to the physics, made anew, so that nobody can spoil another's."""
         return make_problem(self.side, n_modes=self.n_modes)
 
-    @cached_property
-    def scan(self) -> RawData:
-        """The scan of most trainings, with a few bad pixels and a background where the engine takes them."""
+    def raw(self) -> RawData:
+        """The frames of most trainings, with a few bad pixels and a background where the engine takes them."""
         extras: dict[str, Any] = {"n_modes": self.n_modes, "background": self.offers.background, "mask": self.mask(2)}
         return make_scan(self.side, 5, 6, **extras)  # of fewer, an engine may take all frames in one step
 
     @cached_property
-    def held_out(self) -> RawData:
-        """Frames of the same kind that no training sees."""
-        return make_scan(self.side, 3, 3, n_modes=self.n_modes, background=self.offers.background, seed=9)
+    def scan(self) -> PtychoDataContainer:
+        """The scan of most trainings; some of its frames are held out, and some are unused."""
+        return PtychoDataContainer.of(self.raw(), heldout=_HELD_OUT, unused={"not asked for": _UNUSED})
 
     @cached_property
-    def other_scan(self) -> RawData:
-        """Another scan, of other size, with one frame that has no counts."""
-        return make_scan(self.side, 3, 5, seed=4, photons=3e4, empty_frame=True)
+    def scan_to_refine(self) -> PtychoDataContainer:
+        """The same frames with the roles that they have while an image is refined."""
+        return PtychoDataContainer.of(self.raw(), heldout=_HELD_OUT_INSIDE, unused={"not asked for": _UNUSED})
+
+    @cached_property
+    def other_scan(self) -> PtychoDataContainer:
+        """Another scan, of other size: nothing held out, one frame without counts and one with a single count."""
+        raw = make_scan(self.side, 3, 5, n_modes=self.n_modes, seed=4, photons=3e4, empty_frame=True)
+        one = np.zeros((1, self.side, self.side), np.float32)
+        one[0, self.side // 2, self.side // 2] = 1
+        return with_counts(PtychoDataContainer.of(raw), np.array([4]), one)
 
     def mask(self, side: int) -> NDArray[np.bool_] | None:
         """A square of bad pixels, a little off the bright centre, or None where the engine takes no mask."""
@@ -200,6 +236,10 @@ class Bench:
         good[corner : corner + side, corner + 1 : corner + 1 + side] = False
         return good
 
+    def can_set(self, field: str) -> bool:
+        """Whether a config field has an effect in the engine."""
+        return field not in self.offers.ignored_fields
+
     def vary(self, **changes: Any) -> TrainingConfig:
         """The config with fields replaced."""
         return replace(self.config, **changes)
@@ -208,60 +248,45 @@ class Bench:
         """Settings that differ in everything the engine lets one choose without cost."""
         changes: dict[str, Any] = {"seed": 8, "epochs": max(1, self.config.epochs - 1)}
         others = [name for name in self.offers.losses if name != self.config.loss]
-        if others and "loss" not in self.offers.ignored_fields:
+        if others and self.can_set("loss"):
             changes["loss"] = others[0]
         if self.offers.probe_trainable:
             changes["probe_trainable"] = not self.config.probe_trainable
         allowed = {f.name for f in fields(TrainingConfig)} - set(self.offers.ignored_fields) | {"seed"}
         return self.vary(**{name: value for name, value in changes.items() if name in allowed})
 
-    def groups(self, raw: RawData, config: TrainingConfig | None = None) -> PtychoDataContainer:
-        """Training groups of a scan; the config's seed draws them, unless it is varied: then the bench's own does."""
-        size = min((config or self.config).group_size, raw.n_frames)
-        return PtychoDataContainer.for_training(raw, size, n_groups=self.config.n_groups, seed=self.config.seed)
-
-    def lay_out(self, raw: RawData) -> PtychoDataContainer:
-        """Every frame of a scan once."""
-        return PtychoDataContainer.for_reconstruction(raw, min(self.config.group_size, raw.n_frames))
-
     def train(
         self,
-        raw: RawData,
+        *scans: PtychoDataContainer,
         config: TrainingConfig | None = None,
-        test: RawData | None = None,
         progress: Progress = no_progress,
     ) -> TrainedModel:
-        """Train on a scan and check what comes back as the facade does."""
-        config = config or self.config
-        groups = self.groups(raw, config)
-        held_out = None
-        if test is not None:
-            size = min(config.group_size, test.n_frames)
-            held_out = PtychoDataContainer.for_reconstruction(test, size, statistics=groups.statistics)
+        """Train on some scans, that of most trainings if none is given, and check what comes back as core does."""
+        given, config = scans or (self.scan,), config or self.config
         if self.first_training_changed is not None:
-            return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+            return check_model(self.engine.train(given, config, progress=progress), self.engine.name)
         self.first_training_changed = []  # one that is started inside of this one is not the first
         before = process_state()
         try:
-            return check_model(self.engine.train(groups, held_out, config, progress=progress), self.engine.name)
+            return check_model(self.engine.train(given, config, progress=progress), self.engine.name)
         finally:
             self.first_training_changed = differences(before, process_state())
 
     def image(
-        self, model: TrainedModel, raw: RawData | None = None, config: InferenceConfig | None = None
-    ) -> Reconstruction:
-        """Reconstruct a scan, that of most trainings if none is given, and check the result as the facade does."""
-        data = self.lay_out(self.scan if raw is None else raw)
-        result = self.engine.reconstruct(model, data, config or self.config.inference)
-        return check_reconstruction(result, data, self.engine.name, 0.0)
+        self, model: TrainedModel, scan: PtychoDataContainer | None = None, config: InferenceConfig | None = None
+    ) -> Image:
+        """Make an image of a scan, that of most trainings if none is given, and check it as core does."""
+        scan = self.scan if scan is None else scan
+        result = self.engine.reconstruct(model, scan, config or self.config.inference)
+        return check_image(result, scan, self.engine.name, 0.0)
 
     @cached_property
     def model(self) -> TrainedModel:
         """The one training that most questions are about, with held-out frames."""
-        return self.train(self.scan, test=self.held_out)
+        return self.train()
 
     @cached_property
-    def reconstruction(self) -> Reconstruction:
+    def reconstruction(self) -> Image:
         """The image of that training; whoever wants to write into one makes his own."""
         return self.image(self.model)
 
@@ -270,19 +295,18 @@ class Bench:
         """A training of the other scan with the other settings, by itself, and what it touched."""
         _ = self.model  # it is watched too, see first_training_changed; this one is another one after it
         advance_global_generators()
-        groups, laid_out, config = self.groups(self.other_scan), self.lay_out(self.other_scan), self.other_config()
+        scan, config = self.other_scan, self.other_config()
         events: list[ProgressEvent] = []
 
         def look() -> dict[str, Any]:
-            digests = {f"{who}.{name}": digest(array) for who, data in (("train", groups), ("data", laid_out))
-                       for name, array in arrays_of(data).items()}  # fmt: skip
+            digests = {f"the scan's {name}": digest(array) for name, array in arrays_of(scan).items()}
             return process_state() | digests | {"the config": repr(config), "files here": sorted(os.listdir())}
 
         before = look()
-        model = check_model(self.engine.train(groups, None, config, progress=events.append), self.engine.name)
-        image = self.engine.reconstruct(model, laid_out, config.inference, progress=events.append)
+        model = check_model(self.engine.train([scan], config, progress=events.append), self.engine.name)
+        image = self.engine.reconstruct(model, scan, config.inference, progress=events.append)
         changed = differences(before, look())
-        return Watched(model, check_reconstruction(image, laid_out, self.engine.name, 0.0), events, changed)
+        return Watched(model, check_image(image, scan, self.engine.name, 0.0), events, changed)
 
     def stop_halfway(self, folder: Path) -> Stopped:
         """Train on the scan, with checkpoints if the engine has them, and cancel it once half of it is done."""
@@ -296,7 +320,7 @@ class Bench:
         config = self.vary(output_dir=folder) if self.offers.resume else self.config
         before, error = process_state(), None
         try:
-            self.train(self.scan, config, self.held_out, stop)
+            self.train(config=config, progress=stop)
         except Cancelled as caught:
             error = caught
         return Stopped(error, events, differences(before, process_state()))
@@ -304,36 +328,60 @@ class Bench:
     def refining_config(self, **changes: Any) -> TrainingConfig:
         """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
         wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3}
-        wanted = {
-            name: value for name, value in wanted.items() if f"refinement.{name}" not in self.offers.ignored_fields
-        }
+        wanted = {name: value for name, value in wanted.items() if self.can_set(f"refinement.{name}")}
         config = self.vary(refinement=replace(self.config.refinement, **{**wanted, **changes}))
         check_capabilities(config, self.offers, self.engine.name)
         return config
 
-    def rough_image(self) -> Reconstruction:
-        """An image of the scan halfway between the flat object and the truth, from no engine at all."""
-        raw, data = self.scan, self.lay_out(self.scan)
-        corners, rest = integer_corners(raw.positions_px, self.side)
-        height, width = corners.max(axis=0) + self.side + 1
-        rough = (0.5 + 0.5 * make_object(height, width)).astype(np.complex64)
-        stitcher, weights = Stitcher.for_scan(raw), probe_weights(data.probe, rest)
-        stitcher.add(extract(rough, corners, self.side), weights, corners)
-        obj, coverage = stitcher.finish(float(weights.max()))
-        return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
+    def image_of(self, truth: float) -> Image:
+        """An image from no engine at all: so much of the truth, and the rest of it flat.
+
+        Args:
+            truth: 0 to 1.
+        """
+        scan, N = self.scan_to_refine, self.side
+        frames = scan.train_frames
+        corners, rest = integer_corners(scan.raw.positions_px, N)
+        height, width = corners.max(axis=0) + N + 1
+        obj = (1 - truth + truth * make_object(height, width)).astype(np.complex64)
+        stitcher, weights = Stitcher.for_scan(scan), probe_weights(scan.probe, rest[frames])
+        stitcher.add(extract(obj, corners[frames], N), weights, corners[frames])
+        merged, coverage = stitcher.finish(float(weights.max()))
+        positions, scale = scan.raw.positions_px, scan.statistics.scale
+        image = make_image(merged, coverage, stitcher.origin_px, scan.probe, scale, positions)
+        return score(image, scan, "nobody").image
+
+    def refine(
+        self,
+        image: Image,
+        scan: PtychoDataContainer | None = None,
+        config: TrainingConfig | None = None,
+        progress: Progress = no_progress,
+    ) -> Image:
+        """Have the engine refine an image, and check what comes back as core does."""
+        scan = self.scan_to_refine if scan is None else scan
+        assert isinstance(self.engine, SupportsRefinement)
+        found = self.engine.refine(image, scan, config or self.refining_config(), progress=progress)
+        return check_image(found, scan, self.engine.name, 0.0)
+
+    def refining_loss(self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
+        """Loss of some frames (n,) of an image by the oracle, in the loss that the engine refines with."""
+        losses = {"poisson": poisson_loss, "amplitude": amplitude_loss}
+        loss = losses[refinement_loss(self.refining_config(), self.offers)]
+        rate, counts = oracle_counts(image, scan, frames), scan.raw.read_counts(frames).astype(np.float64)
+        return loss(rate, counts, scan.raw.mask, len(frames) * scan.statistics.mean_counts)
 
     def refine_rough_image(self) -> Refined:
-        """Have the engine refine a rough image, and see what it does to what it is given."""
-        initial, data = self.rough_image(), self.lay_out(self.scan)
+        """Have the engine refine an image halfway to the truth, and see what it does to what it is given."""
+        initial, scan = self.image_of(0.5), self.scan_to_refine
         events: list[ProgressEvent] = []
 
         def look() -> dict[str, str]:
-            return {name: digest(array) for name, array in (arrays_of(data) | arrays_in(initial)).items()}
+            return {name: digest(array) for name, array in (arrays_of(scan) | arrays_in(initial)).items()}
 
         before = look()
-        assert isinstance(self.engine, SupportsRefinement)
-        image = self.engine.refine(initial, data, self.refining_config(), progress=events.append)
-        return Refined(initial, data, image, events, differences(before, look()))
+        image = self.refine(initial, progress=events.append)
+        return Refined(initial, scan, image, events, differences(before, look()))
 
     def request(self) -> dict[str, Any]:
         """What another process needs to put the same engine on its bench, as plain JSON data."""

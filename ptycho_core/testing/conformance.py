@@ -7,6 +7,8 @@ from .section_isolation import IsolationSection
 from .section_physics import GradientSection, PhysicsSection
 from .section_protocol import ProtocolSection
 from .section_refinement import RefinementSection
+from .section_resuming import ResumingSection
+from .section_roles import RoleSection
 from .section_training import ResultSection, TrainingSection
 
 __all__ = ["BackendConformance"]
@@ -17,6 +19,8 @@ class BackendConformance(
     IsolationSection,
     RefinementSection,
     BundleSection,
+    ResumingSection,
+    RoleSection,
     ResultSection,
     TrainingSection,
     GradientSection,

@@ -41,7 +41,7 @@ class Answers:
         strangers: modules of other engines that loading this one imported.
         history: of the loaded model.
         image: object (H, W), or None where it failed.
-        r_factor: of the image.
+        scale: of the image.
         fault: traceback of what went wrong with the bundle, or empty.
     """
 
@@ -49,7 +49,7 @@ class Answers:
     strangers: list[str]
     history: dict[str, list[float]]
     image: NDArray[np.complex64] | None
-    r_factor: float
+    scale: float
     fault: str
 
 
@@ -94,7 +94,7 @@ def _bundle_answers(request: dict[str, Any], engine: Any, folder: Path) -> dict[
     model = engine.load(folder / _BUNDLE)
     image = bench.image(model)
     np.savez(folder / "image.npz", object=image.object)
-    return {"history": {k: list(v) for k, v in model.history.items()}, "r_factor": float(image.r_factor)}
+    return {"history": {k: list(v) for k, v in model.history.items()}, "scale": float(image.scale)}
 
 
 def main(folder: Path) -> None:
@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
         "too_early": too_early,
         "strangers": _imported(_other_engines(name)),
         "history": {},
-        "r_factor": 0.0,
+        "scale": 0.0,
         "fault": "",
     }
     try:

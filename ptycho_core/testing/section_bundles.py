@@ -28,8 +28,8 @@ class BundleSection(Section):
         assert not fresh.fault, f"the other process could not use the bundle: {fresh.fault.strip().splitlines()[-1]}"
         assert fresh.image is not None
         agree(fresh.image, bench.reconstruction.object, SAME_IMAGE, "the object in the other process")
-        here = bench.reconstruction.r_factor
-        assert fresh.r_factor == pytest.approx(here, rel=1e-3), f"R = {fresh.r_factor:.6g} there and {here:.6g} here"
+        here = bench.reconstruction.scale
+        assert fresh.scale == pytest.approx(here, rel=1e-6), f"scale = {fresh.scale:.8g} there and {here:.8g} here"
         history = {name: list(values) for name, values in bench.model.history.items()}
         assert fresh.history == history, f"the history there is {fresh.history}"
 

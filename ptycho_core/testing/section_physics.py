@@ -1,4 +1,4 @@
-"""The engine's physics: ``simulate`` and ``loss_and_gradient`` against the oracle and against closed forms."""
+"""The engine's physics: ``expected_counts`` and ``loss_and_gradient`` against the oracle and against closed forms."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ..data.container import integer_corners
+from ..api.score import oracle_counts, score
+from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
+from ..data.results import Image
 from ..errors import ConfigError, PtychoError
-from ..physics.forward import expected_counts
 from ..physics.likelihood import loss_and_gradient
-from ..physics.patches import extract
-from ..protocol import SupportsPhysicsGradient
+from ..protocol import SupportsExpectedCounts, SupportsPhysicsGradient
+from ..stitching import make_image
 from .base import Section, agree, not_offered, plain_array
 from .bench import Bench
 from .tolerances import FLOAT32
@@ -22,14 +23,12 @@ from .tolerances import FLOAT32
 __all__ = ["GradientSection", "PhysicsSection"]
 
 _RATE = FLOAT32["rate"]
+_SCORES = 1e-4
+"""Scores are sums over all pixels, and √k − √λ is a small difference: two digits more than a rate are lost."""
 
 
 def _single(array: NDArray[Any]) -> NDArray[np.complex64]:
     return array.astype(np.complex64)
-
-
-def _simulate(bench: Bench, obj: NDArray[Any], probe: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float32]:
-    return bench.engine.simulate(_single(obj), _single(probe), np.asarray(positions, np.float64))
 
 
 def _fft_pattern(wave: NDArray[Any]) -> NDArray[np.float64]:
@@ -38,34 +37,86 @@ def _fft_pattern(wave: NDArray[Any]) -> NDArray[np.float64]:
     return pattern
 
 
+def image_and_scan(
+    obj: NDArray[Any], probe: NDArray[Any], positions: NDArray[Any], *, scale: float = 1.0
+) -> tuple[Image, PtychoDataContainer]:
+    """An image whose object pixel (0, 0) is scan point (0, 0), and a scan without mask and background, all counts 1."""
+    probe, positions = _single(probe), np.asarray(positions, np.float64)
+    counts = np.ones((len(positions), *probe.shape[1:]), np.float32)
+    scan = PtychoDataContainer.of(RawData.from_arrays(counts, positions, probe))
+    coverage, origin = np.ones(obj.shape, np.float32), np.zeros(2, np.int64)
+    return make_image(_single(obj), coverage, origin, probe, scale, positions), scan
+
+
+def ask_counts(bench: Bench, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> Any:
+    """What the engine answers; the test is left out where it has no forward model of its own."""
+    if not isinstance(bench.engine, SupportsExpectedCounts):
+        not_offered("expected_counts")
+    assert isinstance(bench.engine, SupportsExpectedCounts)
+    return bench.engine.expected_counts(image, scan, frames)
+
+
+def _ask(bench: Bench, obj: NDArray[Any], probe: NDArray[Any], positions: NDArray[Any]) -> NDArray[Any]:
+    """λ of every frame of a bare scan, by the engine."""
+    image, scan = image_and_scan(obj, probe, positions)
+    found: NDArray[Any] = ask_counts(bench, image, scan, np.arange(len(image.positions_px)))
+    return found
+
+
 class PhysicsSection(Section):
-    """What ``simulate`` must return."""
+    """What ``expected_counts`` must return, where the engine has it; else core asks the oracle in its place."""
 
-    def test_simulate_agrees_with_the_oracle(self, bench: Bench) -> None:
-        """Expected counts are those of the oracle, to single precision."""
+    @staticmethod
+    def _shifted(bench: Bench) -> tuple[Image, PtychoDataContainer]:
+        """An image off the origin of its scan, of another scale and other positions than the scan was read with."""
         p = bench.problem()
-        wanted = expected_counts(extract(_single(p.obj), p.corners, bench.side), _single(p.probe), p.rest)
-        agree(_simulate(bench, p.obj, p.probe, p.positions_px), wanted, _RATE, "simulate")
+        raw = p.scan(mask=bench.offers.mask, background=bench.offers.background)
+        scan = PtychoDataContainer.of(raw)
+        moved = raw.positions_px + np.array([[0.3, -0.2], [-0.4, 0.1], [0.0, 0.45], [0.21, 0.0], [0, 0], [0.1, 0.1]])
+        obj = np.pad(_single(p.obj), ((3, 2), (2, 4)), constant_values=0.9)
+        coverage, origin = np.ones(obj.shape, np.float32), np.array([-3, -2])
+        return make_image(obj, coverage, origin, _single(p.probe), p.scale, moved), scan
 
-    def test_simulate_returns_a_plain_array(self, bench: Bench) -> None:
-        """Expected counts are a NumPy array (M, N, N) float32 that can be written."""
-        p = bench.problem()
-        found = _simulate(bench, p.obj, p.probe, p.positions_px)
-        plain_array(found, np.float32, (6, bench.side, bench.side), "what simulate returned")
-        assert found.flags.writeable, "what simulate returned is read-only; it belongs to the caller"
+    def test_expected_counts_agree_with_the_oracle(self, bench: Bench) -> None:
+        """λ is the oracle's to single precision: scale, background, origin and positions are those of the image."""
+        image, scan = self._shifted(bench)
+        frames = np.array([4, 1, 3])
+        found = ask_counts(bench, image, scan, frames)
+        agree(found, oracle_counts(image, scan, frames), _RATE, "expected_counts")
+
+    def test_expected_counts_are_a_plain_array(self, bench: Bench) -> None:
+        """λ of some frames is a NumPy array (n, N, N) of float32 or float64 that can be written."""
+        image, scan = self._shifted(bench)
+        found = ask_counts(bench, image, scan, np.array([5, 0]))
+        dtype = np.float64 if getattr(found, "dtype", None) == np.float64 else np.float32
+        plain_array(found, dtype, (2, bench.side, bench.side), "what expected_counts returned")
+        assert found.flags.writeable, "what expected_counts returned is read-only; it belongs to the caller"
+
+    def test_core_scores_alike_through_the_engine_and_the_oracle(self, bench: Bench) -> None:
+        """Every figure of an image is the same through the engine's forward model and through the oracle."""
+        if not isinstance(bench.engine, SupportsExpectedCounts):
+            not_offered("expected_counts")
+        image, name = bench.reconstruction, bench.engine.name
+        here, there = score(image, bench.scan, name, bench.engine), score(image, bench.scan, name)
+        assert here.image.scale == pytest.approx(there.image.scale, rel=_SCORES), "the gain that core finds"
+        agree(here.frame_sums, there.frame_sums, _SCORES, "what core sums up of each frame")
+        for found, wanted in ((here.train, there.train), (here.heldout, there.heldout)):
+            assert found is not None
+            assert wanted is not None
+            assert found.to_mapping() == pytest.approx(wanted.to_mapping(), rel=_SCORES)
 
     def test_energy_is_conserved(self, bench: Bench) -> None:
         """The far field is unitary: a pattern's sum is the power of its exit waves."""
         p, N = bench.problem(), bench.side
         centre = (N - 1) / 2 + np.array([[3.0, 2.0], [8.0, 1.0]])
-        found = _simulate(bench, p.obj, p.probe, centre).sum(axis=(1, 2), dtype=np.float64)
+        found = _ask(bench, p.obj, p.probe, centre).sum(axis=(1, 2), dtype=np.float64)
         patches = [p.obj[3 : 3 + N, 2 : 2 + N], p.obj[8 : 8 + N, 1 : 1 + N]]
         agree(found, [np.sum(np.abs(p.probe * patch) ** 2) for patch in patches], _RATE, "the sum of a pattern")
 
     def test_zero_frequency_is_at_the_centre(self, bench: Bench) -> None:
         """A plane wave lands on pixel (N/2, N/2)."""
         N = bench.side
-        found = _simulate(bench, np.ones((N, N)), np.ones((1, N, N)), np.full((1, 2), (N - 1) / 2))[0]
+        found = _ask(bench, np.ones((N, N)), np.ones((1, N, N)), np.full((1, 2), (N - 1) / 2))[0]
         wanted = np.zeros((N, N))
         wanted[N // 2, N // 2] = N**2
         agree(found, wanted, _RATE, "the pattern of a plane wave")
@@ -74,18 +125,18 @@ class PhysicsSection(Section):
         """Positions are (y, x), and a phase ramp along y moves the pattern along y."""
         p, N = bench.problem(), bench.side
         corner = np.array([11, 2])
-        found = _simulate(bench, p.obj, p.probe[:1], (corner + (N - 1) / 2)[None])
+        found = _ask(bench, p.obj, p.probe[:1], (corner + (N - 1) / 2)[None])
         wave = p.probe[0] * p.obj[11 : 11 + N, 2 : 2 + N]
         agree(found[0], _fft_pattern(wave), _RATE, "the frame at y = 11, x = 2 of an object that is taller than wide")
         ramp = np.exp(2j * np.pi * 3 * np.arange(N)[:, None] / N) * np.ones(N)
-        tilted = _simulate(bench, ramp, np.ones((1, N, N)), np.full((1, 2), (N - 1) / 2))[0]
+        tilted = _ask(bench, ramp, np.ones((1, N, N)), np.full((1, 2), (N - 1) / 2))[0]
         peak = np.unravel_index(tilted.argmax(), tilted.shape)
         assert peak == (N // 2 + 3, N // 2), f"a ramp of 3 cycles along y puts its light on {tuple(map(int, peak))}"
 
     def test_frame_centres_are_at_half_of_n_minus_one(self, bench: Bench) -> None:
         """A frame centred on (N−1)/2 sees object pixels 0 to N−1, without any shift of the probe."""
         p, N = bench.problem(), bench.side
-        found = _simulate(bench, p.obj, p.probe[:1], np.full((1, 2), (N - 1) / 2))
+        found = _ask(bench, p.obj, p.probe[:1], np.full((1, 2), (N - 1) / 2))
         agree(found[0], _fft_pattern(p.probe[0] * p.obj[:N, :N]), _RATE, "the frame in the object's first corner")
 
     def test_the_sub_pixel_rest_is_carried_by_the_probe(self, bench: Bench) -> None:
@@ -98,7 +149,7 @@ class PhysicsSection(Section):
             y, x = y - shift[0], x - shift[1]
             return np.asarray(np.exp(-(y**2) / (0.011 * N**2) - x**2 / (0.009 * N**2) + 0.4j * y - 0.2j * x))
 
-        found = _simulate(bench, p.obj, gaussian(np.zeros(2))[None], (np.array([4, 3]) + (N - 1) / 2 + delta)[None])
+        found = _ask(bench, p.obj, gaussian(np.zeros(2))[None], (np.array([4, 3]) + (N - 1) / 2 + delta)[None])
         wanted = _fft_pattern(gaussian(delta) * p.obj[4 : 4 + N, 3 : 3 + N])
         agree(found[0], wanted, 10 * _RATE, "a frame a third of a pixel off the grid")
 
@@ -107,29 +158,32 @@ class PhysicsSection(Section):
         if bench.n_modes < 2:
             not_offered("more than one probe mode")
         p = bench.problem()
-        both = _simulate(bench, p.obj, p.probe, p.positions_px)
-        each = [_simulate(bench, p.obj, p.probe[m : m + 1], p.positions_px) for m in range(2)]
+        both = _ask(bench, p.obj, p.probe, p.positions_px)
+        each = [_ask(bench, p.obj, p.probe[m : m + 1], p.positions_px) for m in range(2)]
         agree(both, np.sum(each, axis=0, dtype=np.float64), _RATE, "the pattern of two modes")
 
     def test_a_global_phase_changes_nothing(self, bench: Bench) -> None:
         """Object and probe times a constant phase give the same counts."""
         p = bench.problem()
-        before = _simulate(bench, p.obj, p.probe, p.positions_px)
-        after = _simulate(bench, p.obj * np.exp(2.1j), p.probe * np.exp(-0.8j), p.positions_px)
+        before = _ask(bench, p.obj, p.probe, p.positions_px)
+        after = _ask(bench, p.obj * np.exp(2.1j), p.probe * np.exp(-0.8j), p.positions_px)
         agree(after, before, _RATE, "the pattern after a change of the global phase")
 
     def test_the_order_of_frames_does_not_matter(self, bench: Bench) -> None:
-        """Frames asked for in another order come back the same, in that order."""
+        """Frames asked for in another order come back the same, in that order, and one of them alone as well."""
         p, order = bench.problem(), np.array([4, 0, 5, 2, 1, 3])
-        straight = _simulate(bench, p.obj, p.probe, p.positions_px)
-        agree(_simulate(bench, p.obj, p.probe, p.positions_px[order]), straight[order], _RATE, "a permuted scan")
+        image, scan = image_and_scan(p.obj, p.probe, p.positions_px)
+        straight = ask_counts(bench, image, scan, np.arange(6))
+        agree(ask_counts(bench, image, scan, order), straight[order], _RATE, "frames in another order")
+        agree(ask_counts(bench, image, scan, order[2:3]), straight[5:], _RATE, "one frame alone")
 
     def test_an_object_too_small_is_refused(self, bench: Bench) -> None:
         """A frame that leaves the object is an error of this package, never clipped or wrapped."""
         p, N = bench.problem(), bench.side
         for position in ([[(N - 1) / 2 - 3, (N - 1) / 2]], [[N + 20.0, N]]):
+            image, scan = image_and_scan(p.obj[: N + 3], p.probe, np.array(position))
             with pytest.raises(PtychoError) as caught:
-                _simulate(bench, p.obj[: N + 3], p.probe, np.array(position))
+                ask_counts(bench, image, scan, np.arange(1))
             assert str(caught.value), "the error says nothing"
 
 

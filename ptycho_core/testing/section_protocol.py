@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from .. import api
 from ..config import LOSSES, PRECISIONS, SCHEDULES
 from ..errors import ConfigError
 from ..plugins.registry import available_backends
 from ..protocol import (
     Capabilities,
     ReconstructionBackend,
+    SupportsExpectedCounts,
     SupportsPatches,
     SupportsPhysicsGradient,
     SupportsRefinement,
@@ -26,6 +26,7 @@ from .fresh import Answers
 __all__ = ["ProtocolSection"]
 
 _OPTIONAL: dict[str, type] = {
+    "expected_counts": SupportsExpectedCounts,
     "loss_and_gradient": SupportsPhysicsGradient,
     "predict_patches": SupportsPatches,
     "refine": SupportsRefinement,
@@ -59,7 +60,7 @@ class ProtocolSection(Section):
     def test_names_and_signatures(self, bench: Bench) -> None:
         """Every method has the protocol's name and parameters, the optional ones where they are offered."""
         engine = bench.engine
-        required = ("train", "reconstruct", "simulate", "save", "load")
+        required = ("train", "reconstruct", "save", "load")
         methods: dict[str, Any] = dict.fromkeys(required, ReconstructionBackend)
         methods |= {name: kind for name, kind in _OPTIONAL.items() if hasattr(engine, name)}
         faults = []
@@ -82,7 +83,9 @@ class ProtocolSection(Section):
         for name, words in known.items():
             strange = set(getattr(offers, name)) - set(words)
             assert not strange, f"capabilities.{name} holds {strange}; a config can say {', '.join(words)}"
-        assert offers.max_modes is None or offers.max_modes >= 1, f"max_modes = {offers.max_modes}"
+        for name in ("max_modes", "max_scans"):
+            most = getattr(offers, name)
+            assert most is None or most >= 1, f"{name} = {most}"
         assert offers.refine == hasattr(bench.engine, "refine"), (
             f"capabilities.refine = {offers.refine}, but the engine has {'a' if offers.refine is False else 'no'} "
             "method refine"
@@ -104,6 +107,8 @@ class ProtocolSection(Section):
 
     def test_what_it_does_not_offer_is_refused_before_data_are_read(self, bench: Bench) -> None:
         """A config that asks for more is a ConfigError with the engine's name; the scan, which is missing, is not."""
+        from ..api.facade import train_cdi_model
+
         offers, config = bench.offers, bench.config
         refused = [replace(config, accelerator="abacus"), replace(config, resume_from=None, devices=10**6)]
         refused += [replace(config, loss=loss) for loss in LOSSES if loss not in offers.losses]
@@ -113,4 +118,4 @@ class ProtocolSection(Section):
             refused = [c for c in refused if c.devices != 10**6]
         for wrong in refused:
             with pytest.raises(ConfigError, match=f"engine '{bench.engine.name}'"):
-                api.train_cdi_model("there-is-no-such-scan.npz", None, wrong)
+                train_cdi_model("there-is-no-such-scan.npz", None, wrong)

@@ -33,10 +33,11 @@ def arrays_in(value: Any) -> dict[str, NDArray[Any]]:
     return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
 
 
-def arrays_of(data: PtychoDataContainer) -> dict[str, NDArray[Any]]:
-    """Every array that a container and its scan hold, by name, counts included."""
-    raw = data.raw
-    return arrays_in(raw) | arrays_in(data) | {"counts": raw.frames.read(np.arange(raw.n_frames))}
+def arrays_of(scan: PtychoDataContainer) -> dict[str, NDArray[Any]]:
+    """Every array that a container and its raw scan hold, by name, counts included."""
+    raw = scan.raw
+    unused = {f"frames: {reason}": frames for reason, frames in scan.unused.items()}
+    return arrays_in(raw) | arrays_in(scan) | unused | {"counts": raw.frames.read(np.arange(raw.n_frames))}
 
 
 def advance_global_generators() -> None:

@@ -17,4 +17,5 @@ def ptycho_backend() -> BackendSpec:
         requires=("numpy",),
         extra="ptycho-toy-engine",
         title="Toy ePIE",
+        protocol_version=2,
     )
