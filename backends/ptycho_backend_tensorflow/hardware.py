@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.hardware import choose_accelerator
+from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
 
 __all__ = ["Hardware", "Work", "choose_devices", "choose_hardware"]
 
@@ -84,13 +85,17 @@ def _cpu_has(*features: str) -> bool:
     return not set(features).isdisjoint(flags)
 
 
-def _cpu_multiplies_bf16() -> bool:
-    return _cpu_has("avx512_bf16", "amx_bf16")
-
-
 def _onednn_is_on() -> bool:
-    """Whether TensorFlow uses oneDNN unless told otherwise: on processors made for neural networks."""
+    """Whether TensorFlow uses oneDNN: what its own switch says, else on processors made for neural networks."""
+    switch = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower()
+    if switch in ("0", "false", "1", "true"):
+        return switch in ("1", "true")
     return _cpu_has("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
+
+
+def _cpu_multiplies_bf16() -> bool:
+    """Whether convolutions in bfloat16 are fast: by oneDNN, with instructions that the processor has and it may use."""
+    return _cpu_has("avx512_bf16", "amx_bf16") and _onednn_is_on() and onednn_may_use_bf16(os.environ)
 
 
 def _gpu_multiplies_bf16() -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
-from ptycho_core.networks.hardware import choose_accelerator
+from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
 
 __all__ = ["choose_device", "lightning_accelerator", "low_precision"]
 
@@ -24,6 +26,17 @@ def lightning_accelerator(accelerator: str) -> str:
     return choose_device(accelerator).type
 
 
+def _cpu_multiplies_bf16() -> bool:
+    """Whether convolutions in bfloat16 are fast: by oneDNN, with instructions that the processor has and it may use.
+
+    ``ATEN_CPU_CAPABILITY`` changes nothing here: it holds PyTorch's own kernels to fewer instructions, and not oneDNN.
+    """
+    there = torch.cpu.get_capabilities()
+    has = any(there.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return has and onednn and onednn_may_use_bf16(os.environ)
+
+
 def low_precision(precision: str, device: torch.device) -> torch.dtype | None:
     """bfloat16 where it was asked for, or where ``auto`` finds hardware that computes it faster; None is float32."""
     if precision == "32":
@@ -33,7 +46,5 @@ def low_precision(precision: str, device: torch.device) -> torch.dtype | None:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        fast = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
-        return torch.bfloat16 if fast else None
+        return torch.bfloat16 if _cpu_multiplies_bf16() else None
     return None

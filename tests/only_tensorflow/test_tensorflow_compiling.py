@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from engines.engine_scans import CONFIG, EXACT, make_scan, train, vary
+from engines.engine_scans import CONFIG, image_of, lay_out, make_scan, train, vary
+from tensorflow_processors import AMX, AVX2, AVX512, processor
 
-from ptycho_core.data.container import PtychoDataContainer
+from ptycho_backend_tensorflow import tracing
+from ptycho_backend_tensorflow.hardware import Work, choose_hardware
 from ptycho_core.plugins.registry import load_backend
 
 pytestmark = pytest.mark.tensorflow
@@ -21,47 +25,72 @@ def scan():
 
 
 def choose(precision: str, pixels: int):
-    from ptycho_backend_tensorflow.hardware import Work, choose_hardware
-
     return choose_hardware("cpu", precision, Work(pixels, channels=16, sweeps=24))
 
 
-def test_small_jobs_are_not_compiled_and_large_ones_are():
-    assert [choose("32", n).compile_network for n in (10**6, 10**7)] == [False, True]
+def compiling(monkeypatch, wanted: bool) -> None:
+    """Have XLA compile everything or nothing from here on, whatever the work and the processor."""
+    for module in ("backend", "inference"):
+        monkeypatch.setattr(
+            f"ptycho_backend_tensorflow.{module}.choose_hardware",
+            lambda *given: replace(choose_hardware(*given), compile_sweeps=wanted, compile_network=wanted),
+        )
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Whether XLA compiles them, of the traced functions that were called so far."""
+    seen = set()
+
+    def traced(function, *, compiled=False):
+        made = tracing.traced(function, compiled=compiled)
+        return lambda *given: (seen.add(compiled), made(*given))[1]
+
+    for module in ("inference", "network"):
+        monkeypatch.setattr(f"ptycho_backend_tensorflow.{module}.traced", traced)
+    return seen
+
+
+@pytest.mark.parametrize("has", [AVX2, AVX512, AMX])
+def test_small_jobs_are_not_compiled_and_large_ones_are(monkeypatch, has):
+    processor(monkeypatch, has)
     assert [choose("32", n).compile_sweeps for n in (10**6, 10**7)] == [False, True]
+    assert [choose("32", n).compile_network for n in (10**6, 10**7)] == [False, has == AVX2]
 
 
-def test_a_network_in_bfloat16_is_not_compiled():
+@pytest.mark.parametrize(("has", "switch", "compiled"), [(AVX2, "1", False), (AVX2, "0", True), (AMX, "0", True)])
+def test_tensorflow_s_own_switch_of_onednn_decides_who_computes_the_network(monkeypatch, has, switch, compiled):
+    processor(monkeypatch, has, TF_ENABLE_ONEDNN_OPTS=switch)
+    assert choose("32", 10**9).compile_network is compiled
+    assert choose("32", 10**9).compile_sweeps
+
+
+@pytest.mark.parametrize("has", [AVX2, AVX512, AMX])
+def test_a_network_in_bfloat16_is_not_compiled(monkeypatch, has):
+    processor(monkeypatch, has)
     hardware = choose("bf16", 10**9)
     assert hardware.compile_sweeps
     assert not hardware.compile_network
     assert hardware.low_precision.name == "bfloat16"
 
 
-def test_compiled_steps_are_the_plain_ones(scan, monkeypatch):
-    from ptycho_backend_tensorflow import hardware
-
+def test_compiled_steps_are_the_plain_ones(scan, monkeypatch, called):
     engine = load_backend("tensorflow")
-    groups = PtychoDataContainer.for_reconstruction(scan, 4)
+    groups = lay_out(scan)
+    compiling(monkeypatch, False)
     plain = train(engine, scan, STEADY)
-    image, patches = engine.reconstruct(plain, groups, EXACT), engine.predict_patches(plain, groups)
-    made = []
-    real = hardware.choose_hardware
-    for module in ("backend", "inference"):
-        monkeypatch.setattr(
-            f"ptycho_backend_tensorflow.{module}.choose_hardware",
-            lambda *arguments: (made.append(real(*arguments)), made[-1])[1],
-        )
-    monkeypatch.setattr(hardware, "XLA_PAYS_FOR_NETWORK", 1)
-    monkeypatch.setattr(hardware, "XLA_PAYS_FOR_SWEEPS", 1)
+    image, patches = image_of(engine, plain, scan), engine.predict_patches(plain, groups)
+    assert called == {False}
+    compiling(monkeypatch, True)
+    called.clear()
     compiled = train(engine, scan, STEADY)
-    assert made[0].compile_network
-    assert made[0].compile_sweeps
+    assert True in called
     np.testing.assert_allclose(compiled.history["train_loss"], plain.history["train_loss"], rtol=1e-5)
     for name, value in plain.weights.items():
         np.testing.assert_allclose(compiled.weights[name], value, atol=2e-4, err_msg=name)  # a step is 1e-3
     np.testing.assert_allclose(compiled.probe, plain.probe, atol=1e-4 * np.abs(plain.probe).max())
-    again = engine.reconstruct(plain, groups, EXACT)
-    assert made[-1].compile_sweeps
+    called.clear()
+    again = image_of(engine, plain, scan)
+    assert True in called
     np.testing.assert_allclose(again.object, image.object, atol=1e-3 * np.abs(image.object).max())
     np.testing.assert_allclose(engine.predict_patches(plain, groups), patches, atol=1e-3 * np.abs(patches).max())

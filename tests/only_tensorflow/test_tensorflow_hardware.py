@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from engines.engine_scans import make_scan, train, vary
+from tensorflow_processors import AMX, AVX2, AVX512, processor
 
 from ptycho_backend_tensorflow import hardware
 from ptycho_backend_tensorflow.hardware import Work, choose_devices, choose_hardware
@@ -273,13 +274,46 @@ def test_a_gpu_that_tells_nothing_of_itself_computes_in_single_precision(machine
     assert choose_hardware("cuda", "auto", WORK).low_precision is None
 
 
-def test_nothing_is_compiled_for_a_gpu(machine):
+@pytest.mark.parametrize("has", [AVX2, AVX512, AMX])
+def test_nothing_is_compiled_for_a_gpu(machine, monkeypatch, has):
     """It was never measured there."""
     machine(1)
+    processor(monkeypatch, has)
     on_gpu = choose_hardware("cuda", "32", WORK)
     assert (on_gpu.compile_sweeps, on_gpu.compile_network) == (False, False)
     on_cpu = choose_hardware("cpu", "32", WORK)
-    assert (on_cpu.compile_sweeps, on_cpu.compile_network) == (True, True)
+    assert (on_cpu.compile_sweeps, on_cpu.compile_network) == (True, has == AVX2)
+
+
+# ---- precision on a CPU
+
+
+@pytest.mark.parametrize(
+    ("has", "switches", "name"),
+    [
+        (AVX2, {}, None),
+        (AVX512, {}, "bfloat16"),
+        (AMX, {}, "bfloat16"),
+        (AVX512, {"TF_ENABLE_ONEDNN_OPTS": "0"}, None),
+        (AMX, {"TF_ENABLE_ONEDNN_OPTS": "False"}, None),
+        (AVX2, {"TF_ENABLE_ONEDNN_OPTS": "1"}, None),
+        (AMX, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, None),
+        (AMX, {"DNNL_MAX_CPU_ISA": "avx512_core_vnni"}, None),
+        (AMX, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "bfloat16"),
+    ],
+)
+def test_auto_precision_of_a_cpu_follows_what_tensorflow_may_use_of_it(monkeypatch, has, switches, name):
+    processor(monkeypatch, has, **switches)
+    found = choose_hardware("cpu", "auto", WORK).low_precision
+    assert (found and found.name) == name
+    assert choose_hardware("cpu", "32", WORK).low_precision is None
+    assert choose_hardware("cpu", "bf16", WORK).low_precision is tf.bfloat16
+
+
+def test_the_features_of_a_processor_are_those_that_linux_tells(monkeypatch):
+    monkeypatch.setattr(hardware.Path, "read_text", lambda self, **_: "processor : 0\nflags : fpu avx512_bf16 sse2\n")
+    assert hardware._cpu_has("amx_bf16", "avx512_bf16")
+    assert not hardware._cpu_has("avx512")
 
 
 def test_a_system_that_does_not_tell_its_processor_computes_in_single_precision(monkeypatch):
