@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.ndimage import gaussian_filter
 
 from ptycho_backend_ptychi.options import PtychiOptions
+from ptycho_core.api.score import score
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.results import Image, Scored
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.likelihood import sample_counts
 from ptycho_core.physics.patches import extract
@@ -80,23 +82,27 @@ def config_of(algorithm: str = "lsqml", options: dict[str, Any] | None = None, *
     return replace(CONFIG, options=PtychiOptions(algorithm=algorithm, **(options or {})), **changes)
 
 
-def container(raw: RawData) -> PtychoDataContainer:
-    return PtychoDataContainer.for_training(raw, 1)
+def container(raw: RawData, heldout: ArrayLike = (), **unused: ArrayLike) -> PtychoDataContainer:
+    """Roles: some frames held out, some unused for a reason, all others to train on."""
+    return PtychoDataContainer.of(raw, heldout=heldout, unused=unused)
 
 
-def train(raw: RawData, config: TrainingConfig, test: RawData | None = None, progress=no_progress):
-    held_out = None if test is None else container(test)
-    return load_backend("ptychi").train(container(raw), held_out, config, progress=progress)
+def train(raw: RawData, config: TrainingConfig, heldout: ArrayLike = (), progress=no_progress):
+    return load_backend("ptychi").train([container(raw, heldout)], config, progress=progress)
 
 
-def image(model, raw: RawData) -> Reconstruction:
+def image(model, raw: RawData) -> Image:
     """The model's image of a scan with the model's probe."""
-    raw = raw.with_probe(model.probe, calibrated=raw.probe_calibrated)
-    data = PtychoDataContainer.for_reconstruction(raw, 1, statistics=model.statistics)
-    return load_backend("ptychi").reconstruct(model, data, model.config.inference)
+    scan = container(raw).with_probe(model.probe)
+    return load_backend("ptychi").reconstruct(model, scan, model.config.inference)
 
 
-def cut_truth(done: Reconstruction) -> np.ndarray:
+def scored(found: Image, raw: RawData) -> Scored:
+    """What core finds with an image through this engine's forward model, in all frames."""
+    return score(found, container(raw), "ptychi", load_backend("ptychi"))
+
+
+def cut_truth(done: Image) -> np.ndarray:
     y, x = np.round(done.origin_px).astype(int)
     height, width = done.object.shape
     return make_object()[y : y + height, x : x + width]

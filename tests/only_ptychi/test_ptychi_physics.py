@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ptychi_scans import N, make_object, make_probe
+from ptychi_scans import N, container, make_object, make_probe
 
 from ptycho_backend_ptychi import physics
 from ptycho_backend_ptychi.library import inside
+from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Image
 from ptycho_core.errors import DataError
 from ptycho_core.physics import likelihood
 from ptycho_core.physics.forward import expected_counts
@@ -19,17 +21,40 @@ pytestmark = pytest.mark.ptychi
 CPU = torch.device("cpu")
 
 
+def an_image(obj, probe, positions, origin=(0, 0), scale=1.0):
+    return Image(
+        object=obj.astype(np.complex64),
+        coverage=np.ones(obj.shape, np.float32),
+        origin_px=np.array(origin, np.float64),
+        probe=probe,
+        scale=scale,
+        positions_px=np.asarray(positions, np.float64),
+    )
+
+
+def a_scan(positions, probe, **more):
+    """Frames of ones: the counts play no part in a forward model."""
+    return container(RawData.from_arrays(np.ones((len(positions), N, N), np.float32), positions, probe, **more))
+
+
 @pytest.mark.spec("BE-6")
-@pytest.mark.parametrize("n_modes", [1, 3])
-def test_it_simulates_what_the_oracle_does(n_modes):
+@pytest.mark.parametrize(("n_modes", "level"), [(1, 0.0), (3, 0.7)])
+def test_it_expects_what_the_oracle_does(n_modes, level):
+    """At the positions, the corner and the scale of the image, which are not those of the scan."""
     rng = np.random.default_rng(0)
     obj = rng.normal(size=(60, 41)) + 1j * rng.normal(size=(60, 41))
     corners = np.stack([rng.integers(0, 60 - N + 1, 30), rng.integers(0, 41 - N + 1, 30)], axis=1)
     rest = rng.uniform(-0.5, 0.5, (30, 2))
     rest[:4] = [[-0.5, 0.4999], [-0.5, -0.5], [0.0, -0.5], [0.49999, 0.0]]
     positions = corners + rest + (N - 1) / 2
-    expected = expected_counts(extract(obj, corners, N), make_probe(n_modes), rest)
-    found = load_backend("ptychi").simulate(obj.astype(np.complex64), make_probe(n_modes), positions)
+    background = rng.uniform(0, level, (N, N)) if level else None
+    scan = a_scan(positions + 0.3, 2 * make_probe(1), background=background)
+    frames = np.array([17, 3, 2, 0, 29, 11])
+    made = an_image(obj, make_probe(n_modes), positions + np.array([-70, 900]), origin=(-70, 900), scale=1.7)
+    expected = expected_counts(
+        extract(obj, corners[frames], N), make_probe(n_modes), rest[frames], 1.7, scan.raw.background
+    )
+    found = load_backend("ptychi").expected_counts(made, scan, frames)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
 
@@ -94,6 +119,9 @@ def test_the_size_of_a_probe_and_of_a_batch():
 
 
 def test_a_patch_that_leaves_the_object_is_refused():
-    engine = load_backend("ptychi")
+    positions = np.array([[20.0, 20.0], [6.0, 20.0]])
+    made = an_image(make_object(), make_probe(), positions)
+    scan, engine = a_scan(positions, make_probe()), load_backend("ptychi")
+    assert engine.expected_counts(made, scan, np.array([0])).shape == (1, N, N)
     with pytest.raises(DataError, match="do not fit the object"):
-        engine.simulate(make_object().astype(np.complex64), make_probe(), np.array([[6.0, 20.0]]))
+        engine.expected_counts(made, scan, np.array([0, 1]))

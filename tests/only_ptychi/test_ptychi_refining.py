@@ -6,40 +6,47 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan, train
+from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan, scored, train
 
-from ptycho_backend_ptychi.refinement import _lay_out, _problem
+from ptycho_backend_ptychi.choices import refinement_loss
+from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
-from ptycho_core.data.container import integer_corners
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.results import Image
 from ptycho_core.errors import Cancelled, ConfigError, DataError
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
-from ptycho_core.refinement.image import heldout_frames
-from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
+from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 pytestmark = pytest.mark.ptychi
 
 
-def image_of(raw, contrast: float, probe=None, texture: float = 0.0) -> Reconstruction:
+def image_of(raw, contrast: float, probe=None, texture: float = 0.0) -> Image:
     """The true object with its contrast reduced, as an engine would hand it over."""
     probe = raw.probe if probe is None else probe
     true = make_object(texture=texture)
     poor = (np.abs(true) ** contrast * np.exp(1j * contrast * np.angle(true))).astype(np.complex64)
     corners, rest = integer_corners(raw.positions_px, N)
-    stitcher = Stitcher.for_scan(raw)
+    stitcher = Stitcher.for_scan(container(raw))
     weights = probe_weights(probe, rest)
     # positions may be wrong, and then reach beyond the object that was simulated
     wide = np.pad(poor, 8, mode="edge")
     stitcher.add(extract(wide, corners + 8, N), weights, corners)
     obj, coverage = stitcher.finish(float(weights.max()))
-    return finish_reconstruction(obj, coverage, stitcher.origin_px, probe, 1.0, container(raw))
+    return make_image(obj, coverage, stitcher.origin_px, probe, 1.0, raw.positions_px)
+
+
+HELD_OUT = [4, 9, 17, 22]
+
+
+def with_roles(raw) -> PtychoDataContainer:
+    return container(raw, HELD_OUT)
 
 
 def refined(raw, initial, algorithm="lsqml", options=None, progress=no_progress, **refinement):
-    config = config_of(algorithm, options, refinement=RefinementConfig(**refinement), test_fraction=0.1)
-    return load_backend("ptychi").refine(initial, container(raw), config, progress=progress)
+    config = config_of(algorithm, options, refinement=RefinementConfig(**refinement))
+    return load_backend("ptychi").refine(initial, with_roles(raw), config, progress=progress)
 
 
 @pytest.mark.parametrize("algorithm", ["lsqml", "rpie", "epie", "dm", "raar", "autodiff"])
@@ -48,7 +55,8 @@ def test_an_image_gets_better(algorithm):
     initial = image_of(raw, 0.5)
     events = []
     done = refined(raw, initial, algorithm, progress=events.append, epochs=20, probe=False, patience=20)
-    assert done.r_factor < 0.2 * initial.r_factor
+    before, after = (scored(found, raw).train.fourier_error for found in (initial, done))
+    assert after < 0.2 * before
     assert likeness(done.object, cut_truth(done)) > 0.97
     assert done.object.shape == initial.object.shape
     assert done.origin_px.tolist() == initial.origin_px.tolist()
@@ -73,15 +81,49 @@ def test_what_cannot_get_better_is_kept():
     events = []
     done = refined(raw, initial, "epie", progress=events.append, epochs=50, probe=False, patience=4)
     assert len(events) == 4
-    np.testing.assert_allclose(done.object, initial.object, atol=1e-5)
-    assert done.r_factor == pytest.approx(initial.r_factor, rel=1e-5)
+    for name in ("object", "coverage", "origin_px", "probe", "positions_px"):
+        np.testing.assert_array_equal(getattr(done, name), getattr(initial, name))
+        assert not np.shares_memory(getattr(done, name), getattr(initial, name))
+    assert done.scale == initial.scale
+
+
+@pytest.mark.parametrize(("algorithm", "total", "n_batch"), [("lsqml", 1e3, 5), ("rpie", 1e4, None)])
+def test_the_best_epoch_is_returned_in_the_loss_refined_with(algorithm, total, n_batch):
+    """Core, which scores through the engine's forward model, finds the least loss that was told on the way."""
+    raw = make_scan(2, noise=True, total=total, texture=0.5)
+    initial, scan = image_of(raw, 0.7, texture=0.5), with_roles(raw)
+    told: list[float] = []
+    chosen = {"epochs": 14, "patience": 14, "probe": False, "batch_size": n_batch}
+    done = refined(raw, initial, algorithm, progress=lambda e: told.append(e.metrics["test_loss"]), **chosen)
+    best = int(np.argmin(told)) + 1
+    assert best < len(told)
+    until_there = refined(raw, initial, algorithm, **(chosen | {"epochs": best}))
+    np.testing.assert_array_equal(done.object, until_there.object)
+    loss = refinement_loss(config_of(algorithm))
+    assert loss == {"lsqml": "poisson", "rpie": "amplitude"}[algorithm]
+    sums = [heldout_loss(score(i, scan, "ptychi", load_backend("ptychi")), loss) for i in (done, initial)]
+    assert sums[0] < sums[1]
+    expected = told[best - 1] * len(HELD_OUT) * scan.statistics.mean_counts
+    if loss == "poisson":  # from Σ(λ − k ln λ) to Σ2(λ − k + k ln(k/λ))
+        counts = raw.read_counts(HELD_OUT).astype(np.float64)
+        expected = 2 * (expected - np.sum(counts - counts * np.log(np.maximum(counts, 1))))
+    assert sums[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_without_held_out_frames_the_last_state_is_returned():
+    raw = make_scan(1, noise=True, total=300)
+    initial, events = image_of(raw, 1.0), []
+    config = config_of("epie", refinement=RefinementConfig(epochs=6, probe=False, patience=2))
+    done = load_backend("ptychi").refine(initial, container(raw), config, progress=events.append)
+    assert len(events) == 6
+    assert all("test_loss" not in event.metrics for event in events)
+    assert np.abs(done.object - initial.object).max() > 1e-2
 
 
 def test_held_out_frames_are_not_iterated_on():
     raw = make_scan(1, step=4.5)
-    _, held_out = raw.split(0.1, 3, "random")
     values = raw.frames.values.copy()
-    values[held_out.frame_numbers] = values[held_out.frame_numbers][:, ::-1, ::-1]
+    values[HELD_OUT] = values[HELD_OUT][:, ::-1, ::-1]
     spoiled = replace(raw, frames=replace(raw.frames, values=values))
     initial = image_of(raw, 0.9)
     seen: list[list[float]] = []
@@ -99,19 +141,24 @@ def test_held_out_frames_are_not_iterated_on():
     assert seen[1][-1][1] > 2 * seen[0][-1][1]
 
 
-def test_held_out_frames_are_those_of_the_scan_as_read():
-    """A region chosen among positions that an image has moved would let frames in that training held out."""
+def test_unused_frames_are_not_looked_at():
+    """Neither their counts nor their positions, which may be anywhere."""
     raw = make_scan(1, step=4.5)
-    data, config = container(raw), config_of(test_fraction=0.2, test_split="region", seed=4)
-    read = heldout_frames(raw, config)
-    moved = raw.positions_px + np.random.default_rng(0).uniform(-2, 2, raw.positions_px.shape)
-    assert set(heldout_frames(replace(raw, positions_px=moved), config)) != set(read)
-    initial = image_of(replace(raw, positions_px=moved), 0.9)
-    problem = _problem(_lay_out(initial, data, config), initial, data, config)
-    np.testing.assert_array_equal(problem.watched_frames, read)
-    np.testing.assert_array_equal(np.sort(np.concatenate([problem.frames, read])), np.arange(raw.n_frames))
-    np.testing.assert_array_equal(problem.watched.positions_px, moved[read])
-    np.testing.assert_array_equal(problem.nominal_px, raw.positions_px)
+    values, positions, out = raw.frames.values.copy(), raw.positions_px.copy(), [0, 13]
+    values[out] *= 50
+    positions[out] += 5000
+    spoiled = replace(raw, frames=replace(raw.frames, values=values), positions_px=positions)
+    initial = image_of(raw, 0.9)
+    config = config_of(refinement=RefinementConfig(epochs=3, positions=True))
+    images = []
+    for scan in (raw, spoiled):
+        used = PtychoDataContainer.of(scan, heldout=HELD_OUT, unused={"a beam dump": out})
+        moved = replace(initial, positions_px=scan.positions_px)
+        images.append(load_backend("ptychi").refine(moved, used, config))
+    np.testing.assert_array_equal(images[0].object, images[1].object)
+    np.testing.assert_array_equal(images[1].positions_px[out], positions[out])
+    lit = load_backend("ptychi").refine(initial, with_roles(raw), config)
+    assert lit.coverage.sum() > 1.05 * images[0].coverage.sum()
 
 
 def test_the_loss_is_that_of_refining():
@@ -126,8 +173,8 @@ def test_the_loss_is_that_of_refining():
     }.items():
         for loss in ("amplitude", "poisson"):
             events = []
-            config = config_of(loss=loss, refinement=refinement, test_fraction=0.1)
-            images[name, loss] = engine.refine(initial, container(raw), config, progress=events.append).object
+            config = config_of(loss=loss, refinement=refinement)
+            images[name, loss] = engine.refine(initial, with_roles(raw), config, progress=events.append).object
             losses[name, loss] = events[0].metrics["test_loss"]
     assert losses["poisson", "amplitude"] < 0 < losses["amplitude", "poisson"]
     assert np.abs(images["poisson", "amplitude"] - images["amplitude", "amplitude"]).max() > 1e-3
@@ -183,7 +230,7 @@ def test_modes_are_added_and_explain_more():
     three = refined(raw, initial, epochs=15, patience=15, probe_modes=3)
     assert one.probe.shape == (1, N, N)
     assert three.probe.shape == (3, N, N)
-    assert three.r_factor < 0.7 * one.r_factor
+    assert scored(three, raw).train.fourier_error < 0.7 * scored(one, raw).train.fourier_error
     overlaps = three.probe.reshape(3, -1).conj() @ three.probe.reshape(3, -1).T
     assert np.abs(overlaps - np.diag(np.diag(overlaps))).max() < 1e-3 * np.abs(overlaps).max()
 
@@ -213,8 +260,7 @@ def test_wrong_positions_are_put_right(algorithm, options, left_over):
     fixed = refined(raw, initial, algorithm, **chosen)
     moved = refined(raw, initial, algorithm, options, positions=True, **chosen)
     assert beyond_affine(moved.positions_px, true) < left_over * beyond_affine(raw.positions_px, true)
-    assert moved.r_factor < 0.9 * fixed.r_factor
-    np.testing.assert_array_equal(moved.nominal_positions_px, raw.positions_px)
+    assert scored(moved, raw).train.fourier_error < 0.9 * scored(fixed, raw).train.fourier_error
     np.testing.assert_array_equal(fixed.positions_px, raw.positions_px)
 
 
@@ -223,11 +269,10 @@ def test_positions_of_held_out_frames_follow():
     true = make_scan(1).positions_px
     raw = make_scan(1, positions_error=0.8, texture=0.5)
     done = refined(raw, image_of(raw, 0.9, texture=0.5), positions=True, probe=False, epochs=25, patience=25)
-    _, held_out = raw.split(0.1, 3, "random")
-    frames = held_out.frame_numbers
     drift = (done.positions_px - true).mean(axis=0)
     before, after = (
-        np.linalg.norm(p[frames] - true[frames], axis=1).mean() for p in (raw.positions_px, done.positions_px - drift)
+        np.linalg.norm(p[HELD_OUT] - true[HELD_OUT], axis=1).mean()
+        for p in (raw.positions_px, done.positions_px - drift)
     )
     assert after < 0.6 * before
 
@@ -236,7 +281,7 @@ def test_a_position_stays_within_its_limit():
     raw = make_scan(1, positions_error=1.5, texture=0.5)
     initial = image_of(raw, 0.9, texture=0.5)
     done = refined(raw, initial, positions=True, position_limit_px=0.25, epochs=12, patience=12)
-    away = np.abs(done.positions_px - done.nominal_positions_px)
+    away = np.abs(done.positions_px - raw.positions_px)
     assert 0.2 < away.max() <= 0.25 + 1e-3
     # in y and in x, as every engine does
     assert np.linalg.norm(away, axis=1).max() > 0.3
@@ -256,7 +301,7 @@ def test_an_image_of_another_scan_is_refused():
     raw = make_scan(1, step=4.5)
     initial = image_of(raw, 0.5)
     with pytest.raises(DataError, match="refine it with the scan it was made from"):
-        refined(raw.subset(range(9)), initial, epochs=1)
+        refined(raw.subset(range(25)), initial, epochs=1)
     with pytest.raises(DataError, match="lie beyond the image to refine"):
         refined(raw, replace(initial, origin_px=initial.origin_px + 0.3), epochs=1)
     with pytest.raises(ConfigError, match=r"position_step = 0.3 has no effect while refinement\.positions = False"):
