@@ -124,10 +124,14 @@ def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
 
 
 def scan_digest(scan: PtychoDataContainer) -> str:
-    """A fingerprint of a scan as a training sees it: positions, counts of each frame, roles and the first probe."""
-    found = hashlib.sha256()
-    for array in (scan.raw.positions_px, scan.raw.frame_totals, scan.role, scan.probe):
-        found.update(np.ascontiguousarray(array).tobytes())
+    """A fingerprint of a scan as a training sees it.
+
+    Of positions, counts of each frame, roles, mask, background, the probe to start from and the statistics.
+    """
+    raw, statistics, found = scan.raw, scan.statistics, hashlib.sha256()
+    constants = np.array([statistics.mean_counts, statistics.scale])
+    for array in (raw.positions_px, raw.frame_totals, scan.role, raw.mask, raw.background, scan.probe, constants):
+        found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
     return found.hexdigest()[:16]
 
 

@@ -56,9 +56,7 @@ def make_model(generator: str = "probe_unet", N: int = 64, backend: str = "first
 def make_data(N: int = 64, scale: float = 5.0) -> PtychoDataContainer:
     positions = np.array([[40.2, 41.7], [43.9, 40.1]])
     raw = RawData.from_arrays(np.ones((2, N, N), np.float32), positions, smooth_probe(N, 1))
-    return PtychoDataContainer.from_groups(
-        raw, np.array([[0, 1]]), statistics=Statistics(mean_counts=1.0, n_frames=2, scale=scale)
-    )
+    return PtychoDataContainer.of(raw, statistics=Statistics(mean_counts=1.0, n_frames=2, scale=scale))
 
 
 # ---- what it says of a scan

@@ -1,10 +1,11 @@
-"""The rules of training that all engines keep: order of groups, health, history, resuming, trackers."""
+"""The rules of training that all engines keep: what goes together, health, history, resuming, trackers."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,76 +14,31 @@ import pytest
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import ArchiveError, BackendError, CollapseError, ConfigError
+from ptycho_core.errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
 from ptycho_core.networks.training import (
     check_loss,
     check_resumable,
     check_trackers,
     check_trainable,
     check_variation,
-    epoch_batches,
     run_facts,
-    steps_an_epoch,
+    training_scans,
     write_history,
 )
 
 
-def make_groups(group_size=3, *, calibrated=False, seed=0):
+def make_scan(*, calibrated=False, seed=0, modes=1, N=16, **roles):
     rng = np.random.default_rng(seed)
-    probe = rng.normal(size=(1, 16, 16)) + 1j * rng.normal(size=(1, 16, 16))
+    probe = rng.normal(size=(modes, N, N)) + 1j * rng.normal(size=(modes, N, N))
     positions = np.stack([np.arange(9) * 2.5, np.arange(9) % 4 * 1.7], axis=1)
-    raw = RawData.from_arrays(rng.poisson(4.0, (9, 16, 16)), positions, probe, probe_calibrated=calibrated)
-    return PtychoDataContainer.for_training(raw, group_size, n_groups=7)
+    raw = RawData.from_arrays(rng.poisson(4.0, (9, N, N)), positions, probe, probe_calibrated=calibrated)
+    return PtychoDataContainer.of(raw, **roles)
 
 
-def flat(lists):
-    return list(chain.from_iterable(lists))
-
-
-def order(*arguments, **more):
-    return list(epoch_batches(*arguments, **more))
-
-
-@pytest.mark.parametrize(("n_groups", "batch_size"), [(12, 1), (12, 5), (3, 7)])
-def test_every_group_once_an_epoch(n_groups, batch_size):
-    for epoch in (0, 4):
-        batches = order(n_groups, batch_size, 3, epoch)
-        assert len(batches) == steps_an_epoch(n_groups, TrainingConfig(batch_size=batch_size))
-        assert sorted(flat(batches)) == list(range(n_groups))
-        assert all(len(batch) == batch_size for batch in batches[:-1])
-        assert all(type(group) is int for batch in batches for group in batch)
-
-
-@pytest.mark.spec("CONV-7")
-def test_seed_and_epoch_decide_the_order():
-    one = order(20, 3, 3, 2)
-    assert order(20, 3, 3, 2) == one
-    assert order(20, 3, 3, 1) != one
-    assert order(20, 3, 4, 2) != one
-    assert flat(order(20, 3, 3, 2, shuffle=False)) == list(range(20))
-
-
-def test_first_batches_are_left_out():
-    whole = order(10, 2, 1, 5)
-    assert order(10, 2, 1, 5, first_batch=3) == whole[3:]
-    shares = [order(10, 2, 1, 5, rank=rank, world_size=2) for rank in (0, 1)]
-    assert [order(10, 2, 1, 5, rank=rank, world_size=2, first_batch=1) for rank in (0, 1)] == [s[1:] for s in shares]
-
-
-@pytest.mark.parametrize(("n_groups", "batch_size", "world"), [(12, 2, 3), (13, 2, 2), (5, 2, 4), (2, 3, 2)])
-def test_devices_share_what_one_of_their_sum_would_do(n_groups, batch_size, world):
-    ranks = [order(n_groups, batch_size, 7, 3, rank=rank, world_size=world) for rank in range(world)]
-    assert len({len(batches) for batches in ranks}) == 1
-    assert len({tuple(map(len, batches)) for batches in ranks}) == 1
-    assert len(ranks[0]) == steps_an_epoch(n_groups, TrainingConfig(batch_size=batch_size, devices=world))
-    steps = [flat(list(batches[step]) for batches in ranks) for step in range(len(ranks[0]))]
-    alone = order(n_groups, batch_size * world, 7, 3)
-    for mine, whole in zip(steps[:-1], alone[:-1], strict=True):
-        assert sorted(mine) == sorted(whole)
-        assert len(set(mine)) == len(mine)  # disjoint
-    assert set(flat(steps)) == set(range(n_groups))
-    surplus = len(flat(steps)) - n_groups
-    assert 0 <= surplus < batch_size * world
+def with_raw(**changes):
+    """The scan with some fields of it changed, and the statistics that it had."""
+    scan = make_scan()
+    return replace(scan, raw=replace(scan.raw, **changes))
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -126,9 +82,9 @@ def test_history_has_a_row_for_every_epoch_and_gaps_where_a_figure_is_missing(tm
 SHAPES = {"generator.head.bias": (2,), "probe": (1, 16, 16, 2)}
 
 
-def resume(found=SHAPES, facts=None, now=None, step=5, total=9):
-    groups = make_groups()
-    facts = facts or run_facts(TrainingConfig(), groups)
+def resume(found=SHAPES, now=None, step=5, total=9):
+    facts = run_facts(TrainingConfig(), [make_scan()])
+    facts = json.loads(json.dumps(facts))  # as a checkpoint keeps them
     check_resumable(Path("x.ckpt"), (found, SHAPES), (facts, now or facts), step, total)
 
 
@@ -152,7 +108,8 @@ def test_other_weights_are_refused(found, words):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch_size": 2}, {"devices": 2}, {"seed": 3}, {"loss": "poisson"}, {"learning_rate": 0.5},
+        {"batch_size": 2}, {"n_groups": 4}, {"group_size": 3}, {"neighbor_pool_size": 21}, {"devices": 2},
+        {"seed": 3}, {"loss": "poisson"}, {"learning_rate": 0.5},
         {"schedule": "cosine"}, {"weight_decay": 0.5}, {"weight_average": 0.5}, {"probe_trainable": True},
         {"probe_learning_rate": 0.5}, {"scale_trainable": True}, {"scale_learning_rate": 0.5},
         {"precision": "32"},
@@ -161,7 +118,7 @@ def test_other_weights_are_refused(found, words):
 )  # fmt: skip
 def test_other_settings_are_refused(changes):
     ((name, value),) = changes.items()
-    now = run_facts(TrainingConfig(**changes), make_groups())
+    now = run_facts(TrainingConfig(**changes), [make_scan()])
     with pytest.raises(ArchiveError, match=rf"x\.ckpt: made with {name} = .*, now it is {value}; resume with"):
         resume(now=now)
 
@@ -169,32 +126,76 @@ def test_other_settings_are_refused(changes):
 def test_what_may_change_when_resuming():
     """More epochs, another folder or another machine are no other training."""
     config = TrainingConfig(epochs=99, output_dir=Path("elsewhere"), num_workers=2, accelerator="cpu")
-    resume(now=run_facts(config, make_groups()))
+    resume(now=run_facts(config, [make_scan()]))
 
 
-def test_other_groups_are_refused():
-    for groups, words in ((make_groups(4), "group_size = 3, now it is 4"), (make_groups(seed=5), "mean_counts = ")):
-        with pytest.raises(ArchiveError, match=words):
-            resume(now=run_facts(TrainingConfig(), groups))
+@pytest.mark.spec("BE-8")
+@pytest.mark.parametrize(
+    "scans",
+    [
+        [make_scan(seed=5)],
+        [make_scan(), make_scan(seed=5)],
+        [make_scan(seed=5), make_scan()],
+        [make_scan(heldout=[4])],
+        [make_scan(unused={"tired": [4]})],
+        [make_scan().with_probe(make_scan(seed=5).probe)],
+        [with_raw(positions_px=make_scan().raw.positions_px + np.array([0, 1e-3]))],
+        [with_raw(mask=np.arange(256).reshape(16, 16) != 7)],
+        [with_raw(background=np.full((16, 16), 0.5, np.float32))],
+        [replace(make_scan(), statistics=replace(make_scan().statistics, scale=2.0))],
+    ],
+    ids=["counts", "one more", "one before", "held out", "unused", "probe", "positions", "mask", "background", "scale"],
+)
+def test_other_scans_or_roles_are_refused(scans):
+    resume(now=run_facts(TrainingConfig(), [make_scan()]))
+    with pytest.raises(ArchiveError, match=r"x\.ckpt: made with scans = .*, now it is "):
+        resume(now=run_facts(TrainingConfig(), scans))
 
 
-def test_a_training_that_is_over_is_refused():
-    with pytest.raises(ArchiveError, match=r"x\.ckpt: its 9 steps are all that was asked for; raise epochs"):
-        resume(step=9, total=9)
+def test_facts_are_plain_data():
+    facts = run_facts(TrainingConfig(), [make_scan(), make_scan(heldout=[1])])
+    assert json.loads(json.dumps(facts)) == facts
+    assert len(set(facts["scans"])) == 2
 
 
-def test_groups_that_a_cnn_is_not_tied_to():
-    config = TrainingConfig(model=ModelConfig(generator="cnn"))
-    check_trainable(make_groups(3), make_groups(3), config)
-    check_trainable(make_groups(3), make_groups(2), TrainingConfig())
-    with pytest.raises(ConfigError, match=r"needs test groups of 3 frames.* only 2 test frames"):
-        check_trainable(make_groups(3), make_groups(2), config)
+@pytest.mark.spec("BE-8")
+def test_a_training_that_is_over_is_taken_to_its_own_end_and_no_shorter_one():
+    resume(step=9, total=9)
+    with pytest.raises(ArchiveError, match=r"x\.ckpt: it has done 10 steps, more than the 9 .*; raise epochs"):
+        resume(step=10, total=9)
+
+
+def test_held_out_frames_too_few_for_a_cnn():
+    config = TrainingConfig(model=ModelConfig(generator="cnn"), group_size=3)
+    check_trainable([make_scan(), make_scan(heldout=[1, 2, 3])], config)
+    few = make_scan(heldout=[1, 2])
+    check_trainable([few], TrainingConfig(group_size=3))
+    with pytest.raises(ConfigError, match=r"needs test groups of 3 frames.* scan 1 has only 2 held-out frames"):
+        check_trainable([make_scan(), few], config)
 
 
 def test_a_calibrated_scale_is_not_trained():
-    check_trainable(make_groups(), None, TrainingConfig(scale_trainable=True))
-    with pytest.raises(ConfigError, match=r"scale_trainable = True, but the probe of the scan is calibrated"):
-        check_trainable(make_groups(calibrated=True), None, TrainingConfig(scale_trainable=True))
+    config = TrainingConfig(scale_trainable=True)
+    check_trainable([make_scan()], config)
+    check_trainable([make_scan(calibrated=True)], TrainingConfig())
+    for scans in ([make_scan(calibrated=True)], [make_scan(), make_scan(calibrated=True)]):
+        with pytest.raises(ConfigError, match=r"scale_trainable = True, but the probe of the scan is calibrated"):
+            check_trainable(scans, config)
+
+
+@pytest.mark.spec("BE-3")
+def test_scans_that_do_not_go_together():
+    check_trainable([make_scan(), make_scan(seed=1)], TrainingConfig())
+    for other, shape in ((make_scan(modes=2), "(2, 16, 16)"), (make_scan(N=32), "(1, 32, 32)")):
+        words = rf"scan 1: its probe is {re.escape(shape)}, that of the first scan is \(1, 16, 16\)"
+        with pytest.raises(DataError, match=words):
+            check_trainable([make_scan(), other], TrainingConfig())
+    held = make_scan(heldout=range(9))
+    check_trainable([make_scan(), held], TrainingConfig())
+    with pytest.raises(DataError, match="none of its frames is to be trained on"):
+        check_trainable([held, make_scan()], TrainingConfig())
+    one, two = make_scan(), make_scan(seed=1, heldout=[3])
+    assert training_scans([one, held, two]) == [one, two]
 
 
 def test_trackers_need_a_folder():
