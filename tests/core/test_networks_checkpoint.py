@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save
 
 from ptycho_core.errors import ArchiveError, OutputError
-from ptycho_core.networks.checkpoint import checkpoint_backend, read_checkpoint, write_checkpoint
+from ptycho_core.networks.checkpoint import CheckpointPace, checkpoint_backend, read_checkpoint, write_checkpoint
 
 ARRAYS = {
     "parameter.head.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -197,3 +197,55 @@ def test_who_made_a_file_can_be_asked_of_any(path, tmp_path):
     for entry in ('{"backend": 3, "facts": {}}', '{"facts": {}}', "[]", "no json"):
         path.write_bytes(save({"a": np.ones(1)}, metadata={"ptycho_checkpoint": entry}))
         assert checkpoint_backend(path) is None
+
+
+class Clock:
+    """A clock that runs when it is told to, and while a checkpoint is written."""
+
+    def __init__(self, cost: float) -> None:
+        self.now, self.cost = 100.0, cost
+        self.written: list[float] = []
+
+    def write(self) -> None:
+        self.written.append(self.now - 100.0)
+        self.now += self.cost
+
+
+@pytest.mark.spec("BE-8")
+def test_a_checkpoint_is_due_after_the_first_epoch_then_after_half_a_minute_or_while_it_is_cheap():
+    dear = Clock(cost=8.0)
+    pace = CheckpointPace(dear.write, lambda: dear.now)
+    for _ in range(9):
+        dear.now += 10.0
+        pace.after_epoch()
+    # after the first epoch, whatever it costs; then each time that three epochs have gone by since the last one
+    assert dear.written == [10.0, 48.0, 86.0]
+    cheap = Clock(cost=0.25)
+    pace = CheckpointPace(cheap.write, lambda: cheap.now)
+    for _ in range(40):
+        cheap.now += 1.0
+        pace.after_epoch()
+    # an epoch of a second each: after five, ten, … seconds, so that a twentieth of the time goes into writing
+    assert cheap.written[:2] == [1.0, 5.25]
+    assert 6 <= len(cheap.written) <= 9
+
+
+def test_a_checkpoint_is_written_once_for_an_epoch():
+    clock = Clock(cost=8.0)
+    pace = CheckpointPace(clock.write, lambda: clock.now)
+    clock.now += 1.0
+    pace.after_epoch()
+    pace.now()  # interrupted right after: it is there already
+    assert clock.written == [1.0]
+    clock.now += 1.0
+    pace.after_epoch()
+    assert clock.written == [1.0]  # not due
+    pace.now()
+    pace.now()
+    assert clock.written == [1.0, 10.0]
+
+
+def test_what_nothing_was_written_of_is_written_at_the_end():
+    clock = Clock(cost=0.0)
+    CheckpointPace(clock.write, lambda: clock.now).now()
+    assert clock.written == [0.0]
