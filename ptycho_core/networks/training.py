@@ -35,7 +35,8 @@ HISTORY_FILE = "history.csv"
 _MIN_STEPS_BEFORE_COLLAPSE = 100
 
 _SAME_WHEN_RESUMED = (
-    "model", "options", "group_size", "n_groups", "neighbor_pool_size", "batch_size", "devices", "seed", "loss", "learning_rate", "schedule", "weight_decay", "weight_average",
+    "model", "options", "group_size", "n_groups", "neighbor_pool_size", "batch_size", "devices", "seed", "loss",
+    "learning_rate", "schedule", "weight_decay", "weight_average",
     "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate", "precision",
 )  # fmt: skip
 
