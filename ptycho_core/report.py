@@ -7,6 +7,7 @@ place in one step.
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "dropped": dict(scored.dropped),
             "warnings": list(run.warnings),
             "engine": run.engine,
-            "versions": run.provenance.get("versions", {}),
+            "versions": {"python": platform.python_version(), **run.provenance.get("versions", {})},
             "seconds": dict(run.seconds),
             "peak_memory_bytes": run.peak_memory_bytes,
             "side_px": raw.side,

@@ -62,4 +62,4 @@ def accepted_scan(
     raw = read.raw if isinstance(read, PtychoDataContainer) else read
     engines.check_scan(raw)
     look_at(raw, observer, despite_findings=despite_findings)
-    return ensure_container(read, engines.config, stacklevel=5)
+    return ensure_container(read, engines.config)

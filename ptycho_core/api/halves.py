@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,9 @@ def half_data_frc(
         image = image_of(engines.trainer.backend, model, of_model(half, model), settings.inference, progress)
         trained.append(image)
         if refiner is not None:
-            done = refine(image, settings, backend=refiner.backend, progress=progress)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="the image refined by")  # of a half, which nobody is shown
+                done = refine(image, settings, backend=refiner.backend, progress=progress)
             refined += [done.best] if done.kept else []
 
     def pair(a: Image, b: Image) -> FourierRingCorrelation:

@@ -34,6 +34,8 @@ from .stages import Engines, image_of, of_model, provenance_of, train_on
 if TYPE_CHECKING:
     from ..metrics import Comparison, FourierRingCorrelation
 
+    _HalfData = tuple[FourierRingCorrelation, FourierRingCorrelation | None]
+
 __all__ = ["TRAINING_FOLDER", "compare_with_truth", "opened_folder", "run", "train", "write_run"]
 
 TRAINING_FOLDER = "training"
@@ -43,7 +45,7 @@ _T = TypeVar("_T")
 
 
 def train(
-    scans: ScanSource | Sequence[ScanInput],
+    scans: ScanSource | Sequence[ScanSource],
     config: TrainingConfig,
     *,
     out: Path | str | None = None,
@@ -168,6 +170,15 @@ class _Job:
             self.observer.notice(f"no refined image: {error}")
             return None, None
 
+    def half_data(self) -> tuple[_HalfData | None, Cancelled | None]:
+        """The correlation of two images from half of the frames each; stopping it costs the correlation only."""
+        try:
+            with self.observer.stage("half_data"):
+                return self.extra("half-data FRC", lambda: half_data_frc(self.scan, self.engines, self.progress)), None
+        except Cancelled as error:
+            self.observer.notice(f"no half-data FRC: {error}")
+            return None, error
+
     def extra(self, what: str, job: Callable[[], _T]) -> _T | None:
         """Do an extra; when it fails, say so and go on, since the image that it would judge is finished."""
         try:
@@ -264,11 +275,10 @@ def _go(
         refined, stopped = job.refined(first)
         frcs = None
         if half_data and stopped is None:
-            with watcher.stage("half_data"):
-                frcs = job.extra("half-data FRC", lambda: half_data_frc(job.scan, engines, job.progress))
-    except Cancelled as error:
+            frcs, stopped = job.half_data()
+    except (Cancelled, KeyboardInterrupt) as error:
         where = None if job.bundle is None else str(job.bundle)
-        raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
+        raise Cancelled(str(error) or "interrupted", model_path=where) from error
     source = job.scan.raw.source
     done = Run(
         title=title or (Path(source.path).name if source.path else "reconstruction"),
@@ -292,7 +302,7 @@ def _stages(
     first: Scored,
     refined: Refined | None,
     truth: ObjectGuess | None,
-    frcs: tuple[FourierRingCorrelation, FourierRingCorrelation | None] | None,
+    frcs: _HalfData | None,
 ) -> tuple[Stage, ...]:
     """The trained image and, where refining made a better one, that, each with its scores."""
     seconds = job.observer.seconds

@@ -12,7 +12,7 @@ from ..config_mapping import with_typed_options
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..data.results import Scored
-from ..errors import BackendProtocolError, ConfigError
+from ..errors import BackendProtocolError, ConfigError, DataError
 from ..plugins.capabilities import (
     check_capabilities,
     check_refinement_capabilities,
@@ -100,6 +100,7 @@ def train_on(
 
     Raises:
         ConfigError: more scans than the engine takes.
+        DataError: the first scan has no training frames.
         BackendError: the engine failed, or returned what the protocol does not allow.
     """
     most = engine.capabilities.max_scans
@@ -108,6 +109,7 @@ def train_on(
             f"engine '{engine.name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {len(scans)} are "
             "given; train on one, or choose an engine that takes several."
         )
+    _need_training_frames(scans[0])
     with engine_at_work(engine.name, "train", progress) as relay:
         model = check_model(engine.backend.train(scans, config, progress=relay), engine.name)
     if model.backend != engine.name:
@@ -115,6 +117,14 @@ def train_on(
             f"engine '{engine.name}' returned a model that calls itself {model.backend!r}; the names must be equal."
         )
     return model
+
+
+def _need_training_frames(scan: PtychoDataContainer) -> None:
+    if not len(scan.train_frames):
+        raise DataError(
+            f"{scan.raw.source.path or 'scan'}: all its {len(scan.used_frames)} used frames are held out; an image is "
+            "made of the frames that are trained on, and there is none."
+        )
 
 
 def image_of(
@@ -127,9 +137,11 @@ def image_of(
     """Make an image of a scan's training frames with a trained model, and score it.
 
     Raises:
+        DataError: the scan has no training frames.
         BackendError: the engine failed, or returned what the protocol does not allow.
         CollapseError: the object is constant.
     """
+    _need_training_frames(scan)
     with engine_at_work(engine.name, "reconstruct", progress) as relay:
         image = engine.reconstruct(model, scan, config, progress=relay)
         check_image(image, scan, engine.name, model.config.collapse_threshold)

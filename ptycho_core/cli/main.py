@@ -132,7 +132,8 @@ def _failure(error: BaseException, session: Session) -> int:
     if isinstance(error, OSError) and error.errno in _ENVIRONMENT:
         session.error(str(error), details)
         return EXIT_INPUT
-    where = f"; the details are in {session.log_path}" if session.log_path else ""
+    kept = session.log_path is not None and session.log_path.exists()  # a folder made for nothing is gone again
+    where = f"; the details are in {session.log_path}" if kept else ""
     advice = "" if session.debug else "; run it again with --debug and report what it shows"
     kind = "" if isinstance(error, PtychoError) else f"unexpected {type(error).__name__}: "
     session.error(f"{kind}{error}{where}{advice}", details)

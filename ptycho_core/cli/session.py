@@ -60,6 +60,7 @@ class Session(Observer):
         self.log_path: Path | None = None
         self._started = time.time() if started is None else started
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
+        self._early: list[tuple[int, str]] = []
 
     @contextmanager
     def active(self) -> Iterator[Session]:
@@ -115,8 +116,9 @@ class Session(Observer):
         own = logging.getLogger("ptycho_core")
         self._attach(own, logging.NullHandler(), logging.DEBUG if self.verbose or self.debug else logging.INFO)
         _log.info("process %d: %s", os.getpid(), shlex.join(["ptycho", *self.command]))
-        for text in self.notices:
-            _log.warning("%s", text)
+        early, self._early = self._early, []
+        for level, text in early:
+            self._to_log(level, text)
 
     def _attach(self, logger: logging.Logger, handler: logging.Handler, level: int) -> None:
         self._handlers.append((logger, handler, logger.level))
@@ -176,6 +178,12 @@ class Session(Observer):
         sys.stdout.flush()
         self._to_log(logging.INFO, text)
 
+    def detail(self, text: str) -> None:
+        """Write a line to the log, and to the terminal where more is to be said there."""
+        if self.verbose:
+            sys.stderr.write(f"{text}\n")
+        self._to_log(logging.INFO, text)
+
     def notice(self, text: str) -> None:
         """Show a one-line notice on standard error once, and remember it."""
         text = " ".join(text.split())
@@ -193,8 +201,12 @@ class Session(Observer):
         self._to_log(logging.ERROR, f"{text}\n{traceback}" if traceback else text)
 
     def _to_log(self, level: int, text: str) -> None:
-        for _, handler, _ in self._handlers:
-            if isinstance(handler, logging.FileHandler) and text:
+        """Write a line to the log; what is said before there is one is kept until then."""
+        files = [handler for _, handler, _ in self._handlers if isinstance(handler, logging.FileHandler)]
+        if not files:
+            self._early.append((level, text))
+        for handler in files:
+            if text:
                 handler.handle(logging.LogRecord(_log.name, level, __file__, 0, text, None, None))
 
     def add_seconds(self, name: str, seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["CONFIG_OMIT", "files_given", "interrupted_with_advice", "reading", "say_run"]
 
 CONFIG_OMIT = {"output_dir": "the folder is chosen with --out"}
-_log = logging.getLogger("ptycho_core.cli")
 
 
 def reading(options: Options, session: Session) -> Callable[[], RawData]:
@@ -34,7 +32,7 @@ def reading(options: Options, session: Session) -> Callable[[], RawData]:
         if options["probe"]:
             raw = raw.with_probe(read_probe(Path(options["probe"])))
         for text in raw.source.assumptions:
-            _log.info("%s", text)
+            session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
         session.say(
             f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "

@@ -14,17 +14,15 @@ from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import TrainingConfig
 from ptycho_core.config_mapping import config_to_mapping
 from ptycho_core.data.container import Statistics, integer_corners
-from ptycho_core.data.results import Reconstruction
 from ptycho_core.errors import Cancelled
-from ptycho_core.physics.forward import expected_counts
-from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec, Capabilities, ProgressEvent, no_progress
+from ptycho_core.stitching import make_image
 
 
 @hookimpl
 def ptycho_backend() -> BackendSpec:
-    return BackendSpec(name="pytorch", factory="cli_stub_engine:StubEngine", title="Stub")
+    return BackendSpec(name="pytorch", factory="cli_stub_engine:StubEngine", title="Stub", protocol_version=2)
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class StubEngine:
 
     name = "pytorch"
     interrupt_at: int | None = None
+    disturbance = 0.02
     interrupt_with = signal.SIGINT
     fail_with: BaseException | None = None
     seen: list = []  # noqa: RUF012
@@ -57,10 +56,11 @@ class StubEngine:
         precisions=("auto", "32"),
         accelerators=("auto", "cpu"),
         schedules=("one_cycle", "constant"),
+        max_scans=None,
     )
 
-    def train(self, train, test, config, *, progress=no_progress):
-        StubEngine.seen.append((train, test, config))
+    def train(self, scans, config, *, progress=no_progress):
+        StubEngine.seen.append((scans, config))
         if StubEngine.fail_with is not None:
             raise StubEngine.fail_with
         checkpoint = None if config.output_dir is None else Path(config.output_dir) / "last.json"
@@ -78,16 +78,16 @@ class StubEngine:
         if checkpoint is not None:
             checkpoint.write_text("{}")
         history = {"train_loss": [1 / (e + 1) for e in range(config.epochs)]}
-        if test is not None:
+        first = scans[0]
+        if any(len(scan.heldout_frames) for scan in scans):
             history["test_loss"] = [1.5 / (e + 1) for e in range(config.epochs)]
-        return StubModel("pytorch", config, history, train.probe, train.statistics, checkpoint, train.raw.side)
+        return StubModel("pytorch", config, history, first.probe, first.statistics, checkpoint, first.raw.side)
 
-    def reconstruct(self, model, data, config, *, progress=no_progress):
-        StubEngine.seen.append((model, data, config))
-        raw, N = data.raw, data.raw.side
-        whole, rest = integer_corners(raw.positions_px, N)
-        origin = whole.min(axis=0)
-        shape = tuple(whole.max(axis=0) - origin + N)
+    def reconstruct(self, model, scan, config, *, progress=no_progress):
+        StubEngine.seen.append((model, scan, config))
+        raw, N = scan.raw, scan.raw.side
+        whole, _ = integer_corners(raw.positions_px, N)
+        origin, shape = scan.canvas()
         y, x = np.mgrid[: shape[0], : shape[1]]
         obj = (0.8 + 0.1 * np.sin(y / 3) + 0.05 * np.cos(x / 2)) * np.exp(0.4j * np.sin((x + 2 * y) / 5))
         guess = raw.object_guess
@@ -95,34 +95,15 @@ class StubEngine:
             at = np.round(origin - guess.origin_px).astype(int)
             there = guess.object[at[0] : at[0] + shape[0], at[1] : at[1] + shape[1]]
             inside = (slice(there.shape[0]), slice(there.shape[1]))
-            obj[inside] = there * (1 + 0.02 * np.sin(y + 3 * x))[inside]
-        obj = obj.astype(np.complex64)
-        scale = data.statistics.scale
-        misfit = np.zeros(raw.n_frames)
+            obj[inside] = there * (1 + StubEngine.disturbance * np.sin(y + 3 * x))[inside]
         coverage = np.zeros(shape, np.float32)
-        lit = np.sum(np.abs(data.probe) ** 2, axis=0)
-        for j in range(raw.n_frames):
-            corner = whole[j : j + 1] - origin
-            rate = scale * expected_counts(extract(obj, corner, N), data.probe, rest[j : j + 1])[0]
-            misfit[j] = np.sum((np.sqrt(rate) - np.sqrt(raw.read_counts([j])[0])) ** 2)
-            coverage[corner[0, 0] : corner[0, 0] + N, corner[0, 1] : corner[0, 1] + N] += lit / lit.max()
-        progress(ProgressEvent(stage="reconstruct", done=raw.n_frames, total=raw.n_frames))
-        return Reconstruction(
-            object=obj,
-            coverage=coverage,
-            origin_px=origin.astype(np.float64),
-            probe=data.probe,
-            scale=scale,
-            positions_px=raw.positions_px,
-            nominal_positions_px=raw.positions_px,
-            r_factor=float(misfit.sum() / raw.frame_totals.sum()),
-            frame_misfit=misfit,
-            frame_totals=raw.frame_totals,
-            dropped={},
-        )
-
-    def simulate(self, obj, probe, positions_px):
-        raise NotImplementedError
+        lit = np.sum(np.abs(scan.probe) ** 2, axis=0)
+        for top, left in whole[scan.train_frames] - origin:
+            coverage[top : top + N, left : left + N] += lit / lit.max()
+        done = len(scan.train_frames)
+        progress(ProgressEvent(stage="reconstruct", done=done, total=done))
+        scale = scan.statistics.scale
+        return make_image(obj.astype(np.complex64), coverage, origin, scan.probe, scale, raw.positions_px)
 
     def save(self, model, path):
         write_bundle(

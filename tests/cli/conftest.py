@@ -10,7 +10,7 @@ import pytest
 
 from ptycho_core import report
 from ptycho_core.plugins import registry
-from ptycho_core.simulate import SimulationConfig, simulate_scan
+from ptycho_core.simulation import SimulationConfig, simulate_scan
 
 _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -34,7 +34,7 @@ def _blank_pictures(request, monkeypatch):
         return
     names = ("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns")
     draw = {f"{name}.png": _PIXEL for name in names}
-    monkeypatch.setattr(report, "_draw", lambda record, view: draw)
+    monkeypatch.setattr(report, "_draw", lambda run, view: draw)
 
 
 @pytest.fixture

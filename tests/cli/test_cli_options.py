@@ -8,7 +8,7 @@ from ptycho_core.cli import run, simulate
 from ptycho_core.cli.options import add_config_options, build_config, given_fields, make_parser, parse
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
-from ptycho_core.simulate import SimulationConfig
+from ptycho_core.simulation import SimulationConfig
 
 OMIT = {"output_dir": "the folder is chosen with --out"}
 

@@ -6,17 +6,21 @@ import importlib.metadata
 import json
 import os
 import signal
+import sys
+import types
 from dataclasses import replace
 
 import h5py
 import pytest
 
-from ptycho_core import report_stages
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
 from ptycho_core.plugins import registry
+from ptycho_core.plugins.hookspecs import hookimpl
+from ptycho_core.protocol import BackendSpec
 
-QUICK = ["--epochs", "1", "--group_size", "4", "--test_fraction", "0.25", "--out", "result"]
+SOLVER = ["--epochs", "1", "--test_fraction", "0.25", "--out", "result"]
+QUICK = [*SOLVER, "--group_size", "4"]
 
 
 @pytest.fixture
@@ -27,6 +31,7 @@ def engines(stub, monkeypatch):
         importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
     ]
     monkeypatch.setattr(registry, "_installed", lambda: entries)
+    monkeypatch.setattr(stub, "disturbance", 0.3)  # an image that there is something to refine in
     return stub
 
 
@@ -43,34 +48,35 @@ def test_both_images_are_written_and_the_refined_one_is_the_result(scan, tmp_pat
     assert (first["name"], first["engine"], refined["name"], refined["engine"]) == (
         "network", "pytorch", "refined", "numpy"
     )  # fmt: skip
-    assert refined["r_factor"] == summary["r_factor"] < first["r_factor"]
-    assert refined["r_factor_heldout"] == summary["r_factor_heldout"]
+    assert refined["figures"] == summary["figures"]
+    assert refined["figures"]["heldout"]["deviance"] < first["figures"]["heldout"]["deviance"]
     assert summary["refinement"]["kept"] is True
     assert len(summary["refinement"]["history"]["test_loss"]) == 4
     assert summary["seconds"]["refine"] > 0
     with h5py.File(folder / "reconstruction.h5") as file:
         network = file["entry/stages/network"]
-        assert file["entry/r_factor"][()] == summary["r_factor"]
-        assert network["r_factor"][()] == first["r_factor"]
+        assert json.loads(file["entry/figures"].asstr()[()]) == summary["figures"]
+        assert json.loads(network["figures"].asstr()[()]) == first["figures"]
+        assert len(file["entry/refinement/test_loss"]) == 4
         assert network["object"].attrs["origin_px"].shape == (2,)
         assert (network["object"][()] != file["entry/object"][()]).any()
         assert set(network) == {
-            "object", "coverage", "probe", "positions_px", "nominal_positions_px", "scale", "r_factor"
+            "object", "coverage", "probe", "positions_px", "nominal_positions_px", "scale", "figures"
         }  # fmt: skip
     page = (folder / "report.html").read_text()
     assert "From network to refined" in page
-    assert f"{first['r_factor']:.4f}" in page
-    for name in report_stages.STAGE_FILES:
+    for stage in (first, refined):
+        assert f"<td>{stage['figures']['train']['r_factor']:.4f}</td>" in page
+        assert f"{stage['name']:<10}deviance {stage['figures']['train']['deviance']:.4g}" in out
+    for name in ("stage_amplitude.png", "stage_phase.png", "refinement.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
-    assert f"network   R {first['r_factor']:.4f}" in out
-    assert f"refined   R {refined['r_factor']:.4f}" in out
 
 
 @pytest.mark.parametrize("words", [["--refine", "none"], []])
 def test_without_an_engine_that_refines_there_is_one_image(engines, scan, tmp_path, words):
     assert cli.main(["run", str(scan), *QUICK, *words]) == 0
     summary = summary_of(tmp_path / "result")
-    assert summary["stages"] == []
+    assert [stage["name"] for stage in summary["stages"]] == ["network"]
     assert summary["refinement"] is None
     with h5py.File(tmp_path / "result" / "reconstruction.h5") as file:
         assert "stages" not in file["entry"]
@@ -113,21 +119,21 @@ def test_what_cannot_be_refined_with_is_refused_before_data_are_read(engines, tm
 def test_a_refinement_that_is_worse_is_reported_and_not_shown(engines, scan, tmp_path, monkeypatch, capsys):
     from ptycho_backend_numpy.backend import NumpyBackend
 
-    def worse(self, initial, data, config, *, progress):
-        return replace(initial, r_factor=initial.r_factor * 2)
+    def worse(self, image, scan, config, *, progress):
+        return replace(image, object=image.object.conj())
 
     monkeypatch.setattr(NumpyBackend, "refine", worse)
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:2"]) == 0
     summary = summary_of(tmp_path / "result")
-    assert summary["stages"] == []
+    assert [stage["name"] for stage in summary["stages"]] == ["network"]
     assert summary["refinement"]["kept"] is False
-    assert any("was discarded: its R-factor" in text for text in summary["warnings"])
+    assert any("was discarded: the held-out frames are explained no better" in text for text in summary["warnings"])
     assert "was discarded" in capsys.readouterr().err
 
 
 def test_the_numpy_engine_trains_and_refines_by_itself(engines, scan, tmp_path):
     words = ["--backend", "numpy", "--options", '{"algorithm": "lsq"}', "--refinement.epochs", "2"]
-    assert cli.main(["run", str(scan), *QUICK, *words]) == 0
+    assert cli.main(["run", str(scan), *SOLVER, *words]) == 0
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["solver", "refined"]
     assert summary["config"]["options"] == {
@@ -158,11 +164,9 @@ def test_demo_takes_the_numpy_engine_where_there_is_no_other_and_says_so(
     monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
     entry = importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends")
     monkeypatch.setattr(registry, "_installed", lambda: [entry])
-    words = ["--epochs", "3", "--group_size", "4", "--refinement.epochs", "2", "--out", "demo"]
+    words = ["--epochs", "3", "--refinement.epochs", "2", "--out", "demo"]
     assert cli.main(["demo", *words]) == 0
-    assert "engine    numpy (no framework is installed: solver sweeps alone, without a network)" in (
-        capsys.readouterr().out
-    )
+    assert "engine    numpy (no framework is installed: solver sweeps, without a network)" in (capsys.readouterr().out)
     assert summary_of(tmp_path / "demo")["engine"] == "numpy"
 
 
@@ -181,7 +185,7 @@ def test_an_interruption_while_refining_leaves_the_image_before(engines, scan, t
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5", "--half_data_frc"]) == 130
     assert "stopped while refining, 1 of 5; the image before refining is in result" in capsys.readouterr().err
     summary = summary_of(tmp_path / "result")
-    assert summary["stages"] == []
+    assert [stage["name"] for stage in summary["stages"]] == ["network"]
     assert summary["refinement"] is None
     assert summary["half_data_frc"] is None
     assert any("no refined image: stopped while refining" in text for text in summary["warnings"])
@@ -202,3 +206,30 @@ def test_a_second_interruption_while_refining_leaves_the_model(engines, scan, tm
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5"]) == 130
     assert "training is done, get the image with: ptycho reconstruct" in capsys.readouterr().err
     assert (tmp_path / "result" / "training" / "model.ptycho").is_file()
+
+
+@pytest.mark.parametrize("losses", [("poisson", "amplitude"), ("amplitude",)])
+def test_demo_prefers_an_engine_of_this_project_and_a_loss_it_has(
+    engines, monkeypatch, tiny_simulation, tmp_path, losses
+):
+    """A stranger whose name comes first is not taken for the default, and is not asked for what it does not offer."""
+    from cli_stub_engine import StubEngine
+
+    monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
+    entries = [
+        importlib.metadata.EntryPoint("aardvark", "aardvark_plugin", "ptycho.backends"),
+        importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
+    ]
+    stranger = types.ModuleType("aardvark_plugin")
+    spec = BackendSpec(name="aardvark", factory="aardvark_plugin:Engine", protocol_version=2)
+    stranger.ptycho_backend = hookimpl(lambda: spec)
+    offers = replace(StubEngine.capabilities, generators=(), losses=losses)
+    stranger.Engine = type("Engine", (StubEngine,), {"name": "aardvark", "capabilities": offers})
+    monkeypatch.setitem(sys.modules, "aardvark_plugin", stranger)
+    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    assert demo._installed_engine("pytorch") == "numpy"
+    monkeypatch.setattr(registry, "_installed", lambda: entries[:1])
+    assert demo._installed_engine("pytorch") == "aardvark"
+    chosen = demo._training_config({"config": None}, "aardvark", offers)
+    assert chosen.loss == losses[0]
+    assert chosen.backend == "aardvark"
