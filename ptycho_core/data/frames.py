@@ -1,8 +1,9 @@
 """Where the frames of a scan live: in memory or on disk, as counts or as amplitudes.
 
 A source hands out float32 photon counts for the frames asked for, and nothing else; squaring an amplitude and casting
-happen here, once, after the cast to float32 (squaring uint16 values first would overflow). Sources on disk hold a path,
-not an open file, so that they can be pickled to a worker process.
+happen here, once, never in the stored type (squaring uint16 values would overflow). Counts are whole again when they
+were: a stored √k gives k itself, see :func:`rounding`. Sources on disk hold a path, not an open file, so that they can
+be pickled to a worker process.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ArrayFrames", "FrameSource", "Hdf5Frames", "NpzFrames", "SubsetFrames", "TransposedFrames"]
+__all__ = ["ArrayFrames", "FrameSource", "Hdf5Frames", "NpzFrames", "SubsetFrames", "TransposedFrames", "rounding"]
+
+_ROUNDINGS = 2.0
+_BLOCK = 2**14  # values squared at once: what lies between stays in the cache
 
 
 class FrameSource(Protocol):
@@ -29,11 +33,35 @@ class FrameSource(Protocol):
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]: ...  # noqa: D102
 
 
+def rounding(dtype: DTypeLike) -> float:
+    """How far from a whole number k, relative to k, the square of a root √k may lie that was stored rounded.
+
+    It is 2 ε of the stored type: the root is off by ε/2, its square by ε, and by ε/2 more when it is rounded itself. A
+    wider type may hold what was a float32 before, so ε is never below float32's. Float32 roots lead back to every k up
+    to 2²² (neighbours share a root from there on), float64 ones to every k that float32 holds, float16 ones to 2⁸.
+
+    Args:
+        dtype: of the roots, or of squares that somebody stored.
+    """
+    half = np.dtype(dtype) == np.float16
+    return _ROUNDINGS * float(np.finfo(np.float16 if half else np.float32).eps)
+
+
 def _as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
-    counts = np.array(values, dtype=np.float32)
-    if measurement == "amplitude":
-        np.square(counts, out=counts)
-    return counts
+    """Counts of stored values; squares that rounding alone can have kept from being whole numbers become whole."""
+    if measurement != "amplitude":
+        return np.array(values, dtype=np.float32)
+    counts, stored = np.empty(values.size, dtype=np.float32), values.reshape(-1)
+    wide, tolerance = np.result_type(values.dtype, np.float32), rounding(values.dtype)
+    for start in range(0, values.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        with np.errstate(invalid="ignore", over="ignore"):  # bad pixels may hold anything
+            squares = np.square(stored[block], dtype=wide)
+            whole = np.rint(squares)
+            squares -= whole
+            squares *= np.abs(squares) > tolerance * whole
+            np.add(whole, squares, out=counts[block], casting="same_kind")
+    return counts.reshape(values.shape)
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,11 @@ class ArrayFrames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
-        return _as_counts(self.values[frame_numbers], self.measurement)
+        return _as_counts(self.stored(frame_numbers), self.measurement)
+
+    def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The numbered frames as they are stored, (n, N, N)."""
+        return self.values[frame_numbers]
 
 
 @dataclass(frozen=True)
@@ -76,9 +108,13 @@ class NpzFrames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
+        return _as_counts(self.stored(frame_numbers), self.measurement)
+
+    def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The numbered frames as they are stored, (n, N, N)."""
         order = "F" if self.fortran_order else "C"
-        stored = np.memmap(self.path, self.dtype, "r", self.offset, self.stored_shape, order)  # type: ignore[call-overload]
-        return _as_counts(stored.transpose(self.axes)[frame_numbers], self.measurement)
+        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.stored_shape, order)  # type: ignore[call-overload]
+        return np.asarray(mapped.transpose(self.axes)[frame_numbers])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import FrameSource
+from ..data.frames import FrameSource, rounding
 from ..errors import ConfigError, DataError
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 MEASUREMENTS = ("amplitude", "counts", "intensity")
 _LOOKS = {"counts": "counts: all are whole numbers", "amplitude": "amplitudes: their squares are whole numbers"}
 _CHUNK_BYTES = 32 * 2**20
+_TELLING = 0.05  # where rounding reaches farther than this, numbers of any kind look whole
 
 
 class UnstatedMeasurementError(DataError):
@@ -50,16 +51,20 @@ def guess_measurement(values: NDArray[Any]) -> str | None:
     Returns:
         ``counts``, ``amplitude``, or None when neither shows (noise was subtracted, or only 0 and 1 occur).
     """
+    tolerance = rounding(np.asarray(values).dtype)
     sample = np.asarray(values, dtype=np.float64).ravel()
     sample = sample[np.isfinite(sample) & (sample > 0)]
-    if not sample.size:
-        return None
-    if np.array_equal(sample, np.round(sample)):
+    if _whole_share(sample, tolerance) == 1.0:  # squares that were stored before they were made whole again, too
         return "counts" if sample.max() > 1 else None
-    # beyond a few ten thousand counts, float32 rounding of the root hides whether the square is whole
-    squares = sample[sample < 200.0] ** 2
-    whole = np.abs(squares - np.round(squares)) <= 1e-4 + 1e-6 * squares
-    return "amplitude" if squares.size and float(whole.mean()) > 0.99 else None
+    return "amplitude" if _whole_share(sample**2, tolerance) > 0.99 else None
+
+
+def _whole_share(numbers: NDArray[np.float64], tolerance: float) -> float:
+    """Which part of some numbers is whole, of those that are small enough to tell; 0 where none is."""
+    numbers = numbers[numbers * tolerance < _TELLING]
+    if not numbers.size:
+        return 0.0
+    return float((np.abs(numbers - np.rint(numbers)) <= tolerance * numbers).mean())
 
 
 def resolve_measurement(name: str, stated: str | None, given: str | None, sample: NDArray[Any] | None = None) -> str:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import ArrayFrames, FrameSource, NpzFrames
+from ..data.frames import ArrayFrames, NpzFrames
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from .candidate import Candidate, missing_key
@@ -226,9 +226,10 @@ def _frames(file: Candidate, M: int, notes: list[str], warnings: list[str]) -> A
     return NpzFrames(file.path, member.offset, member.dtype.str, (a, b, c), member.fortran_order, axes)
 
 
-def _sample(frames: FrameSource) -> NDArray[np.float32] | None:
+def _sample(frames: ArrayFrames | NpzFrames) -> NDArray[Any] | None:
+    """A few frames as stored, to tell their measurement by."""
     M = frames.shape[0]
-    return frames.read(np.linspace(0, M - 1, min(M, _SAMPLE_FRAMES)).astype(np.int64)) if M else None
+    return frames.stored(np.linspace(0, M - 1, min(M, _SAMPLE_FRAMES)).astype(np.int64)) if M else None
 
 
 def _probe(file: Candidate, N: int, notes: list[str]) -> NDArray[np.complex64] | None:

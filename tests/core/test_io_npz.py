@@ -52,7 +52,7 @@ def test_measurement_is_taken_from_file_or_caller(tmp_path, word, meaning):
     content = arrays()
     told = read_scan(save(tmp_path / "a.npz", content, measurement=np.array(word)))
     asked = read_scan(save(tmp_path / "b.npz", content), measurement=word)
-    expected = content["diff3d"] ** 2 if meaning == "amplitude" else content["diff3d"]
+    expected = np.round(content["diff3d"] ** 2) if meaning == "amplitude" else content["diff3d"]
     for raw in (told, asked, read_scan(tmp_path / "a.npz", measurement=word)):
         assert raw.source.measurement == meaning
         np.testing.assert_array_equal(all_counts(raw), expected)
@@ -62,6 +62,27 @@ def test_values_of_the_other_measurement_are_a_warning(tmp_path):
     raw = read_scan(save(tmp_path / "a.npz", arrays()), measurement="counts")
     assert any("look like amplitudes" in text for text in raw.source.warnings)
     assert read_scan(tmp_path / "a.npz", measurement="amplitude").source.warnings == ()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_whole_counts_stored_as_amplitudes_are_whole_when_they_are_written_again(tmp_path, suffix, dtype):
+    counts = np.random.default_rng(4).poisson(20, (7, 16, 16))
+    frames = np.sqrt(counts).astype(dtype)
+    raw = read_scan(save(tmp_path / "a.npz", arrays(), diff3d=frames), measurement="amplitude")
+    np.testing.assert_array_equal(all_counts(raw), counts)
+    write_scan(tmp_path / f"b{suffix}", raw)
+    again = read_scan(tmp_path / f"b{suffix}")
+    np.testing.assert_array_equal(all_counts(again), counts)
+    assert again.source.warnings == ()
+    write_scan(tmp_path / f"c{suffix}", again)
+    assert_same_scan(again, read_scan(tmp_path / f"c{suffix}"))
+
+
+def test_counts_that_an_older_release_squared_are_no_longer_taken_for_amplitudes(tmp_path):
+    squared = np.square(arrays()["diff3d"])
+    assert not np.array_equal(squared, np.round(squared))
+    assert read_scan(save(tmp_path / "a.npz", arrays(), diff3d=squared), measurement="counts").source.warnings == ()
 
 
 def test_uint16_amplitudes_do_not_overflow_when_squared(tmp_path):

@@ -152,6 +152,30 @@ def test_amplitudes_are_squared_after_the_cast(dtype: Any) -> None:
     assert amplitude[1, 2, 3] == 250
 
 
+@pytest.mark.spec("DATA-3")
+@pytest.mark.parametrize(("dtype", "limit"), [(np.float16, 2**8), (np.float32, 2**22), (np.float64, 2**24)])
+def test_squares_of_stored_roots_are_the_whole_counts_they_were(dtype: Any, limit: int) -> None:
+    side = int(limit**0.5)
+    counts = np.arange(side * side).reshape(1, side, side)
+    read = ArrayFrames(np.sqrt(counts).astype(dtype), "amplitude").read(np.array([0]))
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, counts)
+
+
+@pytest.mark.spec("DATA-3")
+def test_amplitudes_that_are_no_roots_of_whole_numbers_are_squared_only() -> None:
+    amplitude = np.random.default_rng(5).uniform(0, 30, (2, N, N)).astype(np.float32)
+    amplitude[0, 0, :4] = np.sqrt(np.array([2, 2 + 2e-6, 2 - 2e-6, 900 + 1e-3]))
+    amplitude[0, 1, :2] = np.nan, np.inf
+    read = ArrayFrames(amplitude, "amplitude").read(np.array([0, 1]))
+    assert not np.isfinite(read[0, 1, :2]).any()
+    finite = np.isfinite(amplitude)
+    np.testing.assert_allclose(read[finite], np.square(amplitude[finite]), rtol=2.4e-7)
+    assert read[0, 0, 0] == 2
+    np.testing.assert_array_equal(read[0, 0, 1:4], np.square(amplitude[0, 0, 1:4]))
+    assert (read != np.round(read)).mean() > 0.95
+
+
 def stored(tmp_path: Path, kind: str, values: np.ndarray, measurement: str) -> Any:
     """A source on disk whose frames are `values`."""
     if kind == "hdf5":
