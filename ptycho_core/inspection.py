@@ -1,13 +1,14 @@
 """Inspection of a scan before hours are spent on it: what is in it, what will be assumed, what looks wrong.
 
 A finding is ``ok``, ``note`` (worth knowing), ``warning`` (look before you trust a result) or ``error`` (it cannot be
-reconstructed as it is). Bad content never raises; it becomes a finding.
+reconstructed as it is). Bad content never raises; it becomes a finding. Every command that reads a scan looks at it
+with :func:`examine`, and a *grave* finding refuses it there (:func:`refuse_grave`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ import numpy as np
 
 from .data.raw import RawData
 from .errors import DataError
-from .inspection_checks import CHECKS, Facts, Finding
+from .inspection_checks import CHECKS, DESPITE_FINDINGS, Finding
+from .inspection_facts import Facts
 from .io.candidate import Candidate
 from .io.measurement import UnstatedMeasurementError, unstated_note
 from .io.registry import choose_reader
 
-__all__ = ["Finding", "ScanInspection", "inspect_scan"]
+__all__ = ["DESPITE_FINDINGS", "Finding", "ScanInspection", "examine", "inspect_scan", "refuse_grave"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +80,39 @@ def _read(
     return raw, raw.source.measurement, []
 
 
+def examine(raw: RawData, facts: Facts | None = None) -> list[Finding]:
+    """What the checks find in a scan that has been read; its frames are gone through once, the file is not read anew.
+
+    Args:
+        raw: the scan.
+        facts: figures of it, where they are at hand; the checks add theirs.
+
+    Returns:
+        Findings in the order of the checks. What the reader warned of (``raw.source.warnings``) is not among them.
+    """
+    measured = Facts.of(raw) if facts is None else facts
+    return [finding for check in CHECKS for finding in check(raw, measured)]
+
+
+def refuse_grave(findings: Iterable[Finding], raw: RawData, *, despite: bool = False) -> None:
+    """Refuse a scan with grave findings.
+
+    Args:
+        findings: of :func:`examine`.
+        raw: the scan, for its name.
+        despite: whether to let it pass.
+
+    Raises:
+        DataError: a finding is grave; the message says what to do, and the option that overrides.
+    """
+    grave = [finding for finding in findings if finding.grave]
+    if despite or not grave:
+        return
+    name = raw.source.path or "scan"
+    text = " ".join(finding.text.removeprefix(f"{name}: ") for finding in grave)
+    raise DataError(f"{name}: {text} To go on all the same, give --{grave[0].override}.")
+
+
 def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanInspection:
     """Inspect a file of any known dialect; needs no measurement.
 
@@ -100,8 +135,7 @@ def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanIns
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
     facts = Facts.of(raw)
     findings += [Finding("warning", text) for text in raw.source.warnings]
-    for check in CHECKS:
-        findings += check(raw, facts)
+    findings += examine(raw, facts)
     return ScanInspection(
         path=str(path),
         dialect=reader.name,

@@ -1,10 +1,16 @@
-"""The checks of an inspection: each looks at one thing and returns what it found, in sentences with figures."""
+"""The checks of an inspection: each looks at one thing and returns what it found, in sentences with figures.
+
+A finding is *grave*, and refuses a run, only where an image could mean nothing. The rules, each stated again at its
+check: pixels that hold one nonsense value in every frame and a fifth of all counts; values cut off at the highest one
+that are half of all counts; a mask that leaves less than 1 % of the pixels; zero frequency at the corner beyond doubt;
+a near-field scan whose geometry is known; nine tenths of the frames without a neighbour to overlap with.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,65 +18,38 @@ from numpy.typing import NDArray
 
 from .data.raw import RawData
 from .errors import DataError
+from .inspection_facts import SATURATED_FROM, SATURATED_TIMES, Facts
 from .io.far_field import check_far_field, measure_shadow_motion
 from .io.measurement import guess_measurement
 from .physics.forward import far_field
 
-__all__ = ["CHECKS", "Facts", "Finding"]
+__all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
+
+DESPITE_FINDINGS = "despite_findings"
+"""Name of the option, and of the argument, that lets a run go on in spite of grave findings."""
 
 _LISTED = 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: `level` is ``ok``, ``note``, ``warning`` or ``error``; `text` is one or two sentences."""
+    """One finding.
+
+    Attributes:
+        level: ``ok``, ``note``, ``warning`` or ``error``.
+        text: one or two sentences.
+        grave: whether it refuses a run; its level is ``error`` then.
+        override: the option that lets a grave one pass, without dashes; else empty.
+    """
 
     level: str
     text: str
+    grave: bool = False
+    override: str = ""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Figures measured once, in one pass over the frames.
-
-    Attributes:
-        mean: (N, N) mean counts of each pixel, bad pixels 0.
-        spread: (N, N) variance of each pixel over the frames.
-        peak: largest counts in a good pixel.
-        at_peak: (N, N) in how many frames each pixel has the counts `peak`.
-        near_peak: how many samples lie just below it, within 2 %.
-        figures: everything worth reporting; checks add to it.
-    """
-
-    mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    peak: float
-    at_peak: NDArray[np.int64]
-    near_peak: int
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, raw: RawData) -> Facts:
-        """Measure a scan."""
-        total, squares = np.zeros((raw.side, raw.side)), np.zeros((raw.side, raw.side))
-        peak = 0.0
-        for _, counts in raw.chunks():
-            total += counts.sum(axis=0, dtype=np.float64)
-            squares += np.square(counts, dtype=np.float64).sum(axis=0)
-            peak = max(peak, float(counts.max()))
-        at_peak, near = np.zeros(total.shape, dtype=np.int64), 0
-        tolerance = 1e-5 * peak  # a squared float32 root of whole counts is not whole to the last digit
-        for _, counts in raw.chunks():
-            at_peak += (counts >= peak - tolerance).sum(axis=0)
-            near += int(((counts > 0.98 * peak) & (counts < peak - tolerance)).sum())
-        mean = total / raw.n_frames
-        figures = {
-            "mean_counts": float(raw.frame_totals.mean()),
-            "min_counts": float(raw.frame_totals.min()),
-            "max_counts": float(raw.frame_totals.max()),
-            "peak_pixel_counts": peak,
-        }
-        return cls(mean, np.maximum(squares / raw.n_frames - mean**2, 0), peak, at_peak, near, figures)
+def _grave(text: str) -> Finding:
+    return Finding("error", text, grave=True, override=DESPITE_FINDINGS)
 
 
 def _some(numbers: Iterable[Any], total: int | None = None) -> str:
@@ -85,13 +64,17 @@ def _frame_names(raw: RawData, chosen: NDArray[np.bool_]) -> str:
 
 
 def check_size(raw: RawData, facts: Facts) -> list[Finding]:
-    """How much there is, and how bright."""
+    """How much there is, and how bright; grave where the mask leaves less than 1 % of the pixels."""
     N, mask = raw.side, raw.mask
     bad = 0 if mask is None else int((~mask).sum())
     facts.figures["masked_pixels"] = bad
     out = [Finding("ok", f"{raw.n_frames} frames of {N}×{N}, {facts.figures['mean_counts']:.4g} counts a frame.")]
-    if bad:
-        out.append(Finding("note", f"The mask hides {bad} of {N * N} pixels ({bad / (N * N):.1%})."))
+    text = f"The mask hides {bad} of {N * N} pixels ({bad / (N * N):.1%})."
+    if bad > 0.9 * N * N:
+        text = f"{text} True means good; is it inverted?"
+        out.append(_grave(text) if bad > 0.99 * N * N else Finding("warning", text))
+    elif bad:
+        out.append(Finding("note", text))
     if facts.figures["mean_counts"] < 1000:
         out.append(Finding("warning", f"Only {facts.figures['mean_counts']:.3g} counts a frame; expect a noisy image."))
     return out
@@ -139,13 +122,38 @@ def _pixels(chosen: NDArray[np.bool_]) -> str:
     return _some((f"({y}, {x})" for y, x in np.argwhere(chosen)), int(chosen.sum()))
 
 
-def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
-    """Saturated, dead and hot pixels."""
-    from scipy.ndimage import median_filter
+def check_stuck(raw: RawData, facts: Facts) -> list[Finding]:
+    """Pixels that hold a nonsense value in every frame: gaps between modules, unmasked.
 
+    They hold one and the same value in every frame, which is the largest of a type (65535, 2³¹−1, 2³²−1 and the like),
+    or more than ten times what any pixel that varies has. Grave where a fifth of all counts is in them.
+    """
+    stuck = facts.stuck > 0
+    if not stuck.any():
+        return []
+    share = float(facts.stuck.sum()) / float(facts.stuck.sum() + facts.mean.sum())
+    facts.figures["stuck_share"] = share
+    values = _some(f"{v:.10g}" for v in np.unique(facts.stuck[stuck]))
+    text = (
+        f"{stuck.sum()} pixels hold {values} in every frame, {share:.0%} of all counts, as files mark gaps, dead and "
+        f"overflown pixels: {_pixels(stuck)}. They would be fitted as light. Mask them."
+    )
+    return [_grave(text) if share >= 0.2 else Finding("warning", text)]
+
+
+def _median(image: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """The median of the square around each pixel; the edge is repeated outwards."""
+    padded = np.pad(image, width // 2, mode="edge")
+    squares = np.lib.stride_tricks.sliding_window_view(padded, (width, width)).reshape(*image.shape, -1)
+    return np.asarray(np.partition(squares, width**2 // 2, axis=-1)[..., width**2 // 2])
+
+
+def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
+    """Saturated, dead and hot pixels; grave where half of all counts were cut off at the highest value."""
     M, N = raw.n_frames, raw.side
     good = np.ones((N, N), dtype=bool) if raw.mask is None else raw.mask
-    around = median_filter(facts.mean, size=5, mode="nearest")
+    good = good & (facts.stuck == 0)
+    around = _median(facts.mean, 5)
     dead = good & (facts.mean == 0) & (around * M > 50)
     y, x = np.mgrid[:N, :N] - N // 2
     # a direct beam is as sharp as a hot pixel, so the middle is left out; light that varies by frame is no defect
@@ -153,13 +161,16 @@ def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
     hot = good & (np.hypot(y, x) > 3) & (facts.mean > 20 * (around + 0.5 / M)) & (facts.mean * M > 200) & steady
     # counts that pile up on one highest value, more of them than just below it, were cut off there
     n_peak = int(facts.at_peak.sum())
-    saturated = facts.at_peak > 0 if facts.peak >= 100 and n_peak >= 8 and n_peak > facts.near_peak else dead & False
+    cut_off = facts.peak >= SATURATED_FROM and n_peak >= SATURATED_TIMES and n_peak > facts.near_peak
+    saturated = (facts.at_peak > 0) & cut_off
     found = {"dead_pixels": dead, "hot_pixels": hot, "saturated_pixels": saturated}
     facts.figures.update({name: int(pixels.sum()) for name, pixels in found.items()})
     out = []
     if saturated.any():
         text = f"{saturated.sum()} pixels look saturated at {facts.peak:.6g} counts ({n_peak} times)"
-        out.append(Finding("warning", f"{text}: {_pixels(saturated)}. Mask them."))
+        share = n_peak * facts.peak / (M * float(facts.mean.sum()))
+        text = f"{text}: {_pixels(saturated)}. Mask them."
+        out.append(_grave(f"{text} They hold {share:.0%} of all counts.") if share > 0.5 else Finding("warning", text))
     if dead.any():
         out.append(Finding("warning", f"{dead.sum()} pixels are 0 amid light, so dead: {_pixels(dead)}. Mask them."))
     if hot.any():
@@ -169,8 +180,14 @@ def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
 
 
 def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
-    """Zero frequency at pixel N/2, or at the corner, or elsewhere."""
+    """Zero frequency at pixel N/2, or at the corner, or elsewhere.
+
+    Grave where the quarter of the frame around its corners has four fifths of the power, and ten times that of the
+    quarter around its middle.
+    """
     N, mean = raw.side, facts.mean
+    if not mean.any():
+        return []
     q = N // 4
     middle = float(mean[q : N - q, q : N - q].sum())
     corners = float(np.fft.fftshift(mean)[q : N - q, q : N - q].sum())
@@ -181,7 +198,8 @@ def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
             f"The corners hold {corners / mean.sum():.0%} of the power and the middle {middle / mean.sum():.0%}: zero "
             "frequency seems to sit at the corner. Apply fftshift to every frame before writing the file."
         )
-        return [Finding("warning", text)]
+        beyond_doubt = corners > 10 * middle and corners > 0.8 * float(mean.sum())
+        return [_grave(text) if beyond_doubt else Finding("warning", text)]
     off = math.hypot(centre[0] - N / 2, centre[1] - N / 2)
     where = f"The mean pattern's centre ({centre[0]:.1f}, {centre[1]:.1f}) is {off:.1f} pixels from N/2 = {N / 2:g}"
     if off > max(2.0, 0.06 * N):
@@ -190,7 +208,10 @@ def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
 
 
 def check_positions(raw: RawData, facts: Facts) -> list[Finding]:
-    """Extent, step, duplicates, and overlap by the width of the probe."""
+    """Extent, step, duplicates, and overlap by the width of the probe.
+
+    Grave where nine tenths of the frames have no other within N pixels: each would be an image of its own.
+    """
     from scipy.spatial import cKDTree
 
     positions, N = raw.positions_px, raw.side
@@ -209,7 +230,9 @@ def check_positions(raw: RawData, facts: Facts) -> list[Finding]:
         out.append(Finding("warning", f"{text} Repeats, or positions that were not recorded?"))
     alone = nearest > N
     if alone.any():
-        out.append(Finding("warning", f"{alone.sum()} frames overlap with no other: {_frame_names(raw, alone)}."))
+        text = f"{alone.sum()} frames overlap with no other: {_frame_names(raw, alone)}."
+        lost = f"{text} Are positions in object pixels, as they must be?"
+        out.append(_grave(lost) if alone.mean() >= 0.9 else Finding("warning", text))
     return out + _overlap(raw, facts, step)
 
 
@@ -237,6 +260,7 @@ def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
     pattern = np.sum(np.abs(far_field(raw.probe.astype(np.complex128))) ** 2, axis=0)
     good = np.ones(pattern.shape, dtype=bool) if raw.mask is None else raw.mask
     level = raw.background if raw.background is not None else np.zeros(pattern.shape)
+    good = good & (facts.stuck == 0)
     measured = np.sqrt(np.maximum(facts.mean - level, 0))[good]
     likeness = float(np.corrcoef(np.sqrt(pattern)[good], measured)[0, 1]) if measured.any() else 0.0
     ratio = facts.figures["mean_counts"] / float(pattern.sum())
@@ -275,7 +299,7 @@ def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:
 
 
 def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
-    """Far field or near field, by how the frames follow the sample."""
+    """Far field or near field, by how the frames follow the sample; grave where the geometry is known."""
     motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask)
     if motion is None or not motion.consistent:
         return [Finding("ok", "Nothing speaks for near field: frames are not one magnified image that moves.")]
@@ -284,7 +308,7 @@ def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
         check_far_field(motion, raw.side, raw.geometry, raw.source.path or "scan")
     except DataError as error:
         # without geometry, positions on a wrong scale look the same
-        return [Finding("warning" if raw.geometry.distance_m is None else "error", str(error))]
+        return [Finding("warning", str(error)) if raw.geometry.distance_m is None else _grave(str(error))]
     text = f"A defocused beam, about {motion.beam_px:.0f} of {raw.side} object pixels wide at the sample."
     return [Finding("ok", text)]
 
@@ -293,6 +317,7 @@ CHECKS: tuple[Callable[[RawData, Facts], list[Finding]], ...] = (
     check_size,
     check_values,
     check_totals,
+    check_stuck,
     check_pixels,
     check_centre,
     check_positions,

@@ -9,9 +9,9 @@ import pytest
 from io_scans import save
 
 from ptycho_core.data.raw import Geometry, RawData
-from ptycho_core.errors import ConfigError
-from ptycho_core.inspection import inspect_scan
-from ptycho_core.io import write_scan
+from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.inspection import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
+from ptycho_core.io import read_scan, write_scan
 from ptycho_core.physics.forward import expected_counts
 
 M, N = 64, 32
@@ -116,7 +116,9 @@ def test_saturation(tmp_path):
 def test_frames_that_were_not_shifted_and_frames_off_centre(tmp_path):
     counts = good_scan()["counts"]
     corner = inspect(tmp_path, counts=np.fft.fftshift(counts, axes=(1, 2)))
-    assert any("sit at the corner" in text for text in levels(corner, "warning"))
+    assert any("sit at the corner" in text for text in levels(corner, "error"))
+    some = np.fft.fftshift(counts, axes=(1, 2)) + counts / 5
+    assert any("sit at the corner" in text for text in levels(inspect(tmp_path, counts=some), "warning"))
     off = inspect(tmp_path, counts=np.roll(counts, (3, -2), axis=(1, 2)))
     assert any("is 3.4 pixels from N/2 = 16. Crop" in text for text in levels(off, "warning"))
     np.testing.assert_allclose(off.facts["beam_centre_px"], [19, 14], atol=0.5)
@@ -221,3 +223,108 @@ def test_near_field_frames_without_geometry(tmp_path):
     # what does not move with the sample says nothing, wherever it was taken
     still = inspect(tmp_path, positions_px=rng.permutation(shifts) / kappa, counts=rng.poisson(200 * images + 5))
     assert "shadow_px_per_object_px" not in still.facts
+
+
+GAP = (slice(None), slice(20, 23))  # columns between two modules
+
+
+def scan_with_gap(tmp_path, value, dtype, measurement="counts", good=None, gap=GAP):
+    """A file with a gap at one value in frames of a detector's own type, and what it reads as."""
+    scan = good_scan()
+    counts = np.minimum(scan["counts"], 4e4).astype(dtype)
+    counts[(slice(None), *gap)] = value
+    stored = counts if measurement == "counts" else np.sqrt(counts.astype(np.float64)).astype(np.float32)
+    path = save(
+        tmp_path / "gap.npz",
+        {"diff3d": stored, "mask": good, "measurement": np.array(measurement), "pixel_centre": np.array("(N-1)/2")},
+        ycoords=scan["positions_px"][:, 0],
+        xcoords=scan["positions_px"][:, 1],
+        probeGuess=scan["probe"],
+    )
+    return path, read_scan(path)
+
+
+@pytest.mark.parametrize("measurement", ["counts", "amplitude"])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(2**32 - 1, np.uint32), (2**32 - 2, np.uint32), (2**31 - 1, np.int32), (65535, np.uint16), (32767, np.uint16)],
+)
+def test_a_gap_at_the_largest_value_of_a_type_is_grave_until_it_is_masked(tmp_path, value, dtype, measurement):
+    path, raw = scan_with_gap(tmp_path, value, dtype, measurement)
+    findings = examine(raw)
+    (grave,) = [finding for finding in findings if finding.grave]
+    assert (grave.level, grave.override) == ("error", DESPITE_FINDINGS)
+    assert f"{3 * N} pixels hold" in grave.text
+    assert "(0, 20), (0, 21), (0, 22), (1, 20)" in grave.text
+    assert not [finding for finding in findings if finding.level == "warning"], "the gap alone is said, and once"
+    with pytest.raises(DataError, match=rf"^{path}: {3 * N} pixels hold .* Mask them\. .*--{DESPITE_FINDINGS}\.$"):
+        refuse_grave(findings, raw)
+    refuse_grave(findings, raw, despite=True)
+    assert inspect_scan(path).findings == findings
+    good = np.ones((N, N), bool)
+    good[GAP] = False
+    _, masked = scan_with_gap(tmp_path, value, dtype, measurement, good)
+    assert not [finding for finding in examine(masked) if finding.level in ("warning", "error")]
+
+
+def test_a_gap_at_a_made_up_value_is_grave_and_one_that_weighs_little_is_not(tmp_path):
+    _, odd = scan_with_gap(tmp_path, 123456789, np.float32)
+    assert any(finding.grave and "hold 123456792 in every frame" in finding.text for finding in examine(odd))
+    # the same pixels, not quite as bright in one frame, and a pixel as bright as others that never varies
+    scan = good_scan()
+    counts = np.concatenate([scan["counts"], scan["counts"]])
+    counts[:, 5, 6] = counts.max()
+    places = np.concatenate([scan["positions_px"], scan["positions_px"] + 0.5])
+    assert not any(finding.grave for finding in examine(RawData.from_arrays(counts, places)))
+    _, faint = scan_with_gap(tmp_path, 32767, np.uint16, gap=(31, 31))
+    (finding,) = [finding for finding in examine(faint) if finding.level == "warning"]
+    assert "1 pixels hold 32767 in every frame" in finding.text
+    refuse_grave([finding], faint)
+
+
+def test_light_that_reaches_the_largest_value_now_and_then_is_not_a_gap():
+    scan = good_scan()
+    counts = scan["counts"].copy()
+    counts[:-1, 3, 4] = 65535
+    raw = RawData.from_arrays(counts, scan["positions_px"])
+    assert not any("in every frame" in finding.text for finding in examine(raw))
+
+
+def test_what_is_grave_beside_gaps():
+    scan = good_scan()
+
+    def grave(**changes):
+        findings = examine(RawData.from_arrays(**(scan | changes)))
+        return " ".join(finding.text for finding in findings if finding.grave)
+
+    def masked(n_good):
+        good = np.zeros(N * N, bool)
+        good[N * N // 2 + N // 2 - n_good // 2 :][:n_good] = True
+        return good.reshape(N, N)
+
+    assert grave() == ""
+    assert "hides 1015 of 1024" in grave(mask=masked(9))
+    assert grave(mask=masked(60)) == ""
+    assert grave(positions_px=scan["positions_px"] * [30, 20]).startswith("64 frames overlap with no other")
+    assert grave(positions_px=scan["positions_px"] + np.arange(M)[:, None] * (np.arange(M) >= 10)[:, None] * 50) == ""
+    assert "They hold" in grave(counts=10 * np.minimum(scan["counts"], 27))
+    assert grave(counts=np.minimum(scan["counts"], np.round(0.6 * scan["counts"].max()))) == ""
+
+
+def test_a_near_field_scan_of_known_geometry_is_grave():
+    rng = np.random.default_rng(3)
+    sample, kappa = rng.random((60, 70)) ** 3, 0.25
+    shifts = np.stack(np.divmod(rng.choice(28 * 38, M, replace=False), 38), axis=1)
+    images = rng.poisson(200 * np.stack([sample[y : y + N, x : x + N] for y, x in shifts]) + 5)
+    known = Geometry(energy_eV=8000.0, distance_m=2.0, detector_pixel_size_m=75e-6)
+    raw = RawData.from_arrays(images, shifts / kappa, geometry=known)
+    (grave,) = [finding for finding in examine(raw) if finding.grave]
+    assert "near-field scan" in grave.text
+    with pytest.raises(DataError, match=r"^scan: this is a near-field scan"):
+        refuse_grave([grave], raw)
+
+
+@pytest.mark.parametrize("name", ["siemens_star_64.npz", "tike_siemens_star_small.npz.bz2"])
+def test_real_scans_are_not_refused(shared_data, name):
+    raw = read_scan(shared_data / name, measurement="amplitude" if name == "siemens_star_64.npz" else None)
+    assert not [finding for finding in examine(raw) if finding.level in ("warning", "error")]
