@@ -6,7 +6,7 @@ goes over the frames (one by one, in batches, in groups on canvases of their own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -147,12 +147,13 @@ class PtychoDataContainer:
         if raw.probe is None:
             raise DataError(f"{name}: no probe; initialise one before giving frames their roles.")
         role = np.full(M, Role.TRAIN if train is None else -1, np.int8)
-        given: dict[str, tuple[Role, NDArray[np.int64]]] = {"held out": (Role.HELDOUT, _frames(heldout, M, name))}
-        given |= {reason: (Role.UNUSED, _frames(frames, M, name)) for reason, frames in (unused or {}).items()}
+        reasons = {reason: _frames(frames, M, name) for reason, frames in (unused or {}).items()}
+        given = [("held out", Role.HELDOUT, _frames(heldout, M, name))]
+        given += [(f"unused ({reason})", Role.UNUSED, frames) for reason, frames in reasons.items()]
         if train is not None:
-            given["trained on"] = (Role.TRAIN, _frames(train, M, name))
-        _refuse_two_roles({what: frames for what, (_, frames) in given.items()}, M, name)
-        for what, frames in given.values():
+            given.append(("trained on", Role.TRAIN, _frames(train, M, name)))
+        _refuse_two_roles([(words, frames) for words, _, frames in given], M, name)
+        for _, what, frames in given:
             role[frames] = what
         if (role < 0).any():
             raise DataError(
@@ -161,7 +162,8 @@ class PtychoDataContainer:
             )
         dark = np.flatnonzero((raw.frame_totals == 0) & (role != Role.UNUSED)).astype(np.int64)
         role[dark] = Role.UNUSED
-        reasons = {reason: frames for reason, (what, frames) in given.items() if what == Role.UNUSED and len(frames)}
+        reasons = {reason: frames for reason, frames in reasons.items() if len(frames)}
+        _refuse_blank_reasons(reasons, name)
         reasons |= {NO_COUNTS: np.union1d(reasons.get(NO_COUNTS, dark), dark)} if len(dark) else {}
         used = np.flatnonzero(role == Role.TRAIN)
         used = used if len(used) else np.flatnonzero(role == Role.HELDOUT)
@@ -238,13 +240,16 @@ class PtychoDataContainer:
                 f"{', '.join(f'{int(role)} ({role.name.lower()})' for role in Role)}."
             )
         told = {reason: _frames(frames, M, name) for reason, frames in self.unused.items()}
-        _refuse_two_roles(told, M, name)
+        _refuse_blank_reasons(told, name)
+        _refuse_two_roles([(f"unused ({reason})", frames) for reason, frames in told.items()], M, name)
         listed = np.sort(np.concatenate([np.zeros(0, np.int64), *told.values()]))
         if not np.array_equal(listed, self.frames(Role.UNUSED)):
             raise DataError(
                 f"{name}: container.role calls {len(self.frames(Role.UNUSED))} frames unused, and container.unused "
                 f"gives reasons for {len(listed)}; each unused frame needs one reason, and no other frame has any."
             )
+        if not len(self.used_frames):
+            raise DataError(f"{name}: none of its {M} frames can be used: {_told(told)}.")
         if not isinstance(self.statistics, Statistics):
             raise DataError(f"{name}: container.statistics is a {type(self.statistics).__name__}, not a Statistics.")
         return self
@@ -268,13 +273,21 @@ def _frames(given: ArrayLike, M: int, name: str) -> NDArray[np.int64]:
     return np.unique(numbers).astype(np.int64)
 
 
-def _refuse_two_roles(given: Mapping[str, NDArray[np.int64]], M: int, name: str) -> None:
+def _refuse_blank_reasons(reasons: Mapping[str, NDArray[np.int64]], name: str) -> None:
+    for reason, frames in reasons.items():
+        if not isinstance(reason, str) or not reason.strip():
+            raise DataError(
+                f"{name}: {len(frames)} frames are unused for the reason {reason!r}; it must be a text that says why."
+            )
+
+
+def _refuse_two_roles(given: Sequence[tuple[str, NDArray[np.int64]]], M: int, name: str) -> None:
     seen = np.zeros(M, bool)
-    for what, frames in given.items():
+    for number, (what, frames) in enumerate(given):
         both = frames[seen[frames]]
         if len(both):
             frame = int(both[0])
-            other = next(w for w, f in given.items() if w != what and frame in f)
+            other = next(words for words, earlier in given[:number] if frame in earlier)
             raise DataError(
                 f"{name}: frame {frame} is {other} and {what} ({len(both)} frames are both); a frame has one role."
             )

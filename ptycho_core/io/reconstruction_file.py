@@ -295,6 +295,18 @@ def _read_figures(entry: h5py.Group, version: int, path: Path) -> dict[str, Any]
     return _document(entry, "figures", path)
 
 
+def _read_role(entry: h5py.Group, M: int, path: Path) -> NDArray[np.uint8] | None:
+    if "role" not in entry:
+        return None
+    role: NDArray[np.uint8] = _array(entry, "role", 1, np.uint8, path)
+    if len(role) != M or not np.isin(role, list(Role)).all():
+        raise DataError(
+            f"{path}: /entry/role has {len(role)} values up to {role.max()} for {M} frames; it must have one of "
+            f"{', '.join(f'{int(known)} ({known.name.lower()})' for known in Role)} for each."
+        )
+    return role
+
+
 def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruction:
     obj = _array(entry, "object", 2, np.complex64, path)
     coverage = _array(entry, "coverage", 2, np.float32, path)
@@ -326,7 +338,7 @@ def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruc
         pixel_size_m=None if pixel_size is None else float(pixel_size[0]),
         format_version=version,
         figures=_read_figures(entry, version, path),
-        role=_array(entry, "role", 1, np.uint8, path) if "role" in entry else None,
+        role=_read_role(entry, len(positions), path),
         losses=_read_losses(entry),
         config=_document(entry, "config", path),
         provenance=_document(entry, "provenance", path),

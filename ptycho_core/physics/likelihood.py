@@ -1,4 +1,4 @@
-"""How well expected counts explain measured counts: losses, their gradients by hand, and the R-factor (FM-8 … FM-11).
+"""How well expected counts explain measured counts: losses, and their gradients by hand (FM-8 … FM-10).
 
 Gradients of a real loss are ∂L/∂Re + i ∂L/∂Im, so that a step along −gradient lowers the loss.
 """
@@ -17,11 +17,8 @@ from .patches import accumulate, extract
 __all__ = [
     "RATE_FLOOR",
     "amplitude_loss",
-    "best_gain",
-    "frame_misfit",
     "loss_and_gradient",
     "loss_slope",
-    "misfit",
     "poisson_loss",
     "rate_of_waves",
     "sample_counts",
@@ -128,37 +125,6 @@ def loss_and_gradient(
         fourier_shift(np.conj(patches)[:, None] * chi, -np.asarray(subpixel_px, dtype=np.float64)[:, None]), axis=0
     )
     return value, d_obj, d_probe, float(np.sum(slope * rate_of_waves(waves, 1.0, None)))
-
-
-def misfit(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
-    """The three sums of each frame that an R-factor is made of: Σλ, Σ√λ√k and Σk over good pixels (FM-11).
-
-    Args:
-        rate: (J, N, N) expected counts.
-        counts: (J, N, N) measured counts.
-        mask: (N, N) True = good, or None.
-
-    Returns:
-        (J, 3) float64; Σ(g√λ − √k)² = g² Σλ − 2g Σ√λ√k + Σk.
-    """
-    lam = np.asarray(rate, dtype=np.float64)
-    k = np.asarray(counts, dtype=np.float64)
-    return np.stack([_good(v, mask).sum(axis=(-2, -1)) for v in (lam, np.sqrt(lam * k), k)], axis=-1)
-
-
-def best_gain(sums: NDArray[np.float64]) -> float:
-    """The g that minimises Σ(g√λ − √k)² over all frames, g = Σ√λ√k / Σλ.
-
-    Args:
-        sums: (J, 3) from :func:`misfit`.
-    """
-    rate_total, cross, _ = sums.sum(axis=0)
-    return float(cross / rate_total) if rate_total > 0 else 1.0
-
-
-def frame_misfit(sums: NDArray[np.float64], gain: float) -> NDArray[np.float64]:
-    """Σ(g√λ − √k)² of each frame, (J,), from the sums (J, 3) of :func:`misfit` (FM-11)."""
-    return gain**2 * sums[:, 0] - 2 * gain * sums[:, 1] + sums[:, 2]
 
 
 def sample_counts(rate: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

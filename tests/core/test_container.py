@@ -1,17 +1,19 @@
-"""PtychoDataContainer: the canvas of each group, lazy counts, statistics of the training split."""
+"""PtychoDataContainer: one role for each frame, reasons for the unused ones, statistics of the training frames."""
 
 from __future__ import annotations
 
 import pickle
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
 import pytest
 from physics_problem import complex_noise, smooth_probe
+from run_engine import make_scan
 
-from ptycho_core.data.container import PtychoDataContainer, Statistics
-from ptycho_core.data.raw import RawData
-from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.data.container import NO_COUNTS, PtychoDataContainer, Role, Statistics, canvas_of, integer_corners
+from ptycho_core.data.raw import RawData, Source
+from ptycho_core.errors import DataError
 from ptycho_core.physics.forward import far_field
 from ptycho_core.physics.patches import extract
 
@@ -22,90 +24,107 @@ M, N = 23, 16
 def raw(rng: np.random.Generator) -> RawData:
     positions = rng.uniform([-20.3, 5], [40, 30], size=(M, 2))
     counts = rng.poisson(4.0, size=(M, N, N)).astype(np.float32)
-    return RawData.from_arrays(counts, positions, smooth_probe(N))
+    return RawData.from_arrays(counts, positions, smooth_probe(N), source=Source(path="s17.npz"))
 
 
-@pytest.mark.spec("DATA-11", "CONV-2")
-@pytest.mark.parametrize("kind", ["training", "reconstruction"])
-def test_origin_corner_and_rest_give_back_every_position(raw: RawData, kind: str) -> None:
-    if kind == "training":
-        container = PtychoDataContainer.for_training(raw, 5, n_groups=31, neighbor_pool_size=7, seed=3)
-    else:
-        container = PtychoDataContainer.for_reconstruction(raw, 5)
-    place = container.canvas_origin_px[:, None] + container.corners_px + container.subpixel_px + (N - 1) / 2
-    np.testing.assert_allclose(place, raw.positions_px[container.frame_indices], atol=1e-6)
-    assert container.subpixel_px.min() >= -0.5
-    assert container.subpixel_px.max() < 0.5
-
-
-@pytest.mark.spec("DATA-11")
-def test_a_canvas_is_the_smallest_that_holds_its_group(raw: RawData) -> None:
-    container = PtychoDataContainer.for_training(raw, 4, seed=1)
-    np.testing.assert_array_equal(container.corners_px.min(axis=1), 0)
-    np.testing.assert_array_equal(container.corners_px.max(axis=1) + N, container.canvas_shape)
-    assert (container.canvas_shape[:, 0] != container.canvas_shape[:, 1]).any()
-    for b in range(container.n_groups):
-        height, width = container.canvas_shape[b]
-        extract(np.zeros((height, width)), container.corners_px[b], N)  # refuses a patch that leaves it
-
-
-@pytest.mark.spec("DATA-11", "DATA-3")
-def test_counts_are_read_when_asked_for(raw: RawData) -> None:
-    container = PtychoDataContainer.for_training(raw, 4, n_groups=M, seed=1)
-    everything = raw.read_counts(np.arange(M))
-    np.testing.assert_array_equal(container.read_group_counts(3), everything[container.frame_indices[3]])
-    several = container.read_group_counts(np.array([5, 0, 5]))
-    assert several.shape == (3, 4, N, N)
-    np.testing.assert_array_equal(several, everything[container.frame_indices[[5, 0, 5]]])
-    assert (container.n_groups, container.group_size) == (M, 4)
-
-
-@pytest.mark.spec("DATA-10")
-def test_a_partition_counts_every_frame_once(raw: RawData) -> None:
-    container = PtychoDataContainer.for_reconstruction(raw, 6)
-    assert sorted(container.frame_indices[container.counted].tolist()) == list(range(M))
-    assert not container.counted.all()
-    assert PtychoDataContainer.for_training(raw, 6).counted.all()
-
-
-@pytest.mark.spec("DATA-2")
-def test_arrays_are_read_only(raw: RawData) -> None:
-    container = PtychoDataContainer.for_reconstruction(raw, 6)
-    names = ("frame_indices", "counted", "corners_px", "subpixel_px", "canvas_origin_px", "canvas_shape", "probe")
-    for name in names:
-        with pytest.raises(ValueError, match="read-only"):
-            getattr(container, name)[...] = 0
-
-
-@pytest.mark.spec("DATA-11")
-def test_types_are_those_of_the_contract(raw: RawData) -> None:
-    container = pickle.loads(pickle.dumps(PtychoDataContainer.for_reconstruction(raw, 6)))
-    wanted: dict[str, tuple[Any, tuple[int, ...]]] = {
-        "frame_indices": (np.int64, (4, 6)),
-        "counted": (np.bool_, (4, 6)),
-        "corners_px": (np.int64, (4, 6, 2)),
-        "subpixel_px": (np.float32, (4, 6, 2)),
-        "canvas_origin_px": (np.int64, (4, 2)),
-        "canvas_shape": (np.int64, (4, 2)),
-        "probe": (np.complex64, (2, N, N)),
+@pytest.mark.spec("DATA-17")
+def test_every_frame_has_the_role_that_was_asked_for(raw: RawData) -> None:
+    scan = PtychoDataContainer.of(raw, heldout=[9, 2], unused={"saturated": [4], "blank": np.array([20, 11])})
+    wanted = np.full(M, Role.TRAIN)
+    wanted[[2, 9]], wanted[[4, 11, 20]] = Role.HELDOUT, Role.UNUSED
+    np.testing.assert_array_equal(scan.role, wanted)
+    np.testing.assert_array_equal(scan.heldout_frames, [2, 9])
+    np.testing.assert_array_equal(scan.train_frames, np.flatnonzero(wanted == Role.TRAIN))
+    np.testing.assert_array_equal(scan.used_frames, np.flatnonzero(wanted != Role.UNUSED))
+    np.testing.assert_array_equal(scan.frames(Role.UNUSED), [4, 11, 20])
+    assert {reason: frames.tolist() for reason, frames in scan.unused.items()} == {
+        "saturated": [4],
+        "blank": [11, 20],
     }
-    for name, (dtype, shape) in wanted.items():
-        value = getattr(container, name)
-        assert (value.dtype, value.shape) == (dtype, shape), name
+    assert scan.dropped() == {"frames: saturated": 1, "frames: blank": 2}
+    assert scan.checked() is scan
+    # a reason may be called as a role is, and means what it says
+    odd = PtychoDataContainer.of(raw, heldout=[2], unused={"held out": [4], "trained on": [5]})
+    assert (odd.heldout_frames.tolist(), odd.frames(Role.UNUSED).tolist()) == ([2], [4, 5])
+
+
+@pytest.mark.spec("DATA-18")
+def test_frames_without_counts_are_unused_whatever_is_asked_of_them() -> None:
+    raw = make_scan(dark=(3, 7, 8), mask=True)
+    scan = PtychoDataContainer.of(raw, heldout=[3, 10], unused={"blank": [8], NO_COUNTS: [12]})
+    assert {reason: frames.tolist() for reason, frames in scan.unused.items()} == {"blank": [8], NO_COUNTS: [3, 7, 12]}
+    assert scan.heldout_frames.tolist() == [10]
+    assert scan.dropped() == {"frames: blank": 1, f"frames: {NO_COUNTS}": 3, "masked pixels": 6}
+    everything = [i for i in range(raw.n_frames) if i not in (8, 12, 10)]
+    asked = PtychoDataContainer.of(raw, heldout=[10], unused={"blank": [8, 12]}, train=everything)
+    assert asked.frames(Role.UNUSED).tolist() == [3, 7, 8, 12]
+    assert asked.checked() is asked
+
+
+@pytest.mark.spec("DATA-17", "CONV-9")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"heldout": [3, 5], "train": np.setdiff1d(np.arange(M), [3])}, r"frame 5 is held out and trained on \(1 "),
+        ({"heldout": [3], "unused": {"blank": [3]}}, r"frame 3 is held out and unused \(blank\)"),
+        ({"unused": {"blank": [3, 4], "late": [4, 3]}}, r"frame 3 is unused \(blank\) and unused \(late\) \(2 "),
+        ({"train": [0, 1, 2]}, r"20 of 23 frames have no role \(first: frame 3\)"),
+        ({"heldout": [23]}, "frames 23 to 23 are named; the scan has 0 to 22"),
+        ({"heldout": [-1]}, "frames -1 to -1 are named"),
+        ({"heldout": [0.5]}, r"named by float64 \(1,\); they must be whole numbers"),
+        ({"heldout": [[1, 2]]}, r"named by int64 \(1, 2\)"),
+        ({"heldout": np.ones(M, bool)}, r"named by bool \(23,\)"),
+        ({"unused": {" ": [4]}}, "1 frames are unused for the reason ' '; it must be a text that says why"),
+        ({"unused": {"blank": np.arange(M)}}, "none of its 23 frames can be used: 23 blank"),
+    ],
+)
+def test_impossible_roles_are_refused(raw: RawData, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=rf"^s17\.npz: .*{words}") as caught:
+        PtychoDataContainer.of(raw, **given)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.spec("DATA-17", "CDI-5", "CONV-9")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"role": np.zeros(M - 1, np.int8)}, r"container\.role is int8 \(22,\); it must be int8 \(23,\)"),
+        ({"role": np.zeros(M, np.int64)}, r"container\.role is int64 \(23,\); it must be int8"),
+        ({"role": [0] * M}, r"container\.role is list"),
+        ({"role": np.full(M, 3, np.int8)}, r"container\.role holds 3; allowed: 0 \(train\), 1 \(heldout\), 2 \(unu"),
+        ({"role": np.full(M, -1, np.int8)}, r"container\.role holds -1"),
+        ({"unused": {}}, r"role calls 2 frames unused, and container\.unused gives reasons for 0"),
+        ({"unused": {"blank": np.array([4, 5])}}, "each unused frame needs one reason"),
+        ({"unused": {"blank": np.array([4, 11]), "late": np.array([11])}}, r"frame 11 is unused \(blank\) and"),
+        ({"unused": {"": np.array([4, 11])}}, "unused for the reason ''"),
+        ({"unused": {"blank": np.array([4, 99])}}, "frames 4 to 99 are named"),
+        ({"role": np.full(M, 2, np.int8), "unused": {"blank": np.arange(M)}}, "none of its 23 frames can be used"),
+        ({"probe": np.ones((1, 8, 8), np.complex64)}, r"probe is complex64 \(1, 8, 8\).*\(1, 16, 16\)"),
+        ({"probe": np.ones((1, N, N), complex)}, r"probe is complex128"),
+        ({"statistics": None}, r"statistics is a NoneType, not a Statistics"),
+    ],
+)
+def test_each_fault_of_a_container_is_one_typed_line(raw: RawData, changes: dict[str, Any], words: str) -> None:
+    good = PtychoDataContainer.of(raw, heldout=[2], unused={"blank": [4, 11]})
+    with pytest.raises(DataError, match=rf"^s17\.npz: .*{words}") as caught:
+        replace(good, **changes).checked()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.spec("DATA-12")
-def test_statistics_are_those_of_the_training_split(raw: RawData) -> None:
-    train, test = raw.split(0.3, 1)
-    assert test is not None
-    trained = PtychoDataContainer.for_training(train, 4)
-    assert trained.statistics == Statistics.of(train)
-    assert trained.statistics.n_frames == train.n_frames
-    held_out = PtychoDataContainer.for_reconstruction(test, 4, statistics=trained.statistics)
-    assert held_out.statistics is trained.statistics
-    assert Statistics.of(test) != trained.statistics
-    # repeats in the groups do not move the mean
-    assert PtychoDataContainer.for_training(train, 4, n_groups=3, seed=9).statistics == trained.statistics
+def test_statistics_are_those_of_the_training_frames_alone() -> None:
+    raw = make_scan(probe_calibrated=False)
+    heldout, blank = [3, 9, 30], [1, 40]
+    scan = PtychoDataContainer.of(raw, heldout=heldout, unused={"blank": blank})
+    train = np.setdiff1d(np.arange(raw.n_frames), heldout + blank)
+    assert scan.statistics == Statistics.of(raw, train)
+    assert scan.statistics.mean_counts == pytest.approx(raw.read_counts(train).sum(axis=(1, 2)).mean(), rel=1e-6)
+    assert scan.statistics.n_frames == len(train) == 49
+    assert scan.statistics != Statistics.of(raw)
+    given = Statistics(mean_counts=7.0, n_frames=2, scale=0.5)
+    assert PtychoDataContainer.of(raw, statistics=given).statistics is given
+    judged = PtychoDataContainer.of(raw, heldout=np.arange(raw.n_frames))
+    assert judged.statistics == Statistics.of(raw)
 
 
 @pytest.mark.spec("DATA-12", "FM-6")
@@ -120,28 +139,17 @@ def test_a_calibrated_probe_has_scale_one(raw: RawData) -> None:
 
 
 @pytest.mark.spec("CONV-9")
-def test_impossible_containers_are_refused(raw: RawData, rng: np.random.Generator) -> None:
+def test_a_scan_without_a_probe_or_without_counts_is_refused(raw: RawData, rng: np.random.Generator) -> None:
     bare = RawData.from_arrays(abs(complex_noise(rng, 4, N, N)), rng.uniform(0, 9, (4, 2)))
-    with pytest.raises(DataError, match="no probe; initialise one before making groups"):
-        PtychoDataContainer.for_training(bare, 2)
+    with pytest.raises(DataError, match="no probe; initialise one before giving frames their roles"):
+        PtychoDataContainer.of(bare)
     with pytest.raises(DataError, match="no probe"):
         Statistics.of(bare)
-    for indices in (np.array([[0, M]]), np.array([[-1, 0]]), np.array([1, 2]), np.zeros((0, 3), np.int64)):
-        with pytest.raises(DataError, match=r"must be \(B, C\) numbers of the scan's 23 frames"):
-            PtychoDataContainer.from_groups(raw, indices)
-    with pytest.raises(DataError, match=r"counted has shape \(1, 3\)"):
-        PtychoDataContainer.from_groups(raw, np.array([[0, 1]]), np.ones((1, 3), bool))
-    with pytest.raises(ConfigError, match="group_size = 24"):
-        PtychoDataContainer.for_training(raw, 24)
-
-
-@pytest.mark.spec("CONV-9")
-def test_statistics_of_empty_frames_are_refused(rng: np.random.Generator) -> None:
-    counts = rng.poisson(4.0, size=(4, N, N)).astype(np.float32)
+    counts = raw.read_counts(np.arange(M)).copy()
     counts[2] = 0
-    raw = RawData.from_arrays(counts, rng.uniform(0, 9, (4, 2)), smooth_probe(N))
+    dark = RawData.from_arrays(counts, raw.positions_px, raw.probe)
     with pytest.raises(DataError, match="all 1 frames are empty"):
-        Statistics.of(raw.subset([2]))
+        Statistics.of(dark.subset([2]))
 
 
 @pytest.mark.spec("FM-6")
@@ -158,3 +166,44 @@ def test_the_scale_starts_from_the_counts_above_the_background() -> None:
     assert Statistics.of(raw).scale == pytest.approx(expected, rel=1e-6)
     drowned = RawData.from_arrays(counts, rng.random((6, 2)) * 30, probe, background=level + 100)
     assert Statistics.of(drowned).scale == pytest.approx(0.01 * counts.sum() / 6 / power, rel=1e-6)
+
+
+@pytest.mark.spec("DATA-2")
+def test_containers_are_frozen_and_their_arrays_read_only(raw: RawData) -> None:
+    scan = pickle.loads(pickle.dumps(PtychoDataContainer.of(raw, heldout=[1], unused={"blank": [2]})))
+    assert (scan.role.dtype, scan.role.shape, scan.probe.dtype) == (np.int8, (M,), np.complex64)
+    scan = PtychoDataContainer.of(raw, heldout=[1], unused={"blank": [2]})
+    for array in (scan.role, scan.probe, scan.unused["blank"], scan.with_probe(2 * scan.probe).probe):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    with pytest.raises(FrozenInstanceError):
+        scan.role = scan.role  # type: ignore[misc]
+
+
+def test_another_probe_leaves_roles_and_statistics(raw: RawData) -> None:
+    scan = PtychoDataContainer.of(raw.with_probe(raw.probe, calibrated=True), heldout=[1, 7], unused={"blank": [2]})
+    probe = (1j * scan.probe).astype(np.complex64)
+    other = scan.with_probe(probe)
+    np.testing.assert_array_equal(other.probe, probe)
+    np.testing.assert_array_equal(other.raw.probe, probe)
+    assert other.raw.probe_calibrated
+    assert other.statistics is scan.statistics
+    np.testing.assert_array_equal(other.role, scan.role)
+
+
+@pytest.mark.spec("CONV-2")
+def test_the_canvas_is_the_smallest_that_holds_every_used_frame(raw: RawData) -> None:
+    corners, rest = integer_corners(raw.positions_px, N)
+    np.testing.assert_allclose(corners + rest + (N - 1) / 2, raw.positions_px, atol=1e-6)
+    assert -0.5 <= rest.min() < rest.max() < 0.5
+    top, bottom = int(corners[:, 0].argmin()), int(corners[:, 0].argmax())
+    scan = PtychoDataContainer.of(raw, heldout=[bottom], unused={"blank": [top]})
+    origin, shape = scan.canvas()
+    used = np.delete(corners, top, axis=0)
+    np.testing.assert_array_equal(origin, used.min(axis=0))
+    np.testing.assert_array_equal(origin + shape, used.max(axis=0) + N)
+    assert shape[0] != shape[1]
+    extract(np.zeros(shape), used - origin, N)  # refuses a patch that leaves it
+    whole = canvas_of(raw.positions_px, N)
+    assert whole[0][0] < origin[0]
+    assert whole[1][0] > shape[0]

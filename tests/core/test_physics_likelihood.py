@@ -1,4 +1,4 @@
-"""Losses, hand-written gradients, the R-factor and the sampling of counts."""
+"""Losses, hand-written gradients and the sampling of counts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.likelihood import (
     RATE_FLOOR,
     amplitude_loss,
-    best_gain,
     loss_and_gradient,
-    misfit,
     poisson_loss,
     sample_counts,
 )
@@ -137,28 +135,6 @@ def test_clamped_pixels_have_a_zero_gradient(problem: Problem, loss: str, factor
 def test_an_unknown_loss_is_refused(problem: Problem) -> None:
     with pytest.raises(ConfigError, match="loss = 'mae'; allowed: poisson, amplitude"):
         evaluate(problem, "mae")
-
-
-@pytest.mark.spec("FM-11")
-def test_the_sums_give_the_misfit_for_any_gain(problem: Problem) -> None:
-    rate = expected_counts(extract(problem.obj, problem.corners, 16), problem.probe, problem.rest, problem.scale)
-    sums = misfit(rate, problem.counts, problem.mask)
-    assert sums.shape == (6, 3)
-    for g in (0.5, 1.0, 1.3):
-        direct = ((g * np.sqrt(rate) - np.sqrt(problem.counts)) ** 2 * problem.mask).sum(axis=(1, 2))
-        np.testing.assert_allclose(g**2 * sums[:, 0] - 2 * g * sums[:, 1] + sums[:, 2], direct, rtol=1e-9)
-
-
-@pytest.mark.spec("FM-11")
-def test_best_gain_is_the_least_squares_factor(problem: Problem) -> None:
-    rate = expected_counts(extract(problem.obj, problem.corners, 16), problem.probe, problem.rest, problem.scale)
-    sums = misfit(rate, problem.counts, problem.mask)
-    gain = best_gain(sums)
-    a, b = np.sqrt(rate)[:, problem.mask].ravel(), np.sqrt(problem.counts)[:, problem.mask].ravel()
-    assert gain == pytest.approx(float(np.linalg.lstsq(a[:, None], b, rcond=None)[0][0]), rel=1e-10)
-    # doubling the rate halves the square of the gain, and the R-factor does not see it
-    assert best_gain(misfit(2 * rate, problem.counts, problem.mask)) == pytest.approx(gain / math.sqrt(2), rel=1e-12)
-    assert best_gain(np.zeros((2, 3))) == 1.0
 
 
 @pytest.mark.spec("FM-18", "CONV-7")

@@ -1,19 +1,20 @@
-"""Stitching a scan, and scoring an object against every frame."""
+"""Stitching a scan, and binding an object into an image."""
 
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
-from physics_problem import Problem, make_problem, smooth_probe
+from physics_problem import Problem, make_problem
 
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Image
 from ptycho_core.errors import BackendError, ConfigError
-from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract, merge
-from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
+from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 N = 16
 
@@ -23,15 +24,18 @@ def problem() -> Problem:
     return make_problem(N)
 
 
-def scan(p: Problem, *, calibrated: bool = False, background: bool = True) -> RawData:
-    return RawData.from_arrays(
-        p.counts,
-        p.positions_px + np.array([-30.0, 100.0]),
-        p.probe,
-        probe_calibrated=calibrated,
-        mask=p.mask,
-        background=p.background if background else None,
-    )
+def scan(p: Problem) -> PtychoDataContainer:
+    """The problem away from the origin; its frame without counts gets one, so that every frame is used."""
+    counts = p.counts.copy()
+    counts[2, 8, 8] = 1
+    raw = RawData.from_arrays(counts, p.positions_px + np.array([-30.0, 100.0]), p.probe, background=p.background)
+    return PtychoDataContainer.of(raw, heldout=[4])
+
+
+def image_of(p: Problem, obj: np.ndarray, **more: Any) -> Image:
+    probe = p.probe.astype(np.complex64)
+    positions = scan(p).raw.positions_px
+    return make_image(obj, np.ones(obj.shape, np.float32), np.array([-30, 100]), probe, 3, positions.copy(), **more)
 
 
 def pieces(p: Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -64,8 +68,8 @@ def test_stitching_is_the_weighted_mean_whatever_the_order_and_batches(problem: 
 
 @pytest.mark.spec("DATA-15", "CONV-1", "CONV-2")
 def test_the_origin_is_where_pixel_zero_lies(problem: Problem) -> None:
-    raw = scan(problem)
-    stitcher = Stitcher.for_scan(raw)
+    raw = scan(problem).raw
+    stitcher = Stitcher.for_scan(scan(problem))
     corners, _ = integer_corners(raw.positions_px, N)
     np.testing.assert_array_equal(stitcher.origin_px, [-30, 100])
     assert stitcher.numerator.shape == problem.obj.shape  # taller than wide
@@ -127,6 +131,19 @@ def test_patches_of_another_scan_are_refused_not_clipped(problem: Problem, corne
         stitcher.add(np.ones((1, N, N), np.complex64), np.ones((1, N, N), np.float32), np.array([corner]))
 
 
+@pytest.mark.spec("DATA-14")
+def test_the_canvas_holds_held_out_frames_and_not_the_unused(problem: Problem) -> None:
+    raw = scan(problem).raw
+    corners, _ = integer_corners(raw.positions_px, N)
+    low = np.flatnonzero(corners[:, 0] > np.median(corners[:, 0]))
+    others = np.delete(np.arange(6), low)
+    one = Stitcher.for_scan(PtychoDataContainer.of(raw, heldout=low))
+    two = Stitcher.for_scan(PtychoDataContainer.of(raw, unused={"blank": low}))
+    np.testing.assert_array_equal(one.origin_px + one.denominator.shape, corners.max(axis=0) + N)
+    np.testing.assert_array_equal(two.origin_px + two.denominator.shape, corners[others].max(axis=0) + N)
+    assert one.denominator.shape[0] > two.denominator.shape[0]
+
+
 @pytest.mark.spec("DATA-13")
 def test_memory_does_not_grow_with_the_number_of_patches(problem: Problem) -> None:
     patches, weights, corners = pieces(problem)
@@ -144,82 +161,28 @@ def test_memory_does_not_grow_with_the_number_of_patches(problem: Problem) -> No
     assert peak(200) < 1.2 * peak(2)
 
 
-@pytest.mark.spec("FM-11", "DATA-16")
-@pytest.mark.parametrize("calibrated", [False, True])
-def test_the_r_factor_is_that_of_the_final_object(problem: Problem, calibrated: bool) -> None:
-    raw = scan(problem, calibrated=calibrated, background=False)
-    data = PtychoDataContainer.for_reconstruction(raw, 4)
-    obj, probe = problem.obj.astype(np.complex64), problem.probe.astype(np.complex64)
-    origin = np.array([-30, 100])
-    coverage = np.ones(obj.shape, np.float32)
-    done = finish_reconstruction(obj, coverage, origin, probe, 3.0, data, dropped={"patches": 2})
-    corners, rest = integer_corners(raw.positions_px, N)
-    root = np.sqrt(expected_counts(extract(obj, corners - origin, N), probe, rest, 3.0))[:, problem.mask]
-    measured = np.sqrt(problem.counts)[:, problem.mask]
-    gain = float((root * measured).sum() / (root**2).sum())
-    misfit = ((gain * root - measured) ** 2).sum(axis=1)
-    assert done.r_factor == pytest.approx(misfit.sum() / (measured**2).sum(), rel=1e-5)
-    np.testing.assert_allclose(done.frame_misfit, misfit, rtol=1e-4)
-    np.testing.assert_allclose(done.frame_totals, raw.frame_totals, rtol=1e-6)
-    assert done.scale == pytest.approx(3.0 if calibrated else 3.0 * gain**2, rel=1e-6)
-    chosen = np.array([0, 3])
-    assert done.r_factor_of(chosen) == pytest.approx(misfit[chosen].sum() / (measured[chosen] ** 2).sum(), rel=1e-4)
-    assert np.isnan(done.r_factor_of(np.array([2])))
-    assert done.dropped == {"frames_without_counts": 1, "masked_pixels": int((~problem.mask).sum()), "patches": 2}
-    np.testing.assert_array_equal(done.origin_px, [-30.0, 100.0])
-    np.testing.assert_array_equal(done.positions_px, raw.positions_px)
-    np.testing.assert_array_equal(done.nominal_positions_px, raw.positions_px)
-
-
-@pytest.mark.spec("FM-11")
-def test_the_r_factor_does_not_see_the_scale_and_prefers_the_truth(problem: Problem) -> None:
-    p = problem
-    rate = expected_counts(extract(p.obj, p.corners, N), p.probe, p.rest, 2.0)
-    raw = RawData.from_arrays(rate, p.positions_px, p.probe, mask=p.mask)
-    data = PtychoDataContainer.for_reconstruction(raw, 3)
-    obj, probe = p.obj.astype(np.complex64), p.probe.astype(np.complex64)
-    coverage = np.ones(obj.shape, np.float32)
-    origin = np.zeros(2, np.int64)
-    right = finish_reconstruction(obj, coverage, origin, probe, 0.01, data)
-    assert right.r_factor < 1e-10
-    assert right.scale == pytest.approx(2.0, rel=1e-5)
-    for wrong in (obj.conj(), np.roll(obj, 1, axis=0), np.ones_like(obj)):
-        assert finish_reconstruction(wrong, coverage, origin, probe, 0.01, data).r_factor > 1e-3
-
-
-@pytest.mark.spec("FM-11")
-def test_a_background_enters_the_score(problem: Problem) -> None:
-    p = problem
-    rate = expected_counts(extract(p.obj, p.corners, N), p.probe, p.rest, 2.0, p.background)
-    coverage = np.ones(p.obj.shape, np.float32)
-    scores = []
-    for level in (p.background, None):
-        raw = RawData.from_arrays(rate, p.positions_px, p.probe, background=level)
-        data = PtychoDataContainer.for_reconstruction(raw, 3)
-        args = (p.obj.astype(np.complex64), coverage, np.zeros(2, np.int64), p.probe.astype(np.complex64), 2.0, data)
-        scores.append(finish_reconstruction(*args).r_factor)
-    assert scores[0] < 1e-10 < 1e-3 < scores[1]
-
-
-@pytest.mark.spec("DATA-14")
+@pytest.mark.spec("DATA-14", "CONV-9")
 def test_a_non_finite_object_is_an_error(problem: Problem) -> None:
-    raw = scan(problem)
     obj = problem.obj.astype(np.complex64)
     obj[3, 3] = np.inf
-    with pytest.raises(BackendError, match="NaN or infinite"):
-        finish_reconstruction(
-            obj, np.ones(obj.shape, np.float32), np.array([-30, 100]), smooth_probe(N).astype(np.complex64), 1.0,
-            PtychoDataContainer.for_reconstruction(raw, 3),
-        )  # fmt: skip
+    with pytest.raises(BackendError, match="the reconstructed object holds NaN or infinite"):
+        image_of(problem, obj)
 
 
-@pytest.mark.spec("FM-11")
-def test_the_score_does_not_depend_on_chunks(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = PtychoDataContainer.for_reconstruction(scan(problem), 4)
-    obj = problem.obj.astype(np.complex64)
-    args = (obj, np.ones(obj.shape, np.float32), np.array([-30, 100]), problem.probe.astype(np.complex64), 1.0, data)
-    whole = finish_reconstruction(*args)
-    monkeypatch.setattr("ptycho_core.stitching._CHUNK_FRAMES_BYTES", 1)
-    single = finish_reconstruction(*args)
-    assert single.r_factor == pytest.approx(whole.r_factor, rel=1e-12)
-    np.testing.assert_allclose(single.frame_misfit, whole.frame_misfit, rtol=1e-9)
+@pytest.mark.spec("BE-34")
+def test_an_image_has_the_types_of_the_contract_and_shares_nothing_with_its_scan(problem: Problem) -> None:
+    data, obj = scan(problem), problem.obj.astype(np.complex64)
+    image = image_of(problem, obj, stats={"dropped_patches": 2})
+    assert image.origin_px.dtype == np.float64
+    np.testing.assert_array_equal(image.origin_px, [-30.0, 100.0])
+    np.testing.assert_array_equal(image.positions_px, data.raw.positions_px)
+    np.testing.assert_array_equal(image.probe, data.probe)
+    assert isinstance(image.scale, float)
+    assert image.stats == {"dropped_patches": 2}
+    assert not np.shares_memory(image.probe, problem.probe)
+    made = make_image(obj, np.ones(obj.shape, np.float32), np.array([-30, 100]), data.probe, 1, data.raw.positions_px)
+    assert not np.shares_memory(made.probe, data.probe)
+    assert not np.shares_memory(made.positions_px, data.raw.positions_px)
+    # what could not be written before cannot be written now, and what could, can
+    assert (made.probe.flags.writeable, data.probe.flags.writeable) == (False, False)
+    assert image.probe.flags.writeable
