@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.hardware import choose_accelerator
+from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
 
 ALL = {"cpu": True, "mps": True, "cuda": True}
 CPU_ONLY = {"cpu": True, "mps": False, "cuda": False}
@@ -39,3 +39,22 @@ def test_a_name_that_the_framework_does_not_know(name):
 def test_an_accelerator_that_the_framework_never_has_is_not_offered():
     with pytest.raises(ConfigError, match=r"'mps' is not available to Frame here; available: cpu, cuda\."):
         choose_accelerator("mps", {"cpu": True, "cuda": True}, "Frame")
+
+
+@pytest.mark.parametrize(
+    ("switches", "may"),
+    [
+        ({}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "sse41"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_AMX"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "DEFAULT"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": ""}, True),
+        ({"DNNL_MAX_CPU_ISA": "avx2"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL", "DNNL_MAX_CPU_ISA": "AVX2"}, True),
+    ],
+)
+def test_bfloat16_is_not_for_a_onednn_that_is_held_to_less(switches, may):
+    assert onednn_may_use_bf16(switches) is may
