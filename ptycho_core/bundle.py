@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import SUPPORTED_SIDES, TrainingConfig
-from .config_mapping import config_from_mapping, config_to_mapping
+from .config_mapping import config_from_mapping, config_to_mapping, with_typed_options
 from .data.container import Statistics
 from .errors import ArchiveError, ConfigError
 from .io.atomic import write_bytes
@@ -345,11 +345,12 @@ def _read_members(path: Path, where: str) -> tuple[dict[str, Any], bytes, bytes]
     return manifest, contents[0], contents[1]
 
 
-def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None) -> Bundle:
-    """Read a bundle, strictly; nothing in it is run or unpacked.
+def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None, engine: str | None = None) -> Bundle:
+    """Read a bundle, strictly; nothing in it is run or unpacked, and no engine need be installed.
 
     Args:
         path: the file.
+        engine: name of the engine that was chosen to use it, whose options become its own class; others stay plain.
         expected_weights: (config, side) → name → shape, what the caller's network needs; None takes any weights.
 
     Raises:
@@ -365,7 +366,8 @@ def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None) 
     if not isinstance(manifest["config"], dict) or not isinstance(manifest["provenance"], dict):
         raise ArchiveError(f"{where}: config and provenance must be JSON objects.")
     try:
-        config = config_from_mapping(TrainingConfig, manifest["config"])
+        config = config_from_mapping(TrainingConfig, manifest["config"], plain_options=True)
+        config = config if engine is None else with_typed_options(config, engine)
     except (ConfigError, OverflowError) as error:
         raise ArchiveError(f"{where}: its config cannot be used here: {error}") from error
     statistics = manifest["statistics"]

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ __all__ = [
     "EngineOptions",
     "InferenceConfig",
     "ModelConfig",
+    "PlainOptions",
     "RefinementConfig",
     "TrainingConfig",
     "passes_of",
@@ -53,7 +55,7 @@ def _fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
+    return isinstance(value, origin or annotation)
 
 
 def _type_name(annotation: Any) -> str:
@@ -237,6 +239,22 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlainOptions(EngineOptions):
+    """Settings of an engine that has not been chosen yet, and may not be installed: what a model file says of them.
+
+    ``config_mapping.with_typed_options`` brings them into the class of their engine, and refuses unknown names then;
+    an engine is never handed its own settings plain.
+
+    Attributes:
+        engine: name of the engine.
+        values: setting → plain JSON data.
+    """
+
+    engine: str  # type: ignore[misc]  # of the instance here, of the class in every other
+    values: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Everything that decides a training run: engine, data sampling, loss, optimiser, hardware, bookkeeping.
 
@@ -245,7 +263,8 @@ class TrainingConfig:
         model: the network.
         inference: how the trained model is applied.
         refinement: how an image is refined.
-        options: settings that only the chosen engine has, as an instance of its own class; None takes its defaults.
+        options: settings that only the chosen engine has, as an instance of its own class, or plain until that engine
+            is chosen; None takes its defaults.
         group_size: C, frames in a training sample.
         n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
             More than there are frames repeats seeds.

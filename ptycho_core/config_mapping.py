@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
+from .config import EngineOptions, InferenceConfig, ModelConfig, PlainOptions, RefinementConfig, TrainingConfig
 from .errors import ConfigError, suggest
 
-__all__ = ["config_from_mapping", "config_to_mapping", "resolve_names"]
+__all__ = ["config_from_mapping", "config_to_mapping", "resolve_names", "typed_options", "with_typed_options"]
 
 _T = TypeVar("_T", ModelConfig, InferenceConfig, RefinementConfig, TrainingConfig, EngineOptions)
 
@@ -80,21 +80,42 @@ def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str,
     return resolved
 
 
-def config_from_mapping(config_type: type[_T], values: Mapping[str, Any]) -> _T:
+def config_from_mapping(config_type: type[_T], values: Mapping[str, Any], *, plain_options: bool = False) -> _T:
     """Build a config from plain data, strictly; see :func:`resolve_names` for the names accepted.
+
+    Args:
+        config_type: one of the config classes.
+        values: field name → value.
+        plain_options: leave ``options`` as ``PlainOptions``, so that no engine's plugin is looked for.
 
     Raises:
         ConfigError: as :func:`resolve_names`, or a value of the wrong type or out of range.
+        BackendError: the engine whose ``options`` are given is unknown or its plugin broken.
     """
     hints = typing.get_type_hints(config_type)
     resolved = resolve_names(config_type, values)
     if isinstance(resolved.get("options"), Mapping):
-        resolved["options"] = _typed_options(resolved)
+        resolved["options"] = _plain_options(resolved) if plain_options else _typed_options(resolved)
     return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
 
 
+def _engines_of(values: Mapping[str, Any]) -> list[str]:
+    """Engines whose ``options`` plain data can hold: the one that they name, or the ones named beside them."""
+    if "engine" in values["options"]:
+        return [str(values["options"]["engine"])]
+    refinement = values.get("refinement")
+    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
+    engines = [str(values.get("backend", TrainingConfig.backend))]
+    return engines if refiner in (None, "auto", "none") else [*engines, str(refiner)]
+
+
+def _plain_options(values: Mapping[str, Any]) -> PlainOptions:
+    settings = {name: value for name, value in values["options"].items() if name != "engine"}
+    return PlainOptions(engine=_engines_of(values)[0], values=settings)
+
+
 def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
-    """Turn plain ``options`` into the class that an engine declares: the one they name, or the one named beside them.
+    """Turn plain ``options`` into the class that an engine declares, the first that declares one.
 
     Raises:
         ConfigError: no such engine has settings of its own; or as :func:`config_from_mapping`.
@@ -102,21 +123,48 @@ def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
     """
     from .plugins.registry import options_class
 
-    options = dict(values["options"])
-    refinement = values.get("refinement")
-    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
-    engines = [values.get("backend", TrainingConfig.backend)]
-    engines += [] if refiner in (None, "auto", "none") else [refiner]
-    engines = [options.pop("engine")] if "engine" in options else engines
+    engines = _engines_of(values)
+    settings = {name: value for name, value in values["options"].items() if name != "engine"}
     for engine in engines:
-        declared = options_class(str(engine))
+        declared = options_class(engine)
         if declared is not None:
-            return config_from_mapping(declared, options)
-    raise ConfigError(f"options = {options!r}: engine {' or '.join(map(repr, engines))} has none.")
+            return config_from_mapping(declared, settings)
+    raise ConfigError(f"options = {settings!r}: engine {' or '.join(map(repr, engines))} has none.")
+
+
+def typed_options(options: EngineOptions | None) -> EngineOptions | None:
+    """Bring plain options into the class that their engine declares; others are returned as they are.
+
+    Raises:
+        ConfigError: a setting that the engine does not have, or of the wrong type or out of range.
+        BackendError: the engine is unknown or its plugin broken.
+    """
+    if not isinstance(options, PlainOptions):
+        return options
+    return _typed_options({"options": {"engine": options.engine, **options.values}})
+
+
+def with_typed_options(config: TrainingConfig, engine: str | None = None) -> TrainingConfig:
+    """Return a config whose plain options are in the class of their engine; call it where that engine is chosen.
+
+    Args:
+        config: any.
+        engine: the engine chosen: options of another stay plain. None: every engine that the config names is chosen.
+
+    Raises:
+        ConfigError, BackendError: as :func:`typed_options`.
+    """
+    options = config.options
+    if not isinstance(options, PlainOptions) or engine not in (None, options.engine):
+        return config
+    return dataclasses.replace(config, options=typed_options(options))
 
 
 def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig) -> dict[str, Any]:
-    """Return a config as plain JSON data; ``config_from_mapping`` is its inverse."""
+    """Return a config as plain JSON data.
+
+    ``config_from_mapping`` is its inverse; where ``options`` are plain, with ``plain_options=True``.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, Path):
@@ -127,5 +175,6 @@ def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig |
 
     mapping = {k: plain(v) for k, v in dataclasses.asdict(config).items()}
     if isinstance(config, TrainingConfig) and config.options is not None:
-        mapping["options"] = {"engine": config.options.engine, **mapping["options"]}
+        settings = mapping["options"]["values"] if isinstance(config.options, PlainOptions) else mapping["options"]
+        mapping["options"] = {"engine": config.options.engine, **settings}
     return mapping

@@ -129,7 +129,7 @@ def load_solver(path: Path, backend: str) -> SolverModel:
     Raises:
         ArchiveError: damaged, unsafe, or of another engine; both are named.
     """
-    bundle = read_bundle(path)
+    bundle = read_bundle(path, engine=backend)
     if bundle.backend != backend or bundle.generator is not None:
         raise ArchiveError(
             f"{path}: it was made by engine '{bundle.backend}'; engine '{backend}', a solver, reads its own only. "

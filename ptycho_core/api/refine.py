@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from ..config import TrainingConfig
+from ..config_mapping import with_typed_options
 from ..data.results import Refined, Scored
 from ..errors import BackendError, CollapseError, ConfigError
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
@@ -87,6 +88,7 @@ def refine(
         raise ConfigError("refinement.engine = 'none': there is no engine to refine with. Name one, or say 'auto'.")
     engine = load_backend(config.backend if chosen == "auto" else chosen) if backend is None else backend
     name = engine.name
+    config = with_typed_options(config, name)
     check_refinement_capabilities(config, engine.capabilities, name)
     scan = initial.scan
     check_scan_capabilities(scan.raw, engine.capabilities, name)

@@ -114,7 +114,7 @@ def load_network(path: Path, backend: str, generators: Collection[str]) -> Netwo
             f"{path}: made by engine {bundle.backend!r} with generator {bundle.generator!r}, which engine "
             f"{backend!r} does not have (it has {', '.join(generators)}); load it with the engine that made it."
         )
-    bundle = read_bundle(path, expected_weights=generator_shapes)
+    bundle = read_bundle(path, expected_weights=generator_shapes, engine=backend)
     return NetworkModel(
         backend=backend,
         config=bundle.config,

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
-from ptycho_core.config import ModelConfig, TrainingConfig
+from ptycho_core.config import ModelConfig, PlainOptions, RefinementConfig, TrainingConfig
+from ptycho_core.config_mapping import with_typed_options
 from ptycho_core.data.container import Statistics
-from ptycho_core.errors import ArchiveError, OutputError
+from ptycho_core.errors import ArchiveError, ConfigError, OutputError, UnknownBackendError
+from ptycho_core.plugins import registry
 
 MEMBERS = ("manifest.json", "weights.safetensors", "probe.safetensors")
 
@@ -389,3 +391,58 @@ def test_reading_unpacks_nothing_and_unpickles_nothing(path, monkeypatch):
     monkeypatch.setattr(zipfile.ZipFile, "extract", forbidden)
     assert read_bundle(path).side == 32
     assert [p.name for p in path.parent.iterdir()] == ["model.ptycho"]
+
+
+def with_options(engine, values, backend="pytorch"):
+    return make_bundle(
+        backend=backend,
+        config=TrainingConfig(
+            backend=backend,
+            model=ModelConfig(generator="cnn"),
+            refinement=RefinementConfig(engine="auto" if engine == backend else engine),
+            options=PlainOptions(engine=engine, values=values),
+        ),
+    )
+
+
+@pytest.mark.parametrize("backend", ["absent", "pytorch"])
+def test_options_of_an_engine_that_is_not_installed_stay_as_they_are(path, backend):
+    written = with_options("absent", {"steps": [1, 2.5], "word": "é", "none": None}, backend)
+    write_bundle(path, written)
+    found = read_bundle(path)
+    assert found.config == written.config
+    assert found.config.options == PlainOptions(engine="absent", values={"steps": [1, 2.5], "word": "é", "none": None})
+    assert read_bundle(path, engine="tensorflow").config == written.config
+    again = path.with_name("again.ptycho")
+    write_bundle(again, found)
+    assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(UnknownBackendError, match="absent"):
+        read_bundle(path, engine="absent")
+    with pytest.raises(UnknownBackendError, match="absent"):
+        with_typed_options(found.config)
+
+
+def test_options_become_those_of_their_engine_when_it_is_chosen(path, monkeypatch):
+    from ptycho_backend_numpy.options import NumpyOptions
+
+    write_bundle(path, with_options("numpy", {"algorithm": "lsq", "batch_frames": 3}))
+    typed = NumpyOptions(algorithm="lsq", batch_frames=3)
+    assert read_bundle(path, engine="numpy").config.options == typed
+    assert with_typed_options(read_bundle(path).config).options == typed
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "options_class", lambda name: pytest.fail(f"the plugin of {name} was looked for"))
+        plain = read_bundle(path)
+        assert plain == replace(plain, config=read_bundle(path, engine="pytorch").config)
+    assert plain.config.options == PlainOptions(engine="numpy", values={"algorithm": "lsq", "batch_frames": 3})
+    again = path.with_name("again.ptycho")
+    write_bundle(again, replace(plain, config=replace(plain.config, options=typed)))
+    assert read_bundle(again, engine="numpy").config.options == typed
+
+
+def test_unknown_options_are_refused_when_their_engine_is_chosen(path):
+    write_bundle(path, with_options("numpy", {"algoritm": "lsq"}))
+    plain = read_bundle(path)
+    with pytest.raises(ConfigError, match=r"NumpyOptions has no field 'algoritm'.*algorithm"):
+        with_typed_options(plain.config)
+    with pytest.raises(ArchiveError, match=r"model\.ptycho: its config cannot be used here: NumpyOptions has no field"):
+        read_bundle(path, engine="numpy")

@@ -18,12 +18,13 @@ from ptycho_core.config import (
     SCHEDULES,
     InferenceConfig,
     ModelConfig,
+    PlainOptions,
     RefinementConfig,
     TrainingConfig,
     passes_of,
 )
 from ptycho_core.config_mapping import config_from_mapping, config_to_mapping, resolve_names
-from ptycho_core.errors import ConfigError
+from ptycho_core.errors import ConfigError, UnknownBackendError
 
 CONFIGS = (ModelConfig, InferenceConfig, TrainingConfig)
 
@@ -278,3 +279,21 @@ def test_options_come_back_as_those_of_their_engine(backend: str, refiner: str) 
     plain = json.loads(json.dumps(config_to_mapping(config)))
     assert plain["options"]["engine"] == "numpy"
     assert config_from_mapping(TrainingConfig, plain) == config
+
+
+@pytest.mark.spec("CONV-12", "PLUG-10")
+def test_options_that_are_left_plain_come_back_plain() -> None:
+    config = TrainingConfig(backend="absent", options=PlainOptions(engine="absent", values={"a": [1, "é"], "b": None}))
+    plain = json.loads(json.dumps(config_to_mapping(config)))
+    assert plain["options"] == {"engine": "absent", "a": [1, "é"], "b": None}
+    assert config_from_mapping(TrainingConfig, plain, plain_options=True) == config
+    with pytest.raises(UnknownBackendError, match="absent"):
+        config_from_mapping(TrainingConfig, plain)
+    # a file that does not say whose they are means the engine beside them
+    del plain["options"]["engine"]
+    assert config_from_mapping(TrainingConfig, plain, plain_options=True) == config
+    assert len({config, config_from_mapping(TrainingConfig, plain, plain_options=True)}) == 1
+    with pytest.raises(ConfigError, match="settings of engine 'other', which has no part here"):
+        TrainingConfig(options=PlainOptions(engine="other", values={}))
+    with pytest.raises(ConfigError, match=r"PlainOptions\.values = 3"):
+        PlainOptions(engine="other", values=3)  # type: ignore[arg-type]
