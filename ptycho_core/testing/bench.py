@@ -364,12 +364,19 @@ class Bench:
         found = self.engine.refine(image, scan, config or self.refining_config(), progress=progress)
         return check_image(found, scan, self.engine.name, 0.0)
 
-    def refining_loss(self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
-        """Loss of some frames (n,) of an image by the oracle, in the loss that the engine refines with."""
+    def _loss(self, rate: NDArray[Any], scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
         losses = {"poisson": poisson_loss, "amplitude": amplitude_loss}
         loss = losses[refinement_loss(self.refining_config(), self.offers)]
-        rate, counts = oracle_counts(image, scan, frames), scan.raw.read_counts(frames).astype(np.float64)
+        counts = scan.raw.read_counts(frames).astype(np.float64)
         return loss(rate, counts, scan.raw.mask, len(frames) * scan.statistics.mean_counts)
+
+    def refining_loss(self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
+        """Loss of some frames (n,) of an image by the oracle, in the loss that the engine refines with."""
+        return self._loss(oracle_counts(image, scan, frames), scan, frames)
+
+    def least_loss(self, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
+        """The same of λ = k: no image has less."""
+        return self._loss(scan.raw.read_counts(frames).astype(np.float64), scan, frames)
 
     def refine_rough_image(self) -> Refined:
         """Have the engine refine an image halfway to the truth, and see what it does to what it is given."""

@@ -57,20 +57,26 @@ class ResumingSection(Section):
         same_training(_resume(bench, model.checkpoint_path, steps), bench.model, bench, "resumed at its end")
         assert not steps, f"it made the steps {steps} after its end"
 
-    def test_a_killed_training_can_go_on(self, bench: Bench, stopped: Stopped, tmp_path: Path) -> None:
+    def test_a_killed_training_can_go_on(self, bench: Bench, tmp_path: Path) -> None:
         """What lies in the folder after the first epoch, as a killed process leaves it, is enough to go on."""
-        name = _checkpoint_of(bench, stopped).name
+        if not bench.offers.resume:
+            not_offered("resume")
         folder, left = tmp_path / "out", tmp_path / "left"
 
         def look(event: ProgressEvent) -> None:
             if event.done > event.total / bench.config.epochs and not left.exists():
                 shutil.copytree(folder, left)
 
-        bench.train(config=bench.vary(output_dir=folder), progress=look)
+        model = bench.train(config=bench.vary(output_dir=folder), progress=look)
         assert left.exists(), f"progress was told of no step after the first of {bench.config.epochs} epochs"
-        found = sorted(left.rglob(name))
-        assert found, f"after the first epoch there is no {name} in the folder, only {sorted(left.rglob('*'))}"
-        same_training(_resume(bench, found[0], []), bench.model, bench, "resumed after it was killed")
+        assert model.checkpoint_path is not None, "a training with an output_dir does not say where its checkpoint is"
+        found = left / model.checkpoint_path.relative_to(folder)
+        there = [str(path.relative_to(left)) for path in sorted(left.rglob("*"))]
+        assert found.is_file(), f"after the first epoch there is no {found.name}, only {', '.join(there) or 'nothing'}"
+        steps: list[int] = []
+        same_training(_resume(bench, found, steps), bench.model, bench, "resumed after it was killed")
+        assert steps, "it makes no step after it was resumed in its second epoch"
+        assert steps[0] > 1, "it began anew"
 
     def test_another_training_is_not_resumed(self, bench: Bench, stopped: Stopped) -> None:
         """With another seed, loss, probe to be trained, counts or roles, going on is an ArchiveError."""
