@@ -180,6 +180,22 @@ def test_positions_of_held_out_frames_follow_the_object() -> None:
     assert len(held) == 7
 
 
+def test_frames_that_all_want_to_move_alike_stay_where_they_are(scan: PtychoDataContainer) -> None:
+    """The object would move with them, and the data would be explained as well."""
+    state = ScanState.of_image(flat_image(scan), scan, margin_px=3)
+    inner = NumpyGradient(scan.raw, "poisson")
+
+    def drifting(frames: Any, *rest: Any) -> BatchGradient:
+        return replace(inner(frames, *rest), positions=np.full((len(frames), 2), 1e3) + rest[1])
+
+    plan = replace(PLAN, epochs=1, positions=True, position_limit_px=2.0)
+    none = np.zeros(0, np.int64)
+    _, after = run(scan, drifting, plan, state=state, heldout=none)
+    moved = (after[0].positions_px - scan.raw.positions_px)[scan.train_frames]
+    assert np.abs(moved).max() > 0
+    assert np.abs(moved.mean(axis=0)).max() < 1e-3 * np.abs(moved).max()
+
+
 def test_unused_frames_stay_where_they_were() -> None:
     raw = make_scan(shake=0.6)
     scan = PtychoDataContainer.of(raw, heldout=[5], unused={"shaken": [0, 30]})
