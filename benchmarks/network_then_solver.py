@@ -19,10 +19,10 @@ from dataclasses import replace
 import numpy as np
 
 from ptycho_core import PtychoDataContainer, ensure_container, reconstruct, refine, train
+from ptycho_core.api.compare import compare
 from ptycho_core.cli.demo import demo_training_config
 from ptycho_core.config import ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.raw import ObjectGuess, RawData
-from ptycho_core.api.compare import compare
 from ptycho_core.data.results import Scored
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine

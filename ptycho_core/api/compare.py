@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Comparable", "compare"]
 
 Comparable = Path | str | Run | Scored | Image | ObjectGuess | RawData
-"""Whatever has an object in it; a path is a ``reconstruction.h5``, a scan with its object, or an NPZ with ``object``."""
+"""Whatever has an object in it; a path is a ``reconstruction.h5``, a scan with its object, or an NPZ that has one."""
 
 
 @dataclass(frozen=True)

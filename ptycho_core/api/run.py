@@ -27,7 +27,6 @@ from .accept import ScanSource, accepted_scan, known_side
 from .halves import half_data_frc
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer, peak_memory_bytes
-from .prepare import ScanInput
 from .refine import refine
 from .stages import Engines, image_of, of_model, provenance_of, train_on
 

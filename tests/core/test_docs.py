@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptycho_core.simulate import SimulationConfig, simulate_scan
+from ptycho_core.simulation import SimulationConfig, simulate_scan
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -34,8 +34,8 @@ LANGUAGES = {"sh", "python", "yaml", "toml"}
 SETS_UP = ("python3.11 ", ".venv/bin/", "pip install ")
 NEEDS_AN_ENGINE = {"conform", "demo", "run", "train", "reconstruct"}
 NEEDS_RESULTS = {"compare"}
-QUICK_TRAINING = ["--epochs", "1", "--n_groups", "4", "--group_size", "4"]
-QUICK_NETWORK = ["--model.width", "4", "--model.depth", "2", "--collapse_threshold", "0"]
+QUICK_TRAINING = ["--epochs", "1"]
+QUICK_NETWORK = ["--n_groups", "4", "--group_size", "4", "--model.width", "4", "--model.depth", "2", "--collapse_threshold", "0"]
 QUICK_SIMULATION = ["--N", "32", "--n_frames", "64"]
 
 # in a process of its own: warnings as a user has them, one import of a framework for a whole story
@@ -125,7 +125,7 @@ def steps(document: Path, *, engine: bool, everything: bool = False) -> list[tup
     story: list[tuple[str, list[str] | str]] = []
     for fence in fences(document):
         if fence.language == "python" and fence.tag("file") is None and (engine or "engine" not in fence.tags):
-            story.append(("code", re.sub(r"\bepochs=\d+", "epochs=1, n_groups=4", fence.text)))
+            story.append(("code", re.sub(r"(backend=\"pytorch\", )epochs=\d+", r"\1epochs=1, n_groups=4", fence.text)))
         if fence.language == "sh":
             for command in fence.commands:
                 program, _, rest = command.partition(" ")

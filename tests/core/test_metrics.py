@@ -18,7 +18,7 @@ from ptycho_core.metrics import (
     register,
     soft_window,
 )
-from ptycho_core.simulation_objects import draw_object, transmission
+from ptycho_core.simulation.objects import draw_object, transmission
 
 TRUTH_SHAPE = (150, 190)
 TRUTH_ORIGIN = np.array([-4.0, 3.0])

@@ -16,14 +16,14 @@ from ptycho_core.physics.aberrations import ABERRATIONS, aberrate, zernike
 from ptycho_core.physics.forward import expected_counts, far_field
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe, mode_powers
-from ptycho_core.simulate import (
+from ptycho_core.simulation import (
     SimulatedScan,
     SimulationConfig,
     demo_config,
     simulate_scan,
     texture_config,
 )
-from ptycho_core.simulation_objects import OBJECTS, TEXTURES, draw_object, transmission
+from ptycho_core.simulation.objects import OBJECTS, TEXTURES, draw_object, transmission
 
 
 def small(**changes: Any) -> SimulationConfig:
