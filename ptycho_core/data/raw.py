@@ -291,12 +291,15 @@ class RawData:
                 f"{name}: frames {chosen.min()} to {chosen.max()} asked for; the scan has 0 to {self.n_frames - 1}."
             )
         # a view of a view is a view of the scan itself, so that two views can be told to be of one scan
-        base, numbers = self.frames, chosen
-        if isinstance(base, SubsetFrames):
-            base, numbers = base.base, base.numbers[chosen]
+        view = self.frames
+        frames = (
+            SubsetFrames(view.base, view.numbers[chosen])
+            if isinstance(view, SubsetFrames)
+            else SubsetFrames(view, chosen)
+        )
         return replace(
             self,
-            frames=SubsetFrames(base, numbers),
+            frames=frames,
             positions_px=read_only(self.positions_px[chosen]),
             frame_numbers=read_only(self.frame_numbers[chosen]),
             frame_totals=read_only(self.frame_totals[chosen]),
