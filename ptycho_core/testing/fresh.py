@@ -103,7 +103,9 @@ def main(folder: Path) -> None:
     name = request["engine"]
     before = set(sys.modules)
     spec = backend_spec(name)
-    forbidden = {*FRAMEWORKS, *spec.requires, spec.factory.partition(":")[0]}
+    own = {e.value.partition(":")[0] for e in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP, name=name)}
+    # an engine may be one file that imports no framework: then its plugin module is the engine
+    forbidden = {*FRAMEWORKS, *spec.requires, spec.factory.partition(":")[0]} - own
     too_early = [module for module in _imported(forbidden) if module not in before]
     engine = load_backend(name)
     answers: dict[str, Any] = {
