@@ -122,13 +122,9 @@ def _worse(found: Scored, initial: Scored, loss: str) -> str:
     before, after = heldout_loss(initial, loss), heldout_loss(found, loss)
     if after < before:
         return ""
-    held = found.heldout is not None and initial.heldout is not None
-    which = "held-out frames" if held else "frames"
-    one, other = (initial.heldout, found.heldout) if held else (initial.train, found.train)
-    assert one is not None
-    assert other is not None
-    figure = "deviance" if loss == "poisson" else "fourier_error"
+    which = "frames" if found.heldout is None else "held-out frames"
+    # the sums themselves: a reduced deviance has a floor of its own in each image, and may fall where the sum rises
+    what = "summed deviance" if loss == "poisson" else "summed squared error of amplitudes"
     return (
-        f"the {which} are explained no better than by the image it began with ({figure} {getattr(other, figure):.5g}, "
-        f"before {getattr(one, figure):.5g})"
+        f"the {which} are explained no better than by the image it began with ({what} {after:.7g}, before {before:.7g})"
     )
