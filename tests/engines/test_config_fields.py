@@ -61,6 +61,8 @@ TRAINING = {
     "n_groups": {"n_groups": 5},
     "neighbor_pool_size": {"neighbor_pool_size": 9},
     "n_subsample": {"n_subsample": 11},
+    "test_fraction": {"test_fraction": 0.3},
+    "test_split": {"test_split": "region"},
     "loss": {"loss": "poisson"},
     "epochs": {"epochs": 1},
     "batch_size": {"batch_size": 2},
@@ -81,7 +83,7 @@ TRAINING = {
 """Field → changes, of which only the field differs from the base where others are named too."""
 
 ELSEWHERE = {
-    "backend", "test_fraction", "test_split", "nphotons", "collapse_threshold", "accelerator", "devices",
+    "backend", "nphotons", "collapse_threshold", "accelerator", "devices",
     "num_workers", "options", "output_dir", "resume_from", "loggers", "inference.batch_size", "inference.accelerator",
     "inference.precision", "inference.central_crop_px", "inference.passes",
 }  # fmt: skip
@@ -141,15 +143,6 @@ def test_backend(engine, scan):
         ptycho_core.train_cdi_model(scan, None, vary(backend=wrong))
 
 
-def test_split_fields(scan):
-    parts = {
-        (fraction, how): scan.split(fraction, 0, how)[1].frame_numbers.tolist()
-        for fraction in (0.2, 0.4)
-        for how in ("random", "region")
-    }
-    assert len({tuple(part) for part in parts.values()}) == 4
-
-
 def test_nphotons(engine, scan):
     config = config_for(engine, nphotons=5.0, epochs=1)
     with pytest.warns(UserWarning, match="no test data"), pytest.warns(UserWarning, match=r"nphotons = 5, but"):
@@ -186,7 +179,7 @@ def test_loggers(engine, scan, tmp_path):
 def test_inference_fields(engine, scan):
     model = train_by_facade(engine, scan, vary(epochs=1))
     images = {
-        name: ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, **changes)).object
+        name: ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, **changes)).image.object
         for name, changes in {
             "plain": {}, "precision": {"precision": "bf16"}, "central_crop_px": {"central_crop_px": 8},
         }.items()

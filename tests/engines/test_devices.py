@@ -35,6 +35,19 @@ assert model.checkpoint_path.exists()
 assert len(Path("out/history.csv").read_text().splitlines()) == 3
 """
 
+SEVERAL_SCANS = """
+second = PtychoDataContainer.of(make_scan(rows=2, columns=4, seed=5, background=1.0), heldout=[0, 3, 6, 7])
+scans = [PtychoDataContainer.of(scan), second]
+config = config_for(engine, probe_trainable=True, scale_trainable=True, group_size=2, n_groups=6, model={"sweeps": 0})
+model = engine.train(scans, replace(config, devices=2))
+one = engine.train(scans, replace(config, batch_size=2))
+for name, values in one.history.items():
+    np.testing.assert_allclose(model.history[name], values, rtol=1e-3)
+for name, values in weights_of(one).items():
+    np.testing.assert_allclose(weights_of(model)[name], values, atol=3e-3, err_msg=name)  # a step is 1e-3
+assert np.abs(model.probe - scan.probe).max() > 0.01
+"""
+
 STOPS = """
 from ptycho_core.errors import BackendError, Cancelled
 
@@ -63,6 +76,12 @@ for changes, error, words in (
 @pytest.mark.slow
 def test_two_devices_are_one_of_twice_the_batch(engine, tmp_path):
     run(engine.name, tmp_path, COMPARE, before=TWO_DEVICES[engine.name])
+
+
+@pytest.mark.slow
+def test_two_devices_train_on_two_scans(engine, tmp_path):
+    """In a step every device has the same scan, and leaves probe and scale of the other alone."""
+    run(engine.name, tmp_path, SEVERAL_SCANS, before=TWO_DEVICES[engine.name])
 
 
 @pytest.mark.slow
