@@ -25,7 +25,7 @@ from ptycho_core import legacy
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.data.container import integer_corners
 from ptycho_core.protocol import Capabilities
-from ptycho_core.stitching import Stitcher, finish_reconstruction, probe_weights
+from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 AT_IMPORT = dict(legacy.params.cfg)
 CALLS = []
@@ -47,27 +47,25 @@ class Engine:
         generators=("probe_unet",), losses=("amplitude",), schedules=("one_cycle",), mask=True, background=True
     )
 
-    def train(self, train, test, config, *, progress=None):
-        CALLS.append(("train", train, test, config, progress))
+    def train(self, scans, config, *, progress=None):
+        CALLS.append(("train", scans, config, progress))
+        scan = scans[0]
         history = {{"train_loss": [0.5, 0.25]}}
-        if test is not None:
+        if len(scan.heldout_frames):
             history["test_loss"] = [0.6, 0.35]
-        return Model(config, (train.probe * np.exp(0.5j)).astype(np.complex64), train.statistics, history)
+        return Model(config, (scan.probe * np.exp(0.5j)).astype(np.complex64), scan.statistics, history)
 
-    def reconstruct(self, model, data, config, *, progress=None):
-        CALLS.append(("reconstruct", model, data, config, progress))
-        raw = data.raw
-        stitcher = Stitcher.for_scan(raw, config.central_crop_px)
-        corners, rest = integer_corners(raw.positions_px, raw.side)
+    def reconstruct(self, model, scan, config, *, progress=None):
+        CALLS.append(("reconstruct", model, scan, config, progress))
+        raw, frames = scan.raw, scan.train_frames
+        stitcher = Stitcher.for_scan(scan, config.central_crop_px)
+        corners, rest = integer_corners(raw.positions_px[frames], raw.side)
         ramp = np.arange(raw.side) / raw.side
         patch = (1 + 0.5 * ramp[:, None] + 0.25j * ramp).astype(np.complex64)
-        weights = probe_weights(data.probe, rest)
+        weights = probe_weights(scan.probe, rest)
         stitcher.add(np.broadcast_to(patch, weights.shape), weights, corners)
         obj, coverage = stitcher.finish(float(weights.max()))
-        return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)
-
-    def simulate(self, obj, probe, positions_px):
-        raise NotImplementedError
+        return make_image(obj, coverage, stitcher.origin_px, scan.probe, scan.statistics.scale, raw.positions_px)
 
     def save(self, model, path):
         write_bundle(path, Bundle(
@@ -100,8 +98,9 @@ def install(
 
 
 def plugin_module(**arguments: object) -> str:
-    """Text of a plugin module whose hook returns a BackendSpec with these arguments."""
-    return PLUGIN.format(arguments=", ".join(f"{key}={value!r}" for key, value in arguments.items()))
+    """Text of a plugin module whose hook returns a BackendSpec with these arguments, of protocol 2 unless they say."""
+    given = {"protocol_version": 2} | arguments
+    return PLUGIN.format(arguments=", ".join(f"{key}={value!r}" for key, value in given.items() if value is not None))
 
 
 def engine_module(name: str) -> str:

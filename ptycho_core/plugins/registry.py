@@ -422,4 +422,11 @@ def _check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
     if faults:
         raise BackendProtocolError(
             f"{who} does not keep the engine protocol {spec.protocol_version}: {'; '.join(faults)}."
+            f"{' ' + _WHAT_CHANGED[1] if _is_of_protocol_1(engine) else ''}"
         )
+
+
+def _is_of_protocol_1(engine: Any) -> bool:
+    """Whether training takes the parameters of protocol 1: groups, a test set and a config."""
+    train = getattr(engine, "train", None)
+    return callable(train) and _accepts(train, 3, ("progress",)) and not _accepts(train, 2, ("progress",))

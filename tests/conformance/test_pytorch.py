@@ -9,6 +9,7 @@ from ptycho_core.testing import BackendConformance
 pytestmark = pytest.mark.torch
 
 
+@pytest.mark.spec("BE-19", "BE-22", "BE-23")
 class TestConformance(BackendConformance):
     """Three epochs of a narrow network on 30 frames."""
 

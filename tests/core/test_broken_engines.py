@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stub_engines import engine_module, install, install_stub
 
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.errors import (
     BackendError,
@@ -66,13 +66,13 @@ def scan():
 def use(method: str, scan, folder: Path, backend: str = "stub") -> None:
     """Call a method of an engine the way users do: train, reconstruct, save, load."""
     config = TrainingConfig(backend=backend, group_size=4, epochs=2)
-    model = api.train_cdi_model(scan, scan, config)["model"]
+    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
     if method == "reconstruct":
-        api.reconstruct(model, scan, InferenceConfig())
+        ptycho_core.reconstruct(model, scan, InferenceConfig())
     if method in ("save", "load"):
-        api.save_model(model, folder / "model.ptycho")
+        ptycho_core.save_model(model, folder / "model.ptycho")
     if method == "load":
-        api.load_model(folder / "model.ptycho")
+        ptycho_core.load_model(folder / "model.ptycho")
 
 
 @pytest.mark.parametrize("method", FAULTS)
@@ -131,8 +131,8 @@ def test_what_is_meant_for_the_caller_passes_unchanged(broken, scan, tmp_path, m
     assert caught.value.__cause__ is None
 
 
-MODEL = "return Model(config, (train.probe * np.exp(0.5j)).astype(np.complex64), train.statistics, history)"
-IMAGE = "return finish_reconstruction(obj, coverage, stitcher.origin_px, data.probe, data.statistics.scale, data)"
+MODEL = "return Model(config, (scan.probe * np.exp(0.5j)).astype(np.complex64), scan.statistics, history)"
+IMAGE = "return make_image(obj, coverage, stitcher.origin_px, scan.probe, scan.statistics.scale, raw.positions_px)"
 SPOILT = IMAGE.replace("return ", "done = ")
 
 
@@ -144,11 +144,15 @@ SPOILT = IMAGE.replace("return ", "done = ")
         ("train", MODEL, MODEL.replace("* np.exp", "* np.nan * np.exp"), BackendError, "the model's probe .* NaN"),
         ("train", "[0.5, 0.25]", "[0.5, float('nan')]", BackendError, r"history\['train_loss'\] is nan in epoch 2"),
         ("train", "[0.5, 0.25]", "(0.5, 0.25)", BackendProtocolError, ".*must be a list of float"),
-        ("reconstruct", IMAGE, "return None", BackendProtocolError, "reconstruct returned a NoneType"),
+        ("reconstruct", IMAGE, "return None", BackendProtocolError, "it returned a NoneType; it must be an Image"),
         ("reconstruct", IMAGE, SPOILT + "; return dataclasses.replace(done, object=done.object.real)",
          BackendProtocolError, "the object is float32"),
         ("reconstruct", IMAGE, SPOILT + "; return dataclasses.replace(done, object=done.object * np.nan)",
          BackendError, "the object holds .* NaN"),
+        ("reconstruct", IMAGE, SPOILT + "; return dataclasses.replace(done, origin_px=done.origin_px + 3)",
+         BackendProtocolError, ".*used frames of the scan lie beyond it"),
+        ("reconstruct", IMAGE, SPOILT + "; return dataclasses.replace(done, stats={'why': [1]})",
+         BackendProtocolError, ".*must map names to plain values"),
         ("load", "return Model(bundle.config", "return [bundle.config][0:] or Model(bundle.config",
          BackendProtocolError, "returned a list"),
     ],
@@ -159,6 +163,26 @@ def test_what_is_no_answer_names_engine_and_distribution(broken, scan, tmp_path,
         use(method, scan, tmp_path)
     assert type(caught.value) is kind
     use(method, scan, tmp_path, backend="whole")
+
+
+@pytest.mark.spec("BE-5", "BE-20", "PLUG-9")
+@pytest.mark.parametrize(
+    ("line", "kind", "words"),
+    [
+        ("1 / 0", BackendFaultError, "failed in expected_counts: ZeroDivisionError"),
+        ("return None", BackendProtocolError, "expected_counts returned NoneType; it must be float32 or float64"),
+        ("return np.ones((1, 16, 16))", BackendProtocolError, r"expected_counts returned float64 \(1, 16, 16\)"),
+        ("return np.full((len(frames), 16, 16), -1.0)", BackendError, "expected_counts returned values that are neg"),
+        ("return np.full((len(frames), 16, 16), np.nan)", BackendError, "expected_counts returned values that are neg"),
+    ],
+)
+def test_expected_counts_are_guarded_and_checked(broken, scan, tmp_path, line, kind, words):
+    method = f"    def expected_counts(self, image, scan, frames):\n        {line}\n\n"
+    broken("    def save(self", f"{method}    def save(self")
+    with pytest.raises(kind, match=rf"engine 'stub' \(ptycho-stub 1\.0\):? ?{words}") as caught:
+        use("reconstruct", scan, tmp_path)
+    assert type(caught.value) is kind
+    use("reconstruct", scan, tmp_path, backend="whole")
 
 
 @pytest.mark.spec("PLUG-9")
@@ -174,14 +198,14 @@ def test_refine_is_guarded_too(broken, scan, line, kind, words):
     broken(
         "mask=True, background=True\n    )\n",
         "mask=True, background=True, refine=True\n    )\n\n"
-        f"    def refine(self, initial, data, config, *, progress=None):\n        {line}\n",
+        f"    def refine(self, image, scan, config, *, progress=None):\n        {line}\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
-    model = api.train_cdi_model(scan, scan, config)["model"]
-    image = api.reconstruct(model, scan, InferenceConfig())
+    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
+    image = ptycho_core.reconstruct(model, scan, InferenceConfig())
     named = r"as it is" if kind is Cancelled else rf"engine 'stub' \(ptycho-stub 1\.0\):? ?{words}"
     with pytest.raises(kind, match=named):
-        api.refine(image, scan, config)
+        ptycho_core.refine(image, config)
 
 
 @pytest.mark.spec("PLUG-9")
@@ -193,13 +217,13 @@ def test_what_the_callers_own_callback_raises_is_not_the_engines_fault(broken, s
         raise ZeroDivisionError("of the caller")
 
     with pytest.raises(ZeroDivisionError, match="of the caller"):
-        api.train_cdi_model(scan, scan, CONFIG, progress=callback)
+        ptycho_core.train_cdi_model(scan, scan, CONFIG, progress=callback)
 
 
 def test_progress_of_another_type_is_the_engines_fault(broken, scan):
     broken('        CALLS.append(("train"', '        progress("half")\n        CALLS.append(("train"')
     with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with a str"):
-        api.train_cdi_model(scan, scan, CONFIG)
+        ptycho_core.train_cdi_model(scan, scan, CONFIG)
 
 
 @pytest.mark.spec("BE-5", "PLUG-9")
@@ -211,13 +235,13 @@ def test_metrics_that_are_no_numbers_are_the_engines_fault(broken, scan, metrics
     broken(
         "mask=True, background=True\n    )\n",
         "mask=True, background=True, refine=True\n    )\n\n"
-        f"    def refine(self, initial, data, config, *, progress=None):\n        {told}\n        return initial\n",
+        f"    def refine(self, image, scan, config, *, progress=None):\n        {told}\n        return image\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
-    model = api.train_cdi_model(scan, scan, config)["model"]
-    image = api.reconstruct(model, scan, InferenceConfig())
+    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
+    image = ptycho_core.reconstruct(model, scan, InferenceConfig())
     with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with metrics = "):
-        api.refine(image, scan, config)
+        ptycho_core.refine(image, config)
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.float64(0.5)])
@@ -280,6 +304,6 @@ def test_two_faults_in_one_process_do_not_meet(broken, scan, tmp_path):
             use("train", scan, tmp_path)
     assert load_backend("whole").name == "whole"
     with pytest.raises(ConfigError):
-        api.train_cdi_model(scan, scan, TrainingConfig(backend="stub", loss="poisson"))
+        ptycho_core.train_cdi_model(scan, scan, TrainingConfig(backend="stub", loss="poisson"))
     assert issubclass(BackendFaultError, PtychoError)
     assert np.isfinite(scan.frame_totals).all()

@@ -136,8 +136,9 @@ def test_a_broken_plugin_is_shown_with_its_cause_and_breaks_nothing_else(site, t
         (plugin_module(name="odd", factory="a.B"), "factory = 'a.B'; it must be 'module:Class'"),
         (plugin_module(name="odd", factory="a:B", requires="torch"), "tuple of top-level"),
         (plugin_module(name="odd", factory="a:B", requires=("jax.numpy",)), "tuple of top-level"),
-        (plugin_module(name="odd", factory="a:B", protocol_version=2), "protocol 2.*keeps protocol 1.*ptycho-core"),
-        (plugin_module(name="odd", factory="a:B", protocol_version=0), "protocol 0.*Upgrade the engine"),
+        (plugin_module(name="odd", factory="a:B", protocol_version=3), "protocol 3; .* accepts 2. Upgrade ptycho-core"),
+        (plugin_module(name="odd", factory="a:B", protocol_version=0), "protocol 0; .* accepts 2. Upgrade the engine"),
+        (plugin_module(name="odd", factory="a:B", protocol_version="2"), "protocol 2; .* accepts 2. Upgrade the eng"),
     ],
 )
 def test_a_plugin_that_does_not_keep_the_hook_is_refused(site, text, words):
@@ -145,6 +146,60 @@ def test_a_plugin_that_does_not_keep_the_hook_is_refused(site, text, words):
     with pytest.raises(BackendProtocolError, match=f"(?s)'odd'.*odd-dist 1.0.*{words}"):
         load_backend("odd")
     assert status("odd").state == "broken"
+
+
+@pytest.mark.spec("PLUG-6")
+@pytest.mark.parametrize("version", [None, 1])
+def test_an_engine_of_protocol_1_is_told_what_to_change(site, version):
+    """Nobody had to say a version in protocol 1, so one that is not said is 1."""
+    install_stub(site, protocol_version=version)
+    with pytest.raises(BackendProtocolError) as caught:
+        load_backend("stub")
+    text = str(caught.value)
+    assert "\n" not in text
+    for words in (
+        "engine 'stub' (ptycho-stub 1.0, stub_plugin_module) was written for engine protocol 1",
+        "this ptycho-core accepts 2.",
+        "train(scans, config)",
+        "scan.train_frames, scan.heldout_frames",
+        "ptycho_core.stitching.make_image",
+        "expected_counts",
+        "protocol_version=2",
+        "docs/write-an-engine.md",
+    ):
+        assert words in text
+    assert status("stub").state == "broken"
+    assert status("stub").detail == text
+    assert "stub_engine_module" not in sys.modules
+
+
+@pytest.mark.spec("PLUG-6", "BE-1")
+def test_an_engine_that_says_2_and_takes_what_1_gave_is_told_what_to_change(site):
+    install_stub(site)
+    old, new = "def train(self, scans, config, *", "def train(self, train, test, config, *"
+    text = engine_module("stub")
+    assert text.count(old) == 1
+    (site / "stub_engine_module.py").write_text(text.replace(old, new))
+    with pytest.raises(BackendProtocolError) as caught:
+        load_backend("stub")
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "'stub' (ptycho-stub 1.0" in text
+    assert "method train(train, test, config, *, progress=None) must accept 2 positional arguments" in text
+    assert "To bring it to protocol 2: train(scans, config)" in text
+
+
+@pytest.mark.spec("PLUG-6")
+def test_a_host_that_accepts_several_versions_says_which(site, monkeypatch):
+    monkeypatch.setattr("ptycho_core.plugins.registry.ACCEPTED_VERSIONS", (2, 3))
+    for version in (2, 3):
+        install_stub(site, f"of_{version}", protocol_version=version)
+        assert load_backend(f"of_{version}").name == f"of_{version}"
+    install_stub(site, "of_4", protocol_version=4)
+    with pytest.raises(
+        BackendProtocolError, match=r"protocol 4; this ptycho-core accepts 2 to 3\. Upgrade ptycho-core"
+    ):
+        load_backend("of_4")
 
 
 @pytest.mark.spec("PLUG-5")
@@ -226,15 +281,16 @@ def test_an_engine_that_fails_when_it_is_loaded_breaks_nothing_else(site, text, 
         ("class Engine", "class Motor", "no class 'Engine'"),
         ("    def train(", "    def practise(", "method train is missing"),
         ("    def load(self, path)", "    load = 3\n    def lode(self, path)", "method load is missing"),
-        ("def train(self, train, test, config, *, progress=None)", "def train(self, train, test, config)", "progress"),
+        ("def train(self, scans, config, *, progress=None)", "def train(self, scans, config)", "progress"),
         ("def save(self, model, path)", "def save(self, model)", "save.*must accept 2 positional"),
         ("capabilities = Capabilities(", "abilities = Capabilities(", "capabilities is a NoneType"),
         ("background=True", "background=True, refine=True", "method refine is missing"),
-        ("    def simulate", "    def refine(self, image): ...\n    def simulate", "refine.*3 positional.*progress"),
-        ("    def simulate", "    def loss_and_gradient(self, obj): ...\n    def simulate", "loss_and_gradient.*4 pos"),
-        ("    def simulate", "    def predict_patches(self): ...\n    def simulate", "predict_patches.*2 positional"),
+        ("    def save", "    def refine(self, image): ...\n    def save", "refine.*3 positional.*progress"),
+        ("    def save", "    def loss_and_gradient(self, obj): ...\n    def save", "loss_and_gradient.*4 pos"),
+        ("    def save", "    def predict_patches(self): ...\n    def save", "predict_patches.*2 positional"),
+        ("    def save", "    def expected_counts(self, image): ...\n    def save", "expected_counts.*3 positional"),
         ('    name = "stub"', '    name = "stab"', "name is 'stab', it must be 'stub'"),
-        ("    def simulate", "    def __init__(self, device): ...\n    def simulate", "needs arguments"),
+        ("    def save", "    def __init__(self, device): ...\n    def save", "needs arguments"),
     ],
 )
 def test_an_engine_that_does_not_keep_the_protocol_is_refused(site, old, new, words):

@@ -99,7 +99,7 @@ def failures(sheet: Sheet) -> dict[str, str]:
     return {outcome.test.partition("[")[0]: outcome.reason for outcome in sheet.of("failed")}
 
 
-@pytest.mark.spec("BE-33", "BE-34")
+@pytest.mark.spec("BE-6", "BE-17", "BE-19", "BE-20", "BE-21", "BE-23", "BE-33", "BE-34")
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
     mutant = MUTANTS[name]
