@@ -13,15 +13,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from engines.engine_scans import CONFIG, lay_out, make_scan, train
+from engines.engine_scans import CONFIG, config_for, held_out_scan, make_scan, train
 
+from ptycho_core.api.score import score
 from ptycho_core.config import TrainingConfig
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.data.results import Image, Scored
 from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.networks.model import NetworkModel
 from ptycho_core.protocol import ReconstructionBackend
 
-__all__ = ["NAMES", "assert_alike", "hard_scan", "losses_of", "untrained"]
+__all__ = ["NAMES", "assert_alike", "hard_scan", "losses_of", "losses_on", "scored", "several_scans", "untrained"]
 
 NAMES = ("pytorch", "tensorflow")
 
@@ -38,7 +41,7 @@ def untrained(raw: RawData, config: TrainingConfig = CONFIG, backend: str = "nob
         name: (first + (0.02 if "head" in name else 0.05) * rng.normal(size=first.shape)).astype(np.float32)
         for name, first in initial_weights(config, raw.side).items()
     }
-    statistics = lay_out(raw, config.group_size).statistics
+    statistics = PtychoDataContainer.of(raw).statistics
     return NetworkModel(
         backend=backend,
         config=config,
@@ -57,6 +60,32 @@ def losses_of(
     seen: list[float] = []
     model = train(engine, raw, config, test, progress=lambda event: seen.append(event.metrics["loss"]))
     return np.array(seen), model
+
+
+def several_scans() -> list[PtychoDataContainer]:
+    """Two scans to learn from, each with held-out frames, and between them one of held-out frames alone.
+
+    They differ in probe, mask, background and exposure.
+    """
+    first = PtychoDataContainer.of(hard_scan(), heldout=[1, 5])
+    other = make_scan(16, 3, 5, n_modes=2, seed=4, photons=5e3, background=2.0)
+    probe = (0.7 * np.roll(other.probe, 1, axis=2) * np.exp(0.4j)).astype(np.complex64)
+    second = PtychoDataContainer.of(other.with_probe(probe), heldout=[2], unused={"tired": [7]})
+    return [first, held_out_scan(hard_scan(rows=2, columns=3, seed=9, background=3.0), first), second]
+
+
+def losses_on(
+    engine: ReconstructionBackend, scans: list[PtychoDataContainer], config: TrainingConfig
+) -> tuple[np.ndarray, NetworkModel]:
+    """Loss of every step of a training on containers, and the model."""
+    seen: list[float] = []
+    model = engine.train(scans, config_for(engine, config), progress=lambda event: seen.append(event.metrics["loss"]))
+    return np.array(seen), model
+
+
+def scored(engine: ReconstructionBackend, image: Image, raw: RawData) -> Scored:
+    """An image of all frames, scored through the engine's own forward model."""
+    return score(image, PtychoDataContainer.of(raw), engine.name, engine)
 
 
 def assert_alike(

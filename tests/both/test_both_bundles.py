@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,15 +15,16 @@ import pytest
 from both_engines import NAMES, hard_scan
 from engines.engine_scans import EXACT, train, vary
 
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.bundle import read_bundle
 from ptycho_core.io import write_scan
+from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.testing.tolerances import relative_error
 
 pytestmark = pytest.mark.both
 
-R_FACTOR = 1e-4
-"""Of the R-factor, relative. Measured: 1e-6."""
+FIGURE = 1e-4
+"""Of a figure of merit, relative. Measured: 1e-6."""
 
 DIRECTIONS = [NAMES, NAMES[::-1]]
 
@@ -52,17 +54,24 @@ def made(engines, scan, tmp_path_factory):
     return out
 
 
+def assert_figures_alike(one, other):
+    """All figures of merit of two scored images."""
+    assert other.heldout is one.heldout is None
+    assert dataclasses.asdict(other.train) == pytest.approx(dataclasses.asdict(one.train), rel=FIGURE)
+
+
 @pytest.mark.spec("BE-10", "BE-13")
 @pytest.mark.parametrize(("trainer", "reader"), DIRECTIONS)
 def test_what_one_trains_the_other_reconstructs(made, scan, trainer, reader):
     model, path = made[trainer]
-    loaded = api.load_model(path, backend=reader)
+    loaded = ptycho_core.load_model(path, backend=reader)
     assert (loaded.backend, loaded.config.backend) == (reader, trainer)
     assert (loaded.scale, loaded.statistics, loaded.history) == (model.scale, model.statistics, model.history)
-    one, other = (api.reconstruct(m, scan, EXACT, same_scan=True) for m in (model, loaded))
-    assert one.r_factor < 0.02
-    assert other.r_factor == pytest.approx(one.r_factor, rel=R_FACTOR)
-    assert other.scale == pytest.approx(one.scale, rel=R_FACTOR)
+    images = [ptycho_core.reconstruct(m, scan, EXACT, same_scan=True) for m in (model, loaded)]
+    assert images[0].train.fourier_error < 0.02
+    assert_figures_alike(*images)
+    one, other = (scored.image for scored in images)
+    assert other.scale == pytest.approx(one.scale, rel=FIGURE)
     np.testing.assert_array_equal(other.probe, one.probe)
     lit = one.coverage > 1e-4
     assert relative_error(other.object[lit], one.object[lit]) < 1e-3
@@ -72,9 +81,9 @@ def test_what_one_trains_the_other_reconstructs(made, scan, trainer, reader):
 def test_a_model_in_memory_needs_no_file(made, scan, held_out, trainer, reader):
     """The engine may be named when a scan is reconstructed; also one that the model has not seen."""
     model, _ = made[trainer]
-    one, other = (api.reconstruct(model, held_out, EXACT, backend=name) for name in (trainer, reader))
-    assert other.r_factor == pytest.approx(one.r_factor, rel=R_FACTOR)
-    np.testing.assert_array_equal(other.probe, held_out.probe)
+    one, other = (ptycho_core.reconstruct(model, held_out, EXACT, backend=name) for name in (trainer, reader))
+    assert_figures_alike(one, other)
+    np.testing.assert_array_equal(other.image.probe, held_out.probe)
 
 
 @pytest.mark.parametrize(("trainer", "reader"), DIRECTIONS)
@@ -95,26 +104,34 @@ def test_the_bundle_of_a_loaded_model_holds_the_same_network(made, engines, tmp_
     assert packages["tensorflow"] - packages["pytorch"] in ({"tensorflow"}, {"tensorflow_cpu"})
 
 
-def test_bundles_differ_in_what_was_trained_only(made):
-    """Names, shapes, types and sizes: nothing in the weights tells which framework they are from."""
+def test_bundles_differ_in_what_was_trained_only(made, scan):
+    """Names, shapes, types and sizes: nothing in the weights tells which framework they are from.
+
+    Single weights are no matter here: once a unit is on the other side of a ReLU, which rounding decides and so the
+    processor, they part by as much as a step. ``test_both_training`` compares them where that does not happen.
+    """
     one, other = (read_bundle(made[name][1]) for name in NAMES)
     assert replace(one.config, backend="x") == replace(other.config, backend="x")
     assert one.statistics == other.statistics
     assert one.weights.keys() == other.weights.keys()
-    for name, value in one.weights.items():
-        assert (value.dtype, value.shape) == (other.weights[name].dtype, other.weights[name].shape)
-        np.testing.assert_allclose(value, other.weights[name], atol=0.02 * CONFIG.learning_rate, err_msg=name)
+    apart = moved = 0.0
+    for name, first in initial_weights(one.config, scan.side).items():
+        value, wanted = one.weights[name], other.weights[name]
+        assert (value.dtype, value.shape) == (wanted.dtype, wanted.shape)
+        apart += float(np.sum((value - wanted) ** 2))
+        moved += float(np.sum((wanted - first) ** 2))
+    assert apart < 0.1**2 * moved  # measured: 0.012², on a processor with no more than SSE 4.1 0.021²
 
 
 ALONE = """
 import json, sys
 from dataclasses import replace
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.config import InferenceConfig
-model = api.load_model(sys.argv[1], backend={reader!r})
-result = api.reconstruct(model, sys.argv[2], InferenceConfig(accelerator="cpu", precision="32"), same_scan=True)
+model = ptycho_core.load_model(sys.argv[1], backend={reader!r})
+result = ptycho_core.reconstruct(model, sys.argv[2], InferenceConfig(accelerator="cpu", precision="32"), same_scan=True)
 loaded = [name for name in ("torch", "lightning", "tensorflow") if name in sys.modules]
-print(json.dumps({{"r_factor": result.r_factor, "backend": model.backend, "loaded": loaded}}))
+print(json.dumps({{"fourier_error": result.train.fourier_error, "backend": model.backend, "loaded": loaded}}))
 """
 
 
@@ -125,7 +142,7 @@ print(json.dumps({{"r_factor": result.r_factor, "backend": model.backend, "loade
 def test_a_fresh_process_needs_the_reading_engine_alone(made, scan, tmp_path: Path, trainer, reader, frameworks):
     model, path = made[trainer]
     write_scan(tmp_path / "scan.npz", scan)
-    here = api.reconstruct(model, tmp_path / "scan.npz", EXACT, same_scan=True)
+    here = ptycho_core.reconstruct(model, tmp_path / "scan.npz", EXACT, same_scan=True)
     done = subprocess.run(
         [sys.executable, "-c", ALONE.format(reader=reader), str(path), str(tmp_path / "scan.npz")],
         cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,
@@ -134,4 +151,4 @@ def test_a_fresh_process_needs_the_reading_engine_alone(made, scan, tmp_path: Pa
     assert done.returncode == 0, done.stderr[-3000:]
     there = json.loads(done.stdout.splitlines()[-1])
     assert (there["backend"], there["loaded"]) == (reader, frameworks)
-    assert there["r_factor"] == pytest.approx(here.r_factor, rel=R_FACTOR)
+    assert there["fourier_error"] == pytest.approx(here.train.fourier_error, rel=FIGURE)

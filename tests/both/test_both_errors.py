@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan, untrained
-from engines.engine_scans import CONFIG, EXACT, config_for, interrupted, lay_out, make_scan, train, vary
+from engines.engine_scans import CONFIG, EXACT, config_for, image_of, interrupted, lay_out, make_scan, train, vary
 
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.bundle import read_bundle, write_bundle
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
@@ -54,18 +54,18 @@ def cuda_is_here() -> bool:
 
 def facade(engine: ReconstructionBackend, scan: RawData, **changes: Any) -> Any:
     """Train through the facade, which refuses what an engine cannot do before it is asked."""
-    return api.train_cdi_model(scan, scan, config_for(engine, **changes))
+    return ptycho_core.train_cdi_model(scan, scan, config_for(engine, **changes))
 
 
-def groups(scan: RawData, group_size: int = 4) -> PtychoDataContainer:
-    return PtychoDataContainer.for_training(scan, group_size)
+def container(scan: RawData, **roles: Any) -> PtychoDataContainer:
+    return PtychoDataContainer.of(scan, **roles)
 
 
 def stopped(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Path:
-    """A checkpoint of the base config after the first of its two epochs."""
+    """A checkpoint of the base config in the second of its two epochs."""
     path = folder / engine.name / "checkpoints" / "interrupted.ckpt"
     if not path.exists():
-        interrupted(engine, scan, vary(output_dir=folder / engine.name), 12)
+        interrupted(engine, scan, vary(output_dir=folder / engine.name), 18)
     return path
 
 
@@ -102,7 +102,7 @@ def loaded_by_the_facade(**changes: Any) -> Case:
         engine.save(untrained(scan, CONFIG, engine.name), folder / "model.ptycho")
         known = read_bundle(folder / "model.ptycho")
         write_bundle(folder / "model.ptycho", replace(known, **changes))
-        return api.load_model(folder / "model.ptycho", backend=engine.name)
+        return ptycho_core.load_model(folder / "model.ptycho", backend=engine.name)
 
     return ask
 
@@ -125,10 +125,20 @@ class Torn:
 
 
 def torn_data(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
-    data = groups(scan)
-    return engine.train(
-        replace(data, raw=replace(scan, frames=Torn(scan))), None, config_for(engine, model={"sweeps": 0})
-    )
+    data = container(scan)
+    return engine.train([replace(data, raw=replace(scan, frames=Torn(scan)))], config_for(engine, model={"sweeps": 0}))
+
+
+def resumed_with_another_scan(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
+    config = config_for(engine, resume_from=stopped(engine, scan, folder), n_groups=12)
+    return engine.train([container(scan), container(hard_scan(seed=5))], config)
+
+
+def beyond_the_image(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
+    data = container(scan)
+    image = image_of(engine, untrained(scan), scan)
+    small = replace(image, object=image.object[:17, :18], coverage=image.coverage[:17, :18])
+    return engine.expected_counts(small, data, data.train_frames)
 
 
 def fault_of_the_caller(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
@@ -152,7 +162,7 @@ REFUSED_BY_THE_FACADE: dict[str, tuple[type[BaseException], Case]] = {
     "crop larger than a patch": (ConfigError, lambda e, s, f: facade(e, s, inference={"central_crop_px": 17})),
     "crop larger than a patch, later": (
         ConfigError,
-        lambda e, s, f: api.reconstruct(
+        lambda e, s, f: ptycho_core.reconstruct(
             untrained(s, CONFIG, e.name), s, replace(EXACT, central_crop_px=17), backend=e.name
         ),
     ),
@@ -164,12 +174,18 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     "cnn with frames of 16×16": (ConfigError, lambda e, s, f: train(e, s, vary(model=CNN))),
     "cnn with smaller test groups": (
         ConfigError,
-        lambda e, s, f: e.train(groups(s), lay_out(s, 3), config_for(e, model=CNN)),
+        lambda e, s, f: e.train([container(s, heldout=[1, 4])], config_for(e, model=CNN)),
     ),
     "cnn applied to other groups": (
         ConfigError,
+        lambda e, s, f: e.predict_patches(
+            untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(hard_scan(64, 2, 2), 2)
+        ),
+    ),
+    "cnn applied to too few frames": (
+        ConfigError,
         lambda e, s, f: e.reconstruct(
-            untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(hard_scan(64, 2, 2), 2), EXACT
+            untrained(hard_scan(64, 2, 2), vary(model=CNN)), container(hard_scan(64, 1, 3)), EXACT
         ),
     ),
     "cnn applied to another side": (
@@ -179,7 +195,7 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     "depth that does not divide N": (ConfigError, lambda e, s, f: train(e, s, vary(model={"depth": 5}))),
     "depth that does not divide another N": (
         ConfigError,
-        lambda e, s, f: e.reconstruct(untrained(hard_scan(32, 2, 2), vary(model={"depth": 5})), lay_out(s), EXACT),
+        lambda e, s, f: e.reconstruct(untrained(hard_scan(32, 2, 2), vary(model={"depth": 5})), container(s), EXACT),
     ),
     "trainable scale of a calibrated probe": (
         ConfigError,
@@ -187,11 +203,11 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     ),
     "an accelerator that the machine does not have": (
         ConfigError,
-        lambda e, s, f: e.train(groups(s), None, config_for(e, accelerator="cuda")),
+        lambda e, s, f: e.train([container(s)], config_for(e, accelerator="cuda")),
     ),
     "an accelerator that no framework has": (
         ConfigError,
-        lambda e, s, f: e.reconstruct(untrained(s), lay_out(s), replace(EXACT, accelerator="tpu")),
+        lambda e, s, f: e.reconstruct(untrained(s), container(s), replace(EXACT, accelerator="tpu")),
     ),
     "trackers without a folder": (ConfigError, lambda e, s, f: train(e, s, vary(loggers=("tensorboard", "mlflow")))),
     "a folder that is a file": (OutputError, lambda e, s, f: train(e, s, vary(output_dir=f / "in the way"))),
@@ -199,9 +215,18 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
         ConfigError,
         lambda e, s, f: e.loss_and_gradient(np.ones((40, 40), np.complex64), s.probe, s, "huber"),
     ),
-    "an object too small to simulate": (
-        (ConfigError, DataError),
-        lambda e, s, f: e.simulate(np.ones((17, 18), np.complex64), s.probe, s.positions_px),
+    "frames beyond the image": (DataError, beyond_the_image),
+    "scans of other modes": (
+        DataError,
+        lambda e, s, f: e.train([container(s), container(make_scan())], config_for(e)),
+    ),
+    "nothing to learn from": (
+        DataError,
+        lambda e, s, f: e.train([container(s, heldout=np.arange(12)), container(s)], config_for(e)),
+    ),
+    "a second scan with too few frames": (
+        ConfigError,
+        lambda e, s, f: e.train([container(s), container(hard_scan(rows=1, columns=3))], config_for(e)),
     ),
     "bundle of a solver": (ArchiveError, bundle(backend="ptychi", generator=None)),
     "bundle of an unknown generator": (ArchiveError, bundle(generator="unrolled")),
@@ -228,11 +253,12 @@ REFUSED_WHEN_RESUMING: dict[str, tuple[type[BaseException], Case]] = {
     ),
     "probe_trainable": (ArchiveError, resume(probe_trainable=True)),
     "weight_average": (ArchiveError, resume(weight_average=0.5)),
-    "nothing left to do": (ArchiveError, resume(epochs=1)),
+    "more steps than are asked for": (ArchiveError, resume(epochs=1)),
     "another scan": (
         ArchiveError,
         lambda e, s, f: train(e, hard_scan(seed=5), vary(resume_from=stopped(e, s, f))),
     ),
+    "one scan more": (ArchiveError, resumed_with_another_scan),
     "another number of modes": (
         ArchiveError,
         lambda e, s, f: train(e, s.with_probe(s.probe[:1]), vary(resume_from=stopped(e, s, f))),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from both_engines import NAMES, hard_scan, losses_of, untrained
+from both_engines import NAMES, hard_scan, losses_of, scored, untrained
 from engines.engine_scans import CONFIG, EXACT, image_of, lay_out, vary
 
+from ptycho_core.api.score import oracle_counts
+from ptycho_core.data.container import NO_COUNTS, PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.testing.tolerances import relative_error
 
@@ -54,10 +57,11 @@ def test_one_bundle_predicts_the_same_patches_in_both(case, engines, writer, tmp
 
 
 def test_both_give_the_same_image(case, engines):
-    """The merge of a whole scan included: object, coverage, scale and what is scored."""
+    """The merge of a whole scan included: object, coverage, and what core finds through each one's own physics."""
     raw, config = case
     model = untrained(raw, config)
-    one, other = (image_of(engines[name], model, raw) for name in NAMES)
+    figures = [scored(engines[name], image_of(engines[name], model, raw), raw) for name in NAMES]
+    one, other = (found.image for found in figures)
     # where the probe is darker than single precision can tell from nothing, so are the weights of the merge
     lit = other.coverage > 1e-4
     assert lit.mean() > 0.6
@@ -65,8 +69,27 @@ def test_both_give_the_same_image(case, engines):
     assert relative_error(one.coverage, other.coverage) <= 1e-6
     np.testing.assert_array_equal(one.origin_px, other.origin_px)
     assert one.scale == pytest.approx(other.scale, rel=1e-4)
-    assert one.r_factor == pytest.approx(other.r_factor, rel=1e-4)
-    np.testing.assert_allclose(one.frame_misfit, other.frame_misfit, rtol=1e-3)
+    ours, theirs = (dataclasses.asdict(found.train) for found in figures)
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    np.testing.assert_allclose(figures[0].frame_sums, figures[1].frame_sums, rtol=1e-3)
+
+
+def test_both_expect_the_same_counts(engines):
+    """Of any image of any engine, at positions that were moved, scale and background included."""
+    raw = scan_of(16)
+    scan, made = PtychoDataContainer.of(raw), image_of(engines["pytorch"], untrained(raw), raw)
+    moved = made.positions_px + np.random.default_rng(0).uniform(-0.3, 0.3, made.positions_px.shape)
+    moved = np.clip(moved, raw.positions_px.min(axis=0), raw.positions_px.max(axis=0))
+    image, frames = replace(made, positions_px=moved, scale=1.7 * made.scale), np.array([5, 0, 16])
+    wanted = oracle_counts(image, scan, frames)
+    for engine in engines.values():
+        found = engine.expected_counts(image, scan, frames)
+        assert (found.dtype, found.shape) == (np.float32, (3, 16, 16))
+        assert relative_error(found, wanted) < 1e-5
+        for other in (made, replace(image, positions_px=made.positions_px)):
+            assert relative_error(engine.expected_counts(other, scan, frames), wanted) > 1e-3
+        bare = PtychoDataContainer.of(replace(raw, background=None))
+        assert relative_error(engine.expected_counts(image, bare, frames) + raw.background, wanted) < 1e-5
 
 
 @pytest.mark.parametrize("batch_size", [1, 6, 1000])
@@ -80,18 +103,23 @@ def test_memory_is_divided_alike(engines, batch_size):
         assert relative_error(image, images[2]) <= PATCHES
 
 
-def test_a_frame_without_counts_is_seen_alike(engines):
-    """Nothing was detected where the others have light: no logarithm, root or quotient of nothing may leak."""
+def test_a_frame_without_counts_is_left_out_alike(engines):
+    """And asked for nonetheless, no logarithm, root or quotient of nothing may leak."""
     raw = scan_of(16)
     counts = raw.read_counts(np.arange(raw.n_frames))
     counts[5] = 0
     dark = RawData.from_arrays(counts, raw.positions_px, raw.probe, mask=raw.mask, background=raw.background)
-    images = []
-    for name in NAMES:
-        images.append(image_of(engines[name], untrained(dark, CASES["swept"][1]), dark))
-        assert images[-1].dropped["frames_without_counts"] == 1
+    assert PtychoDataContainer.of(dark).unused[NO_COUNTS].tolist() == [5]
+    model = untrained(dark, CASES["swept"][1])
+    images = [image_of(engines[name], model, dark) for name in NAMES]
     lit = images[1].coverage > 1e-4
     assert relative_error(images[0].object[lit], images[1].object[lit]) <= PATCHES
+    others = dark.subset(np.setdiff1d(np.arange(17), 5))
+    for engine, image in zip(engines.values(), images, strict=True):
+        assert relative_error(image_of(engine, model, others).object[lit], image.object[lit]) <= PATCHES
+    one, other = (engine.predict_patches(model, lay_out(dark)) for engine in engines.values())
+    assert np.isfinite(one).all()
+    assert relative_error(one, other) <= PATCHES
     for loss in ("poisson", "amplitude"):
         config = vary(loss=loss, epochs=1, batch_size=6, probe_trainable=True, model={"sweeps": 2})
         one, other = (losses_of(engine, dark, config)[0] for engine in engines.values())

@@ -22,7 +22,7 @@ CHOOSE_ONE = """
 import sys
 sys.path.insert(0, {tests!r})
 from engines.engine_scans import config_for, make_scan, vary
-from ptycho_core import api
+import ptycho_core
 from ptycho_core.plugins.registry import available_backends, load_backend
 assert {{engine.name: engine.state for engine in available_backends()}}.items() >= {{
     "pytorch": "ready", "tensorflow": "ready"}}.items()
@@ -30,10 +30,10 @@ assert not {{"torch", "lightning", "tensorflow", "keras"}} & set(sys.modules)
 scan, test = make_scan(rows=3, columns=4), make_scan(rows=2, columns=3, seed=9)
 engine = load_backend({name!r})
 config = config_for(engine, vary(model={{"sweeps": 2}}, batch_size=6))
-amplitude, _, results = api.run_cdi_example(scan, test, config, do_stitching=True)
+amplitude, _, results = ptycho_core.run_cdi_example(scan, test, config, do_stitching=True)
 engine.save(results["model"], "model.ptycho")
-api.load_model("model.ptycho")
-print(results["reconstruction"].r_factor)
+ptycho_core.load_model("model.ptycho")
+print(results["reconstruction"].train.fourier_error)
 print(*sorted({{"torch", "lightning", "tensorflow", "keras"}} & set(sys.modules)))
 """
 
@@ -51,14 +51,14 @@ def run(folder: Path, script: str, **environment: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory):
-    """Name → R-factor and the frameworks loaded, of a process that chose that engine."""
+    """Name → Fourier error and the frameworks loaded, of a process that chose that engine."""
     done: dict[str, tuple[float, set[str]]] = {}
 
     def get(name: str) -> tuple[float, set[str]]:
         if name not in done:
             script = CHOOSE_ONE.format(tests=str(TESTS), name=name)
-            r_factor, loaded = run(tmp_path_factory.mktemp(name), script)
-            done[name] = float(r_factor), set(loaded.split())
+            error, loaded = run(tmp_path_factory.mktemp(name), script)
+            done[name] = float(error), set(loaded.split())
         return done[name]
 
     return get
@@ -71,8 +71,8 @@ def chosen(tmp_path_factory):
     [("pytorch", {"torch"}, {"tensorflow", "keras"}), ("tensorflow", {"tensorflow"}, {"torch", "lightning"})],
 )
 def test_choosing_one_engine_never_loads_the_other(chosen, name, own, foreign):
-    r_factor, loaded = chosen(name)
-    assert 0 < r_factor < 0.2
+    error, loaded = chosen(name)
+    assert 0 < error < 0.2
     assert own <= loaded
     assert not foreign & loaded
 
@@ -81,8 +81,8 @@ def test_choosing_one_engine_never_loads_the_other(chosen, name, own, foreign):
 def test_a_choice_of_keras_does_not_reach_the_tensorflow_engine(chosen, tmp_path):
     """TensorFlow imports Keras, which the environment may tell to compute with PyTorch; the engine does not care."""
     script = CHOOSE_ONE.format(tests=str(TESTS), name="tensorflow")
-    r_factor, _ = run(tmp_path, script, KERAS_BACKEND="torch")
-    assert float(r_factor) == pytest.approx(chosen("tensorflow")[0], rel=1e-6)
+    error, _ = run(tmp_path, script, KERAS_BACKEND="torch")
+    assert float(error) == pytest.approx(chosen("tensorflow")[0], rel=1e-6)
 
 
 def test_the_tensorflow_engine_never_names_keras():
@@ -151,39 +151,62 @@ def test_neither_changes_the_others_threads_or_random_numbers(engines, scans):
 # ---- what auto means
 
 
-def test_auto_precision_means_the_same_in_both():
-    """On this machine, and in either case of the instructions it could have had."""
-    import torch
-
-    from ptycho_backend_tensorflow.hardware import Work, choose_hardware
-    from ptycho_backend_torch.hardware import choose_device, low_precision
-
-    work = Work(pixels=1, channels=1, sweeps=0)
-    for precision, wanted in (("32", None), ("bf16", "bfloat16"), ("auto", ...)):
-        one = low_precision(precision, choose_device("cpu"))
-        other = choose_hardware("cpu", precision, work).low_precision
-        names = [None if dtype is None else str(dtype).partition(".")[2] for dtype in (one, other)]
-        names[1] = None if other is None else other.name
-        assert names[0] == names[1]
-        assert wanted is ... or names[0] == wanted
-    assert low_precision("bf16", choose_device("cpu")) is torch.bfloat16
+SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+"""What the frameworks read from the environment to use less, or more, than they would on a processor."""
 
 
-@pytest.mark.parametrize(
-    ("flag", "fast"),
-    [("avx512_bf16", True), ("amx_bf16", True), ("avx512f", False), ("amx_int8", False), ("bf16", False)],
-)
-def test_auto_precision_reads_the_same_instructions(monkeypatch, flag, fast):
+@pytest.fixture
+def reduced(monkeypatch):
+    """What both make of a precision on a processor with one feature, with some switches set and no others."""
     import torch
 
     from ptycho_backend_tensorflow import hardware
-    from ptycho_backend_torch.hardware import low_precision
+    from ptycho_backend_torch.hardware import choose_device, low_precision
 
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True, "sse": True})
-    monkeypatch.setattr(hardware.Path, "read_text", lambda self, **_: f"processor : 0\nflags : fpu {flag} sse2\n")
-    work = hardware.Work(pixels=1, channels=1, sweeps=0)
-    assert (low_precision("auto", torch.device("cpu")) is not None) is fast
-    assert (hardware.choose_hardware("cpu", "auto", work).low_precision is not None) is fast
+    def ask(precision: str, feature: str, **switches: str) -> list[str | None]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True, "sse": True})
+        cpuinfo = f"processor : 0\nflags : fpu {feature} sse2\n"
+        monkeypatch.setattr(hardware.Path, "read_text", lambda self, **_: cpuinfo)
+        for name in SWITCHES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in switches.items():
+            monkeypatch.setenv(name, value)
+        work = hardware.Work(pixels=1, channels=1, sweeps=0)
+        one = low_precision(precision, choose_device("cpu"))
+        other = hardware.choose_hardware("cpu", precision, work).low_precision
+        return [None if one is None else str(one).partition(".")[2], None if other is None else other.name]
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("feature", "fast"),
+    [("avx512_bf16", True), ("amx_bf16", True), ("avx512f", False), ("amx_int8", False), ("bf16", False)],
+)
+def test_precision_means_the_same_in_both_on_every_processor(reduced, feature, fast):
+    assert reduced("32", feature) == [None, None]
+    assert reduced("bf16", feature) == ["bfloat16", "bfloat16"]
+    assert reduced("auto", feature) == (["bfloat16", "bfloat16"] if fast else [None, None])
+
+
+@pytest.mark.parametrize(
+    ("switches", "wanted"),
+    [
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, [None, None]),
+        ({"ONEDNN_MAX_CPU_ISA": "avx512_core_amx"}, ["bfloat16", "bfloat16"]),
+        ({"TF_ENABLE_ONEDNN_OPTS": "0"}, ["bfloat16", None]),
+        ({"ATEN_CPU_CAPABILITY": "avx2"}, ["bfloat16", "bfloat16"]),  # for kernels that do not convolve
+    ],
+)
+def test_auto_precision_obeys_the_frameworks_switches(reduced, switches, wanted):
+    assert reduced("auto", "amx_bf16", **switches) == wanted
+
+
+def test_auto_precision_of_a_pytorch_without_onednn(reduced, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    assert reduced("auto", "amx_bf16") == [None, "bfloat16"]
 
 
 def test_auto_accelerator_means_the_same_in_both():
