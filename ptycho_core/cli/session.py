@@ -60,6 +60,8 @@ class Session(Observer):
         self.log_path: Path | None = None
         self._started = time.time() if started is None else started
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
+        self._has_engine = False
+        self._terminal: tuple[TextIO, TextIO] | None = None
         self._early: list[tuple[int, str]] = []
 
     @contextmanager
@@ -71,6 +73,7 @@ class Session(Observer):
             try:
                 yield self
             finally:
+                self._give_terminal_back()
                 for logger, handler, level in reversed(self._handlers):
                     logger.removeHandler(handler)
                     logger.setLevel(level)
@@ -119,6 +122,7 @@ class Session(Observer):
         early, self._early = self._early, []
         for level, text in early:
             self._to_log(level, text)
+        self._take_terminal()
 
     def _attach(self, logger: logging.Logger, handler: logging.Handler, level: int) -> None:
         self._handlers.append((logger, handler, logger.level))
@@ -136,7 +140,7 @@ class Session(Observer):
 
     @contextmanager
     def importing(self, spec: BackendSpec) -> Iterator[None]:
-        """Keep what an engine's framework says when it starts off the terminal; it goes to the log.
+        """Keep what an engine's framework says when it starts, and later, off the terminal; it goes to the log.
 
         Frameworks in compiled languages write past Python's logging, to the standard error of the process, so this is
         done only in a process that was started for the command.
@@ -159,6 +163,40 @@ class Session(Observer):
                 chatter.seek(0)
                 for line in chatter.read().decode(errors="replace").splitlines():
                     self._to_log(logging.INFO, f"{spec.name} starts: {line}")
+                self._has_engine = True
+                self._take_terminal()
+
+    def _take_terminal(self) -> None:
+        """Once there are an engine and a log: keep the terminal for this program's own words, until the command ends.
+
+        A framework says more at its first operation, long after its import; its words go straight to the log, so that
+        also those are kept with which a library ends the process.
+        """
+        log = next((h for _, h, _ in self._handlers if isinstance(h, logging.FileHandler)), None)
+        if log is None or not self._has_engine or self._terminal is not None:
+            return
+        before = sys.stderr
+        before.flush()
+        own = open(os.dup(2), "w", encoding=before.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115
+        os.dup2(log.stream.fileno(), 2)
+        self._set_stderr(before, own)
+        self._terminal = before, own
+
+    def _give_terminal_back(self) -> None:
+        if self._terminal is not None:
+            before, own = self._terminal
+            self._terminal = None
+            own.flush()
+            os.dup2(own.fileno(), 2)
+            self._set_stderr(own, before)
+            own.close()
+
+    def _set_stderr(self, before: TextIO, after: TextIO) -> None:
+        """Have everything of ours that writes to the one stream write to the other."""
+        sys.stderr = after
+        for _, handler, _ in self._handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+                handler.setStream(after)
 
     @contextmanager
     def quiet_start(self, engine: str) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -74,16 +76,43 @@ def test_what_is_said_past_python_goes_to_the_log(own, stub, tmp_path, capfd, mo
     assert stub == ["stub"]
 
 
-def test_the_terminal_is_back_afterwards(own, stub, tmp_path, capfd, monkeypatch):
+def test_what_is_said_after_the_start_goes_to_the_log_too(stub, tmp_path, capfd, monkeypatch):
+    """A framework says more at its first operation; the terminal is the command's, and is given back in the end."""
+    arrived = terminal(capfd, monkeypatch)
+    before = sys.stderr
+    print("before", file=sys.stderr)
+    with Session(started=time.time()).active() as session:
+        session.configure(verbose=True, debug=False)
+        session.open_log(tmp_path)
+        assert re.fullmatch("before\nprocess .*\n", arrived())
+        with session.quiet_start("stub"):
+            shout("during\n")
+        shout("E0000 cuInit: café\n")
+        session.notice("and a notice: ψ")
+        print("through Python", file=sys.stderr)
+        logging.getLogger("ptycho_core.cli").info("told with --verbose")
+    shout("after\n")
+    assert sys.stderr is before
+    assert arrived() == "note: and a notice: ψ\nthrough Python\ntold with --verbose\nafter\n"
+    assert logged(tmp_path) == ["during"]
+    assert "E0000 cuInit: café" in (tmp_path / "ptycho.log").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_log_that_is_opened_later_takes_it_from_there_on(own, stub, tmp_path, capfd, monkeypatch):
+    arrived = terminal(capfd, monkeypatch)
+    with own.quiet_start("stub"):
+        pass
+    own.open_log(tmp_path)
+    shout("E0000 cuInit\n")
+    assert arrived() == ""
+    assert "E0000 cuInit" in (tmp_path / "ptycho.log").read_text(encoding="utf-8").splitlines()
+
+
+def test_a_log_without_an_engine_takes_nothing(own, tmp_path, capfd, monkeypatch):
     arrived = terminal(capfd, monkeypatch)
     own.open_log(tmp_path)
-    print("before", file=sys.stderr)
-    with own.quiet_start("stub"):
-        shout("during\n")
-    shout("after\n")
-    own.notice("and a notice")
-    assert arrived() == "before\nafter\nnote: and a notice\n"
-    assert logged(tmp_path) == ["during"]
+    shout("E0000 of a file's library\n")
+    assert arrived() == "E0000 of a file's library\n"
 
 
 def test_results_on_standard_output_are_not_kept_back(own, stub, tmp_path, capfd):
@@ -93,13 +122,14 @@ def test_results_on_standard_output_are_not_kept_back(own, stub, tmp_path, capfd
     assert capfd.readouterr().out == "scan      9 frames\n"
 
 
-def test_a_start_that_fails_leaves_its_words_in_the_log_and_the_terminal_free(own, stub, tmp_path, capfd):
+def test_a_start_that_fails_leaves_its_words_in_the_log_and_the_terminal_free(stub, tmp_path, capfd):
     def start():
-        with own.quiet_start("stub"):
-            shout("E0000 no driver\n")
-            raise ImportError("libcudart.so: cannot open")
+        with Session(started=time.time()).active() as session:
+            session.open_log(tmp_path)
+            with session.quiet_start("stub"):
+                shout("E0000 no driver\n")
+                raise ImportError("libcudart.so: cannot open")
 
-    own.open_log(tmp_path)
     with pytest.raises(ImportError, match="libcudart"):
         start()
     shout("after\n")
@@ -107,13 +137,15 @@ def test_a_start_that_fails_leaves_its_words_in_the_log_and_the_terminal_free(ow
     assert logged(tmp_path) == ["E0000 no driver"]
 
 
-def test_no_descriptor_is_left_open(own, stub, tmp_path, capfd):
-    own.open_log(tmp_path)
+def test_no_descriptor_is_left_open(stub, tmp_path, capfd):
     probe = os.dup(0)
     os.close(probe)
     for _ in range(3):
-        with own.quiet_start("stub"):
-            shout("x\n")
+        with Session(started=time.time()).active() as session:
+            session.open_log(tmp_path)
+            for _ in range(2):
+                with session.quiet_start("stub"):
+                    shout("x\n")
     again = os.dup(0)
     os.close(again)
     assert again == probe
@@ -150,7 +182,6 @@ def test_a_program_that_calls_the_command_is_left_alone(stub, capfd):
         shout("I0000 oneDNN is on\n")
         assert dict(os.environ) == before
     assert capfd.readouterr().err == "I0000 oneDNN is on\n"
-    assert stub == []
 
 
 def test_an_engine_that_nobody_has(own, capfd):
