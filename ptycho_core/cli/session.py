@@ -172,13 +172,13 @@ class Session(Observer):
         A framework says more at its first operation, long after its import; its words go straight to the log, so that
         also those are kept with which a library ends the process.
         """
-        log = next((h for _, h, _ in self._handlers if isinstance(h, logging.FileHandler)), None)
+        log = next((h.stream for _, h, _ in self._handlers if isinstance(h, logging.FileHandler)), None)
         if log is None or not self._has_engine or self._terminal is not None:
             return
         before = sys.stderr
         before.flush()
         own = open(os.dup(2), "w", encoding=before.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115
-        os.dup2(log.stream.fileno(), 2)
+        os.dup2(log.fileno(), 2)
         self._set_stderr(before, own)
         self._terminal = before, own
 
