@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stub_engines import install
 
 from ptycho_core.simulation import SimulationConfig, simulate_scan
 
@@ -35,7 +36,18 @@ SETS_UP = ("python3.11 ", ".venv/bin/", "pip install ")
 NEEDS_AN_ENGINE = {"conform", "demo", "run", "train", "reconstruct"}
 NEEDS_RESULTS = {"compare"}
 QUICK_TRAINING = ["--epochs", "1"]
-QUICK_NETWORK = ["--n_groups", "4", "--group_size", "4", "--model.width", "4", "--model.depth", "2", "--collapse_threshold", "0"]
+QUICK_NETWORK = [
+    "--n_groups",
+    "4",
+    "--group_size",
+    "4",
+    "--model.width",
+    "4",
+    "--model.depth",
+    "2",
+    "--collapse_threshold",
+    "0",
+]
 QUICK_SIMULATION = ["--N", "32", "--n_frames", "64"]
 
 # in a process of its own: warnings as a user has them, one import of a framework for a whole story
@@ -200,10 +212,16 @@ def test_steps_that_need_no_engine(document: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.plugin
-def test_every_step_of_writing_an_engine(tmp_path: Path) -> None:
+def test_every_step_of_writing_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "toy" not in importlib.metadata.entry_points(group="ptycho.backends").names:
         pytest.skip("the toy engine is not installed: pip install tests/plugins/toy_engine")
-    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 5
+    site, source = tmp_path / "site", ROOT / "tests" / "plugins" / "small_engine" / "small_engine.py"
+    site.mkdir()
+    install(site, "small-engine", {"small": "small_engine"}, {"small_engine": source.read_text(encoding="utf-8")})
+    monkeypatch.syspath_prepend(site)
+    paths = [str(site), *([os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else [])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 6
 
 
 # ---- nothing escapes
