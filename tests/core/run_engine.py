@@ -1,7 +1,7 @@
 """A small engine for the tests of core: it trains nothing, says how it was called, and does as a test tells it.
 
-Its image is the object of :func:`make_object`, disturbed by ``Engine.disturbed``; its forward model is the oracle's unless a test gives
-it another one.
+Its image is the object of :func:`make_object`, disturbed by ``Engine.disturbed``; its forward model is the
+oracle's, that of ``OtherPhysics`` is its own.
 """
 
 from __future__ import annotations

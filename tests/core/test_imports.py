@@ -79,6 +79,52 @@ def test_importing_the_package_takes_less_than_a_third_of_a_second(tmp_path: Pat
     assert min(float(probe(["ptycho_core"], tmp_path)["seconds"]) for _ in range(5)) < 0.3  # type: ignore[arg-type]
 
 
+def test_every_public_name_resolves_and_the_lists_agree() -> None:
+    import ptycho_core
+
+    homes = [name for names in ptycho_core._HOMES.values() for name in names]
+    assert sorted([*homes, *ptycho_core._RENAMED, "errors"]) == sorted(ptycho_core.__all__)
+    tree = ast.parse((CORE / "__init__.py").read_text(encoding="utf-8"))
+    typed = [
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+        for alias in node.names
+    ]
+    assert sorted(typed) == sorted(ptycho_core.__all__)
+    for name in ptycho_core.__all__:
+        assert getattr(ptycho_core, name) is not None, name
+    assert set(ptycho_core.__all__) <= set(dir(ptycho_core))
+    with pytest.raises(AttributeError, match="no attribute 'run_cdi'"):
+        _ = ptycho_core.run_cdi
+
+
+NAMES = """
+import importlib, json, sys, types
+for name in json.loads(sys.argv[1]):
+    importlib.import_module(name)
+import ptycho_core as p
+for name in ("run", "train", "refine", "reconstruct", "simulate", "compare", "score", "read_scan", "run_cdi_example"):
+    assert isinstance(getattr(p, name), types.FunctionType), (name, getattr(p, name))
+assert isinstance(p.errors, types.ModuleType) and issubclass(p.errors.DataError, ValueError)
+"""
+
+
+@pytest.mark.parametrize("modules", [[], MODULES], ids=["alone", "after-every-module"])
+def test_what_is_a_function_stays_one_and_errors_is_a_module(tmp_path: Path, modules: list[str]) -> None:
+    """A submodule that is imported becomes an attribute of its package: none may take the place of a public name."""
+    done = subprocess.run(
+        [sys.executable, "-c", NAMES, json.dumps(modules)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_using_every_public_name_brings_no_heavy_package(tmp_path: Path) -> None:
+    code = "import sys, ptycho_core as p; [getattr(p, n) for n in p.__all__]; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert {name.split(".")[0] for name in done.stdout.split()}.isdisjoint(FRAMEWORKS + HEAVY)
+
+
 @pytest.mark.spec("CONV-6", "CONV-7")
 def test_importing_every_module_of_core_imports_no_framework(tmp_path: Path) -> None:
     assert len(MODULES) > 20

@@ -36,9 +36,7 @@ from ptycho_core.io.result_folder import verify_result
 from ptycho_core.plugins import registry
 from ptycho_core.protocol import ProgressEvent
 
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-)
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 NUMPY = TrainingConfig(backend="numpy", test_fraction=0.2, seed=3, epochs=3, refinement=RefinementConfig(epochs=3))
 
 
@@ -126,7 +124,12 @@ class TestNothingIsWrittenTooEarly:
             (make_scan, replace(CONFIG, accelerator="cuda"), ConfigError, "cuda"),
             (make_scan, replace(CONFIG, backend="nobody"), UnknownBackendError, "nobody"),
             (make_scan, replace(CONFIG, n_subsample=99), ConfigError, "n_subsample = 99"),
-            (make_scan, replace(CONFIG, inference=InferenceConfig(central_crop_px=N + 1)), ConfigError, "central_crop_px"),
+            (
+                make_scan,
+                replace(CONFIG, inference=InferenceConfig(central_crop_px=33)),
+                ConfigError,
+                "central_crop_px",
+            ),
             (lambda: make_scan(background=np.ones((N, N))), CONFIG, ConfigError, "background"),
             (lambda: 7, CONFIG, DataError, "scan data are a int"),
         ],
@@ -143,9 +146,7 @@ class TestNothingIsWrittenTooEarly:
         mask = np.zeros((N, N), bool)
         mask[14:17, 13:16] = True
         hidden = make_scan().read_counts(np.arange(54))
-        raw = RawData.from_arrays(
-            hidden, make_scan().positions_px, make_scan().probe, mask=mask, probe_calibrated=True
-        )
+        raw = RawData.from_arrays(hidden, make_scan().positions_px, make_scan().probe, mask=mask, probe_calibrated=True)
         with pytest.raises(DataError, match=r"To go on all the same, give --despite_findings"):
             run(raw, CONFIG, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
