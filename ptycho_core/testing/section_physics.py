@@ -14,6 +14,7 @@ from ..data.raw import RawData
 from ..data.results import Image
 from ..errors import ConfigError, PtychoError
 from ..physics.likelihood import loss_and_gradient
+from ..physics.merit import SUMS
 from ..protocol import SupportsExpectedCounts, SupportsPhysicsGradient
 from ..stitching import make_image
 from .base import Section, agree, not_offered, plain_array
@@ -99,7 +100,8 @@ class PhysicsSection(Section):
         image, name = bench.reconstruction, bench.engine.name
         here, there = score(image, bench.scan, name, bench.engine), score(image, bench.scan, name)
         assert here.image.scale == pytest.approx(there.image.scale, rel=_SCORES), "the gain that core finds"
-        agree(here.frame_sums, there.frame_sums, _SCORES, "what core sums up of each frame")
+        for column, what in enumerate(SUMS):
+            agree(here.frame_sums[:, column], there.frame_sums[:, column], _SCORES, f"the {what} of each frame")
         for found, wanted in ((here.train, there.train), (here.heldout, there.heldout)):
             assert found is not None
             assert wanted is not None

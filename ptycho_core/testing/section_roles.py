@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.frames import FrameSource
 from ..data.results import Image
-from ..protocol import TrainedModel
 from ..refinement.state import coverage_of
 from .base import Section, agree, not_offered
 from .bench import Bench, with_other_counts
@@ -106,21 +105,20 @@ class RoleSection(Section):
         )
 
     def test_several_scans_are_trained_on(self, bench: Bench) -> None:
-        """A second scan is learned from, its held-out frames are only judged, and each scan has an image."""
+        """A second scan is learned from, each of its frames; one whose frames are all held out is only judged."""
         if bench.offers.max_scans == 1:
             not_offered("several scans")
         raw = make_scan(bench.side, 4, 5, n_modes=bench.n_modes, seed=6, photons=4e4)
         second = PtychoDataContainer.of(raw, heldout=(3, 6, 9, 16))
-
-        def images(model: TrainedModel) -> list[Image]:
-            return [bench.image(model, scan) for scan in (bench.scan, second)]
-
         both = bench.train(bench.scan, second)
-        assert _differs(images(both)[0], bench.reconstruction) > 10 * REPEATED, "a second scan teaches nothing"
-        taught = bench.train(bench.scan, with_other_counts(second, second.train_frames[:3]))
-        assert _differs(images(taught)[0], images(both)[0]) > 10 * REPEATED, "frames of a second scan teach nothing"
-        judged = bench.train(bench.scan, with_other_counts(second, second.heldout_frames))
-        for found, wanted in zip(images(judged), images(both), strict=True):
-            agree(found.object, wanted.object, REPEATED, "the object, with other counts in held-out frames")
-        one, other = judged.history["test_loss"], both.history["test_loss"]
-        assert relative_error(one, other) > 10 * REPEATED, "held-out frames of a second scan are not looked at"
+        assert np.isfinite(bench.image(both, second).object).all()
+        found = bench.image(both)
+        assert _differs(found, bench.reconstruction) > 10 * REPEATED, "a second scan teaches nothing"
+        taught = bench.train(bench.scan, with_other_counts(second, second.train_frames[-1:]))
+        assert _differs(bench.image(taught), found) > 10 * REPEATED, "the last frame of a second scan teaches nothing"
+        judged = bench.train(bench.scan, PtychoDataContainer.of(raw, heldout=np.arange(raw.n_frames)))
+        what = "beside a scan that is held out as a whole"
+        agree(judged.history["train_loss"], bench.model.history["train_loss"], REPEATED, f"{what}: train_loss")
+        agree(bench.image(judged).object, bench.reconstruction.object, REPEATED, f"{what}: the object")
+        losses = judged.history["test_loss"], bench.model.history["test_loss"]
+        assert relative_error(*losses) > 10 * REPEATED, f"{what}: the test_loss is the same; it is not looked at"

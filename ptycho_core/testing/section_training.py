@@ -157,6 +157,15 @@ class ResultSection(Section):
             there = score(moved, scan, "nobody").train.fourier_error
             assert here < there, f"moved by {step} along axis {axis}, the image explains the frames better"
 
+    def test_the_scale_follows_the_scan(self, bench: Bench) -> None:
+        """The scale of an image is the scan's own, times what training changed of the scale it started from."""
+        statistics = bench.scan.statistics
+        brighter = replace(bench.scan, statistics=replace(statistics, scale=3 * statistics.scale))
+        before, after = bench.reconstruction.scale, bench.image(bench.model, brighter).scale
+        assert after == pytest.approx(3 * before, rel=1e-6), f"with 3 times the scan's scale it is {after / before:.4g}"
+        if not bench.config.scale_trainable:
+            assert before == pytest.approx(statistics.scale, rel=1e-6), f"scale = {before}; the scan's is untouched"
+
     def test_patches_are_plain_arrays(self, bench: Bench) -> None:
         """Predicted patches are (B, C, N, N) complex64 and finite."""
         if not isinstance(bench.engine, SupportsPatches):
