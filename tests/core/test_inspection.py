@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from io_scans import save
 
+from ptycho_core.data.frames import ArrayFrames
 from ptycho_core.data.raw import Geometry, RawData
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.inspection import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
+from ptycho_core.inspection_facts import Facts
 from ptycho_core.io import read_scan, write_scan
 from ptycho_core.physics.forward import expected_counts
 
@@ -280,6 +282,24 @@ def test_a_gap_at_a_made_up_value_is_grave_and_one_that_weighs_little_is_not(tmp
     (finding,) = [finding for finding in examine(faint) if finding.level == "warning"]
     assert "1 pixels hold 32767 in every frame" in finding.text
     refuse_grave([finding], faint)
+
+
+@pytest.mark.parametrize("value", [2**31 - 1, 2**32 - 1, 65535])
+def test_a_gap_shows_in_a_few_frames_and_through_the_rounding_of_roots(value):
+    scan = good_scan()
+    amplitude = np.sqrt(scan["counts"][:4])
+    amplitude[:, *GAP] = np.sqrt(np.float64(value))
+    raw = RawData.from_arrays(ArrayFrames(amplitude, "amplitude"), scan["positions_px"][:4])
+    assert sum(finding.grave for finding in examine(raw)) == 1
+
+
+def test_a_highest_value_that_is_met_often_is_not_saturation_where_those_below_it_are_too():
+    counts = good_scan()["counts"]
+    ceiling = np.round(0.6 * counts.max())
+    counts = np.minimum(counts, ceiling) - np.arange(M)[:, None, None] % 8 * (counts >= ceiling)
+    facts = Facts.of(RawData.from_arrays(counts, good_scan()["positions_px"]))
+    assert facts.at_peak.sum() == (counts == ceiling).sum() >= 8
+    assert facts.near_peak == ((counts > 0.98 * ceiling) & (counts < ceiling)).sum() > facts.at_peak.sum()
 
 
 def test_light_that_reaches_the_largest_value_now_and_then_is_not_a_gap():

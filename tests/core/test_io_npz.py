@@ -79,6 +79,17 @@ def test_whole_counts_stored_as_amplitudes_are_whole_when_they_are_written_again
     assert_same_scan(again, read_scan(tmp_path / f"c{suffix}"))
 
 
+def test_values_are_told_by_the_precision_they_are_stored_in_and_only_where_it_suffices(tmp_path):
+    counts = np.random.default_rng(4).poisson(3, (7, 16, 16))
+    path = save(tmp_path / "a.npz", arrays(), diff3d=np.sqrt(counts).astype(np.float16))
+    with pytest.raises(DataError, match="look like amplitudes"):
+        read_scan(path)
+    large = np.random.default_rng(4).uniform(3e6, 4e6, (7, 16, 16)).astype(np.float32)  # in steps of a quarter
+    with pytest.raises(DataError, match="or counts") as caught:
+        read_scan(save(tmp_path / "b.npz", arrays(), diff3d=large))
+    assert "look like" not in str(caught.value)
+
+
 def test_counts_that_an_older_release_squared_are_no_longer_taken_for_amplitudes(tmp_path):
     squared = np.square(arrays()["diff3d"])
     assert not np.array_equal(squared, np.round(squared))
