@@ -40,7 +40,19 @@ def run_test(node: str, folder: Path, mutant: Mutant | None = None) -> subproces
             text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
         environment["PYTHONPATH"] = str(folder / "site")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=short", node]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--tb=short",
+        node,
+    ]
     return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -49,7 +61,9 @@ def run_test(node: str, folder: Path, mutant: Mutant | None = None) -> subproces
 def test_a_mutant_of_core_dies(name, tmp_path):
     mutant = MUTANTS[name]
     done = run_test(mutant.test, tmp_path, mutant)
-    assert done.returncode == 1, f"{name} survives {mutant.test}, or it was not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    assert done.returncode == 1, (
+        f"{name} survives {mutant.test}, or it was not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    )
     assert not BROKEN.search(done.stdout), f"{name} is no mistake of that kind, it cannot run:\n{done.stdout[-2000:]}"
 
 
