@@ -38,15 +38,15 @@ def test_every_engine_goes_through_the_same_door(engine, capsys):
 
 @pytest.mark.spec("BE-32")
 def test_a_failing_engine_gets_a_sheet_with_reasons_and_exit_code_2(stub, capsys):
-    assert main(["conform", "pytorch", "--only", "simulate"]) == 2
+    assert main(["conform", "pytorch", "--only", "learned_from"]) == 2
     text = capsys.readouterr().out
-    assert "FAILED  simulate agrees with the oracle  NotImplementedError" in text
-    assert "0 passed, 2 failed, 0 not offered" in text
+    assert "FAILED  every training frame is learned from  training has not read frames" in text
+    assert "0 passed, 1 failed, 0 not offered" in text
     assert "engine pytorch does not keep the protocol" in text
     assert "Traceback" not in text
-    assert "def test_simulate" not in text
-    assert main(["conform", "pytorch", "--only", "simulate", "--verbose"]) == 2
-    assert "raise NotImplementedError" in capsys.readouterr().out
+    assert "def test_every" not in text
+    assert main(["conform", "pytorch", "--only", "learned_from", "--verbose"]) == 2
+    assert "assert not missed" in capsys.readouterr().out
 
 
 @pytest.mark.spec("BE-32")
@@ -164,10 +164,11 @@ def test_what_the_engine_skips_is_failed(tmp_path, monkeypatch, line):
     install_stub(tmp_path, "shirker")
     module = tmp_path / "shirker_engine_module.py"
     text = module.read_text()
-    assert text.count("raise NotImplementedError") == 1
-    module.write_text(text.replace("raise NotImplementedError", line))
+    before = '        CALLS.append(("train"'
+    assert text.count(before) == 1
+    module.write_text(text.replace(before, f"        {line}\n{before}"))
     monkeypatch.syspath_prepend(tmp_path)
-    sheet = run_conformance("shirker", only="simulate_agrees")
+    sheet = run_conformance("shirker", only="tiny_scan")
     assert [outcome.state for outcome in sheet.outcomes] == ["failed"]
     assert "not today" in sheet.outcomes[0].reason
     assert not sheet.conforms
@@ -177,11 +178,11 @@ def test_what_the_engine_skips_is_failed(tmp_path, monkeypatch, line):
 def test_without_pytest_one_error_says_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['pytest'] = None\n"
-        "import ptycho_core, ptycho_core.testing.problems, ptycho_core.testing.tolerances\n"
+        "import ptycho_core.errors, ptycho_core.testing.problems, ptycho_core.testing.tolerances\n"
         "from ptycho_core.cli.main import main\n"
         "code = main(['conform', 'numpy'])\n"
         "try:\n    from ptycho_core.testing import BackendConformance\n"
-        "except ptycho_core.MissingPackageError as error:\n    print(error)\n"
+        "except ptycho_core.errors.MissingPackageError as error:\n    print(error)\n"
         "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
