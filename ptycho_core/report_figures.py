@@ -42,7 +42,7 @@ FAINT = "#7b8794"
 BLANK = "#e4e9ef"
 TRAIN = "#1f5a94"
 HELDOUT = "#d9601a"
-UNUSED = "#c3272b"
+UNUSED = "#ffffff"
 LIMITS = (0.5, 99.5)
 MAX_SHOWN_PX = 1400
 MAX_SHOWN_MODES = 8
@@ -375,19 +375,28 @@ def coverage_figure(scored: Scored) -> bytes:
 
 
 def draw_positions(axes: Axes, positions_px: NDArray[np.float64], role: NDArray[np.int8]) -> None:
-    """Dots at the frame centres (M, 2); those that are held out or unused in their own colour, with a legend."""
+    """Dots at the frame centres (M, 2), those held out in their own colour and crosses where unused, with a legend."""
     size = float(np.clip(2000 / len(positions_px), 0.4, 10))
     y, x = positions_px.T
     train = role == Role.TRAIN
     axes.scatter(x[train], y[train], s=size, c="black", edgecolors="none", alpha=0.75)
     handles = []
-    for what, colour, name in ((Role.HELDOUT, HELDOUT, "held out"), (Role.UNUSED, UNUSED, "not used")):
+    # the kinds differ in shape as well, for eyes that do not tell the colours apart
+    looks: tuple[tuple[Role, str, dict[str, Any]], ...] = (
+        (Role.HELDOUT, "held out", {"c": HELDOUT, "s": 2.5 * size, "edgecolors": "none"}),
+        (Role.UNUSED, "not used", {"c": UNUSED, "s": 3.5 * size, "marker": "x", "linewidths": 1.2}),
+    )
+    for what, name, look in looks:
         some = role == what
         if some.any():
-            handles.append(
-                axes.scatter(
-                    x[some], y[some], s=2.5 * size, c=colour, edgecolors="none", label=f"{name} ({some.sum()})"
-                )
-            )
+            handles.append(axes.scatter(x[some], y[some], label=f"{name} ({some.sum()})", **look))
     if handles:
-        axes.legend(handles=handles, loc="lower right", fontsize=7.5, frameon=True, framealpha=0.9, borderpad=0.4)
+        axes.legend(
+            handles=handles,
+            loc="lower right",
+            fontsize=7.5,
+            frameon=True,
+            facecolor="#9aa7b4",
+            framealpha=0.9,
+            borderpad=0.4,
+        )

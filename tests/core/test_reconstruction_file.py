@@ -8,59 +8,128 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from report_scan import HELDOUT, SHAKEN, make_run, make_scored, refined_run
 
 from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.data.container import Role
+from ptycho_core.data.results import Scored
+from ptycho_core.data.run import Run
 from ptycho_core.errors import DataError, OutputError
 from ptycho_core.io.reconstruction_file import plain_json, read_reconstruction, write_reconstruction
+from ptycho_core.physics.merit import SUMS
 
 CONFIG = TrainingConfig(epochs=3, model=ModelConfig(width=7), output_dir=Path("out"))
+HISTORY = {"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate/peak": [1.0]}
 
 
-def make_reconstruction() -> Reconstruction:
-    rng = np.random.default_rng(5)
-    obj = (rng.normal(size=(37, 51)) + 1j * rng.normal(size=(37, 51))).astype(np.complex64)
-    coverage = rng.random((37, 51)).astype(np.float32)
-    coverage[:3], obj[:3] = 0, 0
-    return Reconstruction(
-        object=obj,
-        coverage=coverage,
-        origin_px=np.array([-4.0, 11.0]),
-        probe=(rng.normal(size=(2, 16, 16)) + 1j * rng.normal(size=(2, 16, 16))).astype(np.complex64),
-        scale=0.37,
-        positions_px=rng.random((9, 2)) * 20,
-        nominal_positions_px=rng.random((9, 2)) * 20,
-        r_factor=0.0125,
-        frame_misfit=rng.random(9),
-        frame_totals=rng.random(9) + 5,
-        dropped={"masked_pixels": 4},
-    )
+@pytest.fixture(scope="module")
+def scored() -> Scored:
+    return make_scored(pixel_size_m=26e-9)
+
+
+@pytest.fixture(scope="module")
+def run(scored: Scored) -> Run:
+    return make_run(scored, config=CONFIG, history=HISTORY, provenance={"seed": np.int64(4), "nan": float("nan")})
 
 
 @pytest.fixture
-def written(tmp_path: Path) -> Path:
+def written(tmp_path: Path, run: Run) -> Path:
     path = tmp_path / "reconstruction.h5"
-    write_reconstruction(
-        path,
-        make_reconstruction(),
-        history={"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate/peak": [1.0]},
-        config=CONFIG,
-        provenance={"seed": np.int64(4), "nan": float("nan")},
-        pixel_size_m=26e-9,
-    )
+    write_reconstruction(path, run)
     return path
 
 
-def test_what_is_written_is_read_back(written: Path) -> None:
-    expected, stored = make_reconstruction(), read_reconstruction(written)
+@pytest.mark.spec("DATA-21")
+def test_what_is_written_is_read_back(written: Path, scored: Scored) -> None:
+    image, stored = scored.image, read_reconstruction(written)
     for name in ("object", "coverage", "origin_px", "probe", "positions_px"):
-        np.testing.assert_array_equal(getattr(stored, name), getattr(expected, name))
-        assert getattr(stored, name).dtype == getattr(expected, name).dtype
-    assert (stored.scale, stored.r_factor, stored.pixel_size_m) == (0.37, 0.0125, 26e-9)
+        np.testing.assert_array_equal(getattr(stored, name), getattr(image, name))
+        assert getattr(stored, name).dtype == getattr(image, name).dtype
+    assert (stored.scale, stored.pixel_size_m, stored.format_version) == (image.scale, 26e-9, 2)
     assert stored.losses == {"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate_peak": [1.0]}
     assert stored.config["model"]["width"] == 7
     assert stored.config["output_dir"] == "out"
     assert stored.provenance == {"seed": 4, "nan": None}
+    np.testing.assert_array_equal(stored.role, scored.scan.role)
+    assert stored.figures == {"train": scored.train.to_mapping(), "heldout": scored.heldout.to_mapping()}
+    assert stored.figures["train"]["r_factor_floor"] > 0
+
+
+@pytest.mark.spec("DATA-21")
+def test_roles_reasons_and_the_sums_of_each_frame_are_in_the_file(written: Path, scored: Scored) -> None:
+    with h5py.File(written) as file:
+        entry = file["entry"]
+        role = entry["role"]
+        assert h5py.check_enum_dtype(role.dtype) == {"train": 0, "heldout": 1, "unused": 2}
+        assert np.flatnonzero(role[()] == Role.HELDOUT).tolist() == HELDOUT.tolist()
+        assert np.flatnonzero(role[()] == Role.UNUSED).tolist() == [5, *SHAKEN]
+        assert json.loads(role.attrs["unused"]) == {"shaken <stage>": SHAKEN.tolist(), "no counts": [5]}
+        assert entry["frame_figures"].shape == (77, 8)
+        assert tuple(entry["frame_figures"].attrs["columns"]) == SUMS
+        np.testing.assert_array_equal(entry["frame_figures"][()], scored.frame_sums)
+        kept = scored.frame_sums[scored.scan.train_frames].sum(axis=0)
+        r = kept[SUMS.index("abs_error")] / kept[SUMS.index("sqrt_counts")]
+        assert json.loads(entry["figures"].asstr()[()])["train"]["r_factor"] == pytest.approx(r, rel=1e-12)
+        np.testing.assert_array_equal(entry["nominal_positions_px"][()], scored.scan.raw.positions_px)
+
+
+@pytest.mark.spec("DATA-21")
+def test_the_losses_of_refining_and_the_image_before_it_are_in_the_file(tmp_path: Path, scored: Scored) -> None:
+    run = refined_run(scored)
+    write_reconstruction(tmp_path / "r.h5", run)
+    first = run.stages[0].scored
+    with h5py.File(tmp_path / "r.h5") as file:
+        entry = file["entry"]
+        np.testing.assert_array_equal(entry["refinement/train_loss"][()], [-1.0, -1.5])
+        np.testing.assert_array_equal(entry["refinement/test_loss"][()], [-0.9, -1.2])
+        assert entry["refinement"].attrs["NX_class"] == "NXdata"
+        assert list(entry["stages"]) == ["network"]
+        np.testing.assert_array_equal(entry["stages/network/object"][()], first.image.object)
+        figures = json.loads(entry["stages/network/figures"].asstr()[()])
+        assert figures["heldout"] == first.heldout.to_mapping()
+    stored = read_reconstruction(tmp_path / "r.h5")
+    np.testing.assert_array_equal(stored.object, scored.image.object)
+    assert stored.losses == {name: list(values) for name, values in run.history.items()}
+
+
+def write_format_1(path: Path, **attributes: object) -> dict[str, np.ndarray]:
+    """A file as version 0.1 wrote it: one figure called r_factor, no roles, no figures."""
+    rng = np.random.default_rng(5)
+    arrays = {
+        "object": (rng.normal(size=(37, 51)) + 1j * rng.normal(size=(37, 51))).astype(np.complex64),
+        "coverage": rng.random((37, 51)).astype(np.float32),
+        "probe": (rng.normal(size=(2, 16, 16)) + 1j * rng.normal(size=(2, 16, 16))).astype(np.complex64),
+        "positions_px": rng.random((9, 2)) * 20,
+        "nominal_positions_px": rng.random((9, 2)) * 20,
+        "frame_misfit": rng.random(9),
+        "frame_totals": rng.random(9) + 5,
+    }
+    with h5py.File(path, "w") as file:
+        file.attrs.update(NX_class="NXroot", default="entry", format="ptycho-reconstruction", **attributes)
+        entry = file.create_group("entry")
+        for name, values in arrays.items():
+            entry[name] = values
+        entry["object"].attrs["origin_px"] = [-4.0, 11.0]
+        entry["scale"], entry["r_factor"] = 0.37, 0.0125
+        for name, content in (("config", {"epochs": 3}), ("provenance", {}), ("dropped", {"masked_pixels": 4})):
+            entry[name] = json.dumps(content)
+        entry["losses/train_loss"], entry["losses/epoch"] = [2.5, 1.5], [1, 2]
+    return arrays
+
+
+@pytest.mark.spec("DATA-21")
+@pytest.mark.parametrize("attributes", [{"format_version": 1}, {}])
+def test_a_file_of_format_1_is_read_and_its_figure_is_told_by_its_present_name(
+    tmp_path: Path, attributes: dict[str, object]
+) -> None:
+    arrays = write_format_1(tmp_path / "old.h5", **attributes)
+    stored = read_reconstruction(tmp_path / "old.h5")
+    for name in ("object", "coverage", "probe", "positions_px"):
+        np.testing.assert_array_equal(getattr(stored, name), arrays[name])
+    assert stored.format_version == 1
+    assert stored.figures == {"train": {"fourier_error": 0.0125}, "heldout": None}
+    assert stored.role is None
+    assert (stored.scale, stored.losses, stored.config["epochs"]) == (0.37, {"train_loss": [2.5, 1.5]}, 3)
 
 
 def test_paths_and_attributes_are_those_promised(written: Path) -> None:
@@ -70,15 +139,17 @@ def test_paths_and_attributes_are_those_promised(written: Path) -> None:
         assert entry["coverage"].dtype == np.float32
         assert entry["probe"].dtype == np.complex64
         assert entry["positions_px"].dtype == np.float64
-        np.testing.assert_array_equal(entry["object"].attrs["origin_px"], [-4.0, 11.0])
         assert entry["object"].attrs["pixel_size_m"] == 26e-9
         assert entry["scale"].shape == ()
-        assert json.loads(entry["dropped"].asstr()[()]) == {"masked_pixels": 4}
+        assert json.loads(entry["dropped"].asstr()[()])["masked pixels"] == 6
         assert json.loads(entry["config"].asstr()[()])["epochs"] == 3
+        assert file.attrs["format_version"] == 2
 
 
-def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path) -> None:
-    expected = make_reconstruction()
+def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path, scored: Scored) -> None:
+    made = scored.image
+    lit = made.coverage > 0
+    assert not lit.all()
     with h5py.File(written) as file:
         entry = file[file.attrs["default"]]
         assert entry.attrs["NX_class"] == "NXentry"
@@ -86,13 +157,13 @@ def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path) -> None:
         assert image.attrs["NX_class"] == "NXdata"
         signal = image[image.attrs["signal"]]
         assert list(image.attrs["axes"]) == ["y", "x"]
-        assert signal.shape == (len(image["y"]), len(image["x"])) == (37, 51)
-        assert image["y"][1] == pytest.approx(-3 * 26e-9)
-        assert image["x"][0] == pytest.approx(11 * 26e-9)
-        assert np.isnan(signal[:3]).all()
-        turned = expected.object[5:] * np.exp(-1j * signal.attrs["removed_global_phase_rad"])
-        np.testing.assert_allclose(signal[5:], np.angle(turned), atol=1e-5)
-        np.testing.assert_array_equal(image["amplitude"][5:], np.abs(expected.object[5:]))
+        assert signal.shape == (len(image["y"]), len(image["x"])) == made.object.shape
+        assert image["y"][1] == pytest.approx((made.origin_px[0] + 1) * 26e-9)
+        assert image["x"][0] == pytest.approx(made.origin_px[1] * 26e-9)
+        assert np.isnan(signal[()][~lit]).all()
+        turned = made.object * np.exp(-1j * signal.attrs["removed_global_phase_rad"])
+        np.testing.assert_allclose(signal[()][lit], np.angle(turned)[lit], atol=1e-5)
+        np.testing.assert_array_equal(image["amplitude"][()][lit], np.abs(made.object)[lit])
         assert image["coverage"] == entry["coverage"]
         assert set(image.attrs["auxiliary_signals"]) <= set(image)
         losses = entry["losses"]
@@ -101,45 +172,37 @@ def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path) -> None:
         np.testing.assert_array_equal(losses["epoch"], [1, 2])
 
 
-def test_no_pixel_size_and_no_history_are_fine(tmp_path: Path) -> None:
-    path = tmp_path / "r.h5"
-    write_reconstruction(path, make_reconstruction(), history={}, config=CONFIG, provenance={})
+def test_no_pixel_size_no_held_out_frames_and_no_history_are_fine(tmp_path: Path) -> None:
+    path, scored = tmp_path / "r.h5", make_scored(bare=True)
+    write_reconstruction(path, make_run(scored, history={}))
     stored = read_reconstruction(path)
     assert stored.pixel_size_m is None
     assert stored.losses == {}
+    assert stored.figures["heldout"] is None
     with h5py.File(path) as file:
         assert file["entry/image/y"].attrs["units"] == "pixel"
-        assert file["entry/image/y"][0] == -4.0
+        assert file["entry/image/y"][0] == scored.image.origin_px[0]
 
 
-def test_a_history_with_its_own_epoch_column_is_written(tmp_path: Path) -> None:
+def test_a_history_with_its_own_epoch_column_is_written(tmp_path: Path, scored: Scored) -> None:
     path = tmp_path / "r.h5"
-    history = {"epoch": [0.0, 1.0], "train_loss": [2.0, 1.0]}
-    write_reconstruction(path, make_reconstruction(), history=history, config=CONFIG, provenance={})
+    write_reconstruction(path, make_run(scored, history={"epoch": [0.0, 1.0], "train_loss": [2.0, 1.0]}))
     with h5py.File(path) as file:
         assert file["entry/losses"].attrs["signal"] == "train_loss"
         np.testing.assert_array_equal(file["entry/losses/epoch"], [0.0, 1.0])
 
 
-def test_a_failed_write_leaves_the_old_file(written: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(written: Path, scored: Scored) -> None:
     before = written.read_bytes()
     with pytest.raises(ValueError, match="could not convert"):
-        write_reconstruction(
-            written,
-            make_reconstruction(),
-            history={"train_loss": ["x"]},
-            config=CONFIG,
-            provenance={},  # type: ignore[list-item]
-        )
+        write_reconstruction(written, make_run(scored, history={"train_loss": ["x"]}))
     assert written.read_bytes() == before
     assert [p.name for p in written.parent.iterdir()] == [written.name]
 
 
-def test_a_missing_folder_is_an_output_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_output_error(tmp_path: Path, run: Run) -> None:
     with pytest.raises(OutputError, match="nowhere"):
-        write_reconstruction(
-            tmp_path / "nowhere" / "r.h5", make_reconstruction(), history={}, config=CONFIG, provenance={}
-        )
+        write_reconstruction(tmp_path / "nowhere" / "r.h5", run)
 
 
 def _replace(name: str, value: object) -> object:
@@ -166,9 +229,15 @@ def _attribute(name: str, value: object) -> object:
         (_replace("object", None), "no dataset /entry/object.*Found: .*coverage"),
         (_replace("probe", None), "no dataset /entry/probe"),
         (_replace("object", np.ones((37, 51))), r"/entry/object is float64 .*complex"),
+        (_replace("role", np.zeros(76, np.uint8)), "/entry/role has 76 values up to 0 for 77 frames"),
+        (
+            _replace("role", np.full(77, 3, np.uint8)),
+            r"role has 77 values up to 3 .* 0 \(train\), 1 \(",
+        ),
+        (_replace("figures", "{"), "/entry/figures is not JSON"),
         (_replace("object", np.ones((2, 37, 51), np.complex64)), "rank 2"),
         (_replace("object", np.full((37, 51), np.nan + 0j)), "/entry/object holds NaN"),
-        (_replace("coverage", np.ones((51, 37))), r"\(51, 37\), the object \(37, 51\)"),
+        (_replace("coverage", np.ones((51, 37))), r"\(51, 37\), the object \(\d+, \d+\)"),
         (_replace("coverage", np.ones((37, 51), complex)), "/entry/coverage is complex128 .*real"),
         (_replace("probe", np.ones((2, 16, 15), np.complex64)), r"\(P, N, N\)"),
         (_replace("positions_px", np.ones((9, 3))), r"\(M, 2\)"),
@@ -205,8 +274,8 @@ def test_other_files_are_refused(tmp_path: Path, written: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.h5"):
         read_reconstruction(tmp_path / "cut.h5")
     with h5py.File(written, "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(DataError, match="format version 2"):
+        file.attrs["format_version"] = 3
+    with pytest.raises(DataError, match="format version 3, this release reads up to 2"):
         read_reconstruction(written)
 
 

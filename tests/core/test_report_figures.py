@@ -7,30 +7,31 @@ import math
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from report_scan import N, make_scan, pixels
+from report_scan import HELDOUT, SHAKEN, N, make_scored, pixels
 
-from ptycho_core.data.raw import RawData
-from ptycho_core.data.results import Reconstruction
+from ptycho_core.api.score import oracle_counts, score
+from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.results import Scored
 from ptycho_core.metrics import compare_objects
 from ptycho_core.physics.probe import add_modes, aperture_probe
-from ptycho_core.report_figures import complex_colours, object_view, probe_figure, scale_bar
+from ptycho_core.report_figures import complex_colours, coverage_figure, object_view, probe_figure, scale_bar
 from ptycho_core.report_plots import (
     frame_r_factors,
     frc_figure,
     losses_figure,
     patterns_figure,
-    predicted_counts,
     r_map_figure,
     typical_frames,
 )
 
 
 @pytest.fixture(scope="module")
-def scan() -> tuple[RawData, Reconstruction]:
-    return make_scan(pixel_size_m=26e-9)
+def scored() -> Scored:
+    return make_scored(pixel_size_m=26e-9)
 
 
 def test_view_removes_the_global_phase_and_keeps_the_rest() -> None:
@@ -134,53 +135,73 @@ def test_many_modes_are_limited_to_the_strongest() -> None:
 
 
 def test_predicted_counts_are_those_of_the_oracle() -> None:
-    raw, reconstruction = make_scan(noise=False)
-    frames = np.array([0, 33, 76])
-    # the true scale: the best one makes up for the empty frame
-    predicted = predicted_counts(dataclasses.replace(reconstruction, scale=2e4), raw, frames)
-    good = raw.mask
-    assert good is not None
-    np.testing.assert_allclose(predicted[:, good], raw.read_counts(frames)[:, good], rtol=2e-4, atol=1e-3)
+    scored = make_scored(noise=False)
+    raw, frames = scored.scan.raw, np.array([0, 33, 76])
+    true = dataclasses.replace(scored.image, scale=2e4)
+    predicted = oracle_counts(true, scored.scan, frames)
+    np.testing.assert_allclose(predicted[:, raw.mask], raw.read_counts(frames)[:, raw.mask], rtol=2e-4, atol=1e-3)
 
 
-def test_typical_frames_leave_out_frames_without_counts(scan: tuple[RawData, Reconstruction]) -> None:
-    _, reconstruction = scan
-    r = frame_r_factors(reconstruction)
-    assert np.flatnonzero(np.isnan(r)).tolist() == [5]
-    known = np.delete(r, 5)
-    names, frames = zip(*typical_frames(reconstruction), strict=True)
+def test_typical_frames_are_among_those_that_are_used(scored: Scored) -> None:
+    r = frame_r_factors(scored)
+    assert np.flatnonzero(np.isnan(r)).tolist() == [5, *SHAKEN]
+    known = r[np.isfinite(r)]
+    names, frames = zip(*typical_frames(scored), strict=True)
     assert names == ("best", "median", "worst")
-    assert r[list(frames)].tolist() == [known.min(), np.sort(known)[38], known.max()]
+    assert r[list(frames)].tolist() == [known.min(), np.sort(known)[37], known.max()]
+    # the literature's: Σ|√k − √λ| / Σ√k
+    lam, raw = oracle_counts(scored.image, scored.scan, np.array([33]))[0], scored.scan.raw
+    k = raw.read_counts([33])[0].astype(float)
+    wanted = np.abs(np.sqrt(k) - np.sqrt(lam))[raw.mask].sum() / np.sqrt(k)[raw.mask].sum()
+    assert r[33] == pytest.approx(wanted, rel=1e-6)
 
 
-def test_patterns_of_a_wrong_object_look_different(scan: tuple[RawData, Reconstruction]) -> None:
-    raw, reconstruction = scan
-    wrong = dataclasses.replace(reconstruction, object=np.conj(reconstruction.object[:, ::-1]).copy())
-    assert np.abs(pixels(patterns_figure(reconstruction, raw)) - pixels(patterns_figure(wrong, raw))).mean() > 0.01
+def test_patterns_of_a_wrong_object_look_different(scored: Scored) -> None:
+    wrong_image = dataclasses.replace(scored.image, object=np.conj(scored.image.object[:, ::-1]).copy())
+    wrong = dataclasses.replace(scored, image=wrong_image)
+    assert np.abs(pixels(patterns_figure(scored)) - pixels(patterns_figure(wrong))).mean() > 0.01
 
 
-def test_pictures_of_odd_runs_are_drawn(scan: tuple[RawData, Reconstruction]) -> None:
-    raw, reconstruction = scan
+def reddish(png: bytes) -> int:
+    """Pixels of the colour that held-out and unused frames are drawn in."""
+    red, green, blue = np.moveaxis(pixels(png), -1, 0)
+    return int(((red > 0.7) & (green < 0.5) & (blue < 0.35)).sum())
+
+
+@pytest.mark.parametrize("draw", [r_map_figure, coverage_figure])
+def test_frames_of_each_role_are_shown_as_such(scored: Scored, draw: Callable[[Scored], bytes]) -> None:
+    scan = scored.scan
+    plain = PtychoDataContainer.of(scan.raw, unused={"shaken <stage>": SHAKEN})
+    one, two = (draw(dataclasses.replace(scored, scan=s)) for s in (scan, plain))
+    assert reddish(one) > reddish(two) + 20  # held-out frames stand out
+    counted = score(scored.image, PtychoDataContainer.of(scan.raw, heldout=HELDOUT), "pytorch")
+    assert (pixels(draw(counted)) != pixels(one)).any()  # and so do unused ones
+
+
+def test_the_map_tells_what_noise_allows(scored: Scored) -> None:
+    figures = dataclasses.replace(scored.train, r_factor_floor=1.3 * scored.train.r_factor_floor)
+    other = dataclasses.replace(scored, train=figures)
+    assert (pixels(r_map_figure(other)) != pixels(r_map_figure(scored))).any()
+
+
+def test_pictures_of_odd_runs_are_drawn(scored: Scored) -> None:
     poisson = losses_figure({"train_loss": [1.0, -2.0, -3.0], "learning_rate": [1.0] * 3})
     assert pixels(poisson).std() > 0.02
     assert pixels(losses_figure({"train_loss": [float("nan")]})).std() > 0.005
-    empty = dataclasses.replace(reconstruction, frame_totals=np.zeros(77), frame_misfit=np.zeros(77))
-    assert pixels(r_map_figure(empty, None)).std() > 0.02
+    empty = dataclasses.replace(scored, frame_sums=np.zeros((77, 8)))
+    assert pixels(r_map_figure(empty)).std() > 0.02
     assert typical_frames(empty) == []
-    assert pixels(patterns_figure(empty, raw)).std() > 0.005
+    assert pixels(patterns_figure(empty)).std() > 0.005
 
 
-def test_figures_are_safe_in_threads_and_leave_matplotlib_alone(scan: tuple[RawData, Reconstruction]) -> None:
+def test_figures_are_safe_in_threads_and_leave_matplotlib_alone(scored: Scored) -> None:
     import matplotlib
 
-    raw, reconstruction = scan
     settings = dict(matplotlib.rcParams)
-    alone = r_map_figure(reconstruction, None), patterns_figure(reconstruction, raw)
+    alone = r_map_figure(scored), patterns_figure(scored)
     together: list[tuple[bytes, bytes]] = []
     threads = [
-        threading.Thread(
-            target=lambda: together.append((r_map_figure(reconstruction, None), patterns_figure(reconstruction, raw)))
-        )
+        threading.Thread(target=lambda: together.append((r_map_figure(scored), patterns_figure(scored))))
         for _ in range(3)
     ]
     for thread in threads:
@@ -201,8 +222,8 @@ def test_import_is_light_and_pyplot_is_never_loaded() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_frc_figure_draws_each_curve(scan: tuple[RawData, Reconstruction]) -> None:
-    _, r = scan
+def test_frc_figure_draws_each_curve(scored: Scored) -> None:
+    r = scored.image
     noisy = (r.object + 0.05 * np.random.default_rng(2).normal(size=r.object.shape)).astype(np.complex64)
     curve = compare_objects(noisy, r.origin_px, r.object, r.origin_px, coverage=r.coverage).frc
     one, two = (

@@ -107,7 +107,7 @@ class TestOnce:
             run(reading, replace(CONFIG, accelerator="cuda"))
         with pytest.raises(ConfigError, match=r"refinement\.positions"):
             run(reading, replace(CONFIG, refinement=RefinementConfig(positions=True)))
-        with pytest.raises(UnknownBackendError, match="'strub'.*Did you mean 'stub'"):
+        with pytest.raises(UnknownBackendError, match=r"'strub'.*Did you mean 'stub'"):
             run(reading, replace(CONFIG, refinement=RefinementConfig(engine="strub")))
         assert read == []
         run(reading, CONFIG)
