@@ -29,7 +29,8 @@ BROKEN = re.compile(r"\b(NameError|UnboundLocalError|SyntaxError|IndentationErro
 
 def run_test(node: str, folder: Path, mutant: Mutant | None = None) -> subprocess.CompletedProcess[str]:
     """Run one test in a fresh pytest, with a mutant of core in place of core."""
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    # the folder that a process is started in is no place to import core from
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONSAFEPATH": "1"}
     if mutant is not None:
         copy = folder / "site" / PACKAGE.name
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
