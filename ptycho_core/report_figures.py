@@ -391,12 +391,5 @@ def draw_positions(axes: Axes, positions_px: NDArray[np.float64], role: NDArray[
         if some.any():
             handles.append(axes.scatter(x[some], y[some], label=f"{name} ({some.sum()})", **look))
     if handles:
-        axes.legend(
-            handles=handles,
-            loc="lower right",
-            fontsize=7.5,
-            frameon=True,
-            facecolor="#9aa7b4",
-            framealpha=0.9,
-            borderpad=0.4,
-        )
+        legend = axes.legend(handles=handles, loc="lower right", fontsize=7.5, framealpha=0.9, borderpad=0.4)
+        legend.get_frame().set_facecolor(FAINT)  # both white crosses and black words are seen on it
