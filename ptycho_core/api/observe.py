@@ -30,7 +30,10 @@ def is_own_warning(category: type[Warning], filename: str) -> bool:
     """Whether a warning was raised by this project, for people, and not by a library for its programmers."""
     module = category.__module__.partition(".")[0]
     ours = module == "builtins" or module.startswith("ptycho_")
-    return ours and any(part.startswith("ptycho_") for part in Path(filename).parts)
+    parts = Path(filename).parts
+    if "site-packages" in parts:  # a folder that packages are installed below may have any name
+        parts = parts[len(parts) - parts[::-1].index("site-packages") :]
+    return ours and any(part.startswith("ptycho_") for part in parts)
 
 
 class Observer:

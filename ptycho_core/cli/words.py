@@ -86,7 +86,7 @@ def interrupted_with_advice(session: Session, data: Path | None) -> Iterator[Non
         yield
     except Cancelled as error:
         if error.results_path is not None:
-            advice = f"the image before refining is in {error.results_path}"
+            advice = f"the image so far is in {error.results_path}"
         elif error.model_path is not None:
             advice = _image_command(session, data, error.model_path)
         elif error.checkpoint_path is not None:

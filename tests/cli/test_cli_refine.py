@@ -183,7 +183,7 @@ def test_an_interruption_while_refining_leaves_the_image_before(engines, scan, t
 
     monkeypatch.setattr(gradient.NumpyGradient, "__call__", interrupt_once)
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5", "--half_data_frc"]) == 130
-    assert "stopped while refining, 1 of 5; the image before refining is in result" in capsys.readouterr().err
+    assert "stopped while refining, 1 of 5; the image so far is in result" in capsys.readouterr().err
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["network"]
     assert summary["refinement"] is None
