@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import run_engine
-from run_engine import CONFIG, N, make_object, make_scan, truth
+from run_engine import CONFIG, N, make_scan, truth
 
 from ptycho_core import legacy
 from ptycho_core.api import prepare
@@ -395,8 +394,3 @@ class TestTrain:
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(ConfigError, match="at least one scan"):
             train([], NUMPY)
-
-
-def test_the_engine_of_the_tests_makes_the_object() -> None:
-    """So that the tests above can fail: what it makes is the object, times the disturbance."""
-    assert run_engine.Engine.disturbed(make_object()).shape == (77, 61)
