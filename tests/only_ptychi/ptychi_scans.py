@@ -23,7 +23,7 @@ from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
 
 N = 16
-CONFIG = TrainingConfig(backend="ptychi", group_size=1, epochs=2, accelerator="cpu", seed=3)
+CONFIG = TrainingConfig(backend="ptychi", epochs=2, accelerator="cpu", seed=3)
 
 
 def make_object(height: int = 46, width: int = 38, texture: float = 0.0) -> np.ndarray:

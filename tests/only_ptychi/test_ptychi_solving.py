@@ -19,13 +19,15 @@ from ptychi_scans import (
     train,
 )
 
+import ptycho_core
 from ptycho_backend_ptychi import solver
 from ptycho_backend_ptychi.options import ALGORITHMS
+from ptycho_core.api.score import score
 from ptycho_core.bundle import read_bundle
-from ptycho_core.config import InferenceConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import BackendError, ConfigError, DataError
+from ptycho_core.errors import ArchiveError, BackendError, ConfigError, DataError
 from ptycho_core.metrics import compare_objects
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.likelihood import amplitude_loss
@@ -120,11 +122,22 @@ def test_held_out_frames_are_watched_and_stop_the_run():
     test = model.history["test_loss"]
     assert len(test) == len(model.history["train_loss"]) < 60
     assert len(test) - 1 - int(np.argmin(test)) == 3
-    # the figure is the oracle's
-    corners, rest = integer_corners(raw.positions_px[held_out], N)
+    assert test[-1] == pytest.approx(oracle_loss(model, raw, held_out), rel=1e-4)
+
+
+@pytest.mark.parametrize("algorithm", ["dm", "raar"])
+def test_the_loss_of_an_algorithm_without_batches_is_that_of_its_last_state(algorithm):
+    raw = make_scan(2, step=4.5, noise=True, total=2e3, bad=True)
+    model, frames = train(raw, config_of(algorithm), [4, 9]), np.delete(np.arange(raw.n_frames), [4, 9])
+    assert model.history["train_loss"][-1] == pytest.approx(oracle_loss(model, raw, frames), rel=1e-4)
+
+
+def oracle_loss(model, raw, frames) -> float:
+    """The amplitude loss of some frames of a model by the oracle."""
+    corners, rest = integer_corners(raw.positions_px[frames], N)
     rate = expected_counts(extract(model.object, corners - model.origin_px, N), model.probe, rest)
-    divisor = len(held_out) * model.statistics.mean_counts
-    assert test[-1] == pytest.approx(amplitude_loss(rate, raw.read_counts(held_out), raw.mask, divisor), rel=1e-4)
+    divisor = len(frames) * model.statistics.mean_counts
+    return amplitude_loss(rate, raw.read_counts(frames), raw.mask, divisor)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -177,6 +190,8 @@ def test_the_bundle_round_trip_gives_the_same_image(scan, tmp_path):
     load_backend("ptychi").save(model, path)
     assert (read_bundle(path).backend, read_bundle(path).generator) == ("ptychi", None)
     loaded = load_backend("ptychi").load(path)
+    with pytest.raises(ArchiveError, match=r"'ptychi', a solver.*so engine 'pytorch' cannot use it"):
+        ptycho_core.load_model(path, backend="pytorch")
     assert (loaded.config, loaded.history) == (model.config, model.history)
     np.testing.assert_array_equal(image(loaded, scan).object, image(model, scan).object)
 
@@ -211,6 +226,21 @@ def test_what_it_cannot_do_is_refused(scan):
         engine.reconstruct(model, container(scan), InferenceConfig(accelerator="cuda"))
     with pytest.raises(ConfigError, match="has no background in its model"):
         check_scan_capabilities(make_scan(background=2.0), engine.capabilities, "ptychi")
+
+
+def test_a_whole_run_is_the_engine_and_its_scores():
+    """Nothing lies between: the one split is handed on, and the image is scored through pty-chi's forward model."""
+    raw = make_scan(2, step=4.5, noise=True, total=1e4)
+    config = config_of(epochs=6, test_fraction=0.15, refinement=RefinementConfig(epochs=4, positions=True))
+    done = ptycho_core.run(raw, config)
+    engine, scan = load_backend("ptychi"), done.scan
+    assert 0 < len(scan.heldout_frames) < len(scan.train_frames)
+    model = engine.train([scan], config)
+    first = engine.reconstruct(model, scan.with_probe(model.probe), config.inference)
+    better = engine.refine(first, scan, config)
+    found = score(better, scan, "ptychi", engine)
+    np.testing.assert_array_equal(done.image.object, better.object)
+    assert (done.scored.train, done.scored.heldout) == (found.train, found.heldout)
 
 
 @pytest.mark.filterwarnings("ignore:.*")
