@@ -15,8 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,9 +30,10 @@ from ..errors import (
     UnknownBackendError,
     suggest,
 )
-from ..protocol import ACCEPTED_VERSIONS, BackendSpec, Capabilities, ReconstructionBackend
+from ..protocol import BackendSpec, Capabilities, ReconstructionBackend
 from . import hookspecs
 from .guard import engine_at_work
+from .promises import accepts, check_engine, check_spec
 
 __all__ = [
     "INSTALL_ONE",
@@ -52,30 +52,6 @@ State = Literal["ready", "missing", "broken", "conflict"]
 
 INSTALL_ONE = "pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
 """What to say where no engine is installed."""
-
-_METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "train": (2, ("progress",)),
-    "reconstruct": (3, ("progress",)),
-    "save": (2, ()),
-    "load": (1, ()),
-}
-_OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
-    "refine": (3, ("progress",)),
-    "expected_counts": (3, ()),
-    "loss_and_gradient": (4, ()),
-    "predict_patches": (2, ()),
-}
-
-
-_WHAT_CHANGED = {
-    1: (
-        "To bring it to protocol 2: train(scans, config) takes scans with a role for each frame (scan.train_frames, "
-        "scan.heldout_frames) in place of groups and a test set; reconstruct and refine return an Image from "
-        "ptycho_core.stitching.make_image, and core scores it; simulate is replaced by the optional expected_counts; "
-        "say protocol_version=2 in the BackendSpec. docs/write-an-engine.md has a whole one."
-    ),
-}
-"""Older version of the protocol → what an engine written for it must change."""
 
 
 @dataclass(frozen=True)
@@ -155,37 +131,6 @@ def _is_missing(module: str) -> bool:
         return False
 
 
-def _check_spec(spec: Any, entry: importlib.metadata.EntryPoint) -> BackendSpec:
-    """Refuse a description that could not be acted on later."""
-    who = f"engine '{entry.name}' ({_owner(entry)}, {entry.value})"
-    if not isinstance(spec, BackendSpec):
-        raise BackendProtocolError(f"{who}: ptycho_backend() returned {type(spec).__name__}; it must be a BackendSpec.")
-    if spec.name != entry.name:
-        raise BackendProtocolError(
-            f"{who}: ptycho_backend() names the engine {spec.name!r} but its entry point is called {entry.name!r}; "
-            "the two must be equal."
-        )
-    module, colon, attribute = spec.factory.partition(":")
-    if not (colon and module and attribute):
-        raise BackendProtocolError(f"{who}: factory = {spec.factory!r}; it must be 'module:Class'.")
-    bad = [name for name in spec.requires if not (isinstance(name, str) and name.isidentifier())]
-    if bad or isinstance(spec.requires, str):
-        raise BackendProtocolError(f"{who}: requires = {spec.requires!r}; it must be a tuple of top-level modules.")
-    quiet = spec.quiet_environment
-    if not isinstance(quiet, Mapping) or not all(isinstance(word, str) for pair in quiet.items() for word in pair):
-        raise BackendProtocolError(f"{who}: quiet_environment = {quiet!r}; it must map names of variables to texts.")
-    first, last = ACCEPTED_VERSIONS
-    version = spec.protocol_version
-    if not isinstance(version, int) or not first <= version <= last:
-        newer = isinstance(version, int) and version > last
-        fix = "Upgrade ptycho-core." if newer else _WHAT_CHANGED.get(version, "Upgrade the engine.")
-        raise BackendProtocolError(
-            f"{who} was written for engine protocol {version}; this ptycho-core accepts "
-            f"{f'{first} to {last}' if first < last else first}. {fix}"
-        )
-    return spec
-
-
 def _describe(entry: importlib.metadata.EntryPoint) -> BackendSpec:
     """Import one plugin module and ask it; a plugin manager of its own keeps plugins out of each other's way.
 
@@ -211,7 +156,7 @@ def _describe(entry: importlib.metadata.EntryPoint) -> BackendSpec:
             f"{who}: {len(answers)} ptycho_backend hooks answered; the module must mark exactly one function "
             "ptycho_backend() with hookimpl, and it must return a BackendSpec."
         )
-    return _check_spec(answers[0], entry)
+    return check_spec(answers[0], entry.name, who)
 
 
 def _conflict(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> BackendConflictError:
@@ -336,7 +281,7 @@ def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
     who = f"engine '{spec.name}' ({distribution}, {spec.factory})"
     with engine_at_work(spec.name, "its import"):
         engine = _constructed(spec, who)
-        _check_engine(engine, spec, who)
+        check_engine(engine, spec, who)
     return LoadedBackend(engine, spec, distribution)
 
 
@@ -370,7 +315,7 @@ def _constructed(spec: BackendSpec, who: str) -> Any:
         factory = getattr(factory, part, None)
     if not callable(factory):
         raise BackendProtocolError(f"{who}: module {module_name!r} has no class {class_name!r}.")
-    if not _accepts(factory, 0, ()):
+    if not accepts(factory, 0, ()):
         raise BackendProtocolError(f"{who}: the class needs arguments; it is called without any.")
     return factory()
 
@@ -381,52 +326,3 @@ def _unavailable(spec: BackendSpec, absent: Sequence[str]) -> BackendUnavailable
         f"{_title(spec)} backend selected (backend = {spec.name!r}), but the module {modules} is not installed. "
         f"Install it with: {_pip_line(spec)}"
     )
-
-
-def _accepts(function: Any, n_positional: int, keywords: tuple[str, ...]) -> bool:
-    """Whether a callable can be called with so many positional arguments and these keywords."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a builtin or an extension type without a signature: only the call can tell
-        return True
-    try:
-        signature.bind(*range(n_positional), **dict.fromkeys(keywords))
-    except TypeError:
-        return False
-    return True
-
-
-def _check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
-    """Check name, capabilities and methods; every fault is named at once.
-
-    Raises:
-        BackendProtocolError: at least one fault.
-    """
-    faults = []
-    if getattr(engine, "name", None) != spec.name:
-        faults.append(f"name is {getattr(engine, 'name', None)!r}, it must be {spec.name!r}")
-    capabilities = getattr(engine, "capabilities", None)
-    if not isinstance(capabilities, Capabilities):
-        faults.append(f"capabilities is a {type(capabilities).__name__}, it must be a Capabilities")
-    refines = isinstance(capabilities, Capabilities) and capabilities.refine
-    methods = _METHODS | {name: how for name, how in _OPTIONAL.items() if hasattr(engine, name)}
-    if refines:
-        methods["refine"] = _OPTIONAL["refine"]
-    for method, (n_positional, keywords) in methods.items():
-        function = getattr(engine, method, None)
-        if not callable(function):
-            faults.append(f"method {method} is missing")
-        elif not _accepts(function, n_positional, keywords):
-            wanted = f"{n_positional} positional arguments" + "".join(f" and the keyword {k}" for k in keywords)
-            faults.append(f"method {method}{inspect.signature(function)} must accept {wanted}")
-    if faults:
-        raise BackendProtocolError(
-            f"{who} does not keep the engine protocol {spec.protocol_version}: {'; '.join(faults)}."
-            f"{' ' + _WHAT_CHANGED[1] if _is_of_protocol_1(engine) else ''}"
-        )
-
-
-def _is_of_protocol_1(engine: Any) -> bool:
-    """Whether training takes the parameters of protocol 1: groups, a test set and a config."""
-    train = getattr(engine, "train", None)
-    return callable(train) and _accepts(train, 3, ("progress",)) and not _accepts(train, 2, ("progress",))

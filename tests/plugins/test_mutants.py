@@ -13,10 +13,10 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from mutant_texts import read_mutants
 
 from ptycho_core.testing import BackendConformance, Sheet, run_conformance
 
@@ -36,31 +36,6 @@ BROKEN = re.compile(
     r"|BackendImportError)\b|failed in its import|its plugin is broken|cannot be loaded"
 )
 """Why a text that is no working engine fails, whatever it is asked."""
-
-
-class Mutant(NamedTuple):
-    """A mistake: in which file, what is replaced by what (in pairs), and the test that must see it."""
-
-    file: str
-    texts: tuple[str, ...]
-    test: str
-
-
-def read_mutants(text: str) -> dict[str, Mutant]:
-    found = {}
-    for block in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        heading, *lines = block.rstrip("\n").split("\n")
-        name, file, test = heading.split(" | ")
-        texts: list[str] = []
-        signs = ""
-        for sign, line in ((line[0], line[1:]) for line in lines):
-            if sign == signs:
-                texts[-1] += f"\n{line}"
-            else:
-                texts.append(line)
-            signs = sign
-        found[name] = Mutant(file, tuple(texts), test)
-    return found
 
 
 MUTANTS = read_mutants((Path(__file__).parent / "mutants.diff").read_text(encoding="utf-8"))
