@@ -24,7 +24,17 @@ from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.networks.model import NetworkModel
 from ptycho_core.protocol import ReconstructionBackend
 
-__all__ = ["NAMES", "assert_alike", "hard_scan", "losses_of", "losses_on", "scored", "several_scans", "untrained"]
+__all__ = [
+    "NAMES",
+    "assert_alike",
+    "hard_scan",
+    "losses_of",
+    "losses_on",
+    "scored",
+    "several_scans",
+    "steps_apart",
+    "untrained",
+]
 
 NAMES = ("pytorch", "tensorflow")
 
@@ -81,6 +91,17 @@ def losses_on(
     seen: list[float] = []
     model = engine.train(scans, config_for(engine, config), progress=lambda event: seen.append(event.metrics["loss"]))
     return np.array(seen), model
+
+
+def steps_apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], learning_rate: float) -> float:
+    """How far the weights of two networks are apart, root mean square, in largest steps of the optimiser.
+
+    Not the largest difference: where an activation is as near to 0 as rounding, two trainings take it for positive or
+    not, and single weights part by some tenths of a step. PyTorch started from a probe that is off by 1e-6 parts from
+    itself as far as the other engine does.
+    """
+    assert one.keys() == other.keys()
+    return float(np.sqrt(np.mean(np.concatenate([np.ravel(one[n] - other[n]) for n in one]) ** 2))) / learning_rate
 
 
 def scored(engine: ReconstructionBackend, image: Image, raw: RawData) -> Scored:
