@@ -107,7 +107,9 @@ def check_totals(raw: RawData, facts: Facts) -> list[Finding]:
     facts.figures.update({"zero_count_frames": int(empty.sum()), "outlying_frames": int(odd.sum())})
     out = []
     if empty.any():
-        out.append(Finding("warning", f"{empty.sum()} frames have no counts: {_frame_names(raw, empty)}. Drop them."))
+        out.append(
+            Finding("warning", f"{empty.sum()} frames have no counts, so are not used: {_frame_names(raw, empty)}.")
+        )
     if odd.any():
         text = (
             f"{odd.sum()} frames do not fit: their totals are far from the median {middle:.4g} "

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .api.score import oracle_counts
 from .data.container import Role
 from .data.results import Scored
-from .physics.merit import SUMS
 from .report_figures import (
     BLANK,
     FAINT,
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
     from .metrics import FourierRingCorrelation
 
-__all__ = ["frame_r_factors", "frc_figure", "losses_figure", "patterns_figure", "r_map_figure", "typical_frames"]
+__all__ = ["frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
 
 _COLOURS = (TRAIN, HELDOUT, "#3f8f5b", "#7a4fa3", "#8c6d31")
 
@@ -74,14 +72,6 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     return png_bytes(figure)
 
 
-def frame_r_factors(scored: Scored) -> NDArray[np.float64]:
-    """R-factor of each frame (M,) float64, NaN for a frame that is not used."""
-    error, total = (scored.frame_sums[:, SUMS.index(name)] for name in ("abs_error", "sqrt_counts"))
-    out = np.full(len(total), np.nan)
-    np.divide(error, total, out=out, where=total > 0)
-    return out
-
-
 def _marker_area(scored: Scored, width_in: float) -> float:
     """Area (points²) of a dot about as wide as the mean spacing of the frames, on axes that wide."""
     positions = scored.image.positions_px
@@ -94,7 +84,7 @@ def r_map_figure(scored: Scored) -> bytes:
     """R-factor of each frame at its place in the scan, and how often each value occurs beside what noise allows."""
     import matplotlib
 
-    r, image = frame_r_factors(scored), scored.image
+    r, image = scored.frame_r_factors(), scored.image
     known = np.isfinite(r)
     is_heldout = scored.scan.role == Role.HELDOUT
     ring = known & is_heldout
@@ -131,16 +121,6 @@ def r_map_figure(scored: Scored) -> bytes:
     return png_bytes(figure)
 
 
-def typical_frames(scored: Scored) -> list[tuple[str, int]]:
-    """The frames with the lowest, the median and the highest R-factor, among those that are used."""
-    r = frame_r_factors(scored)
-    known = np.flatnonzero(np.isfinite(r))
-    order = known[np.argsort(r[known], kind="stable")]
-    if len(order) == 0:
-        return []
-    return [("best", int(order[0])), ("median", int(order[len(order) // 2])), ("worst", int(order[-1]))]
-
-
 def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
     """Ends of a log colour scale: below one photon there is nothing to see, unless the whole pattern is that faint."""
     top = float(np.nanpercentile(counts, 99.95))
@@ -151,20 +131,23 @@ def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
 def patterns_figure(scored: Scored) -> bytes:
     """Measured and predicted counts of the best, the median and the worst frame, and their difference.
 
+    Predicted by the forward model that the image was scored through.
+
     Counts share one log colour scale. The difference is of amplitudes, √predicted − √measured, in which shot noise has
     the same spread everywhere: about ½ wherever there are more than a few counts.
     """
     import matplotlib
     from matplotlib.colors import LogNorm, Normalize
 
-    chosen, raw = typical_frames(scored), scored.scan.raw
+    raw = scored.scan.raw
+    chosen = [(name, frame) for name, frame in scored.typical_frames().items() if frame in scored.examples]
     if not chosen:
         figure = new_figure(6.4, 1.2)
         figure.text(0.5, 0.5, "no frame has counts", ha="center", va="center", color=FAINT, fontsize=9)
         return png_bytes(figure)
     frames = np.array([frame for _, frame in chosen])
     measured = raw.read_counts(frames).astype(np.float64)
-    predicted = oracle_counts(scored.image, scored.scan, frames)
+    predicted = np.stack([scored.examples[frame] for _, frame in chosen]).astype(np.float64)
     difference = np.sqrt(predicted) - np.sqrt(measured)
     if raw.mask is not None:
         for values in (measured, predicted, difference):
@@ -178,7 +161,7 @@ def patterns_figure(scored: Scored) -> bytes:
     signed_colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad=BLANK)
     side, gap, left, bar_room = 2.25, 0.12, 0.95, 0.95
     figure = new_figure(left + 3 * side + 2 * gap + 2 * bar_room, 3 * (side + gap) + 0.45)
-    r = frame_r_factors(scored)
+    r = scored.frame_r_factors()
     for row, (name, frame) in enumerate(chosen):
         for column, values in enumerate((measured, predicted, difference)):
             signed = column == 2

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.container import PtychoDataContainer, integer_corners
-from ..data.results import Image, Scored
+from ..data.results import Image, Scored, typical_frames
 from ..errors import DataError
 from ..physics.forward import expected_counts
 from ..physics.merit import SUMS, Figures, frame_sums
@@ -74,6 +74,14 @@ def _gain_squared(image: Image, scan: PtychoDataContainer, forward: Forward) -> 
     return wanted / signal if signal > 0 and wanted > 0 else 1.0
 
 
+def _examples(
+    image: Image, scan: PtychoDataContainer, forward: Forward, sums: NDArray[np.float64]
+) -> dict[int, NDArray[Any]]:
+    """Expected counts (N, N) of the typical frames, for whoever draws them beside the measured ones."""
+    frames = np.array(sorted(set(typical_frames(sums).values())), np.int64)
+    return dict(zip(frames.tolist(), forward(image, scan, frames), strict=True)) if len(frames) else {}
+
+
 def score(image: Image, scan: PtychoDataContainer, engine: str, backend: ReconstructionBackend | None = None) -> Scored:
     """Absorb the gain of an image in its scale, and find its figures of merit (FM-11).
 
@@ -117,6 +125,7 @@ def score(image: Image, scan: PtychoDataContainer, engine: str, backend: Reconst
         heldout=Figures.of(sums[held]) if len(held) else None,
         frame_sums=sums,
         dropped=scan.dropped() | left_out,
+        examples=_examples(image, scan, forward, sums),
     )
 
 

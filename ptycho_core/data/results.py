@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from ..physics.merit import Figures
+from ..physics.merit import SUMS, Figures
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..refinement.positions import PositionReport
     from .container import PtychoDataContainer
 
-__all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored"]
+__all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored", "r_factors", "typical_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,24 @@ class Image:
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
 
 
+def r_factors(frame_sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """R-factor of each frame (M,) from its sums (M, 8), NaN for a frame of which there are none."""
+    error, total = (frame_sums[:, SUMS.index(name)] for name in ("abs_error", "sqrt_counts"))
+    out = np.full(len(total), np.nan)
+    np.divide(error, total, out=out, where=total > 0)
+    return out
+
+
+def typical_frames(frame_sums: NDArray[np.float64]) -> dict[str, int]:
+    """``best``, ``median`` and ``worst`` → frame, by R-factor, from the sums (M, 8); empty where there are none."""
+    r = r_factors(frame_sums)
+    known = np.flatnonzero(np.isfinite(r))
+    order = known[np.argsort(r[known], kind="stable")]
+    if len(order) == 0:
+        return {}
+    return {"best": int(order[0]), "median": int(order[len(order) // 2]), "worst": int(order[-1])}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scored:
     """An image and what core found with it, through the image's own forward model.
@@ -59,6 +77,8 @@ class Scored:
         frame_sums: (M, 8) float64 what figures are made of, by frame; columns are ``physics.merit.SUMS``; rows of
             unused frames are 0.
         dropped: how many frames, pixels or patches were left out, by reason.
+        examples: frame → its expected counts (N, N), by the forward model that the image was scored through: the
+            frames of :meth:`typical_frames`.
     """
 
     image: Image
@@ -68,6 +88,15 @@ class Scored:
     heldout: Figures | None
     frame_sums: NDArray[np.float64]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[int, NDArray[Any]] = field(default_factory=dict)
+
+    def frame_r_factors(self) -> NDArray[np.float64]:
+        """R-factor of each frame (M,) float64, NaN for a frame that is not used."""
+        return r_factors(self.frame_sums)
+
+    def typical_frames(self) -> dict[str, int]:
+        """The frames with the lowest (``best``), the ``median`` and the highest (``worst``) R-factor of those used."""
+        return typical_frames(self.frame_sums)
 
     def figures_of(self, frames: NDArray[np.int64]) -> Figures:
         """Figures of merit of some frames (n,)."""

@@ -84,7 +84,7 @@ def test_zero_frames_and_outliers(tmp_path):
     counts[17] = np.round(counts[17] / 2)
     found = inspect(tmp_path, counts=counts)
     empty, odd = levels(found, "warning")
-    assert "1 frames have no counts: 5." in empty
+    assert "1 frames have no counts, so are not used: 5." in empty
     assert "1 frames do not fit" in odd
     assert odd.split("): ")[1].startswith("17.")
     assert (found.facts["zero_count_frames"], found.facts["outlying_frames"]) == (1, 1)

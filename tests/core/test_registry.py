@@ -191,7 +191,7 @@ def test_an_engine_that_says_2_and_takes_what_1_gave_is_told_what_to_change(site
 
 @pytest.mark.spec("PLUG-6")
 def test_a_host_that_accepts_several_versions_says_which(site, monkeypatch):
-    monkeypatch.setattr("ptycho_core.plugins.registry.ACCEPTED_VERSIONS", (2, 3))
+    monkeypatch.setattr("ptycho_core.plugins.promises.ACCEPTED_VERSIONS", (2, 3))
     for version in (2, 3):
         install_stub(site, f"of_{version}", protocol_version=version)
         assert load_backend(f"of_{version}").name == f"of_{version}"

@@ -144,6 +144,9 @@ def test_an_engine_is_asked_for_its_own_forward_model() -> None:
     wanted = frame_sums(0.9 * rate_of(image, scan, frames), scan.raw.read_counts(frames), None)
     assert done.train == Figures.of(wanted)
     assert done.train.deviance > oracle.train.deviance
+    assert set(done.examples) == set(done.typical_frames().values())
+    for frame, rate in done.examples.items():  # what is drawn beside the measured frames
+        np.testing.assert_allclose(rate, 0.9 * rate_of(image, scan, np.array([frame]))[0], rtol=1e-5)
     loose = roles(make_scan(probe_calibrated=False))
     bright, plain = (score(image_of(loose), loose, "stub", e) for e in (engine, None))
     assert bright.image.scale == pytest.approx(plain.image.scale / 0.9, rel=1e-5)
