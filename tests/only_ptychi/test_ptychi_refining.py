@@ -92,7 +92,10 @@ def test_what_cannot_get_better_is_kept():
 def test_the_best_epoch_is_returned_in_the_loss_refined_with(algorithm, total, n_batch):
     """Core, which scores through the engine's forward model, finds the least loss that was told on the way."""
     raw = make_scan(2, noise=True, total=total, texture=0.5)
-    initial, scan = image_of(raw, 0.7, texture=0.5), with_roles(raw)
+    initial = image_of(raw, 0.7, texture=0.5)
+    # the image has put right what was read
+    raw = replace(raw, positions_px=raw.positions_px + np.random.default_rng(2).uniform(-1, 1, raw.positions_px.shape))
+    scan = with_roles(raw)
     told: list[float] = []
     chosen = {"epochs": 14, "patience": 14, "probe": False, "batch_size": n_batch}
     done = refined(raw, initial, algorithm, progress=lambda e: told.append(e.metrics["test_loss"]), **chosen)
@@ -287,6 +290,11 @@ def test_a_position_stays_within_its_limit():
     assert 0.2 < away.max() <= 0.25 + 1e-3
     # in y and in x, as every engine does
     assert np.linalg.norm(away, axis=1).max() > 0.3
+    # and from where it was read, however far the image has moved it before
+    further = config_of(refinement=RefinementConfig(positions=True, position_limit_px=0.25, epochs=6))
+    again = load_backend("ptychi").refine(done, container(raw), further)
+    assert np.abs(again.positions_px - done.positions_px).max() > 1e-3
+    assert np.abs(again.positions_px - raw.positions_px).max() <= 0.25 + 1e-3
 
 
 def test_cancelled_passes_through():
