@@ -29,6 +29,7 @@ __all__ = [
     "ProgressEvent",
     "ReconstructionBackend",
     "SupportsExpectedCounts",
+    "SupportsLossChoice",
     "SupportsPatches",
     "SupportsPhysicsGradient",
     "SupportsRefinement",
@@ -258,6 +259,17 @@ class SupportsExpectedCounts(Protocol):
 
 
 @runtime_checkable
+class SupportsLossChoice(Protocol):
+    """Optional: an engine whose settings leave it some of its losses to refine with; else all of them are taken."""
+
+    def losses_for(self, config: TrainingConfig) -> tuple[str, ...]:
+        """Those of ``capabilities.losses`` that an image can be refined with as `config` says, at least one.
+
+        Core chooses among them where ``refinement.loss`` names none, and hands ``refine`` the config with its choice.
+        """
+
+
+@runtime_checkable
 class SupportsPhysicsGradient(Protocol):
     """Optional: the engine's own loss and gradient, open to questions."""
 
@@ -295,7 +307,8 @@ class SupportsRefinement(Protocol):
         Args:
             image: image, probe, scale and positions to start from; left as it is.
             scan: its scan; held-out frames are looked at only to know when to stop and what to keep.
-            config: ``refinement``, ``loss``, ``seed``, hardware and, for an engine that has some, ``options``.
+            config: ``refinement``, whose ``loss`` is core's choice by then, ``seed``, hardware and, for an engine that
+                has some, ``options``.
             progress: called after each epoch, with ``train_loss`` and, where frames are held out, ``test_loss``.
 
         Returns:

@@ -31,7 +31,7 @@ from ptycho_core.solvers import (
 )
 
 from . import physics
-from .choices import check_choices, check_inference, options_of
+from .choices import check_choices, check_inference, losses_for, options_of
 from .library import inside
 from .refinement import refine
 from .solver import Problem, Solver
@@ -155,6 +155,10 @@ class PtychiBackend:
         """Go on from an image of any engine; see ``refinement.refine``."""
         check_choices(config, refining=True)
         return refine(image, scan, config, choose_device(config.accelerator), progress)
+
+    def losses_for(self, config: TrainingConfig) -> tuple[str, ...]:
+        """The losses that the algorithm of a config refines with; see ``SupportsLossChoice``."""
+        return losses_for(config)
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.errors import ConfigError
+from ptycho_core.refinement.loss import refinement_loss
 
 from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
-__all__ = ["check_choices", "check_inference", "options_of", "refinement_loss"]
+__all__ = ["check_choices", "check_inference", "losses_for", "options_of"]
 
 _POISSON = ("lsqml",)
 """Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
@@ -18,20 +19,16 @@ def options_of(config: TrainingConfig) -> PtychiOptions:
     return config.options if isinstance(config.options, PtychiOptions) else PtychiOptions()
 
 
-def refinement_loss(config: TrainingConfig) -> str:
-    """The loss that an image is refined with.
-
-    It is ``refinement.loss``; without one ``poisson`` where the algorithm has it, else ``amplitude``. A loss that is
-    asked for and that the algorithm has not is refused, see :func:`check_choices`.
-    """
-    return config.refinement.loss or ("poisson" if options_of(config).algorithm in _POISSON else "amplitude")
+def losses_for(config: TrainingConfig) -> tuple[str, ...]:
+    """The losses that the chosen algorithm has; another one that is asked for is refused by :func:`check_choices`."""
+    return ("amplitude", "poisson") if options_of(config).algorithm in _POISSON else ("amplitude",)
 
 
 def _losses(config: TrainingConfig, *, refining: bool) -> dict[str, str]:
     """Field → loss of each of this engine's parts in a config: training, refining or both."""
     losses = {} if refining and config.backend != "ptychi" else {"loss": config.loss}
     if refining or config.refinement.engine in ("auto", "ptychi"):
-        losses["refinement.loss"] = refinement_loss(config)
+        losses["refinement.loss"] = refinement_loss(config, losses_for(config))
     return losses
 
 
@@ -48,8 +45,9 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
     """
     options = options_of(config)
     given = set(options.given())
-    field, loss = ("refinement.loss", refinement_loss(config)) if refining else ("loss", config.loss)
-    if loss == "poisson" and options.algorithm not in _POISSON:
+    losses = losses_for(config)
+    field, loss = ("refinement.loss", refinement_loss(config, losses)) if refining else ("loss", config.loss)
+    if loss not in losses:
         raise ConfigError(
             f"engine 'ptychi': {field} = 'poisson' is not supported by algorithm {options.algorithm!r}; allowed: "
             f"amplitude, or algorithm {' or '.join(_POISSON)}."

@@ -13,10 +13,11 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import Progress, ProgressEvent
+from ptycho_core.refinement.loss import refinement_loss
 from ptycho_core.refinement.state import ScanState
 from ptycho_core.stitching import make_image
 
-from .choices import options_of, refinement_loss
+from .choices import losses_for, options_of
 from .solver import Problem, Solver
 from .tasks import Settings
 
@@ -99,7 +100,7 @@ def refine(
         problem = replace(problem, probe=add_modes(image.probe, wanted.probe_modes))
     settings = Settings(
         options=options_of(config),
-        loss=refinement_loss(config),
+        loss=refinement_loss(config, losses_for(config)),
         seed=config.seed,
         batch_frames=wanted.batch_size,
         refine_probe=wanted.probe,

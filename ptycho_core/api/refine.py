@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 from ..config import TrainingConfig
 from ..config_mapping import with_typed_options
 from ..data.results import Refined, Scored
-from ..errors import BackendError, CollapseError, ConfigError
+from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
 from ..plugins.returned import check_image
-from ..protocol import Capabilities, Progress, ProgressEvent, ReconstructionBackend, no_progress
+from ..protocol import (
+    Capabilities,
+    Progress,
+    ProgressEvent,
+    ReconstructionBackend,
+    SupportsLossChoice,
+    no_progress,
+)
+from ..refinement.loss import refinement_loss
 from ..refinement.positions import position_report
 from .score import heldout_loss, score
 
-__all__ = ["refine", "refinement_loss", "refining_engine"]
+__all__ = ["chosen_loss", "refine", "refining_engine"]
 
 
-def refinement_loss(config: TrainingConfig, capabilities: Capabilities) -> str:
-    """The loss that an image is refined with and judged by: as asked, else Poisson where the engine has it."""
-    if config.refinement.loss is not None:
-        return config.refinement.loss
-    return "poisson" if "poisson" in capabilities.losses else capabilities.losses[0]
+def chosen_loss(config: TrainingConfig, engine: ReconstructionBackend) -> str:
+    """The loss that an engine refines an image with by a config, and that core judges it by.
+
+    Raises:
+        BackendProtocolError: the engine allows no loss, or one that its capabilities have not.
+    """
+    losses: tuple[str, ...] = engine.capabilities.losses
+    if isinstance(engine, SupportsLossChoice):
+        allowed = tuple(engine.losses_for(config))
+        if not allowed or set(allowed) - set(losses):
+            raise BackendProtocolError(
+                f"engine '{engine.name}': losses_for(config) gave {allowed}; it must give at least one, and of "
+                f"{', '.join(losses)} only, which are in its capabilities."
+            )
+        losses = allowed
+    return refinement_loss(config, losses)
 
 
 def refining_engine(config: TrainingConfig, trained_with: Capabilities) -> str | None:
@@ -92,7 +112,8 @@ def refine(
     check_refinement_capabilities(config, engine.capabilities, name)
     scan = initial.scan
     check_scan_capabilities(scan.raw, engine.capabilities, name)
-    record, loss = _Record(progress), refinement_loss(config, engine.capabilities)
+    record, loss = _Record(progress), chosen_loss(config, engine)
+    config = replace(config, refinement=replace(config.refinement, loss=loss))
     found = None
     try:
         with engine_at_work(name, "refine", record) as relay:

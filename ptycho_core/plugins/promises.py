@@ -20,6 +20,7 @@ _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
 _OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
     "refine": (3, ("progress",)),
     "expected_counts": (3, ()),
+    "losses_for": (1, ()),
     "loss_and_gradient": (4, ()),
     "predict_patches": (2, ()),
 }

@@ -13,6 +13,7 @@ from ..data.raw import RawData
 from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
 from .descent import Descent, ScanGradient, batch_size_for, descend
+from .loss import refinement_loss
 from .state import ScanState
 
 __all__ = ["refine_image"]
@@ -48,7 +49,7 @@ def refine_image(
         BackendError: refining diverged.
     """
     raw, plan = scan.raw, config.refinement
-    loss = plan.loss or "poisson"
+    loss = refinement_loss(config, ("poisson",))
     train, margin = scan.train_frames, 0
     if plan.positions:  # the image may have moved positions already, the limit is from where they were read
         moved = float(np.abs(image.positions_px - raw.positions_px).max())

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api.refine import refinement_loss
+from ..api.refine import chosen_loss
 from ..api.score import oracle_counts, score
 from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..config_mapping import config_from_mapping, config_to_mapping
@@ -366,7 +366,7 @@ class Bench:
 
     def _loss(self, rate: NDArray[Any], scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
         losses = {"poisson": poisson_loss, "amplitude": amplitude_loss}
-        loss = losses[refinement_loss(self.refining_config(), self.offers)]
+        loss = losses[chosen_loss(self.refining_config(), self.engine)]
         counts = scan.raw.read_counts(frames).astype(np.float64)
         return loss(rate, counts, scan.raw.mask, len(frames) * scan.statistics.mean_counts)
 

@@ -10,11 +10,12 @@ import pytest
 from run_engine import CONFIG, Engine, make_scan
 from test_score import image_of
 
-from ptycho_core.api.refine import refine
+from ptycho_core.api.refine import chosen_loss, refine
 from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Refined, Scored
+from ptycho_core.errors import BackendProtocolError
 
 
 @pytest.fixture
@@ -100,3 +101,35 @@ def test_the_losses_of_every_epoch_are_kept(faint, monkeypatch) -> None:
     )
     assert done.history == {"train_loss": [1.0, 0.9, 0.8], "test_loss": seen}
     assert len(seen) == 3
+
+
+class AmplitudeOnly(Engine):
+    """It has both losses, and settings that leave it one of them to refine with."""
+
+    allowed: tuple[str, ...] = ("amplitude",)
+
+    def losses_for(self, config):
+        return self.allowed
+
+
+@pytest.mark.spec("BE-18")
+@pytest.mark.usefixtures("stub")
+def test_what_an_engine_refines_with_is_what_core_judges_by(faint, monkeypatch) -> None:
+    """An engine of both losses whose settings allow one: Poisson would discard what it was right to make."""
+    dark, right = too_dark(faint), as_truth(faint)
+    monkeypatch.setattr(Engine, "refined", staticmethod(lambda image: dark.image))
+    config = replace(CONFIG, refinement=RefinementConfig(epochs=1))
+    assert refine(right, config, backend=AmplitudeOnly()).kept
+    assert Engine.calls[-1][2].refinement.loss == "amplitude"
+    with pytest.warns(UserWarning, match="discarded"):
+        assert not refine(right, config, backend=Engine()).kept
+    assert Engine.calls[-1][2].refinement.loss == "poisson"
+
+
+@pytest.mark.spec("BE-18")
+@pytest.mark.usefixtures("stub")
+@pytest.mark.parametrize("allowed", [(), ("amplitude", "huber")])
+def test_losses_that_an_engine_has_not_are_its_fault(allowed, monkeypatch) -> None:
+    monkeypatch.setattr(AmplitudeOnly, "allowed", allowed)
+    with pytest.raises(BackendProtocolError, match=r"'stub': losses_for\(config\) gave .* of amplitude, poisson only"):
+        chosen_loss(CONFIG, AmplitudeOnly())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ptychi_scans import N, config_of, container, cut_truth, likeness, make_object, make_scan, scored, train
 
-from ptycho_backend_ptychi.choices import refinement_loss
+from ptycho_backend_ptychi.choices import losses_for
 from ptycho_backend_ptychi.refinement import _lay_out
 from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
@@ -18,6 +18,7 @@ from ptycho_core.errors import Cancelled, ConfigError, DataError
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
+from ptycho_core.refinement.loss import refinement_loss
 from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 pytestmark = pytest.mark.ptychi
@@ -103,7 +104,7 @@ def test_the_best_epoch_is_returned_in_the_loss_refined_with(algorithm, total, n
     assert best < len(told)
     until_there = refined(raw, initial, algorithm, **(chosen | {"epochs": best}))
     np.testing.assert_array_equal(done.object, until_there.object)
-    loss = refinement_loss(config_of(algorithm))
+    loss = refinement_loss(config_of(algorithm), losses_for(config_of(algorithm)))
     assert loss == {"lsqml": "poisson", "rpie": "amplitude"}[algorithm]
     sums = [heldout_loss(score(i, scan, "ptychi", load_backend("ptychi")), loss) for i in (done, initial)]
     assert sums[0] < sums[1]
