@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--sweeps", type=int, default=0, help="solver sweeps before the first pass")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--depth", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=100, help="of the training of unrolled")
+    parser.add_argument("--steps", type=int, default=120, help="of the training of unrolled")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--probe-unet-steps", type=int, default=440, help="0 leaves it out")
     parser.add_argument("--solver-sweeps", type=int, nargs="*", default=[48, 144])

@@ -150,12 +150,13 @@ def figures(job: Job, out: Path, data: Path, seconds: float) -> dict[str, float]
 
 
 def prepare(work: Path, engine: str) -> None:
-    """A texture scan of 1 764 frames on disk and a bundle trained on a few of its groups."""
+    """A texture scan of 1 764 frames on disk and a bundle trained on some of its frames."""
     from ptycho_core.io import write_scan
     from ptycho_core.simulation import simulate_scan, texture_config
 
     write_scan(work / "texture.npz", simulate_scan(texture_config(seed=1)).raw)
-    command = ["train", str(work / "texture.npz"), "--out", str(work / "t"), "--epochs", "1", "--n_groups", "20"]
+    command = ["train", str(work / "texture.npz"), "--out", str(work / "t"), "--epochs", "1"]
+    command += ["--n_subsample", "320", "--n_groups", "20"]
     ptycho([*command, "--backend", engine])
     (work / "t" / "model.ptycho").rename(work / "model.ptycho")
 

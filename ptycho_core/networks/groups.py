@@ -112,17 +112,35 @@ def heldout_groups(scan: PtychoDataContainer, config: TrainingConfig) -> Groups 
     return partition_of(scan, frames, config.group_size) if len(frames) else None
 
 
-def groups_an_epoch(n_frames: int, config: TrainingConfig) -> int:
+def groups_an_epoch(n_frames: int, config: TrainingConfig, name: str = "the scan") -> int:
     """B, the groups that an epoch draws from n training frames: as asked for, or so many that a frame is in about two.
 
+    Args:
+        n_frames: n.
+        config: ``group_size`` and ``n_groups``.
+        name: of the scan, for the errors.
+
     Raises:
-        ConfigError: more frames in a group than there are.
+        ConfigError: more frames in a group than there are, or too few groups to hold every frame.
     """
-    if config.group_size > n_frames:
+    C, asked = config.group_size, config.n_groups
+    if n_frames < C:
+        raise ConfigError(f"group_size = {C}, but {name} has {n_frames} training frames; choose at most {n_frames}.")
+    if asked is None:
+        return math.ceil(2 * n_frames / C)
+    least = math.ceil(n_frames / C)
+    if asked < least:
         raise ConfigError(
-            f"group_size = {config.group_size}, but the scan has {n_frames} training frames; choose at most {n_frames}."
+            f"n_groups = {asked}, but the {n_frames} training frames of {name} need at least {least} groups of {C}, so "
+            f"that each is in one; raise n_groups, leave it out ({math.ceil(2 * n_frames / C)} groups), or train on "
+            "fewer frames (n_subsample)."
         )
-    return math.ceil(2 * n_frames / config.group_size) if config.n_groups is None else config.n_groups
+    return asked
+
+
+def _name_of(number: int, scan: PtychoDataContainer, n_scans: int) -> str:
+    """What a scan is called in an error: by its file, or by its number where there are several."""
+    return scan.raw.source.path or ("the scan" if n_scans == 1 else f"scan {number}")
 
 
 @dataclass(frozen=True)
@@ -153,12 +171,15 @@ class GroupDraw:
         n_groups: groups that an epoch draws from each scan.
 
     Raises:
-        ConfigError: more frames in a group than a scan has.
+        ConfigError: see :func:`groups_an_epoch`.
     """
 
     def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
         self.scans, self.config = tuple(scans), config
-        self.n_groups = tuple(groups_an_epoch(len(scan.train_frames), config) for scan in scans)
+        self.n_groups = tuple(
+            groups_an_epoch(len(scan.train_frames), config, _name_of(number, scan, len(scans)))
+            for number, scan in enumerate(scans)
+        )
         self._drawn: dict[int, tuple[int, Groups]] = {}
 
     def groups(self, epoch: int, scan: int = 0) -> Groups:
@@ -170,7 +191,7 @@ class GroupDraw:
         return kept[1]
 
     def _draw(self, epoch: int, scan: int) -> Groups:
-        """Cells of a partition, then groups from seeds: as many as asked for; fewer than cells are some of them."""
+        """Cells of a partition, then groups from seeds: as many as asked for."""
         data, config, n_groups = self.scans[scan], self.config, self.n_groups[scan]
         frames, C = data.train_frames, config.group_size
         positions = data.raw.positions_px[frames]
@@ -178,7 +199,7 @@ class GroupDraw:
         turn = rng.uniform(0, np.pi)  # cells of another epoch are cut along other directions
         turned = positions @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         cells, _ = partition_frames(turned, C)
-        cells = cells[rng.permutation(len(cells))][:n_groups]
+        cells = cells[rng.permutation(len(cells))]
         grown = grow_groups(positions, C, n_groups - len(cells), config.neighbor_pool_size, rng)
         return Groups.of(data, frames[np.concatenate([cells, grown])])
 

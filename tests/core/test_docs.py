@@ -37,10 +37,8 @@ NEEDS_AN_ENGINE = {"conform", "demo", "run", "train", "reconstruct"}
 NEEDS_RESULTS = {"compare"}
 QUICK_TRAINING = ["--epochs", "1"]
 QUICK_NETWORK = [
-    "--n_groups",
-    "4",
     "--group_size",
-    "4",
+    "8",
     "--model.width",
     "4",
     "--model.depth",
@@ -137,7 +135,7 @@ def steps(document: Path, *, engine: bool, everything: bool = False) -> list[tup
     story: list[tuple[str, list[str] | str]] = []
     for fence in fences(document):
         if fence.language == "python" and fence.tag("file") is None and (engine or "engine" not in fence.tags):
-            story.append(("code", re.sub(r"(backend=\"pytorch\", )epochs=\d+", r"\1epochs=1, n_groups=4", fence.text)))
+            story.append(("code", re.sub(r"(backend=\"pytorch\", )epochs=\d+", r"\1epochs=1", fence.text)))
         if fence.language == "sh":
             for command in fence.commands:
                 program, _, rest = command.partition(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -324,20 +325,37 @@ def test_a_pool_bounds_what_is_drawn_beside_the_cells() -> None:
 
 
 @pytest.mark.spec("DATA-8", "DATA-9")
-def test_fewer_groups_than_cells_are_some_of_the_cells_and_others_in_another_epoch() -> None:
-    scan = make_scan(40)
-    draw = GroupDraw([scan], TrainingConfig(group_size=4, n_groups=3))
-    seen = [draw.groups(epoch).frame_indices for epoch in range(40)]
-    for groups in seen:
-        assert groups.shape == (3, 4)
-        assert len(set(groups.flat)) == 12  # cells do not overlap
-    assert set(np.concatenate(seen).flat) == set(range(40))
+def test_as_many_groups_as_cells_hold_each_frame_and_fewer_are_refused() -> None:
+    scan = make_scan(42, heldout=[5])
+    for n_groups, size in ((11, 4), (41, 1), (1, 41)):
+        config = TrainingConfig(group_size=size, n_groups=n_groups)
+        for epoch in (0, 3):
+            groups = GroupDraw([scan], config).groups(epoch).frame_indices
+            assert groups.shape == (n_groups, size)
+            assert set(groups.flat) == set(scan.train_frames.tolist())
+    words = (
+        r"n_groups = 10, but the 41 training frames of the scan need at least 11 groups of 4.*out \(21 groups"
+    )
+    with pytest.raises(ConfigError, match=words):
+        GroupDraw([scan], TrainingConfig(group_size=4, n_groups=10))
+
+
+def test_the_scan_that_does_not_go_with_the_groups_is_named() -> None:
+    """By its file where it has one; n_groups is what an epoch draws from each scan."""
+    small, large = make_scan(12), make_scan(40)
+    named = replace(large, raw=replace(large.raw, source=replace(large.raw.source, path="night/b.npz")))
+    config = TrainingConfig(group_size=4, n_groups=9)
+    for scans, name in (([small, large], "scan 1"), ([named, small], "night/b.npz"), ([large], "the scan")):
+        with pytest.raises(ConfigError, match=rf"the 40 training frames of {name} need at least 10 groups"):
+            GroupDraw(scans, config)
+    with pytest.raises(ConfigError, match=r"group_size = 13, but scan 1 has 12 training frames; choose at most 12"):
+        GroupDraw([large, small], TrainingConfig(group_size=13))
 
 
 def test_how_many_groups_there_are() -> None:
     assert groups_an_epoch(23, TrainingConfig(group_size=4)) == 12
-    assert groups_an_epoch(23, TrainingConfig(group_size=4, n_groups=5)) == 5
-    with pytest.raises(ConfigError, match="group_size = 4, but the scan has 3 training frames; choose at most 3"):
+    assert groups_an_epoch(23, TrainingConfig(group_size=4, n_groups=6)) == 6
+    with pytest.raises(ConfigError, match="group_size = 4, but scan 1 has 3 training frames; choose at most 3"):
         GroupDraw([make_scan(), make_scan(9, heldout=range(6))], TrainingConfig(group_size=4))
 
 

@@ -163,7 +163,7 @@ def test_training_goes_back_through_all_passes(engine):
     the last pass would point elsewhere.
     """
     scan = make_scan(rows=2, columns=3, n_modes=2, bad=True, background=5.0)
-    config = vary(UNROLLED, n_groups=1, epochs=1, learning_rate=1.0, gradient_clip_norm=1e-11)
+    config = vary(UNROLLED, group_size=6, n_groups=1, epochs=1, learning_rate=1.0, gradient_clip_norm=1e-11)
     groups = train_groups(scan, config)
     model = train(engine, scan, config)
     first = initial_weights(model.config, 16)
