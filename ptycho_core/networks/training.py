@@ -34,11 +34,15 @@ HISTORY_FILE = "history.csv"
 
 _MIN_STEPS_BEFORE_COLLAPSE = 100
 
-_SAME_WHEN_RESUMED = (
-    "model", "options", "group_size", "n_groups", "neighbor_pool_size", "batch_size", "devices", "seed", "loss",
-    "learning_rate", "schedule", "weight_decay", "weight_average",
-    "probe_trainable", "probe_learning_rate", "scale_trainable", "scale_learning_rate", "precision",
-)  # fmt: skip
+_FREE_WHEN_RESUMED = frozenset({
+    "backend",  # a checkpoint says itself whose it is
+    "n_subsample", "test_fraction", "test_split", "probe_modes", "nphotons",  # decide the scan, which has a digest
+    "inference", "refinement",  # come after a training
+    "epochs", "early_stopping_patience",  # more may be asked for
+    "collapse_threshold",  # stops a training and does not change it
+    "accelerator", "strategy", "num_workers", "output_dir", "resume_from", "loggers",  # where and how it runs
+})  # fmt: skip
+"""Settings that may be others when a training is resumed; every other field of the config must be the same."""
 
 _TRACKER_MODULES = {
     "tensorboard": ("tensorboard",),
@@ -140,12 +144,12 @@ def run_facts(config: TrainingConfig, scans: Sequence[PtychoDataContainer]) -> d
     """What decides a training, and so must be the same when it is resumed: plain JSON data, the same for every engine.
 
     Rates and decays among them: an optimiser takes them up from the checkpoint, whatever the config says by then.
-    ``epochs`` is not: more of them may be asked for.
+    ``epochs`` is not: more of them may be asked for. A new field of the config is one until it is said to be none.
     """
-    plain = config_to_mapping(config)
+    settings = config_to_mapping(config).items()
     return {
         "scans": [scan_digest(scan) for scan in scans],
-        **{name: plain[name] for name in _SAME_WHEN_RESUMED},
+        **{name: value for name, value in settings if name not in _FREE_WHEN_RESUMED},
     }
 
 

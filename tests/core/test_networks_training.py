@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +112,7 @@ def test_other_weights_are_refused(found, words):
         {"seed": 3}, {"loss": "poisson"}, {"learning_rate": 0.5},
         {"schedule": "cosine"}, {"weight_decay": 0.5}, {"weight_average": 0.5}, {"probe_trainable": True},
         {"probe_learning_rate": 0.5}, {"scale_trainable": True}, {"scale_learning_rate": 0.5},
-        {"precision": "32"},
+        {"precision": "32"}, {"gradient_clip_norm": 0.5},
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
@@ -121,6 +121,17 @@ def test_other_settings_are_refused(changes):
     now = run_facts(TrainingConfig(**changes), [make_scan()])
     with pytest.raises(ArchiveError, match=rf"x\.ckpt: made with {name} = .*, now it is {value}; resume with"):
         resume(now=now)
+
+
+def test_every_setting_decides_a_training_or_is_known_not_to():
+    """A field that is added to the config is held to when resuming, unless it is named here and there."""
+    free = {
+        "backend", "n_subsample", "test_fraction", "test_split", "probe_modes", "nphotons", "inference", "refinement",
+        "epochs", "early_stopping_patience", "collapse_threshold", "accelerator", "strategy", "num_workers",
+        "output_dir", "resume_from", "loggers",
+    }  # fmt: skip
+    decide = run_facts(TrainingConfig(), [make_scan()]).keys() - {"scans"}
+    assert decide == {field.name for field in fields(TrainingConfig)} - free
 
 
 def test_what_may_change_when_resuming():

@@ -168,6 +168,7 @@ def checkpoint(scan, engine, held_out, tmp_path_factory):
         ({"scale_trainable": False}, r"made with scale_trainable = True, now it is False"),
         ({"probe_trainable": False}, r"made with probe_trainable = True, now it is False"),
         ({"precision": "bf16"}, r"made with precision = 32, now it is bf16"),
+        ({"gradient_clip_norm": 0.5}, r"made with gradient_clip_norm = 1\.0, now it is 0\.5"),
         ({"weight_average": 0.5}, r"(made with weight_average|weights differ)"),
     ],
 )
