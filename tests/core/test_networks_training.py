@@ -22,6 +22,7 @@ from ptycho_core.networks.training import (
     check_trainable,
     check_variation,
     run_facts,
+    scan_digest,
     training_scans,
     write_history,
 )
@@ -39,6 +40,16 @@ def with_raw(**changes):
     """The scan with some fields of it changed, and the statistics that it had."""
     scan = make_scan()
     return replace(scan, raw=replace(scan.raw, **changes))
+
+
+def rotated():
+    """The scan with each frame turned by half a turn: the same totals, and even the same sums of squares."""
+    scan = make_scan()
+    raw = scan.raw
+    counts = raw.read_counts(np.arange(9))[:, ::-1, ::-1]
+    turned = RawData.from_arrays(counts, raw.positions_px, raw.probe)
+    np.testing.assert_array_equal(turned.frame_totals, raw.frame_totals)
+    return replace(scan, raw=turned)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -151,16 +162,48 @@ def test_what_may_change_when_resuming():
         [make_scan(unused={"tired": [4]})],
         [make_scan().with_probe(make_scan(seed=5).probe)],
         [with_raw(positions_px=make_scan().raw.positions_px + np.array([0, 1e-3]))],
+        [rotated()],
         [with_raw(mask=np.arange(256).reshape(16, 16) != 7)],
         [with_raw(background=np.full((16, 16), 0.5, np.float32))],
         [replace(make_scan(), statistics=replace(make_scan().statistics, scale=2.0))],
     ],
-    ids=["counts", "one more", "one before", "held out", "unused", "probe", "positions", "mask", "background", "scale"],
+    ids=[
+        "counts",
+        "one more",
+        "one before",
+        "held out",
+        "unused",
+        "probe",
+        "positions",
+        "rotated",
+        "mask",
+        "background",
+        "scale",
+    ],
 )
 def test_other_scans_or_roles_are_refused(scans):
     resume(now=run_facts(TrainingConfig(), [make_scan()]))
     with pytest.raises(ArchiveError, match=r"x\.ckpt: made with scans = .*, now it is "):
         resume(now=run_facts(TrainingConfig(), scans))
+
+
+def test_a_digest_is_of_the_counts_whatever_holds_them(monkeypatch):
+    """Their type and the size of the blocks they are read in are none of its business, and nor is a bad pixel."""
+    scan = make_scan()
+    raw = scan.raw
+    wanted, counts = scan_digest(scan), raw.read_counts(np.arange(9))
+    for dtype in (np.uint16, np.int64, np.float64):
+        again = RawData.from_arrays(counts.astype(dtype), raw.positions_px, raw.probe)
+        assert scan_digest(replace(scan, raw=again)) == wanted
+    monkeypatch.setattr("ptycho_core.data.raw._CHUNK_BYTES", 4 * 4 * 16**2)  # four frames: blocks of 4, 4 and 1
+    assert scan_digest(scan) == wanted
+    other = counts.copy()
+    other[8, 3, 5] += 1
+    assert scan_digest(replace(scan, raw=RawData.from_arrays(other, raw.positions_px, raw.probe))) != wanted
+    mask = np.ones((16, 16), bool)
+    mask[3, 5] = False
+    masked = [RawData.from_arrays(k, raw.positions_px, raw.probe, mask=mask) for k in (counts, other)]
+    assert len({scan_digest(replace(scan, raw=raw)) for raw in masked}) == 1
 
 
 def test_facts_are_plain_data():
