@@ -267,7 +267,7 @@ class TrainingConfig:
             is chosen; None takes its defaults.
         group_size: C, frames in a training sample.
         n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
-            More than there are frames repeats seeds.
+            So many at least that each training frame is in one; more than there are frames repeats seeds.
         neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest, or among all where there are
             fewer. None takes the C−1 nearest.
         n_subsample: use only this many frames of the scan, chosen by the seed; None uses all.

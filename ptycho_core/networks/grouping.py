@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-__all__ = ["grow_groups", "partition_frames"]
+__all__ = ["fields_of", "grow_groups", "partition_frames"]
 
 
 def _check_group_size(group_size: int, M: int) -> None:
@@ -66,6 +66,39 @@ def grow_groups(
         drawn = np.argpartition(rng.random(near.shape), wanted - 1, axis=1)[:, :wanted] if wanted else near[:, :0]
         near = np.take_along_axis(near, np.sort(drawn, axis=1), axis=1)
     return np.concatenate([seeds[:, None], near], axis=1)
+
+
+def fields_of(positions_px: NDArray[np.float64], gap_px: float, least: int) -> list[NDArray[np.int64]]:
+    """Divide frames into fields that lie apart, so that no group spans the empty ground between two.
+
+    Frames are cut at the widest gap along y or x, again and again, while a gap is wide enough and leaves enough frames
+    on both sides. Fewer frames, a stray one say, stay with a field: they cannot make a group of their own.
+
+    Args:
+        positions_px: (M, 2) float64 frame centres (y, x), object pixels.
+        gap_px: gaps wider than this divide; N, where patches on both sides do not overlap.
+        least: frames that a field has, at least, where there are so many.
+
+    Returns:
+        Frame numbers (n,) int64 of each field, in order; all frames where nothing divides them.
+    """
+    stack = [np.arange(len(positions_px), dtype=np.int64)]
+    fields: list[NDArray[np.int64]] = []
+    while stack:
+        members = stack.pop()
+        widest, found = gap_px, None
+        for axis in (0, 1):
+            order = members[np.argsort(positions_px[members, axis], kind="stable")]
+            # the gap before frame n of the order, for every n that leaves enough on both sides
+            gaps = np.diff(positions_px[order, axis])[least - 1 : len(order) - least]
+            if gaps.size and gaps.max() > widest:
+                widest, cut = float(gaps.max()), least + int(gaps.argmax())
+                found = [order[cut:], order[:cut]]
+        if found is None:
+            fields.append(np.sort(members))
+        else:
+            stack += found
+    return fields
 
 
 def partition_frames(positions_px: NDArray[np.float64], group_size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -18,7 +18,7 @@ from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import read_only
 from ..errors import ConfigError, DataError
-from .grouping import grow_groups, partition_frames
+from .grouping import fields_of, grow_groups, partition_frames
 
 __all__ = ["Batch", "GroupDraw", "Groups", "groups_an_epoch", "heldout_groups", "partition_of"]
 
@@ -102,8 +102,17 @@ def partition_of(scan: PtychoDataContainer, frames: NDArray[np.int64], group_siz
         frames: (n,) frame numbers.
         group_size: C; fewer where there are fewer frames.
     """
-    indices, counted = partition_frames(scan.raw.positions_px[frames], min(group_size, len(frames)))
+    C, positions = min(group_size, len(frames)), scan.raw.positions_px[frames]
+    indices, counted = _cells(positions, fields_of(positions, scan.raw.side, C), C)
     return Groups.of(scan, frames[indices], counted)
+
+
+def _cells(
+    positions: NDArray[np.float64], fields: Sequence[NDArray[np.int64]], C: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The partition of each field; see :func:`partition_frames`."""
+    parts = [(field, *partition_frames(positions[field], C)) for field in fields]
+    return np.concatenate([field[cells] for field, cells, _ in parts]), np.concatenate([part[2] for part in parts])
 
 
 def heldout_groups(scan: PtychoDataContainer, config: TrainingConfig) -> Groups | None:
@@ -112,23 +121,23 @@ def heldout_groups(scan: PtychoDataContainer, config: TrainingConfig) -> Groups 
     return partition_of(scan, frames, config.group_size) if len(frames) else None
 
 
-def groups_an_epoch(n_frames: int, config: TrainingConfig, name: str = "the scan") -> int:
-    """B, the groups that an epoch draws from n training frames: as asked for, or so many that a frame is in about two.
+def groups_an_epoch(fields: Sequence[int], config: TrainingConfig, name: str = "the scan") -> int:
+    """B, the groups that an epoch draws from a scan: as asked for, or so many that a training frame is in about two.
 
     Args:
-        n_frames: n.
+        fields: training frames in each of its fields; see :func:`fields_of`.
         config: ``group_size`` and ``n_groups``.
         name: of the scan, for the errors.
 
     Raises:
-        ConfigError: more frames in a group than there are, or too few groups to hold every frame.
+        ConfigError: more frames in a group than there are, or fewer groups than hold every frame.
     """
-    C, asked = config.group_size, config.n_groups
+    C, asked, n_frames = config.group_size, config.n_groups, sum(fields)
     if n_frames < C:
         raise ConfigError(f"group_size = {C}, but {name} has {n_frames} training frames; choose at most {n_frames}.")
     if asked is None:
         return math.ceil(2 * n_frames / C)
-    least = math.ceil(n_frames / C)
+    least = sum(math.ceil(n / C) for n in fields)
     if asked < least:
         raise ConfigError(
             f"n_groups = {asked}, but the {n_frames} training frames of {name} need at least {least} groups of {C}, so "
@@ -176,8 +185,11 @@ class GroupDraw:
 
     def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
         self.scans, self.config = tuple(scans), config
+        self._fields = [
+            fields_of(scan.raw.positions_px[scan.train_frames], scan.raw.side, config.group_size) for scan in scans
+        ]
         self.n_groups = tuple(
-            groups_an_epoch(len(scan.train_frames), config, _name_of(number, scan, len(scans)))
+            groups_an_epoch([len(field) for field in self._fields[number]], config, _name_of(number, scan, len(scans)))
             for number, scan in enumerate(scans)
         )
         self._drawn: dict[int, tuple[int, Groups]] = {}
@@ -198,7 +210,7 @@ class GroupDraw:
         rng = np.random.default_rng([config.seed, epoch, scan])
         turn = rng.uniform(0, np.pi)  # cells of another epoch are cut along other directions
         turned = positions @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-        cells, _ = partition_frames(turned, C)
+        cells, _ = _cells(turned, self._fields[scan], C)
         cells = cells[rng.permutation(len(cells))]
         grown = grow_groups(positions, C, n_groups - len(cells), config.neighbor_pool_size, rng)
         return Groups.of(data, frames[np.concatenate([cells, grown])])

@@ -16,7 +16,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.networks.grouping import grow_groups, partition_frames
+from ptycho_core.networks.grouping import fields_of, grow_groups, partition_frames
 from ptycho_core.networks.groups import GroupDraw, Groups, groups_an_epoch, heldout_groups, partition_of
 from ptycho_core.physics.patches import extract
 
@@ -333,9 +333,7 @@ def test_as_many_groups_as_cells_hold_each_frame_and_fewer_are_refused() -> None
             groups = GroupDraw([scan], config).groups(epoch).frame_indices
             assert groups.shape == (n_groups, size)
             assert set(groups.flat) == set(scan.train_frames.tolist())
-    words = (
-        r"n_groups = 10, but the 41 training frames of the scan need at least 11 groups of 4.*out \(21 groups"
-    )
+    words = r"n_groups = 10, but the 41 training frames of the scan need at least 11 groups of 4.*out \(21 groups"
     with pytest.raises(ConfigError, match=words):
         GroupDraw([scan], TrainingConfig(group_size=4, n_groups=10))
 
@@ -353,10 +351,70 @@ def test_the_scan_that_does_not_go_with_the_groups_is_named() -> None:
 
 
 def test_how_many_groups_there_are() -> None:
-    assert groups_an_epoch(23, TrainingConfig(group_size=4)) == 12
-    assert groups_an_epoch(23, TrainingConfig(group_size=4, n_groups=6)) == 6
+    assert groups_an_epoch([23], TrainingConfig(group_size=4)) == 12
+    assert groups_an_epoch([23], TrainingConfig(group_size=4, n_groups=6)) == 6
+    assert groups_an_epoch([9, 14], TrainingConfig(group_size=4, n_groups=7)) == 7
+    with pytest.raises(ConfigError, match="need at least 7 groups of 4"):
+        groups_an_epoch([9, 14], TrainingConfig(group_size=4, n_groups=6))
     with pytest.raises(ConfigError, match="group_size = 4, but scan 1 has 3 training frames; choose at most 3"):
         GroupDraw([make_scan(), make_scan(9, heldout=range(6))], TrainingConfig(group_size=4))
+
+
+# ---- scans of several fields
+
+
+def two_fields(apart: float, heldout: tuple[int, ...] = (), sizes: tuple[int, int] = (100, 90)) -> PtychoDataContainer:
+    """Two compact fields, the second `apart` px to the lower right of the first; frames in random order."""
+    rng = np.random.default_rng(4)
+    positions = rng.uniform(0, [60, 45], size=(sum(sizes), 2))
+    positions[sizes[0] :] += np.array([0.6, 0.8]) * (apart + 75)
+    counts = rng.poisson(4.0, size=(sum(sizes), N, N)) + 1
+    raw = RawData.from_arrays(counts, rng.permutation(positions), smooth_probe(N))
+    return PtychoDataContainer.of(raw, heldout=heldout)
+
+
+@pytest.mark.spec("DATA-8", "DATA-10", "DATA-11")
+def test_no_group_spans_the_ground_between_two_fields() -> None:
+    """Neither in an epoch nor in an image, and each frame is still in one; the fields are 100 and 90 frames."""
+    scan = two_fields(2000, heldout=tuple(range(0, 190, 5)))
+    draw = GroupDraw([scan], TrainingConfig(group_size=16))
+    far = partition_of(scan, scan.used_frames, 16)
+    assert far.n_groups == 7 + 6
+    assert sorted(far.frame_indices[far.counted].tolist()) == list(range(190))
+    held = heldout_groups(scan, TrainingConfig(group_size=16))
+    assert held is not None
+    for groups in (far, held, *(draw.groups(epoch) for epoch in range(8))):
+        assert groups.canvas_shape.max() < 75 + N
+    for epoch in range(8):
+        assert draw.groups(epoch).n_groups == 19
+        assert set(draw.groups(epoch).frame_indices.flat) == set(scan.train_frames.tolist())
+
+
+def test_fields_are_cut_at_the_widest_gap_that_leaves_enough_on_both_sides() -> None:
+    y = np.array([0, 1, 2, 50, 51, 52, 53, 90, 91, 130.0])
+    positions = np.stack([y, np.zeros(10)], axis=1)
+    for turned in (positions, positions[:, ::-1]):
+        assert [field.tolist() for field in fields_of(turned, 16, 3)] == [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]]
+        assert [field.tolist() for field in fields_of(turned, 16, 4)] == [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
+        assert [len(field) for field in fields_of(turned, 38, 1)] == [3, 6, 1]
+        assert [len(field) for field in fields_of(turned, 39, 1)] == [3, 7]  # a gap as wide as that does not divide
+        assert [len(field) for field in fields_of(turned, 36, 2)] == [3, 4, 3]
+        assert [len(field) for field in fields_of(turned, 100, 1)] == [10]
+    # frames of one scan are one field, however they are drawn from it
+    scan = make_scan(40)
+    assert len(fields_of(scan.raw.positions_px, N, 4)) == 1
+
+
+@pytest.mark.spec("DATA-8")
+@given(M=st.integers(1, 60), C=st.integers(1, 9), seed=st.integers(0, 999), gap=st.floats(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_fields_hold_every_frame_once_and_fit_in_the_groups_of_an_epoch(M: int, C: int, seed: int, gap: float) -> None:
+    C = min(C, M)
+    fields = fields_of(scattered(M, seed), gap, C)
+    assert sorted(np.concatenate(fields).tolist()) == list(range(M))
+    assert min(map(len, fields)) >= C
+    sizes = [len(field) for field in fields]
+    assert sum(-(-n // C) for n in sizes) <= groups_an_epoch(sizes, TrainingConfig(group_size=C))
 
 
 # ---- batches
