@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .data.run import Run
 
 __all__ = [
     "ArchiveError",
@@ -93,6 +97,7 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         checkpoint_path: where training can be resumed from, or None when nothing was saved.
         model_path: bundle of the model, where training was over; else None.
         results_path: folder with the results as far as there are any, or None.
+        run: the ``Run`` as far as it came, where an image was made; else None.
     """
 
     def __init__(
@@ -102,11 +107,13 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         *,
         model_path: str | None = None,
         results_path: str | None = None,
+        run: Run | None = None,
     ) -> None:
         super().__init__(message)
         self.checkpoint_path = checkpoint_path
         self.model_path = model_path
         self.results_path = results_path
+        self.run = run
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:

@@ -110,7 +110,7 @@ def refuse_grave(findings: Iterable[Finding], raw: RawData, *, despite: bool = F
         return
     name = raw.source.path or "scan"
     text = " ".join(finding.text.removeprefix(f"{name}: ") for finding in grave)
-    raise DataError(f"{name}: {text} To go on all the same, give --{grave[0].override}.")
+    raise DataError(f"{name}: {text} To go on all the same, give {grave[0].override}=True (--{grave[0].override}).")
 
 
 def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanInspection:

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,30 +66,29 @@ def machine() -> dict[str, Any]:
 
 def collect_provenance(
     config: TrainingConfig,
-    source: Source,
+    sources: Sequence[Source],
     *,
     engine_packages: Iterable[str] = (),
-    test_source: Source | None = None,
     now: datetime | None = None,
 ) -> dict[str, Any]:
     """Bind what is needed to repeat a run.
 
     Args:
         config: as used.
-        source: of the training scan.
+        sources: of the scans, the first trained on.
         engine_packages: what the engine requires, for their versions.
-        test_source: of the held-out scan, if there is one.
         now: time to record; None records the present.
 
     Returns:
-        ``time_utc``, ``versions``, ``machine``, ``seed``, ``data``, ``test_data``, ``config``: plain JSON data.
+        ``time_utc``, ``versions``, ``machine``, ``seed``, ``data`` (the first source), ``further_data`` (the others),
+        ``config``: plain JSON data.
     """
     return {
         "time_utc": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
         "versions": package_versions(engine_packages),
         "machine": machine(),
         "seed": config.seed,
-        "data": dataclasses.asdict(source),
-        "test_data": None if test_source is None else dataclasses.asdict(test_source),
+        "data": dataclasses.asdict(sources[0]),
+        "further_data": [dataclasses.asdict(source) for source in sources[1:]],
         "config": config_to_mapping(config),
     }

@@ -20,7 +20,7 @@ from .data.container import Role
 from .data.results import Refined
 from .data.run import Run
 from .io.reconstruction_file import figures_of, plain_json, write_reconstruction
-from .io.result_folder import SUMMARY_NAME
+from .io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
 from .protocol import TrainedModel
 from .report_html import render_report
 from .report_stages import draw_stages, stage_summaries
@@ -116,14 +116,18 @@ def write_results(folder: Path, run: Run) -> None:
     """
     view = figures.object_view(run.image.object, run.image.coverage)
     images = _draw(run, view)
-    write_reconstruction(folder / "reconstruction.h5", run)
-    for name, png in images.items():
-        (folder / name).write_bytes(png)
-    (folder / "report.html").write_text(render_report(run, images, view), encoding="utf-8")
+    page = render_report(run, images, view)
+    with as_output_error(folder, NOTHING_REPLACED):
+        write_reconstruction(folder / "reconstruction.h5", run)
+        for name, png in images.items():
+            (folder / name).write_bytes(png)
+        (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with as_output_error(path, NOTHING_REPLACED):
+        path.write_text(text + "\n", encoding="utf-8")
 
 
 def write_summary(folder: Path, run: Run) -> None:

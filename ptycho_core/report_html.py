@@ -137,9 +137,9 @@ def _headline(run: Run) -> str:
 
 def _heldout_meaning(run: Run) -> str:
     fitted = run.refined is not None and run.refined.positions is not None and run.refined.kept
-    if run.refined is not None:
+    if run.refined is not None or run.config.early_stopping_patience is not None:
         return (
-            "Neither the image nor refining used them, but to know when to stop"
+            "Neither training nor refining used them, but to know when to stop"
             + (" and to find their own positions" if fitted else "")
             + ": a validation, predicted from their neighbours."
         )

@@ -33,7 +33,7 @@ def read_source(scan: ScanSource, observer: Observer) -> RawData | PtychoDataCon
     if isinstance(scan, PtychoDataContainer):
         return scan.checked()
     with observer.stage("read"):
-        return scan() if callable(scan) else ensure_raw(scan)
+        return ensure_raw(scan() if callable(scan) else scan)
 
 
 def look_at(raw: RawData, observer: Observer, *, despite_findings: bool) -> None:
@@ -62,4 +62,4 @@ def accepted_scan(
     raw = read.raw if isinstance(read, PtychoDataContainer) else read
     engines.check_scan(raw)
     look_at(raw, observer, despite_findings=despite_findings)
-    return ensure_container(read, engines.config)
+    return ensure_container(read, engines.config, tell=observer.notice)

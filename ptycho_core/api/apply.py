@@ -16,11 +16,11 @@ from ..plugins.capabilities import check_inference_capabilities
 from ..plugins.registry import LoadedBackend, load_backend
 from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
 from .accept import ScanSource, look_at, read_source
-from .models import BUNDLE_NAME, apply_model, container_for
+from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
 from .observe import Observer, peak_memory_bytes
 from .prepare import ScanInput
 from .run import opened_folder, write_run
-from .stages import provenance_of
+from .stages import image_of, provenance_of
 
 __all__ = ["apply_and_report", "reconstruct"]
 
@@ -93,37 +93,35 @@ def apply_and_report(
         PtychoError: as :func:`reconstruct` and :func:`ptycho_core.run`.
     """
     watcher = observer or Observer()
-    with watcher.listening():
-        check_inference_capabilities(config, engine.capabilities, engine.name)
-        read = read_source(scan, watcher)
-        raw = read.raw if isinstance(read, PtychoDataContainer) else read
-        look_at(raw, watcher, despite_findings=despite_findings)
-        source = raw.source
-        files = [*inputs, *([Path(source.path)] if source.path else [])]
-        with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
-            with watcher.stage("reconstruct"):
-                scored = apply_model(
-                    engine.backend, model, lambda: container_for(model, read, same_scan), config, progress
-                )
-            settings = replace(model.config, inference=config)
-            done = Run(
-                title=title or (Path(source.path).name if source.path else "reconstruction"),
-                scan=scored.scan,
-                stages=(
-                    Stage(
-                        name="network" if engine.capabilities.generators else "solver",
-                        scored=scored,
-                        seconds=watcher.seconds["reconstruct"],
-                    ),
+    check_inference_capabilities(config, engine.capabilities, engine.name)
+    read = read_source(scan, watcher)
+    raw = read.raw if isinstance(read, PtychoDataContainer) else read
+    look_at(raw, watcher, despite_findings=despite_findings)
+    container = container_for(model, read, same_scan)
+    check_applicable(engine.backend, container, config)
+    files = [*inputs, *([Path(raw.source.path)] if raw.source.path else [])]
+    with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
+        with watcher.stage("reconstruct"):
+            scored = image_of(engine.backend, model, container, config, progress)
+        settings = replace(model.config, inference=config)
+        done = Run(
+            title=title or (Path(raw.source.path).name if raw.source.path else "reconstruction"),
+            scan=scored.scan,
+            stages=(
+                Stage(
+                    name="network" if engine.capabilities.generators else "solver",
+                    scored=scored,
+                    seconds=watcher.seconds["reconstruct"],
                 ),
-                refined=None,
-                model=model,
-                history={name: list(values) for name, values in model.history.items()},
-                config=settings,
-                engine=engine.name,
-                warnings=tuple(watcher.notices),
-                provenance=provenance_of(settings, engine, scored.scan) | (provenance or {}),
-                seconds=watcher.facts(),
-                peak_memory_bytes=peak_memory_bytes(),
-            )
-            return done if folder is None else write_run(done, folder, watcher, None)
+            ),
+            refined=None,
+            model=model,
+            history={name: list(values) for name, values in model.history.items()},
+            config=settings,
+            engine=engine.name,
+            warnings=tuple(watcher.notices),
+            provenance=provenance_of(settings, engine, scored.scan) | (provenance or {}),
+            seconds=watcher.facts(),
+            peak_memory_bytes=peak_memory_bytes(),
+        )
+        return done if folder is None else write_run(done, folder, watcher, None)

@@ -7,6 +7,7 @@ are that scan with roles, and a training scan alone gets its roles from the conf
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..data.container import PtychoDataContainer
 from ..data.orientation import orient_scan
 from ..data.raw import RawData
 from ..data.results import CdiResult, CdiResults, Scored
-from ..errors import Cancelled, PtychoError
+from ..errors import Cancelled
+from ..inspection import examine, refuse_grave
 from ..protocol import Progress, TrainedModel, no_progress
 from .accept import known_side
 from .observe import Observer
@@ -28,9 +30,8 @@ from .prepare import (
     ensure_raw,
     of_one_experiment,
     pair_of_views,
-    with_initial_probe,
 )
-from .refine import refine
+from .refine import ENGINE_FAILURES, error_words, refine
 from .stages import Engines, image_of, of_model, provenance_of, train_on
 
 __all__ = ["run_cdi_example", "train_cdi_model"]
@@ -60,6 +61,18 @@ class _Orientation:
         return replace(checked, raw=raw, probe=raw.probe)
 
 
+_Read = RawData | PtychoDataContainer
+_Accept = Callable[[ScanInput], _Read]
+
+
+def _read(data: ScanInput) -> _Read:
+    return data if isinstance(data, PtychoDataContainer) else ensure_raw(data)
+
+
+def _raw_of(data: _Read) -> RawData:
+    return data.checked().raw if isinstance(data, PtychoDataContainer) else data
+
+
 @dataclass(frozen=True)
 class _Pair:
     """What a caller gave, as containers.
@@ -78,36 +91,48 @@ class _Pair:
         """Whether the image that is wanted is of the scan that is trained on."""
         return self.test is None or self.test is self.train
 
+    def each(self) -> list[PtychoDataContainer]:
+        """The one scan, or both."""
+        return [self.train] if self.one_scan or self.test is None else [self.train, self.test]
+
     def scans(self, most: int | None) -> list[PtychoDataContainer]:
         """What an engine that takes so many scans trains with; frames of a second one are held out."""
         if self.one_scan or self.test is None or (most is not None and most < 2):
             return [self.train]
-        raw = self.test.raw
-        held = PtychoDataContainer.of(raw, heldout=np.arange(raw.n_frames), statistics=self.train.statistics)
+        test = self.test
+        held = PtychoDataContainer.of(
+            test.raw, heldout=test.used_frames, unused=test.unused, statistics=self.train.statistics
+        )
         return [self.train, held]
 
 
-def _pair(train: ScanInput, test: ScanInput | None, config: TrainingConfig, orientation: _Orientation) -> _Pair:
+def _pair(
+    train: ScanInput, test: ScanInput | None, config: TrainingConfig, orientation: _Orientation, accept: _Accept
+) -> _Pair:
     """Containers of what a caller gave: one scan, two views of one, or two scans of one experiment."""
     if test is None:
+        one = ensure_container(accept(orientation.apply(train)), config, stacklevel=5)
+        says = "the container" if isinstance(train, PtychoDataContainer) else "test_fraction"
         warnings.warn(
-            f"no test data: {config.test_fraction:.0%} of the frames are held out, as test_fraction says, and the "
-            "image is of the training scan. Give a test scan to choose them (RawData.split makes one).",
+            f"no test data: {len(one.heldout_frames)} of {len(one.used_frames)} frames are held out, as {says} says, "
+            "and the image is of the training scan. Give a test scan to choose them (RawData.split makes one).",
             UserWarning,
             stacklevel=4,
         )
-        return _Pair(ensure_container(orientation.apply(train), config, stacklevel=5), None)
+        return _Pair(one, None)
+    train, test = _read(train), _read(test)
     views = pair_of_views(train, test)
     if views is not None:
         raw, heldout = views
-        one = container_of_views(orientation.of_raw(raw), heldout, config, stacklevel=5)
+        one = container_of_views(_raw_of(accept(orientation.of_raw(raw))), heldout, config, stacklevel=5)
         return _Pair(one, one)
     # frames to judge by come from the other scan, so that none of this one is given up for them
-    first = ensure_container(orientation.apply(train), replace(config, test_fraction=0.0), stacklevel=5)
-    given = orientation.apply(test)
-    if isinstance(given, PtychoDataContainer):
-        return _Pair(first, given.checked())
-    raw = with_initial_probe(of_one_experiment(ensure_raw(given), first))
+    first = ensure_container(accept(orientation.apply(train)), replace(config, test_fraction=0.0), stacklevel=5)
+    second = accept(orientation.apply(test))
+    raw = of_one_experiment(_raw_of(second), first)
+    if isinstance(second, PtychoDataContainer):
+        assert raw.probe is not None
+        return _Pair(first, replace(second, raw=raw, probe=raw.probe))
     return _Pair(first, ensure_container(raw, replace(config, n_subsample=None, nphotons=None), stacklevel=5))
 
 
@@ -123,7 +148,7 @@ def _results(pair: _Pair, engines: Engines, model: TrainedModel) -> CdiResults:
         reconstruction=None,
         probe=model.probe,
         config=engines.config,
-        provenance=provenance_of(engines.config, engines.trainer, pair.train, pair.test),
+        provenance=provenance_of(engines.config, engines.trainer, *pair.each()),
     )
 
 
@@ -133,12 +158,19 @@ def _train(
     config: TrainingConfig,
     orientation: _Orientation,
     progress: Progress,
+    despite_findings: bool,
 ) -> tuple[_Pair, Engines, CdiResults]:
     """Make the engines, the containers and the model, each once. Called by the two public functions only."""
     engines = Engines(config, Observer(), side=known_side(train))
-    pair = _pair(train, test, engines.config, orientation)
-    for scan in {id(s): s for s in (pair.train, pair.test) if s is not None}.values():
-        engines.check_scan(scan.raw)
+
+    def accept(data: ScanInput) -> _Read:
+        read = _read(data)
+        raw = _raw_of(read)
+        engines.check_scan(raw)
+        refuse_grave(examine(raw), raw, despite=despite_findings)
+        return read
+
+    pair = _pair(train, test, engines.config, orientation, accept)
     scans = pair.scans(engines.trainer.capabilities.max_scans)
     model = train_on(engines.trainer, scans, engines.config, progress)
     return pair, engines, _results(pair, engines, model)
@@ -149,6 +181,7 @@ def train_cdi_model(
     test: ScanInput | None,
     config: TrainingConfig,
     *,
+    despite_findings: bool = False,
     progress: Progress = no_progress,
 ) -> CdiResults:
     """Train the engine that ``config.backend`` names.
@@ -156,8 +189,11 @@ def train_cdi_model(
     Args:
         train: scan to learn from: RawData, a container, or a path.
         test: frames that are held out: the other view of the same scan (``train, test = scan.split(…)``), or another
-            scan of the same experiment, which takes over the training scan's probe. None holds out ``test_fraction``.
+            scan of the same experiment, which takes over the training scan's probe. None holds out ``test_fraction``,
+            or what a container holds out.
         config: everything else.
+        despite_findings: go on although the checks found what makes an image worthless; other findings are told by
+            ``run`` and by the command ``inspect`` only.
         progress: called after each step; it may raise ``Cancelled``.
 
     Returns:
@@ -168,10 +204,10 @@ def train_cdi_model(
 
     Raises:
         ConfigError: a field that the engine does not honour, before data are read.
-        DataError: no usable scan, or a frame that is both held out and trained on.
+        DataError: no usable scan, one that the checks refuse, or a frame that is both held out and trained on.
         BackendError: the engine is unknown, missing, broken, or failed; see its subclasses.
     """
-    return _train(train, test, config, _Orientation(), progress)[2]
+    return _train(train, test, config, _Orientation(), progress, despite_findings)[2]
 
 
 def run_cdi_example(
@@ -184,6 +220,7 @@ def run_cdi_example(
     transpose: bool = False,
     M: int | None = None,
     do_stitching: bool = False,
+    despite_findings: bool = False,
     progress: Progress = no_progress,
 ) -> CdiResult:
     """Train, and make, refine and score an image if asked; unpacks as ``amplitude, phase, results``.
@@ -200,6 +237,7 @@ def run_cdi_example(
         transpose: exchange the axes of every patch, by exchanging those of frames, mask, background and probe.
         M: side of the central crop of each patch used in stitching, pixels; overrides ``inference.central_crop_px``.
         do_stitching: make the image; amplitude and phase are None without.
+        despite_findings: see :func:`train_cdi_model`.
         progress: called after each step; it may raise ``Cancelled``.
 
     Returns:
@@ -214,7 +252,8 @@ def run_cdi_example(
     """
     if M is not None:
         config = replace(config, inference=replace(config.inference, central_crop_px=M))
-    pair, engines, results = _train(train, test, config, _Orientation(flip_y, flip_x, transpose), progress)
+    turned = _Orientation(flip_y, flip_x, transpose)
+    pair, engines, results = _train(train, test, config, turned, progress, despite_findings)
     if not do_stitching:
         return CdiResult(None, None, results)
     model, settings = results["model"], engines.config
@@ -235,8 +274,8 @@ def _refined(first: Scored, engines: Engines, progress: Progress) -> Scored:
         return refine(first, engines.config, backend=engines.refiner.backend, progress=progress).best
     except Cancelled:
         raise
-    except PtychoError as error:
-        warnings.warn(f"no refined image: {error}", UserWarning, stacklevel=3)
+    except ENGINE_FAILURES as error:
+        warnings.warn(f"no refined image: {error_words(error)}", UserWarning, stacklevel=3)
         return first
 
 

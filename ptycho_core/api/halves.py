@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,10 @@ __all__ = ["half_data_frc", "half_scans"]
 _OTHER_HALF = "in the other half"
 
 
+def _nobody(text: str) -> None:
+    """Hear what is said of a half, which nobody is shown."""
+
+
 def half_scans(
     scan: PtychoDataContainer, config: TrainingConfig, *, hold_out: bool
 ) -> tuple[tuple[PtychoDataContainer, TrainingConfig], tuple[PtychoDataContainer, TrainingConfig]]:
@@ -39,7 +42,7 @@ def half_scans(
     Returns:
         Two pairs of a half and the settings to train on it with.
     """
-    used = scan.used_frames
+    used, raw = scan.used_frames, scan.with_probe(scan.probe).raw
     order = np.random.default_rng(config.seed).permutation(used)
     seeds = np.random.SeedSequence([config.seed, len(used)]).generate_state(2)
     halves = []
@@ -51,7 +54,7 @@ def half_scans(
             positions = scan.raw.positions_px[frames]
             heldout = frames[draw_heldout(positions, config.test_fraction, int(seed), config.test_split)]
         unused = {**scan.unused, _OTHER_HALF: np.setdiff1d(used, frames)}
-        halves.append((PtychoDataContainer.of(scan.raw, heldout=heldout, unused=unused), settings))
+        halves.append((PtychoDataContainer.of(raw, heldout=heldout, unused=unused), settings))
     return halves[0], halves[1]
 
 
@@ -73,9 +76,7 @@ def half_data_frc(
         image = image_of(engines.trainer.backend, model, of_model(half, model), settings.inference, progress)
         trained.append(image)
         if refiner is not None:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="the image refined by")  # of a half, which nobody is shown
-                done = refine(image, settings, backend=refiner.backend, progress=progress)
+            done = refine(image, settings, backend=refiner.backend, tell=_nobody, progress=progress)
             refined += [done.best] if done.kept else []
 
     def pair(a: Image, b: Image) -> FourierRingCorrelation:

@@ -19,9 +19,17 @@ from ..plugins.returned import check_model
 from ..protocol import Progress, ReconstructionBackend, TrainedModel
 from .observe import Observer
 from .prepare import ScanInput, ensure_raw
-from .stages import check_crop, image_of
+from .stages import check_crop, image_of, need_training_frames
 
-__all__ = ["BUNDLE_NAME", "apply_model", "container_for", "load_model", "load_with_engine", "save_model"]
+__all__ = [
+    "BUNDLE_NAME",
+    "apply_model",
+    "check_applicable",
+    "container_for",
+    "load_model",
+    "load_with_engine",
+    "save_model",
+]
 
 BUNDLE_NAME = "model.ptycho"
 
@@ -69,9 +77,20 @@ def apply_model(
     """
     check_inference_capabilities(config, engine.capabilities, engine.name)
     container = scan()
-    check_scan_capabilities(container.raw, engine.capabilities, engine.name)
-    check_crop(config, container.raw.side)
+    check_applicable(engine, container, config)
     return image_of(engine, model, container, config, progress)
+
+
+def check_applicable(engine: ReconstructionBackend, scan: PtychoDataContainer, config: InferenceConfig) -> None:
+    """Refuse a scan that an engine cannot make an image of.
+
+    Raises:
+        ConfigError: something in it that the engine would leave out, or a crop larger than its frames.
+        DataError: no frame of it makes the image.
+    """
+    check_scan_capabilities(scan.raw, engine.capabilities, engine.name)
+    check_crop(config, scan.raw.side)
+    need_training_frames(scan)
 
 
 def load_with_engine(

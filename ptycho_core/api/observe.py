@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..protocol import BackendSpec
 
-__all__ = ["Observer", "is_own_warning", "peak_memory_bytes"]
+__all__ = ["Observer", "peak_memory_bytes"]
 
 
 def peak_memory_bytes() -> int | None:
@@ -24,16 +23,6 @@ def peak_memory_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB
-
-
-def is_own_warning(category: type[Warning], filename: str) -> bool:
-    """Whether a warning was raised by this project, for people, and not by a library for its programmers."""
-    module = category.__module__.partition(".")[0]
-    ours = module == "builtins" or module.startswith("ptycho_")
-    parts = Path(filename).parts
-    if "site-packages" in parts:  # a folder that packages are installed below may have any name
-        parts = parts[len(parts) - parts[::-1].index("site-packages") :]
-    return ours and any(part.startswith("ptycho_") for part in parts)
 
 
 class Observer:
@@ -84,23 +73,5 @@ class Observer:
     def opened(self, folder: Path) -> None:
         """Hear of the folder that the results will lie in, once it is held."""
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Remember the warnings that this project raises while the block runs; they go on to whoever sees them now."""
-        before = warnings.showwarning
-
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> Any:
-            if is_own_warning(category, filename):
-                self.notice(str(message))
-            return before(message, category, filename, lineno, file, line)
-
-        with warnings.catch_warnings():
-            warnings.showwarning = show
-            yield
+    def saved(self, model: Path) -> None:
+        """Hear of the file that the trained model lies in, while its image is still to be made."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
-from ..data.frames import SubsetFrames
+from ..data.frames import FrameSource, SubsetFrames
 from ..data.raw import RawData, read_only
 from ..data.roles import draw_heldout, draw_subsample
 from ..errors import ConfigError, DataError
@@ -21,15 +22,20 @@ from ..physics.probe import add_modes, probe_from_mean_pattern
 __all__ = [
     "NOT_DRAWN",
     "ScanInput",
+    "Tell",
     "container_of_views",
     "ensure_container",
     "ensure_raw",
     "of_one_experiment",
     "pair_of_views",
+    "pass_on",
     "with_initial_probe",
 ]
 
 ScanInput = RawData | PtychoDataContainer | Path | str
+
+Tell = Callable[[str], None]
+"""Who is told what a user should know, one sentence at a time."""
 
 NOT_DRAWN = "not drawn by n_subsample"
 """Reason of the frames that ``n_subsample`` leaves out."""
@@ -54,15 +60,15 @@ def ensure_raw(data: RawData | Path | str) -> RawData:
     )
 
 
-def with_initial_probe(raw: RawData) -> RawData:
-    """The scan with a probe: its own, or one from its mean pattern.
+def with_initial_probe(raw: RawData, frames: NDArray[np.int64]) -> RawData:
+    """The scan with a probe: its own, or one from the mean pattern of some frames (n,), which are trained on.
 
     Raises:
         DataError: the background accounts for every count.
     """
     if raw.probe is not None:
         return raw
-    pattern = raw.mean_pattern()
+    pattern = raw.subset(frames).mean_pattern()
     if raw.background is not None:
         pattern = np.maximum(pattern - np.where(True if raw.mask is None else raw.mask, raw.background, 0), 0)
     if not pattern.any():
@@ -75,30 +81,26 @@ def with_initial_probe(raw: RawData) -> RawData:
     return replace(probed, source=replace(raw.source, assumptions=(*raw.source.assumptions, note)))
 
 
-def _warn_about_photons(scan: PtychoDataContainer, config: TrainingConfig, stacklevel: int) -> None:
+def _tell_about_photons(scan: PtychoDataContainer, config: TrainingConfig, tell: Tell) -> None:
     if config.nphotons is None:
         return
     measured = float(scan.raw.frame_totals[scan.used_frames].mean())
     if abs(config.nphotons - measured) > _PHOTONS_TOLERANCE * measured:
-        warnings.warn(
+        tell(
             f"nphotons = {config.nphotons:.6g}, but {scan.raw.source.path or 'the scan'} has {measured:.6g} counts a "
             "frame on average, and the measured figure is used. Is the measurement (amplitude or counts) right? "
-            "Leave nphotons out to have it measured.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "Leave nphotons out to have it measured."
         )
 
 
-def _with_modes(raw: RawData, config: TrainingConfig, stacklevel: int) -> RawData:
+def _with_modes(raw: RawData, config: TrainingConfig, tell: Tell) -> RawData:
     """The scan with a probe of as many modes as the config asks for."""
     if config.probe_modes is None or raw.probe is None or len(raw.probe) == config.probe_modes:
         return raw
     if config.probe_modes > len(raw.probe) and not config.probe_trainable:
-        warnings.warn(
+        tell(
             f"probe_modes = {config.probe_modes} adds modes to the {len(raw.probe)} of the probe, and with "
-            "probe_trainable = false they stay the guess that they start as. Set probe_trainable to true.",
-            UserWarning,
-            stacklevel=stacklevel + 1,
+            "probe_trainable = false they stay the guess that they start as. Set probe_trainable to true."
         )
     return raw.with_probe(add_modes(raw.probe, config.probe_modes), calibrated=raw.probe_calibrated)
 
@@ -118,25 +120,35 @@ def _check_agrees(scan: PtychoDataContainer, config: TrainingConfig) -> None:
             )
 
 
-def _with_roles(raw: RawData, config: TrainingConfig) -> PtychoDataContainer:
-    """The one split: frames that ``n_subsample`` does not draw are unused, a part of the others is held out."""
-    drawn = np.arange(raw.n_frames)
-    if config.n_subsample is not None:
-        drawn = draw_subsample(raw.n_frames, config.n_subsample, config.seed)
-    heldout = drawn[draw_heldout(raw.positions_px[drawn], config.test_fraction, config.seed, config.test_split)]
+def _drawn_frames(raw: RawData, config: TrainingConfig) -> NDArray[np.int64]:
+    """The frames (n,) that ``n_subsample`` draws, or all."""
+    if config.n_subsample is None:
+        return np.arange(raw.n_frames)
+    return draw_subsample(raw.n_frames, config.n_subsample, config.seed)
+
+
+def _with_roles(
+    raw: RawData, drawn: NDArray[np.int64], heldout: NDArray[np.int64], config: TrainingConfig, tell: Tell
+) -> PtychoDataContainer:
+    """The scan with a role for each frame, and a probe of which frames that are not trained on know nothing."""
+    train = np.setdiff1d(drawn, heldout)
+    raw = _with_modes(with_initial_probe(raw, train if len(train) else drawn), config, tell)
     unused = {NOT_DRAWN: np.setdiff1d(np.arange(raw.n_frames), drawn)}
     return PtychoDataContainer.of(raw, heldout=heldout, unused=unused)
 
 
-def ensure_container(data: ScanInput, config: TrainingConfig, *, stacklevel: int = 2) -> PtychoDataContainer:
+def ensure_container(
+    data: ScanInput, config: TrainingConfig, *, tell: Tell | None = None, stacklevel: int = 2
+) -> PtychoDataContainer:
     """Turn a path or a scan into a container, in which every frame has its role.
 
-    A scan without a probe gets one from its mean pattern, and modes are added as ``probe_modes`` says. ``n_subsample``
-    frames are drawn, and ``test_fraction`` of them held out, by ``test_split`` and ``seed``.
+    ``n_subsample`` frames are drawn, and ``test_fraction`` of them held out, by ``test_split`` and ``seed``. A scan
+    without a probe gets one from the mean pattern of the others, and modes are added as ``probe_modes`` says.
 
     Args:
         data: a finished container is returned as it is, after a check; a path is read.
         config: the fields named above, and ``nphotons``.
+        tell: called with each sentence that the user should read; None raises a warning.
         stacklevel: of warnings, as in :func:`warnings.warn`.
 
     Warns:
@@ -147,41 +159,81 @@ def ensure_container(data: ScanInput, config: TrainingConfig, *, stacklevel: int
         DataError: no usable scan, or a container that is not as specs/10-data says.
         ConfigError: more frames or modes asked for than there can be, or a field that the container contradicts.
     """
+    told: list[str] = []
     if isinstance(data, PtychoDataContainer):
         scan = data.checked()
         _check_agrees(scan, config)
     else:
-        scan = _with_roles(_with_modes(with_initial_probe(ensure_raw(data)), config, stacklevel), config)
-    _warn_about_photons(scan, config, stacklevel)
+        raw = ensure_raw(data)
+        drawn = _drawn_frames(raw, config)
+        among = draw_heldout(raw.positions_px[drawn], config.test_fraction, config.seed, config.test_split)
+        scan = _with_roles(raw, drawn, drawn[among], config, told.append)
+    _tell_about_photons(scan, config, told.append)
+    pass_on(told, tell, stacklevel)
     return scan
+
+
+def pass_on(told: list[str], tell: Tell | None, stacklevel: int) -> None:
+    """Tell whoever listens; where nobody does, warn, at `stacklevel` above the caller."""
+    for text in told:
+        if tell is None:
+            warnings.warn(text, UserWarning, stacklevel=stacklevel + 1)
+        else:
+            tell(text)
+
+
+def _base_frames(raw: RawData) -> tuple[FrameSource, NDArray[np.int64]]:
+    """Where the frames of a scan come from, and which (n,) of those there they are."""
+    if isinstance(raw.frames, SubsetFrames):
+        return raw.frames.base, raw.frames.numbers
+    return raw.frames, np.arange(raw.n_frames)
+
+
+def _read_twice(one: RawData, two: RawData) -> bool:
+    """Whether the frames of one number are the same frame of the same file; a file may hold several scans."""
+    if one.source.path is None or one.source.path != two.source.path:
+        return False
+    _, ours, theirs = np.intersect1d(one.frame_numbers, two.frame_numbers, return_indices=True)
+    return bool(
+        np.array_equal(one.frame_totals[ours], two.frame_totals[theirs])
+        and np.array_equal(one.positions_px[ours], two.positions_px[theirs])
+    )
+
+
+def _refuse_common(train: NDArray[np.int64], test: NDArray[np.int64], name: str) -> None:
+    both = np.intersect1d(train, test)
+    if len(both):
+        raise DataError(
+            f"{name}: frame {int(both[0])} is held out and trained on ({len(both)} frames are both); a frame has one "
+            "role. Make the two with RawData.split, or give the scan alone: test_fraction of it is then held out."
+        )
 
 
 def joined_views(train: RawData, test: RawData) -> tuple[RawData, NDArray[np.int64]] | None:
     """The scan that two views are of, and which of its frames are those of `test`; None where they are of two scans.
 
-    Raises:
-        DataError: a frame is in both views.
-    """
-    if not isinstance(train.frames, SubsetFrames) or not isinstance(test.frames, SubsetFrames):
-        return None
-    if train.frames.base is not test.frames.base:
-        return None
-    numbers = np.concatenate([train.frames.numbers, test.frames.numbers])
-    order = np.argsort(numbers, kind="stable")
-    if len(np.unique(numbers)) < len(numbers):
-        both = np.intersect1d(train.frames.numbers, test.frames.numbers)
-        raise DataError(
-            f"{train.source.path or 'scan'}: frame {int(both[0])} is held out and trained on ({len(both)} frames are "
-            "both); a frame has one role. Make the two with RawData.split."
-        )
-    whole = len(numbers) == train.frames.base.shape[0]
+    A scan as it was read is a view of all its frames.
 
-    def both_of(name: str) -> NDArray[Any]:
-        return read_only(np.concatenate([getattr(train, name), getattr(test, name)])[order])
+    Raises:
+        DataError: a frame is in both views, or they differ in their mask or background.
+    """
+    name = train.source.path or "scan"
+    (base, of_train), (other, of_test) = _base_frames(train), _base_frames(test)
+    if base is not other:
+        if _read_twice(train, test):
+            _refuse_common(train.frame_numbers, test.frame_numbers, name)
+        return None
+    _refuse_common(of_train, of_test, name)
+    _refuse_another_detector(test, train, "the two views of the scan")
+    numbers = np.concatenate([of_train, of_test])
+    order = np.argsort(numbers, kind="stable")
+
+    def both_of(field: str) -> NDArray[Any]:
+        return read_only(np.concatenate([getattr(train, field), getattr(test, field)])[order])
 
     raw = replace(
         train,
-        frames=train.frames.base if whole else SubsetFrames(train.frames.base, numbers[order]),
+        frames=base if len(numbers) == base.shape[0] else SubsetFrames(base, numbers[order]),
         positions_px=both_of("positions_px"),
         frame_numbers=both_of("frame_numbers"),
         frame_totals=both_of("frame_totals"),
@@ -190,24 +242,28 @@ def joined_views(train: RawData, test: RawData) -> tuple[RawData, NDArray[np.int
 
 
 def pair_of_views(train: ScanInput, test: ScanInput) -> tuple[RawData, NDArray[np.int64]] | None:
-    """As :func:`joined_views`, for whatever a caller holds."""
+    """As :func:`joined_views`, for whatever a caller holds.
+
+    Raises:
+        DataError: as there.
+    """
     if isinstance(train, RawData) and isinstance(test, RawData):
         return joined_views(train, test)
     return None
 
 
 def container_of_views(
-    raw: RawData, heldout: NDArray[np.int64], config: TrainingConfig, *, stacklevel: int = 2
+    raw: RawData, heldout: NDArray[np.int64], config: TrainingConfig, *, tell: Tell | None = None, stacklevel: int = 2
 ) -> PtychoDataContainer:
-    """As :func:`ensure_container`, for a scan of which the caller says which frames (n,) are held out."""
-    raw = _with_modes(with_initial_probe(raw), config, stacklevel)
-    unused = {}
-    if config.n_subsample is not None:
-        train = np.setdiff1d(np.arange(raw.n_frames), heldout)
-        drawn = train[draw_subsample(len(train), config.n_subsample, config.seed)]
-        unused[NOT_DRAWN] = np.setdiff1d(train, drawn)
-    scan = PtychoDataContainer.of(raw, heldout=heldout, unused=unused)
-    _warn_about_photons(scan, config, stacklevel)
+    """As :func:`ensure_container`, for a scan of which the caller says which frames (n,) are held out.
+
+    ``n_subsample`` draws from all frames, as there, so fewer of those may be left to judge by.
+    """
+    told: list[str] = []
+    drawn = _drawn_frames(raw, config)
+    scan = _with_roles(raw, drawn, np.intersect1d(heldout, drawn), config, told.append)
+    _tell_about_photons(scan, config, told.append)
+    pass_on(told, tell, stacklevel)
     return scan
 
 
@@ -223,10 +279,14 @@ def of_one_experiment(raw: RawData, like: PtychoDataContainer) -> RawData:
             f"{name}: frames are {raw.side}×{raw.side} but those of the training scan "
             f"are {like.raw.side}×{like.raw.side}; the two must be of one experiment."
         )
-    for what, its, theirs in (("mask", raw.mask, like.raw.mask), ("background", raw.background, like.raw.background)):
+    _refuse_another_detector(raw, like.raw, "the two scans")
+    return raw.with_probe(like.probe, calibrated=like.raw.probe_calibrated)
+
+
+def _refuse_another_detector(raw: RawData, like: RawData, which: str) -> None:
+    for what, its, theirs in (("mask", raw.mask, like.mask), ("background", raw.background, like.background)):
         if not (its is None and theirs is None) and not np.array_equal(its, theirs):  # type: ignore[arg-type]
             raise DataError(
-                f"{name}: its {what} is not that of the training scan; the two must be "
+                f"{raw.source.path or 'test scan'}: its {what} is not that of the frames to train on; {which} must be "
                 f"of one experiment. Give both the same {what}, or leave it out of both."
             )
-    return raw.with_probe(like.probe, calibrated=like.raw.probe_calibrated)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 from ..config import TrainingConfig
 from ..config_mapping import with_typed_options
 from ..data.results import Refined, Scored
-from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError
+from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError, PtychoError
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
@@ -23,9 +22,21 @@ from ..protocol import (
 )
 from ..refinement.loss import refinement_loss
 from ..refinement.positions import position_report
+from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
-__all__ = ["chosen_loss", "refine", "refining_engine"]
+__all__ = ["ENGINE_FAILURES", "chosen_loss", "error_words", "refine", "refining_engine"]
+
+
+ENGINE_FAILURES = (PtychoError, MemoryError, OSError)
+"""What may come out of an engine, or of a machine at its end."""
+
+
+def error_words(error: BaseException) -> str:
+    """What went wrong; the kind of error too, where its text is not written for the user."""
+    if isinstance(error, PtychoError):
+        return str(error)
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def chosen_loss(config: TrainingConfig, engine: ReconstructionBackend) -> str:
@@ -80,6 +91,7 @@ def refine(
     config: TrainingConfig,
     *,
     backend: ReconstructionBackend | None = None,
+    tell: Tell | None = None,
     progress: Progress = no_progress,
 ) -> Refined:
     """Go on from an image with the engine that ``config.refinement`` names, and keep the better image.
@@ -88,6 +100,7 @@ def refine(
         initial: an image made by any engine, with its scan and the role of each frame.
         config: ``refinement`` says how.
         backend: that engine, where it is at hand; None loads it.
+        tell: called with a sentence when the refined image is discarded; None raises a warning.
         progress: called after each epoch; it may raise ``Cancelled``.
 
     Returns:
@@ -126,7 +139,7 @@ def refine(
             raise
         note = str(error)
     if note or found is None:
-        warnings.warn(f"the image refined by engine '{name}' was discarded: {note}", UserWarning, stacklevel=2)
+        pass_on([f"the image refined by engine '{name}' was discarded: {note}"], tell, stacklevel=2)
         return Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
     plan, positions = config.refinement, None
     if plan.positions:

@@ -19,16 +19,24 @@ from ..data.container import PtychoDataContainer
 from ..data.raw import ObjectGuess
 from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
-from ..errors import Cancelled, ConfigError, PtychoError
+from ..errors import Cancelled, ConfigError
 from ..io.atomic import ensure_output_folder
-from ..io.result_folder import RESULT_NAMES, SUMMARY_NAME, ResultFolder
+from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, SUMMARY_NAME, ResultFolder, as_output_error
 from ..protocol import Progress, TrainedModel, no_progress
 from .accept import ScanSource, accepted_scan, known_side
 from .halves import half_data_frc
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer, peak_memory_bytes
-from .refine import refine
-from .stages import Engines, image_of, of_model, provenance_of, train_on
+from .refine import ENGINE_FAILURES, error_words, refine
+from .stages import (
+    Engines,
+    check_number_of_scans,
+    image_of,
+    need_training_frames,
+    of_model,
+    provenance_of,
+    train_on,
+)
 
 if TYPE_CHECKING:
     from ..metrics import Comparison, FourierRingCorrelation
@@ -61,7 +69,8 @@ def train(
         scans: one scan, or several; a path or a RawData gets its roles here, so make a container with
             :func:`ensure_container` first to make an image of the same frames afterwards.
         config: everything else.
-        out: folder for the model's bundle; None writes nothing (but checkpoints, where ``config.output_dir`` says so).
+        out: folder for the model's bundle, with the checkpoints in ``training`` below it, whatever
+            ``config.output_dir`` says; None writes nothing but checkpoints, where that says so.
         overwrite: replace a finished result that lies there.
         despite_findings: see :func:`run`.
         inputs: see :func:`run`.
@@ -78,17 +87,18 @@ def train(
     given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
     if not given:
         raise ConfigError("train needs at least one scan, and none is given.")
-    with watcher.listening():
-        engines = Engines(config, watcher)
-        made = [accepted_scan(scan, engines, watcher, despite_findings=despite_findings) for scan in given]
-        files, writes = [*inputs, *_paths(made, config)], {BUNDLE_NAME, SUMMARY_NAME}
-        with opened_folder(out, overwrite, files, watcher, writes) as folder:
-            settings = _settings(engines.config, folder)
-            with watcher.stage("train"):
-                model = train_on(engines.trainer, made, settings, progress)
-            if folder is not None:
-                kept = provenance_of(settings, engines.trainer, made[0]) | (provenance or {})
-                _write_model(model, kept, folder, engines, watcher)
+    engines = Engines(config, watcher)
+    check_number_of_scans(engines.trainer, len(given))
+    made = [accepted_scan(scan, engines, watcher, despite_findings=despite_findings) for scan in given]
+    need_training_frames(made[0])
+    files, writes = [*inputs, *_paths(made, config)], {BUNDLE_NAME, SUMMARY_NAME}
+    with opened_folder(out, overwrite, files, watcher, writes) as folder:
+        settings = _settings(engines.config, folder)
+        with watcher.stage("train"):
+            model = train_on(engines.trainer, made, settings, progress)
+        if folder is not None:
+            kept = provenance_of(settings, engines.trainer, *made) | (provenance or {})
+            _write_model(model, kept, folder, engines, watcher)
     return model
 
 
@@ -102,6 +112,12 @@ def _write_model(
         with observer.stage("save"):
             save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
         write_model_summary(partial, model, provenance, observer.notices, observer.facts())
+    _tell_of_kept(folder, observer)
+
+
+def _tell_of_kept(folder: ResultFolder, observer: Observer) -> None:
+    for text in folder.kept_sentences():
+        observer.notice(text)
 
 
 def _paths(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> list[Path]:
@@ -146,6 +162,7 @@ class _Job:
             with self.observer.stage("save"):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
                 save_model(model, self.bundle, backend=self.engines.trainer.backend)
+            self.observer.saved(self.bundle)
         return model
 
     def image(self, model: TrainedModel) -> Scored:
@@ -161,12 +178,13 @@ class _Job:
             return None, None
         try:
             with self.observer.stage("refine"):
-                return refine(first, self.config, backend=refiner.backend, progress=self.progress), None
+                tell = self.observer.notice
+                return refine(first, self.config, backend=refiner.backend, tell=tell, progress=self.progress), None
         except Cancelled as error:
             self.observer.notice(f"no refined image: {error}; the image that refining began with is the result")
             return None, error
-        except PtychoError as error:
-            self.observer.notice(f"no refined image: {error}")
+        except ENGINE_FAILURES as error:
+            self.observer.notice(f"no refined image: {error_words(error)}")
             return None, None
 
     def half_data(self) -> tuple[_HalfData | None, Cancelled | None]:
@@ -184,8 +202,8 @@ class _Job:
             return job()
         except Cancelled:
             raise
-        except PtychoError as error:
-            self.observer.notice(f"no {what}: {error}")
+        except (*ENGINE_FAILURES, ArithmeticError, ValueError) as error:
+            self.observer.notice(f"no {what}: {error_words(error)}")
             return None
 
 
@@ -209,7 +227,8 @@ def run(
     Args:
         scan: a path, a RawData, a container whose roles are kept, or a function that reads one when it is wanted.
         config: what decides the result.
-        out: folder for the results; None writes nothing (but checkpoints, where ``config.output_dir`` says so).
+        out: folder for the results, with the checkpoints in ``training`` below it, whatever ``config.output_dir`` says;
+            None writes nothing but checkpoints, where that says so.
         overwrite: replace a finished result that lies there.
         half_data: also make an image of each half of the frames and correlate the two.
         truth: the object to score the images against, of a simulated scan.
@@ -229,20 +248,20 @@ def run(
         OutputError: the folder is in use, holds a finished result, or cannot be written; nothing was replaced.
         BackendError: an engine is unknown, missing, broken, or failed; see its subclasses.
         Cancelled: `progress` raised it. ``checkpoint_path`` says where training can be gone on from, ``model_path``
-            where the model is, and ``results_path`` where the results are, as far as there are any.
+            where the model is, and ``results_path`` and ``run`` hold the results, as far as there are any.
     """
     watcher = observer or Observer()
-    with watcher.listening():
-        engines = Engines(config, watcher, side=known_side(scan))
-        container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings)
-        with opened_folder(out, overwrite, [*inputs, *_paths([container], config)], watcher) as folder:
-            job = _Job(engines, container, _settings(engines.config, folder), folder, watcher, progress)
-            done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
-            if folder is not None:
-                done = write_run(done, folder, watcher, job.bundle)
+    engines = Engines(config, watcher, side=known_side(scan))
+    container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings)
+    need_training_frames(container)
+    with opened_folder(out, overwrite, [*inputs, *_paths([container], config)], watcher) as folder:
+        job = _Job(engines, container, _settings(engines.config, folder), folder, watcher, progress)
+        done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
+        if folder is not None:
+            done = write_run(done, folder, watcher, job.bundle)
     if stopped is not None:
         where = None if done.folder is None else str(done.folder)
-        raise Cancelled(str(stopped), results_path=where) from stopped
+        raise Cancelled(str(stopped), stopped.checkpoint_path, results_path=where, run=done) from stopped
     return done
 
 
@@ -275,9 +294,9 @@ def _go(
         frcs = None
         if half_data and stopped is None:
             frcs, stopped = job.half_data()
-    except (Cancelled, KeyboardInterrupt) as error:
+    except Cancelled as error:
         where = None if job.bundle is None else str(job.bundle)
-        raise Cancelled(str(error) or "interrupted", model_path=where) from error
+        raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
     source = job.scan.raw.source
     done = Run(
         title=title or (Path(source.path).name if source.path else "reconstruction"),
@@ -355,10 +374,10 @@ def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path 
     with folder.staged() as partial:
         write_results(partial, done)
         if bundle is not None:
-            shutil.copyfile(bundle, partial / BUNDLE_NAME)
+            with as_output_error(partial, NOTHING_REPLACED):
+                shutil.copyfile(bundle, partial / BUNDLE_NAME)
         observer.add_seconds("report", time.perf_counter() - began)
         done = replace(done, seconds=observer.facts(), peak_memory_bytes=peak_memory_bytes(), folder=folder.path)
         write_summary(partial, done)
-    for name in folder.kept:
-        observer.notice(f"{folder.path / name} was left as it is: it is no file of an earlier result, or was changed")
-    return done
+    _tell_of_kept(folder, observer)
+    return replace(done, warnings=tuple(observer.notices))

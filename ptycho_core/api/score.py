@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.results import Image, Scored, typical_frames
-from ..errors import DataError
+from ..errors import BackendError, DataError
 from ..physics.forward import expected_counts
-from ..physics.merit import SUMS, Figures, frame_sums
+from ..physics.merit import SUMS, Figures, frame_sums, gain_squared
 from ..physics.patches import extract
 from ..plugins.guard import engine_at_work
 from ..plugins.returned import check_counts
@@ -62,7 +62,7 @@ def _chunks(image: Image, frames: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _gain_squared(image: Image, scan: PtychoDataContainer, forward: Forward) -> float:
-    """g² = Σ(k − b) / Σ(λ − b) over the training frames: with it as many counts are expected as were measured."""
+    """g² of the training frames, or of the held-out ones where nothing was trained on."""
     raw, good = scan.raw, 1.0 if scan.raw.mask is None else scan.raw.mask
     level = 0.0 if raw.background is None else float(np.sum(good * raw.background.astype(np.float64)))
     frames = scan.train_frames if len(scan.train_frames) else scan.heldout_frames
@@ -70,8 +70,20 @@ def _gain_squared(image: Image, scan: PtychoDataContainer, forward: Forward) -> 
         float(np.sum(good * forward(image, scan, part).astype(np.float64))) for part in _chunks(image, frames)
     )
     measured = float(raw.frame_totals[frames].sum())
-    signal, wanted = expected - level * len(frames), measured - level * len(frames)
-    return wanted / signal if signal > 0 and wanted > 0 else 1.0
+    background = level * len(frames)
+    if measured <= background:
+        raise DataError(
+            f"{raw.source.path or 'scan'}: its background accounts for {background:.6g} counts of {len(frames)} "
+            f"frames, which hold {measured:.6g}; nothing is left to set the scale of an image by. Give the right "
+            "background, or leave it out."
+        )
+    if not expected > background:
+        raise BackendError(
+            f"the image of {raw.source.path or 'the scan'} expects no light in its {len(frames)} frames "
+            f"({expected - background:.6g} counts above the background, measured {measured - background:.6g}); it has "
+            "no scale."
+        )
+    return gain_squared(expected, measured, background)
 
 
 def _examples(
@@ -96,8 +108,8 @@ def score(image: Image, scan: PtychoDataContainer, engine: str, backend: Reconst
         for a calibrated probe.
 
     Raises:
-        DataError: the image is of another scan.
-        BackendError: the engine's forward model failed or broke the protocol.
+        DataError: the image is of another scan, or the background accounts for every count.
+        BackendError: the engine's forward model failed, broke the protocol, or expects no light.
     """
     if len(image.positions_px) != scan.raw.n_frames or image.probe.shape[-1] != scan.raw.side:
         raise DataError(

@@ -27,7 +27,16 @@ from .observe import Observer
 from .refine import refining_engine
 from .score import score
 
-__all__ = ["Engines", "check_crop", "image_of", "of_model", "provenance_of", "train_on"]
+__all__ = [
+    "Engines",
+    "check_crop",
+    "check_number_of_scans",
+    "image_of",
+    "need_training_frames",
+    "of_model",
+    "provenance_of",
+    "train_on",
+]
 
 
 class Engines:
@@ -93,6 +102,20 @@ def check_crop(config: InferenceConfig, side: int) -> None:
         )
 
 
+def check_number_of_scans(engine: LoadedBackend, n_scans: int) -> None:
+    """Refuse more scans than an engine takes.
+
+    Raises:
+        ConfigError: they are more.
+    """
+    most = engine.capabilities.max_scans
+    if most is not None and n_scans > most:
+        raise ConfigError(
+            f"engine '{engine.name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {n_scans} are "
+            "given; train on one, or choose an engine that takes several."
+        )
+
+
 def train_on(
     engine: LoadedBackend, scans: Sequence[PtychoDataContainer], config: TrainingConfig, progress: Progress
 ) -> TrainedModel:
@@ -103,13 +126,8 @@ def train_on(
         DataError: the first scan has no training frames.
         BackendError: the engine failed, or returned what the protocol does not allow.
     """
-    most = engine.capabilities.max_scans
-    if most is not None and len(scans) > most:
-        raise ConfigError(
-            f"engine '{engine.name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {len(scans)} are "
-            "given; train on one, or choose an engine that takes several."
-        )
-    _need_training_frames(scans[0])
+    check_number_of_scans(engine, len(scans))
+    need_training_frames(scans[0])
     with engine_at_work(engine.name, "train", progress) as relay:
         model = check_model(engine.backend.train(scans, config, progress=relay), engine.name)
     if model.backend != engine.name:
@@ -119,7 +137,12 @@ def train_on(
     return model
 
 
-def _need_training_frames(scan: PtychoDataContainer) -> None:
+def need_training_frames(scan: PtychoDataContainer) -> None:
+    """Refuse a scan of which nothing is to be learned and no image to be made.
+
+    Raises:
+        DataError: it has no training frames.
+    """
     if not len(scan.train_frames):
         raise DataError(
             f"{scan.raw.source.path or 'scan'}: all its {len(scan.used_frames)} used frames are held out; an image is "
@@ -141,7 +164,7 @@ def image_of(
         BackendError: the engine failed, or returned what the protocol does not allow.
         CollapseError: the object is constant.
     """
-    _need_training_frames(scan)
+    need_training_frames(scan)
     with engine_at_work(engine.name, "reconstruct", progress) as relay:
         image = engine.reconstruct(model, scan, config, progress=relay)
         check_image(image, scan, engine.name, model.config.collapse_threshold)
@@ -153,14 +176,7 @@ def of_model(scan: PtychoDataContainer, model: TrainedModel) -> PtychoDataContai
     return replace(scan.with_probe(model.probe), statistics=model.statistics)
 
 
-def provenance_of(
-    config: TrainingConfig, engine: LoadedBackend, scan: PtychoDataContainer, test: PtychoDataContainer | None = None
-) -> dict[str, Any]:
-    """What is needed to repeat a run, plain JSON data."""
-    out = collect_provenance(
-        config,
-        scan.raw.source,
-        engine_packages=engine.spec.requires,
-        test_source=None if test is None else test.raw.source,
-    )
+def provenance_of(config: TrainingConfig, engine: LoadedBackend, *scans: PtychoDataContainer) -> dict[str, Any]:
+    """What is needed to repeat a run on some scans, plain JSON data."""
+    out = collect_provenance(config, [scan.raw.source for scan in scans], engine_packages=engine.spec.requires)
     return out | {"engine": {"name": engine.name, "distribution": engine.distribution}}

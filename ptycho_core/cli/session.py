@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ..api.observe import Observer, is_own_warning
+from ..api.observe import Observer
 from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
 
 if TYPE_CHECKING:
     from ..protocol import BackendSpec
 
-__all__ = ["Session"]
+__all__ = ["Session", "is_own_warning"]
 
 _log = logging.getLogger("ptycho_core.cli")
 
@@ -39,6 +39,16 @@ class _OneLine(logging.Formatter):
         return prefix + " ".join(record.getMessage().split())
 
 
+def is_own_warning(category: type[Warning], filename: str) -> bool:
+    """Whether a warning was raised by this project, for people, and not by a library for its programmers."""
+    module = category.__module__.partition(".")[0]
+    ours = module == "builtins" or module.startswith("ptycho_")
+    parts = Path(filename).parts
+    if "site-packages" in parts:  # a folder that packages are installed below may have any name
+        parts = parts[len(parts) - parts[::-1].index("site-packages") :]
+    return ours and any(part.startswith("ptycho_") for part in parts)
+
+
 class Session(Observer):
     """Messages, notices and stage times of one command.
 
@@ -46,6 +56,7 @@ class Session(Observer):
         debug: whether tracebacks are shown.
         verbose: whether the terminal gets more than results and notices.
         log_path: the log file, once there is one.
+        model_path: the trained model, from when it is saved until its results are.
         command: the command and its arguments, as given.
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
     """
@@ -58,6 +69,7 @@ class Session(Observer):
         self.debug = False
         self.verbose = False
         self.log_path: Path | None = None
+        self.model_path: Path | None = None
         self._started = time.time() if started is None else started
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
         self._has_engine = False
@@ -133,10 +145,9 @@ class Session(Observer):
         """Begin the log in the folder of the results."""
         self.open_log(folder)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Nothing to do: :meth:`active` hears of warnings for the whole command."""
-        yield
+    def saved(self, model: Path) -> None:
+        """Remember where the model is, for advice to whoever interrupts."""
+        self.model_path = model
 
     @contextmanager
     def importing(self, spec: BackendSpec) -> Iterator[None]:

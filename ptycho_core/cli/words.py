@@ -65,9 +65,9 @@ def _image_command(session: Session, data: Path | None, model: str) -> str:
     if data is None:
         return f"the trained model was saved as {model}"
     words = ["ptycho", "reconstruct", "--same_scan", "--model", model, str(data)]
-    given = dict(zip(session.command, session.command[1:], strict=False))
-    for option in ("--measurement", "--dialect"):
-        words += [option, given[option]] if option in given else []
+    for number, word in enumerate(session.command):
+        if word.partition("=")[0] in ("--measurement", "--dialect", "--probe"):
+            words += session.command[number : number + (1 if "=" in word else 2)]
     return f"training is done, get the image with: {shlex.join(words)}"
 
 
@@ -84,6 +84,10 @@ def interrupted_with_advice(session: Session, data: Path | None) -> Iterator[Non
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        if session.model_path is None:
+            raise
+        raise Cancelled(f"interrupted; {_image_command(session, data, str(session.model_path))}") from error
     except Cancelled as error:
         if error.results_path is not None:
             advice = f"the image so far is in {error.results_path}"

@@ -28,11 +28,13 @@ from .folder_lock import LOCK_NAME, hold_folder
 
 __all__ = [
     "LOG_NAME",
+    "NOTHING_REPLACED",
     "PICTURE_NAMES",
     "RESULT_FORMAT",
     "RESULT_NAMES",
     "SUMMARY_NAME",
     "ResultFolder",
+    "as_output_error",
     "default_folder",
     "read_result_summary",
     "verify_result",
@@ -51,7 +53,11 @@ PICTURE_NAMES = frozenset(
 """Every picture that a result has or had in an earlier version: a name that leaves this list is never removed again."""
 RESULT_NAMES = PICTURE_NAMES | {SUMMARY_NAME, "report.html", "reconstruction.h5", "model.ptycho"}
 
+NOTHING_REPLACED = "nothing was replaced."
+"""End of the message of an error before a result is put in place."""
+
 _PLAN_NAME = ".plan.json"
+_ASIDE = ".kept-"
 _PARTIAL = re.compile(r"\.partial-(?:[0-9a-f]{32}|[a-z0-9_]{8})")  # the short ones are of version 0.1
 _COMMIT = re.compile(r"\.commit-[0-9a-f]{32}")
 _ENDING = re.compile(
@@ -146,7 +152,7 @@ class ResultFolder:
             _make_folder(folder, made)
             with hold_folder(folder):
                 result = cls(folder, uuid.uuid4().hex, frozenset(writes), sources)
-                with _as_output_error(folder, "choose another folder with --out."):
+                with as_output_error(folder, "choose another folder with --out."):
                     result._settle()
                 if not overwrite:
                     result._refuse_what_is_there()
@@ -168,16 +174,24 @@ class ResultFolder:
         partial = self.path / f".partial-{self.run_id}"
         commit = self.path / f".commit-{self.run_id}"
         try:
-            with _as_output_error(partial, "nothing was replaced."):
+            with as_output_error(partial, NOTHING_REPLACED):
                 partial.mkdir()
             yield partial
-            with _as_output_error(self.path, "nothing was replaced."):
+            with as_output_error(self.path, NOTHING_REPLACED):
                 self._seal(partial)
                 os.rename(partial, commit)
                 _flush_folder(self.path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self._complete(commit)
+
+    def kept_sentences(self) -> list[str]:
+        """What to tell the user of each file in ``kept``."""
+        what = "it is no file of an earlier result, or was changed since"
+        return [
+            f"{self.path / name}: {what}, and was {'kept under this name' if _ASIDE in name else 'left as it is'}"
+            for name in self.kept
+        ]
 
     def _seal(self, partial: Path) -> None:
         """Write the summary and the plan into a staging folder, and everything to disk."""
@@ -220,7 +234,7 @@ class ResultFolder:
 
     def _complete(self, commit: Path) -> None:
         """Put a decided result in place. Every step may be the last one, and all of them may be done again."""
-        with _as_output_error(
+        with as_output_error(
             self.path, f"the new result is whole in {commit.name}; the next command puts it in place."
         ):
             plan = _read_json(commit / _PLAN_NAME)
@@ -252,7 +266,7 @@ class ResultFolder:
         if not os.path.lexists(path) or (name in replaces and _is_ours(path, replaces[name])):
             return
         mark, n = commit.name[-8:], 1
-        while os.path.lexists(aside := path.with_name(f"{path.stem}.kept-{mark}-{n}{path.suffix}")):
+        while os.path.lexists(aside := path.with_name(f"{path.stem}{_ASIDE}{mark}-{n}{path.suffix}")):
             n += 1
         os.rename(path, aside)
         self.kept.append(aside.name)
@@ -260,14 +274,14 @@ class ResultFolder:
     def _refuse_what_is_there(self) -> None:
         if read_result_summary(self.path) is not None:
             raise OutputError(
-                f"{self.path}: holds a finished result; pass --overwrite to replace it or choose another folder with "
-                "--out."
+                f"{self.path}: holds a finished result; pass --overwrite (overwrite=True) to replace it or choose "
+                "another folder with --out (out)."
             )
         found = [name for name in sorted(self.writes) if os.path.lexists(self.path / name)]
         if found:
             raise OutputError(
                 f"{self.path}: holds {', '.join(found)}, which this command writes too; choose another folder with "
-                "--out, or pass --overwrite: what is no result of this program is renamed then."
+                "--out (out), or pass --overwrite (overwrite=True): what is no result of this program is renamed then."
             )
 
 
@@ -300,7 +314,7 @@ def _is_same(a: Path, b: Path) -> bool:
 def _make_folder(folder: Path, made: list[Path]) -> None:
     """Make a folder and its parents, and put those that were not there into `made`, the innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with _as_output_error(folder, "choose a folder that can be made and written with --out."):
+    with as_output_error(folder, "choose a folder that can be made and written with --out."):
         for path in reversed(missing):
             path.mkdir()
             made.insert(0, path)
@@ -324,7 +338,8 @@ def _remove_made(made: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _as_output_error(path: Path, end: str) -> Iterator[None]:
+def as_output_error(path: Path, end: str) -> Iterator[None]:
+    """Say of what the operating system refuses in the block that `path` cannot be written, and `end`."""
     try:
         yield
     except OutputError:

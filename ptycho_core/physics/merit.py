@@ -29,6 +29,7 @@ __all__ = [
     "expected_deviance",
     "expected_sq_amplitude_error",
     "frame_sums",
+    "gain_squared",
     "unit_deviance",
 ]
 
@@ -101,6 +102,17 @@ def expected_sq_amplitude_error(rate: NDArray[Any]) -> NDArray[np.float64]:
         (...) float64.
     """
     return _expected(2, rate)
+
+
+def gain_squared(expected: float, measured: float, background: float) -> float:
+    """g² = (Σk − Σb) / (Σλ − Σb): with it as many counts are expected as were measured (FM-11).
+
+    Args:
+        expected: Σλ over the good pixels of some frames, > Σb.
+        measured: Σk over the same.
+        background: Σb over the same.
+    """
+    return (measured - background) / (expected - background)
 
 
 def frame_sums(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:

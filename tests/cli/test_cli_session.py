@@ -14,7 +14,7 @@ import pytest
 
 from ptycho_core.api.observe import peak_memory_bytes
 from ptycho_core.cli.progress import long_job
-from ptycho_core.cli.session import Session
+from ptycho_core.cli.session import Session, is_own_warning
 from ptycho_core.cli.tables import json_text, table
 from ptycho_core.errors import Cancelled
 from ptycho_core.protocol import ProgressEvent
@@ -82,6 +82,28 @@ def test_notices_are_shown_once_in_one_line_and_ours_only(capsys):
         warnings.warn_explicit("theirs", UserWarning, "/site/scipy/x.py", 3)
     assert session.notices == ["two lines"]
     assert capsys.readouterr().err == "note: two lines\n"
+
+
+@pytest.mark.parametrize(
+    ("filename", "own"),
+    [
+        ("/work/ptycho_core/api/refine.py", True),
+        ("/venv/lib/python3.12/site-packages/ptycho_core/api/refine.py", True),
+        ("/venv/lib/python3.12/site-packages/ptycho_backend_torch/backend.py", True),
+        ("/venv/lib/python3.12/site-packages/torch/nn/module.py", False),
+        ("/home/me/ptycho_work/.venv/lib/python3.12/site-packages/torch/nn/module.py", False),
+        ("/home/me/scan.py", False),
+    ],
+)
+def test_a_warning_is_ours_by_the_package_that_raised_it(filename: str, own: bool) -> None:
+    assert is_own_warning(UserWarning, filename) is own
+
+
+def test_a_library_s_own_category_is_never_ours() -> None:
+    class TorchWarning(UserWarning):
+        __module__ = "torch"
+
+    assert not is_own_warning(TorchWarning, "/work/ptycho_core/api/refine.py")
 
 
 def test_log_holds_what_was_said_before_it_was_opened(tmp_path, capsys):

@@ -143,6 +143,9 @@ class TestRefinementIsHonoured:
         monkeypatch.setattr(stub, "refined", DataError("not mine"))
         with pytest.warns(UserWarning, match="no refined image: not mine"):
             run_cdi_example(train, test, CONFIG, do_stitching=True)
+        monkeypatch.setattr(stub, "refined", MemoryError())
+        with pytest.warns(UserWarning, match="no refined image: .*MemoryError"):
+            run_cdi_example(train, test, CONFIG, do_stitching=True)
         monkeypatch.setattr(stub, "refined", Cancelled("stop"))
         with pytest.raises(Cancelled, match="stop"):
             run_cdi_example(train, test, CONFIG, do_stitching=True)
@@ -163,7 +166,7 @@ class TestTwoScans:
     @pytest.mark.spec("CDI-6")
     def test_an_engine_of_one_scan_gets_the_first_only(self, stub, monkeypatch):
         monkeypatch.setattr(stub, "capabilities", replace(stub.capabilities, max_scans=1))
-        example(make_scan(), make_scan(), CONFIG)
+        example(make_scan(), make_scan(photons=3000.0), CONFIG)
         assert len(stub.seen("train")[0]) == 1
         assert stub.made == 1
 
@@ -173,6 +176,40 @@ class TestTwoScans:
         raw = make_scan()
         with pytest.raises(DataError, match="frame 20 is held out and trained on"):
             run_cdi_example(raw.subset(range(23)), raw.subset(range(20, 54)), CONFIG)
+        with pytest.raises(DataError, match="frame 0 is held out and trained on"):
+            run_cdi_example(raw, raw, CONFIG)
+
+    def test_a_file_given_twice_is_refused(self, stub, path):
+        with pytest.raises(DataError, match=r"scan\.npz: frame 0 is held out .* or give the scan alone"):
+            run_cdi_example(path, str(path), CONFIG)
+        assert stub.calls == []
+
+    def test_of_a_test_container_only_used_frames_are_looked_at_and_the_probe_is_that_of_training(self, stub):
+        first, raw = make_scan(), make_scan(photons=3000.0)
+        raw = raw.with_probe(2j * raw.probe)
+        second = PtychoDataContainer.of(raw, heldout=[2], unused={"blank": [4, 6]})
+        found = example(first, second, CONFIG)
+        given = stub.seen("train")[0][1]
+        np.testing.assert_array_equal(given.heldout_frames, second.used_frames)
+        assert given.unused["blank"].tolist() == [4, 6]
+        np.testing.assert_array_equal(given.probe, first.probe)
+        np.testing.assert_array_equal(found.scan.role, second.role)
+        masked = PtychoDataContainer.of(make_scan(photons=3000.0, mask=True))
+        with pytest.raises(DataError, match="its mask is not that of the frames to train on"):
+            example(first, masked, CONFIG)
+
+    def test_what_the_checks_find_grave_is_refused_until_it_is_overruled(self, stub):
+        mask = np.zeros((32, 32), bool)
+        mask[14:17, 13:16] = True
+        scan = make_scan()
+        raw = RawData.from_arrays(
+            scan.read_counts(np.arange(54)), scan.positions_px, scan.probe, mask=mask, probe_calibrated=True
+        )
+        for door in (run_cdi_example, train_cdi_model):
+            with pytest.raises(DataError, match=r"give despite_findings=True \(--despite_findings\)"):
+                door(*raw.split(0.2, 3), CONFIG)
+        assert stub.calls == []
+        example(*raw.split(0.2, 3), CONFIG, despite_findings=True)
 
 
 class TestHandshake:

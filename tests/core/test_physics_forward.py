@@ -184,7 +184,7 @@ def test_closed_loop_reproduces_the_measured_rate() -> None:
     raw = RawData.from_arrays(
         sample_counts(rate, rng), positions, probe * np.sqrt(rate_of_truth), probe_calibrated=True
     )
-    container = PtychoDataContainer.for_reconstruction(raw, 16)
+    container = PtychoDataContainer.of(raw)
     assert container.statistics.scale == 1.0
     again = expected_counts(extract(obj, corners, N), container.probe, rest, container.statistics.scale)
     measured = container.statistics.mean_counts

@@ -83,13 +83,30 @@ class TestProbe:
         level = np.full((N, N), 1.5)
         raw = replace(make_scan(background=level), probe=None)
         scan = ensure_container(raw, CONFIG)
-        total = np.maximum(raw.mean_pattern() - level, 0).sum()
+        total = np.maximum(raw.subset(scan.train_frames).mean_pattern() - level, 0).sum()
         assert scan.probe.shape == (1, N, N)
         np.testing.assert_allclose(np.sum(np.abs(scan.probe) ** 2), total, rtol=1e-5)
         assert any("estimated from the mean pattern" in text for text in scan.raw.source.assumptions)
         drowned = replace(make_scan(), probe=None, background=np.full((N, N), 1e4, np.float32))
         with pytest.raises(DataError, match="no probe, and none can be estimated"):
             ensure_container(drowned, CONFIG)
+
+    @pytest.mark.spec("DATA-17")
+    def test_frames_that_are_not_trained_on_are_not_in_an_estimated_probe(self):
+        raw = replace(make_scan(probe_calibrated=False), probe=None)
+        config = replace(CONFIG, n_subsample=40)
+        one = ensure_container(raw, config)
+        counts = raw.read_counts(np.arange(54)).copy()
+        hidden = np.setdiff1d(np.arange(54), one.train_frames)
+        counts[hidden] = 5 * counts[hidden][:, :, ::-1]
+        other = RawData.from_arrays(counts, raw.positions_px)
+        np.testing.assert_array_equal(ensure_container(other, config).probe, one.probe)
+        views = joined_views(*other.split(0.2, 3))
+        whole = ensure_container(raw, CONFIG)
+        counts = raw.read_counts(np.arange(54)).copy()
+        counts[whole.heldout_frames] *= 7
+        views = joined_views(*RawData.from_arrays(counts, raw.positions_px).split(0.2, 3))
+        np.testing.assert_array_equal(container_of_views(*views, CONFIG).probe, whole.probe)
 
     def test_probe_modes_are_added_or_the_strongest_kept(self):
         raw = make_scan()
@@ -115,6 +132,9 @@ class TestProbe:
                 warnings.simplefilter("always")
                 ensure_container(given, config)
             assert len(caught) == warns
+            told: list[str] = []
+            ensure_container(given, config, tell=told.append)  # and is no warning then
+            assert told == [str(one.message) for one in caught]
             if warns:
                 text = str(caught[0].message)
                 assert f"nphotons = {mean * factor:.6g}" in text
@@ -144,27 +164,42 @@ class TestViews:
         assert_same_scan(again, raw)
         np.testing.assert_array_equal(numbers, heldout)
 
-    @pytest.mark.spec("DATA-19")
-    def test_of_views_only_training_frames_are_subsampled(self):
+    @pytest.mark.spec("DATA-18", "CDI-11")
+    def test_of_views_as_many_frames_are_drawn_as_of_the_scan(self):
+        config = replace(CONFIG, n_subsample=20)
         train, test = make_scan().split(0.2, 3)
         raw, heldout = joined_views(train, test)
-        scan = container_of_views(raw, heldout, replace(CONFIG, n_subsample=20))
-        assert len(scan.train_frames) == 20
-        np.testing.assert_array_equal(scan.heldout_frames, test.frame_numbers)
-        with pytest.raises(ConfigError, match="n_subsample = 44, but the scan has 43 frames"):
-            container_of_views(raw, heldout, replace(CONFIG, n_subsample=44))
+        scan = container_of_views(raw, heldout, config)
+        np.testing.assert_array_equal(scan.used_frames, ensure_container(raw, config).used_frames)
+        np.testing.assert_array_equal(scan.heldout_frames, np.intersect1d(test.frame_numbers, scan.used_frames))
+        assert ensure_container(scan, config) is scan
+        with pytest.raises(ConfigError, match="n_subsample = 55, but the scan has 54 frames"):
+            container_of_views(raw, heldout, replace(CONFIG, n_subsample=55))
 
     @pytest.mark.spec("DATA-17", "CONV-9")
     def test_views_with_a_common_frame_are_refused(self):
         raw = make_scan()
         with pytest.raises(DataError, match=r"scan\.npz: frame 20 is held out and trained on \(3 frames are both\)"):
             joined_views(raw.subset(np.arange(23)), raw.subset(np.arange(20, 40)))
+        for test in (raw, raw.subset([3, 4])):
+            with pytest.raises(DataError, match="is held out and trained on"):
+                joined_views(raw, test)
+        again = make_scan()  # the same file, read a second time
+        with pytest.raises(DataError, match="frame 0 is held out and trained on"):
+            joined_views(raw, again)
+        with pytest.raises(DataError, match="frame 1 is held out and trained on"):
+            joined_views(raw.subset([1, 2]), again)
+        assert joined_views(raw.subset([1, 2]), again.subset([3])) is None
+
+    def test_views_of_two_detectors_are_refused(self):
+        train, test = make_scan(mask=True).split(0.2, 3)
+        with pytest.raises(DataError, match="its mask is not that of the frames to train on; the two views"):
+            joined_views(train, replace(test, mask=None))
 
     def test_two_scans_are_no_views(self, tmp_path):
-        raw, other = make_scan(), make_scan()
+        raw, other = make_scan(), make_scan(photons=3000.0)
         assert joined_views(raw, other) is None
         assert joined_views(raw.subset([1, 2]), other.subset([3])) is None
-        assert joined_views(raw.subset([1, 2]), raw) is None
         assert pair_of_views("a.npz", raw) is None
         assert pair_of_views(raw, PtychoDataContainer.of(raw)) is None
 
@@ -174,7 +209,7 @@ class TestViews:
         plane[3, 5] = 0
         like = PtychoDataContainer.of(make_scan(background=np.ones((N, N))))
         given: dict[str, Any] = {what: plane}
-        with pytest.raises(DataError, match=f"its {what} is not that of the training scan"):
+        with pytest.raises(DataError, match=f"its {what} is not that of the frames to train on; the two scans"):
             of_one_experiment(replace(make_scan(background=np.ones((N, N))), **given), like)
         small = RawData.from_arrays(np.ones((3, 16, 16)), [[0, 0], [4, 5], [9, 1]])
         with pytest.raises(DataError, match="frames are 16×16 but those of the training scan are 32×32"):

@@ -16,12 +16,15 @@ from ptycho_core.provenance import collect_provenance, machine, package_versions
 def test_it_binds_time_machine_versions_data_and_config() -> None:
     then = datetime(2031, 5, 6, 9, 8, 7, 654321, tzinfo=timezone(timedelta(hours=2)))
     found = collect_provenance(
-        CONFIG, Source(path="a", details={"seed": 4}), engine_packages=("pluggy", "no-such-package"), now=then
+        CONFIG,
+        [Source(path="a", details={"seed": 4}), Source(path="b")],
+        engine_packages=("pluggy", "no-such-package"),
+        now=then,
     )
     assert found["time_utc"] == "2031-05-06T07:08:07+00:00"
     assert found["seed"] == 3
     assert found["data"]["details"] == {"seed": 4}
-    assert found["test_data"] is None
+    assert [source["path"] for source in found["further_data"]] == ["b"]
     assert found["config"]["group_size"] == 4
     assert "pluggy" in found["versions"]
     assert "no-such-package" not in found["versions"]
@@ -30,7 +33,7 @@ def test_it_binds_time_machine_versions_data_and_config() -> None:
     assert found["machine"]["python"] == ".".join(str(n) for n in sys.version_info[:3])
     assert machine()["processor"]
     assert machine()["processors"] >= 1
-    recent = datetime.fromisoformat(collect_provenance(CONFIG, Source())["time_utc"])
+    recent = datetime.fromisoformat(collect_provenance(CONFIG, [Source()])["time_utc"])
     assert abs((datetime.now(UTC) - recent).total_seconds()) < 60
 
 

@@ -146,7 +146,9 @@ class TestNothingIsWrittenTooEarly:
         mask[14:17, 13:16] = True
         hidden = make_scan().read_counts(np.arange(54))
         raw = RawData.from_arrays(hidden, make_scan().positions_px, make_scan().probe, mask=mask, probe_calibrated=True)
-        with pytest.raises(DataError, match=r"To go on all the same, give --despite_findings"):
+        with pytest.raises(
+            DataError, match=r"To go on all the same, give despite_findings=True \(--despite_findings\)"
+        ):
             run(raw, CONFIG, out=tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
         assert stub.calls == []
@@ -156,7 +158,7 @@ class TestNothingIsWrittenTooEarly:
     def test_a_finished_result_and_the_input_are_left_alone(self, stub, tmp_path):
         run(make_scan(), CONFIG, out=tmp_path / "out")
         before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-        with pytest.raises(OutputError, match="holds a finished result; pass --overwrite"):
+        with pytest.raises(OutputError, match=r"holds a finished result; pass --overwrite \(overwrite=True\)"):
             run(make_scan(), CONFIG, out=tmp_path / "out")
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
         assert len(stub.seen("train")) == 1
@@ -217,7 +219,7 @@ class TestRoles:
 
 
 class TestNothingIsLost:
-    @pytest.mark.parametrize("error", [BackendFaultError, DataError, RuntimeError])
+    @pytest.mark.parametrize("error", [BackendFaultError, DataError, RuntimeError, MemoryError, OSError])
     def test_an_engine_that_fails_in_refining_costs_a_notice(self, stub, tmp_path, monkeypatch, error):
         monkeypatch.setattr(stub, "refined", error("it broke"))
         done = run(make_scan(), CONFIG, out=tmp_path / "out")
@@ -229,22 +231,19 @@ class TestNothingIsLost:
 
     def test_a_discarded_refinement_is_told(self, stub, monkeypatch):
         monkeypatch.setattr(stub, "refined", lambda image: replace(image, object=2 * image.object))
-        with pytest.warns(UserWarning, match="was discarded: the held-out frames are explained no better"):
-            done = run(make_scan(), CONFIG)
+        done = run(make_scan(), CONFIG)
         assert [stage.name for stage in done.stages] == ["network"]
         assert not done.refined.kept
-        assert any("was discarded" in text for text in done.warnings)
+        assert any("was discarded: the held-out frames are explained no better" in text for text in done.warnings)
 
     def test_warnings_of_reader_checks_and_preparation_are_collected(self, stub, tmp_path):
         config = replace(CONFIG, nphotons=9e9)
-        with pytest.warns(UserWarning, match="nphotons"):
-            done = run(make_scan(), config, out=tmp_path / "out")
+        done = run(make_scan(), config, out=tmp_path / "out")
         assert done.warnings[0] == "something odd"
         assert sum("nphotons = 9e+09" in text for text in done.warnings) == 1
         assert summary_of(tmp_path / "out")["warnings"] == list(done.warnings)
         assert "nphotons = 9e+09" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-        with pytest.warns(UserWarning, match="nphotons"):
-            again = run(make_scan(), config)
+        again = run(make_scan(), config)  # python shows a warning once a line; this is told in each run
         assert again.warnings == done.warnings
 
     def test_seconds_are_complete(self, stub, tmp_path, monkeypatch):
@@ -279,8 +278,66 @@ class TestNothingIsLost:
             assert verify_result(error.results_path) == []
             names = [s["name"] for s in summary_of(tmp_path / "out")["stages"]]
             assert names == (["network"] if stage == "refine" else ["network", "refined"])
+            assert [stage.name for stage in error.run.stages] == names
+        else:
+            assert error.run is None
         if kept is None:
             assert not (tmp_path / "out").exists()
+
+    def test_an_interruption_without_a_folder_hands_over_the_image(self, stub):
+        def stop(event: ProgressEvent) -> None:
+            if event.stage == "refine":
+                raise Cancelled("stopped by hand")
+
+        with pytest.raises(Cancelled) as caught:
+            run(make_scan(), CONFIG, progress=stop)
+        assert caught.value.results_path is None
+        np.testing.assert_array_equal(caught.value.run.image.object, run(
+            make_scan(), replace(CONFIG, refinement=RefinementConfig(engine="none"))).image.object)  # fmt: skip
+
+    @pytest.mark.parametrize("stage", ["train", "reconstruct", "refine"])
+    def test_the_key_of_the_terminal_passes_unchanged_and_leaves_the_model(self, stub, tmp_path, stage):
+        def stop(event: ProgressEvent) -> None:
+            if event.stage == stage:
+                raise KeyboardInterrupt
+
+        class Watcher(Observer):
+            model: Path | None = None
+
+            def saved(self, model: Path) -> None:
+                self.model = model
+
+        watcher = Watcher()
+        with pytest.raises(KeyboardInterrupt):
+            run(make_scan(), CONFIG, out=tmp_path / "out", progress=stop, observer=watcher)
+        assert (watcher.model is None) == (stage == "train")
+        if watcher.model is not None:
+            assert load_model(watcher.model).backend == "stub"
+
+    def test_a_full_disk_is_an_output_error_and_replaces_nothing(self, stub, tmp_path, monkeypatch):
+        run(make_scan(), CONFIG, out=tmp_path / "out")
+        before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+
+        def full(*args: Any, **keywords: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        for name in ("ptycho_core.report.write_reconstruction", "shutil.copyfile"):
+            with monkeypatch.context() as patched:
+                patched.setattr(name, full)
+                with pytest.raises(OutputError, match=r"No space left on device.*nothing was replaced"):
+                    run(make_scan(), CONFIG, out=tmp_path / "out", overwrite=True)
+            assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()} == before
+
+    def test_a_file_of_somebody_else_is_renamed_and_told_in_the_run(self, stub, tmp_path):
+        for make in (lambda: run(make_scan(), CONFIG, out=tmp_path / "a", overwrite=True).warnings,
+                     lambda: told_by_training(tmp_path / "b")):  # fmt: skip
+            folder = tmp_path / ("a" if not (tmp_path / "a").exists() else "b")
+            folder.mkdir()
+            (folder / "model.ptycho").write_text("mine")
+            warnings = make()
+            (aside,) = folder.glob("model.kept-*.ptycho")
+            assert aside.read_text() == "mine"
+            assert any(f"{aside}: it is no file of an earlier result" in text for text in warnings)
 
     def test_an_interrupted_training_says_where_its_checkpoint_is(self, tmp_path):
         def stop(event: ProgressEvent) -> None:
@@ -294,6 +351,12 @@ class TestNothingIsLost:
         assert path.parent == tmp_path / "out" / "training"
         gone_on = run(make_scan(), replace(NUMPY, resume_from=path), out=tmp_path / "out")
         np.testing.assert_array_equal(gone_on.image.object, run(make_scan(), NUMPY).image.object)
+
+
+def told_by_training(folder: Path) -> list[str]:
+    watcher = Observer()
+    train(make_scan(), CONFIG, out=folder, overwrite=True, observer=watcher)
+    return watcher.notices
 
 
 class TestHalves:
@@ -386,11 +449,12 @@ class TestTrain:
         assert load_model(tmp_path / "out" / "model.ptycho").history == model.history
         assert verify_result(tmp_path / "out") == []
         assert summary_of(tmp_path / "out")["kind"] == "model"
+        assert [s["path"] for s in summary_of(tmp_path / "out")["provenance"]["further_data"]] == ["made/scan.npz"]
         assert train(make_scan(), CONFIG).config == replace(CONFIG)
 
     def test_an_engine_that_takes_one_scan_says_so(self, tmp_path):
         with pytest.raises(ConfigError, match="engine 'numpy' trains on 1 scan at once, and 2 are given"):
-            train([make_scan(), make_scan()], NUMPY, out=tmp_path / "out")
+            train(["a.npz", "b.npz"], NUMPY, out=tmp_path / "out")  # before a file is opened
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(ConfigError, match="at least one scan"):
             train([], NUMPY)

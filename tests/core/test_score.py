@@ -95,6 +95,18 @@ def test_the_gain_of_an_uncalibrated_image_is_found_by_counts_and_returned(level
     assert score(weak, other, "stub").image.scale == pytest.approx(done.image.scale, rel=1e-12)
 
 
+@pytest.mark.spec("FM-11")
+def test_an_image_without_a_scale_is_an_error_and_not_a_gain_of_one() -> None:
+    raw = make_scan(probe_calibrated=False)
+    scan = roles(raw)
+    with pytest.raises(BackendError, match=r"expects no light in its 50 frames \(0 counts above the background"):
+        score(image_of(scan, factor=0.0), scan, "stub")
+    level = 1.01 * raw.frame_totals.mean() / N**2
+    drowned = replace(scan, raw=replace(raw, background=np.full((N, N), level, np.float32)))
+    with pytest.raises(DataError, match=r"its background accounts for .* counts of 50 frames, which hold"):
+        score(image_of(scan), drowned, "stub")
+
+
 @pytest.mark.spec("DATA-20")
 def test_figures_of_training_and_held_out_frames_are_kept_apart() -> None:
     raw = make_scan()

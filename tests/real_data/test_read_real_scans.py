@@ -7,33 +7,40 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ptycho_core.api.score import score
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.results import Image
 from ptycho_core.errors import DataError
 from ptycho_core.inspection import inspect_scan
 from ptycho_core.io import read_probe, read_scan, write_scan
-from ptycho_core.stitching import finish_reconstruction
 
 pytestmark = pytest.mark.real_data
 
 
-def r_factor(raw, guess, shift_px=(0.0, 0.0)):
-    """R of the object stored with a scan, at the scan's positions moved by `shift_px`."""
+def fourier_error(raw, guess, shift_px=(0.0, 0.0)):
+    """That of the object stored with a scan, at the scan's positions moved by `shift_px`."""
     raw = replace(raw, positions_px=raw.positions_px + np.asarray(shift_px))
-    data = PtychoDataContainer.for_reconstruction(raw, 12)
+    scan = PtychoDataContainer.of(raw)
     assert not guess.origin_px.any()
-    coverage = np.ones(guess.object.shape, np.float32)
-    scale = data.statistics.scale
-    return finish_reconstruction(guess.object, coverage, np.zeros(2, np.int64), raw.probe, scale, data).r_factor
+    image = Image(
+        object=guess.object,
+        coverage=np.ones(guess.object.shape, np.float32),
+        origin_px=guess.origin_px,
+        probe=raw.probe,
+        scale=scan.statistics.scale,
+        positions_px=raw.positions_px,
+    )
+    return score(image, scan, "the file's own").train.fourier_error
 
 
 def test_star_64_with_its_own_probe_and_object(shared_data):
     raw = read_scan(shared_data / "siemens_star_64.npz", measurement="amplitude")
     assert raw.frames.shape == (516, 64, 64)
     assert raw.frame_totals.mean() == pytest.approx(440_000, rel=0.01)
-    assert r_factor(raw, raw.object_guess) == pytest.approx(0.0129, abs=5e-5)
+    assert fourier_error(raw, raw.object_guess) == pytest.approx(0.0129, abs=5e-5)
     # half a pixel is what the N/2 rule is worth: without the shift, or with it twice, the object no longer fits
-    assert r_factor(raw, raw.object_guess, (0.5, 0.5)) > 0.0135
-    assert r_factor(raw, raw.object_guess, (-0.5, -0.5)) > 0.0135
+    assert fourier_error(raw, raw.object_guess, (0.5, 0.5)) > 0.0135
+    assert fourier_error(raw, raw.object_guess, (-0.5, -0.5)) > 0.0135
 
 
 def test_tike_file_is_the_same_scan_as_its_derived_npz(shared_data):
@@ -46,7 +53,7 @@ def test_tike_file_is_the_same_scan_as_its_derived_npz(shared_data):
     offset = tike.positions_px - derived.positions_px
     np.testing.assert_allclose(offset, np.broadcast_to(offset[0], offset.shape), atol=1e-4)
     moved = replace(tike, positions_px=tike.positions_px - offset.mean(axis=0)).with_probe(derived.probe)
-    assert r_factor(moved, derived.object_guess) == pytest.approx(0.0179, abs=5e-5)
+    assert fourier_error(moved, derived.object_guess) == pytest.approx(0.0179, abs=5e-5)
     assert tike.probe.shape == (1, 128, 128)
     np.testing.assert_array_equal(tike.probe, read_probe(shared_data / "tike_siemens_star_small.npz.bz2"))
 

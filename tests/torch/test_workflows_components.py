@@ -144,19 +144,21 @@ class TestWorkflowsComponentsTraining:
         np.testing.assert_array_equal(container.raw.positions_px, test.positions_px)
 
     @pytest.mark.spec("CDI-5")
-    def test_a_finished_container_is_returned_as_it_is(self):
+    def test_a_finished_container_keeps_its_roles_and_that_of_training_is_returned_as_it_is(self):
         train = PtychoDataContainer.of(make_scan(), heldout=[2])
         test = PtychoDataContainer.of(make_scan(8, 1), unused={"tired": [0]})
         results = facade.train_cdi_model(train, test, CONFIG)
         assert results["train_container"] is train
-        assert results["test_container"] is test
+        assert results["test_container"].role is test.role
+        np.testing.assert_array_equal(results["test_container"].probe, train.probe)
 
     def test_a_path_is_read(self, monkeypatch, tmp_path):
         import ptycho_core.io
 
-        scan = make_scan(name="a.npz")
+        scan, other = make_scan(name="a.npz"), make_scan(8, 1, name="b.npz")
         asked = []
-        monkeypatch.setattr(ptycho_core.io, "read_scan", lambda p: (asked.append(p), scan)[1], raising=False)
+        read = {"a.npz": scan, "b.npz": other}
+        monkeypatch.setattr(ptycho_core.io, "read_scan", lambda p: (asked.append(p), read[p.name])[1], raising=False)
         results = facade.train_cdi_model(tmp_path / "a.npz", str(tmp_path / "b.npz"), CONFIG)
         assert asked == [tmp_path / "a.npz", tmp_path / "b.npz"]
         assert results["train_container"].raw is scan
@@ -187,7 +189,7 @@ class TestWorkflowsComponentsTraining:
 
     @pytest.mark.spec("CDI-7")
     def test_missing_test_data_is_a_warning_and_the_image_is_of_the_training_scan(self):
-        with pytest.warns(UserWarning, match="no test data: 5% of the frames are held out") as caught:
+        with pytest.warns(UserWarning, match="no test data: 1 of .* are held out, as test_fraction says") as caught:
             amplitude, phase, results = facade.run_cdi_example(make_scan(), None, CONFIG, do_stitching=True)
         assert len(caught) == 1
         assert results["test_container"] is None
