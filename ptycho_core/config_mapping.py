@@ -104,7 +104,9 @@ def _engines_of(values: Mapping[str, Any]) -> list[str]:
     if "engine" in values["options"]:
         return [str(values["options"]["engine"])]
     refinement = values.get("refinement")
-    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else getattr(refinement, "engine", None)
+    refiner = refinement.get("engine") if isinstance(refinement, Mapping) else None
+    if isinstance(refinement, RefinementConfig):
+        refiner = refinement.engine
     engines = [str(values.get("backend", TrainingConfig.backend))]
     return engines if refiner in (None, "auto", "none") else [*engines, str(refiner)]
 

@@ -297,7 +297,7 @@ def compare_objects(
         estimate_origin_px: (2,) scan coordinates (y, x) of the centre of its pixel (0, 0).
         truth: (H', W') complex.
         truth_origin_px: (2,) the same of the truth.
-        coverage: (H, W) ≥ 0 of the estimate (``Reconstruction.coverage``), or None to compare all of it.
+        coverage: (H, W) ≥ 0 of the estimate (``Image.coverage``), or None to compare all of it.
         min_coverage: least coverage of a compared pixel, in units of its typical value inside the scan.
         positions_px: (M, 2) frame centres (y, x); when given, only pixels inside their bounding box are compared.
         max_shift_px: largest shift along each axis that is looked for.

@@ -296,8 +296,10 @@ def test_interrupted_image_leaves_the_model(stub, scan, tmp_path, monkeypatch, c
 
     whole = stub.reconstruct
     monkeypatch.setattr(stub, "reconstruct", lambda self, model, data, config, *, progress: stop(self))
-    assert cli.main(["run", str(scan), *QUICK, "--out", "r"]) == 130
+    given = ["--measurement=counts", "--probe", str(scan)]
+    assert cli.main(["run", str(scan), *QUICK, *given, "--out", "r"]) == 130
     command = shlex.split(capsys.readouterr().err.partition("get the image with: ")[2])
+    assert command[-3:] == given
     monkeypatch.setattr(stub, "reconstruct", whole)
     assert cli.main(command[1:]) == 0
 
