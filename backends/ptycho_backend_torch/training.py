@@ -8,7 +8,7 @@ import logging
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +74,47 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+def _is_of(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether there is a checkpoint and it is of this training; that of another one is none of ours."""
+    return path.is_file() and read_checkpoint(path)["ptycho_run"] == facts
+
+
 class BestCheckpoint(ModelCheckpoint):
-    """The best epoch, which stays the best when a training goes on in another folder; Lightning would forget it."""
+    """The best epoch, which stays the best when a training goes on in another folder; Lightning would forget it.
+
+    Args:
+        folder: where it is kept.
+        watched: name of the figure that decides.
+        facts: what decides this training.
+        settings: for ``ModelCheckpoint``.
+    """
+
+    def __init__(self, folder: Path, watched: str, facts: Mapping[str, Any], **settings: Any) -> None:
+        super().__init__(folder, Path(BEST).stem, monitor=watched, **settings)
+        self._facts = facts
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the best epoch so far along."""
         here, there = Path(str(self.dirpath)), Path(state_dict.get("dirpath") or str(self.dirpath))
         kept = there / Path(state_dict["best_model_path"]).name
-        if here != there and state_dict["best_model_path"] and kept.is_file():
+        if here != there and state_dict["best_model_path"]:
             own = ensure_output_folder(here) / kept.name
-            with atomic_path(own) as temporary:
-                shutil.copyfile(kept, temporary)
+            if _is_of(kept, self._facts):
+                with atomic_path(own) as temporary:
+                    shutil.copyfile(kept, temporary)
             paths = {"best_model_path": str(own), "kth_best_model_path": str(own), "dirpath": self.dirpath}
             state_dict = {**state_dict, **paths, "best_k_models": {str(own): state_dict["best_model_score"]}}
         super().load_state_dict(state_dict)
 
 
-def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailbox: Mailbox | None) -> list[Callback]:
+def _callbacks(data: GroupDataModule, progress: Progress, mailbox: Mailbox | None) -> list[Callback]:
+    config = data.config
     folder = None if config.output_dir is None else config.output_dir / CHECKPOINTS
     callbacks: list[Callback] = [
         HistoryAndHealth(config.output_dir, mailbox),
         ReportProgress(progress, folder, mailbox),
     ]
-    watched = "test_loss" if has_test else "train_loss"
+    watched = "test_loss" if data.test_set is not None else "train_loss"
     if config.weight_average > 0:
         average = functools.partial(_moving_average, decay=config.weight_average)
         callbacks.append(WeightAveraging(use_buffers=False, avg_fn=average))
@@ -104,7 +122,7 @@ def _callbacks(config: TrainingConfig, progress: Progress, has_test: bool, mailb
         callbacks.append(EarlyStopping(watched, patience=config.early_stopping_patience, check_on_train_epoch_end=True))
     if folder is not None:
         always: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-        callbacks.append(BestCheckpoint(folder, "best", monitor=watched, **always))
+        callbacks.append(BestCheckpoint(folder, watched, data.facts, **always))
         # not save_last, which writes only when the best does
         callbacks.append(ModelCheckpoint(folder, "last", **always))
     return callbacks
@@ -116,13 +134,13 @@ def build_trainer(data: GroupDataModule, progress: Progress, mailbox: Mailbox | 
     Raises:
         ConfigError: devices or a strategy that are not to be had here.
     """
-    config, has_test = data.config, data.test_set is not None
+    config = data.config
     settings: dict[str, Any] = {
         "accelerator": lightning_accelerator(config.accelerator),
         "devices": config.devices,
         "strategy": _strategy(data),
     }
-    loggers, callbacks = _loggers(config), _callbacks(config, progress, has_test, mailbox)
+    loggers, callbacks = _loggers(config), _callbacks(data, progress, mailbox)
     try:
         return pl.Trainer(
             **settings,
@@ -229,7 +247,7 @@ def _take_result(module: PtychoModule, checkpoint: dict[str, Any], path: Path, f
         return
     own = ensure_output_folder(folder / CHECKPOINTS)
     for source, name in ((path, LAST), (path.with_name(BEST), BEST)):
-        if source.is_file() and source.resolve() != (own / name).resolve():
+        if _is_of(source, checkpoint["ptycho_run"]) and source.resolve() != (own / name).resolve():
             with atomic_path(own / name) as temporary:
                 shutil.copyfile(source, temporary)
     write_history(folder / HISTORY_FILE, module.history)
@@ -282,6 +300,6 @@ def fit(module: PtychoModule, data: GroupDataModule, progress: Progress) -> Path
         with _quiet_lightning:
             _run(module, data, progress)
     folder = None if output is None else output / CHECKPOINTS
-    if folder is not None and config.early_stopping_patience is not None and (folder / BEST).exists():
+    if folder is not None and config.early_stopping_patience is not None and _is_of(folder / BEST, data.facts):
         module.load_state_dict(read_checkpoint(folder / BEST)["state_dict"], strict=True)
     return None if folder is None else folder / LAST

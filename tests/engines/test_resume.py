@@ -248,6 +248,26 @@ def test_the_best_weights_survive_a_move_to_another_folder(scan, held_out, engin
     assert_same_model(moved, whole)
 
 
+@pytest.mark.spec("BE-23")
+def test_the_best_epoch_of_another_training_is_none_of_ours(scan, held_out, engine, tmp_path):
+    """It lies where a training that goes on, or that is over, has its own; of the same shapes or of others."""
+    config = vary(TOO_FAST, early_stopping_patience=4)
+    checkpoint = interrupted(engine, scan, vary(config, output_dir=tmp_path / "a"), 18, held_out)
+    over = train(engine, scan, vary(config, output_dir=tmp_path / "over"), held_out).checkpoint_path
+    last = train(engine, scan, vary(TOO_FAST), held_out)  # without patience the last epoch is the model
+    for name, changes in (("like", {"seed": 2}), ("unlike", {"model": {"width": 5}})):
+        other = train(engine, scan, vary(vary(TOO_FAST, output_dir=tmp_path / name), **changes), held_out)
+        foreign = other.checkpoint_path.with_name("best.ckpt")
+        for way, source in (("goes on", checkpoint), ("is over", over)):
+            # in the folder that it comes from, or in the one that it goes to as well
+            output = tmp_path / name / way if name == "like" else source.parents[1]
+            for folder in (source.parent, output / "checkpoints"):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / "best.ckpt").write_bytes(foreign.read_bytes())
+            model = train(engine, scan, vary(config, output_dir=output, resume_from=source), held_out)
+            assert_same_model(model, last)
+
+
 def test_best_and_last(scan, held_out, engine, tmp_path):
     """The best epoch by its held-out loss, and the last one: going on from each says which epoch it holds."""
     config = vary(TOO_FAST, output_dir=tmp_path)
