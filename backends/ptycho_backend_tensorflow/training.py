@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.errors import ArchiveError, Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.checkpoint import read_checkpoint, write_checkpoint
+from ptycho_core.networks.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from ptycho_core.networks.schedules import learning_rate_factor
 from ptycho_core.networks.training import (
     HISTORY_FILE,
@@ -37,9 +37,6 @@ BACKEND = "tensorflow"
 
 _STEPS_BETWEEN_LOOKS = 10
 """Batches from one look at how much the object varies to the next."""
-
-CHECKPOINT_SECONDS = 30.0
-"""A killed training loses no more than so much of its work, or an epoch where that is shorter."""
 
 _LAST, _BEST = "last.ckpt", "best.ckpt"
 

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ptycho_core.errors import Cancelled, PtychoError
+from ptycho_core.networks.checkpoint import CHECKPOINT_SECONDS
 from ptycho_core.networks.training import HISTORY_FILE, check_loss, check_variation, write_history
 from ptycho_core.protocol import Progress, ProgressEvent
 
@@ -22,9 +23,6 @@ __all__ = ["LAST", "HistoryAndHealth", "ReportProgress"]
 
 LAST = "last.ckpt"
 """Name of the checkpoint that a training can be resumed from."""
-
-CHECKPOINT_SECONDS = 30.0
-"""A killed training loses no more than so much of its work, or an epoch where that is shorter."""
 
 
 def _loss_of(trainer: pl.Trainer, outputs: Any) -> float:
@@ -130,8 +128,8 @@ class ReportProgress(Callback):
             self.mailbox.settle_in()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Note when."""
-        self.saved_at = time.monotonic()
+        """Note when; nothing is due, whoever asked for this one."""
+        self.saved_at, self.due = time.monotonic(), False
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Report a step; with several processes the first one does, and all agree on what it was told."""
@@ -154,7 +152,6 @@ class ReportProgress(Callback):
         """Stop between two batches, or keep what was done so far."""
         if self.cancelled is None:
             if self.folder is not None and self.due:
-                self.due = False
                 trainer.save_checkpoint(self.folder / LAST)
             return
         path = None

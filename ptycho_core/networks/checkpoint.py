@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from ..errors import ArchiveError
 from ..io.atomic import ensure_output_folder, write_bytes
 
-__all__ = ["CheckpointPace", "checkpoint_backend", "read_checkpoint", "refuse_foreign", "write_checkpoint"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "CheckpointPace",
+    "checkpoint_backend",
+    "read_checkpoint",
+    "refuse_foreign",
+    "write_checkpoint",
+]
 
 _KEY = "ptycho_checkpoint"
 
-_LONGEST_S = 30.0
-"""Seconds of work that a killed process may lose, where an epoch does not take longer."""
+CHECKPOINT_SECONDS = 30.0
+"""Work that a killed process may lose; an epoch's where that takes longer and the engine keeps none on the way."""
 
 _SHARE = 0.05
 """Part of the time that may be spent on writing sooner than that."""
@@ -49,7 +56,7 @@ class CheckpointPace:
     def after_epoch(self) -> None:
         """Write the checkpoint if it is due; call it after each epoch, before anyone is told of the epoch."""
         now, self.current = self._clock(), False
-        if now - self._ended >= _LONGEST_S or self._spent <= _SHARE * (now - self._began):
+        if now - self._ended >= CHECKPOINT_SECONDS or self._spent <= _SHARE * (now - self._began):
             self.now()
 
     def now(self) -> None:

@@ -91,6 +91,20 @@ def test_a_long_epoch_leaves_a_checkpoint_too(scan, tmp_path, monkeypatch):
     assert not list((tmp_path / "quick").rglob("*.ckpt"))
 
 
+def test_what_the_end_of_an_epoch_has_kept_is_not_kept_again(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "CHECKPOINT_SECONDS", 0.0)
+    written = []
+    real = AtomicCheckpointIO.save_checkpoint
+
+    def save(self, checkpoint, path, storage_options=None):
+        written.append((Path(path).name, checkpoint["global_step"]))
+        real(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
+    train(scan, vary(CONFIG, output_dir=tmp_path))  # two epochs of two steps
+    assert [step for name, step in written if name == "last.ckpt"] == [1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_reading_processes_go_on_in_the_right_epoch(scan, checkpoint):
     """They are asked for their first batches before Lightning says which epoch it is."""
