@@ -204,7 +204,7 @@ class NumpyBackend:
             raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(LOSSES)}.")
         corners, rest = integer_corners(raw.positions_px, raw.side)
         check_inside(corners, raw.side, (obj.shape[0], obj.shape[1]))
-        ask, divisor = NumpyGradient(raw, loss, dark_counts=0.0), float(raw.frame_totals.sum())
+        ask, divisor = NumpyGradient(raw, loss), float(raw.frame_totals.sum())
         state = (obj.astype(np.complex64), probe.astype(np.complex64))
         got = ask(np.arange(raw.n_frames), corners, rest, *state, ("object", "probe"))
         assert got.object is not None

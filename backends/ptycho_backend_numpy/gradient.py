@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.data.raw import RawData
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract
-from ptycho_core.physics.steps import DARK_COUNTS
-from ptycho_core.refinement.descent import BatchGradient, Quantity, dark_background
+from ptycho_core.refinement.descent import BatchGradient, Quantity
 
 from .physics import mode_intensity, shift_ramp
 
@@ -34,15 +33,12 @@ class NumpyGradient:
         raw: the scan.
         loss: ``poisson`` or ``amplitude``.
         threads: of the Fourier transforms; None takes all processors.
-        dark_counts: expected counts added to every pixel.
     """
 
-    def __init__(
-        self, raw: RawData, loss: str, threads: int | None = None, *, dark_counts: float = DARK_COUNTS
-    ) -> None:
+    def __init__(self, raw: RawData, loss: str, threads: int | None = None) -> None:
         self.raw, self.loss = raw, loss
         self.threads = -1 if threads is None else threads
-        self.background = np.fft.ifftshift(dark_background(raw, dark_counts))
+        self.background = None if raw.background is None else np.fft.ifftshift(raw.background)
         self.mask = None if raw.mask is None else np.fft.ifftshift(raw.mask)
         self.frequency = np.fft.fftfreq(raw.side)
 
@@ -54,6 +50,7 @@ class NumpyGradient:
         obj: NDArray[Any],
         probe: NDArray[Any],
         wanted: Collection[Quantity],
+        dark_counts: float = 0.0,
     ) -> BatchGradient:
         """Loss and gradients; see ``ScanGradient``."""
         step = max(1, _CHUNK_BYTES // probe.nbytes)
@@ -65,7 +62,7 @@ class NumpyGradient:
             patches = extract(obj, corners_px[part], self.raw.side)
             ramp = shift_ramp(subpixel_px[part], self.raw.side, probe.dtype)[:, None]
             shifted = scipy.fft.ifft2(spectrum * ramp, workers=self.threads)
-            value, chi = self._wave_gradient(shifted * patches[:, None], frames[part], bool(wanted))
+            value, chi = self._wave_gradient(shifted * patches[:, None], frames[part], dark_counts if wanted else None)
             loss += value
             if "object" in wanted:
                 d_obj += accumulate(np.sum(shifted.conj() * chi, axis=1), corners_px[part], obj.shape)
@@ -85,16 +82,18 @@ class NumpyGradient:
         )
 
     def _wave_gradient(
-        self, exit_waves: NDArray[Any], frames: NDArray[np.int64], differentiate: bool
+        self, exit_waves: NDArray[Any], frames: NDArray[np.int64], dark_counts: float | None
     ) -> tuple[float, NDArray[Any]]:
-        """Loss of some frames and χ (J, P, N, N) = 2 F†(h A) of their exit waves."""
+        """Loss of some frames and χ (J, P, N, N) = 2 F†(h A) of their exit waves; the loss alone for None."""
         waves = scipy.fft.fft2(exit_waves, norm="ortho", overwrite_x=True, workers=self.threads)
         rate = mode_intensity(waves)
-        rate += self.background.astype(rate.dtype)
+        if self.background is not None:
+            rate += self.background.astype(rate.dtype)
         counts = np.fft.ifftshift(self.raw.read_counts(frames), axes=(-2, -1)).astype(rate.dtype, copy=False)
-        if not differentiate:  # what decides when to stop should not be rounded away beside the sum
+        if dark_counts is None:  # what decides when to stop should not be rounded away beside the sum
             return LOSSES[self.loss](rate.astype(np.float64), counts, self.mask, 1.0), waves
         loss = LOSSES[self.loss](rate, counts, self.mask, 1.0)
+        rate += rate.dtype.type(dark_counts)
         waves *= 2 * loss_slope(self.loss, rate, counts, self.mask)[:, None]
         return loss, scipy.fft.ifft2(waves, norm="ortho", overwrite_x=True, workers=self.threads)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
-from ptycho_core.refinement.descent import CHUNK_BYTES, BatchGradient, Quantity, dark_background
+from ptycho_core.refinement.descent import CHUNK_BYTES, BatchGradient, Quantity
 
 from . import physics
 from .network import constant
@@ -33,14 +33,14 @@ class TensorflowGradient:
     def __init__(self, raw: RawData, loss: str, device: str) -> None:
         self.raw, self.loss, self.device = raw, physics.LOSSES[loss], device
         with tf.device(device):
-            self.background, self.mask = constant(dark_background(raw)), constant(raw.mask)
+            self.background, self.mask = constant(raw.background), constant(raw.mask)
         self._functions: dict[tuple[Quantity, ...], Any] = {}
 
     def _evaluate(self, wanted: tuple[Quantity, ...]) -> Any:
         """The traced function that answers one kind of question."""
 
         def evaluate(
-            obj: tf.Tensor, probe: tf.Tensor, rest: tf.Tensor, corners: tf.Tensor, counts: tf.Tensor
+            obj: tf.Tensor, probe: tf.Tensor, rest: tf.Tensor, corners: tf.Tensor, counts: tf.Tensor, dark: tf.Tensor
         ) -> tuple[tf.Tensor, list[tf.Tensor]]:
             leaves = dict(zip(_NAMES, (obj, probe, rest), strict=True))
             sources = [leaves[name] for name in wanted]
@@ -50,8 +50,9 @@ class TensorflowGradient:
                 rate = physics.expected_counts(patches, probe, rest[None], 1.0, self.background)
                 if not wanted:  # what decides when to stop should not be rounded away beside the sum
                     rate, counts = tf.cast(rate, tf.float64), tf.cast(counts, tf.float64)
-                value = self.loss(rate, counts[None], self.mask, 1.0)
-            return value, [tf.convert_to_tensor(g) for g in tape.gradient(value, sources)] if wanted else []
+                value = self.loss(rate + dark if wanted else rate, counts[None], self.mask, 1.0)
+            told = self.loss(rate, counts[None], self.mask, 1.0) if wanted else value
+            return told, [tf.convert_to_tensor(g) for g in tape.gradient(value, sources)] if wanted else []
 
         if wanted not in self._functions:
             self._functions[wanted] = traced(evaluate)
@@ -65,18 +66,19 @@ class TensorflowGradient:
         obj: NDArray[Any],
         probe: NDArray[Any],
         wanted: Collection[Quantity],
+        dark_counts: float = 0.0,
     ) -> BatchGradient:
         """Loss and gradients; see ``ScanGradient``."""
         asked = tuple(name for name in _NAMES if name in wanted)
         evaluate, step = self._evaluate(asked), max(1, CHUNK_BYTES // probe.nbytes)
         total, sums, positions = 0.0, {"object": np.zeros_like(obj), "probe": np.zeros_like(probe)}, []
         with tf.device(self.device):
-            canvas, modes = tf.constant(obj), tf.constant(probe)
+            canvas, modes, dark = tf.constant(obj), tf.constant(probe), tf.constant(dark_counts, tf.float32)
             for start in range(0, len(frames), step):
                 part = slice(start, start + step)
                 counts = tf.constant(self.raw.read_counts(frames[part]))
                 rest, corners = tf.constant(subpixel_px[part]), tf.constant(corners_px[part])
-                value, found = evaluate(canvas, modes, rest, corners, counts)
+                value, found = evaluate(canvas, modes, rest, corners, counts, dark)
                 total += float(value)
                 for name, gradient in zip(asked, found, strict=True):
                     if name == "positions":

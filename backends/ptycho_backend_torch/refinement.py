@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
-from ptycho_core.refinement.descent import CHUNK_BYTES, BatchGradient, Quantity, dark_background
+from ptycho_core.refinement.descent import CHUNK_BYTES, BatchGradient, Quantity
 
 from . import physics
 
@@ -28,7 +28,7 @@ class TorchGradient:
 
     def __init__(self, raw: RawData, loss: str, device: torch.device) -> None:
         self.raw, self.loss, self.device = raw, physics.LOSSES[loss], device
-        self.background = torch.from_numpy(dark_background(raw)).to(device)
+        self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
 
     def _leaf(self, array: NDArray[Any], differentiate: bool) -> torch.Tensor:
@@ -42,6 +42,7 @@ class TorchGradient:
         obj: NDArray[Any],
         probe: NDArray[Any],
         wanted: Collection[Quantity],
+        dark_counts: float = 0.0,
     ) -> BatchGradient:
         """Loss and gradients; see ``ScanGradient``."""
         leaves = {
@@ -60,9 +61,8 @@ class TorchGradient:
                 counts = torch.from_numpy(self.raw.read_counts(frames[part])).to(self.device)[None]
                 if not wanted:  # what decides when to stop should not be rounded away beside the sum
                     rate, counts = (value.double() if value.device.type != "mps" else value for value in (rate, counts))
-                value = self.loss(rate, counts, self.mask, 1.0)
                 if wanted:
-                    torch.autograd.backward(value)
-                total += float(value.detach())
+                    torch.autograd.backward(self.loss(rate + dark_counts, counts, self.mask, 1.0))
+                total += float(self.loss(rate.detach(), counts, self.mask, 1.0))
         found = {name: None if leaf.grad is None else leaf.grad.cpu().numpy() for name, leaf in leaves.items()}
         return BatchGradient(loss=total, object=found["object"], probe=found["probe"], positions=found["positions"])

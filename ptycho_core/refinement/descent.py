@@ -9,7 +9,6 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.raw import RawData
 from ..errors import BackendError, DataError
 from ..physics.patches import extract
 from ..physics.probe import orthogonalise
@@ -31,7 +30,6 @@ __all__ = [
     "Descent",
     "ScanGradient",
     "batch_size_for",
-    "dark_background",
     "descend",
 ]
 
@@ -64,7 +62,7 @@ class BatchGradient:
     """An engine's answer for some frames.
 
     Attributes:
-        loss: summed over the good pixels of the frames.
+        loss: summed over the good pixels of the frames, without the dark counts of a step.
         object: (H, W) complex ∂L/∂O, or None when not asked for.
         probe: (P, N, N) complex ∂L/∂P, or None.
         positions: (J, 2) real ∂L/∂δ (y, x), or None.
@@ -87,6 +85,7 @@ class ScanGradient(Protocol):
         obj: NDArray[Any],
         probe: NDArray[Any],
         wanted: Collection[Quantity],
+        dark_counts: float = 0.0,
     ) -> BatchGradient:
         """Loss of frames (J,) and the gradients wanted, at scale 1 and divisor 1.
 
@@ -97,6 +96,8 @@ class ScanGradient(Protocol):
             obj: (H, W) complex.
             probe: (P, N, N) complex.
             wanted: what to differentiate for; none gives the loss alone.
+            dark_counts: expected counts added to every pixel for the gradients. The loss is told without them: it is
+                what epochs are chosen by, and whoever judges the image afterwards knows nothing of them.
         """
 
 
@@ -138,12 +139,6 @@ def batch_size_for(n_frames: int) -> int:
     More steps bring an image sooner, larger ones average more noise; below a dozen a pass nothing was gained.
     """
     return max(16, min(128, n_frames // 12))
-
-
-def dark_background(raw: RawData, dark_counts: float = DARK_COUNTS) -> NDArray[np.float32]:
-    """Background (N, N) of a scan that steps are taken with: its own and the same few counts in every pixel."""
-    level = np.zeros((raw.side, raw.side), np.float32) if raw.background is None else raw.background
-    return np.asarray(level + np.float32(dark_counts), np.float32)
 
 
 class _Pace:
@@ -202,7 +197,7 @@ def _step(
 ) -> float:
     """One step with some frames; the state and the velocity (H, W) of the object are changed in place."""
     corners, rest = state.corners(frames)
-    got = gradient(frames, corners, rest, state.object, state.probe, plan.wanted())
+    got = gradient(frames, corners, rest, state.object, state.probe, plan.wanted(), DARK_COUNTS)
     light = illumination(state.probe, corners, state.object.shape)
     step = object_step(got.object, light, plan.loss)  # type: ignore[arg-type]
     if plan.least_squares:
@@ -258,7 +253,8 @@ def descend(
         initial: a candidate beside the states of this descent; None for none.
 
     Returns:
-        The state that explained the held-out frames best, `initial` among them; the last one without such frames.
+        The state that explained the held-out frames best, `initial` among them; the last one without such frames. It
+        is judged and returned at the level that explains the counts, see ``ScanState.leveled``.
 
     Raises:
         DataError: no frames to descend on.
@@ -279,11 +275,11 @@ def descend(
         watched = _watch(state, heldout, gradient, plan)
         _check(state, epoch, watched)
         if watched is not None and pace.note(epoch, watched):
-            best = state.copy()
+            best = state.leveled()
         after_epoch(epoch, state, total / len(frames), watched)
         if watched is not None and pace.spent(epoch):
             break
-    return best if len(heldout) else state
+    return best if len(heldout) else state.leveled()
 
 
 def _batches(frames: NDArray[np.int64], plan: Descent) -> list[NDArray[np.int64]]:
@@ -307,7 +303,7 @@ def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient,
         for _ in range(WATCHED_STEPS):
             corners, rest = state.corners(frames)
             wanted: tuple[Quantity, ...] = ("positions",)
-            got = gradient(frames, corners, rest, state.object, state.probe, wanted)
+            got = gradient(frames, corners, rest, state.object, state.probe, wanted, DARK_COUNTS)
             level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
-    return _loss_a_frame(state, heldout, gradient, plan)
+    return _loss_a_frame(state.leveled(), heldout, gradient, plan)

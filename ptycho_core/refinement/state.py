@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..data.container import PtychoDataContainer, canvas_of, integer_corners
 from ..data.results import Image
 from ..errors import DataError
 from ..physics.probe import add_modes
+from ..physics.steps import expected_total, illumination
 from ..stitching import make_image, probe_weights
 
 __all__ = ["ScanState", "coverage_of"]
@@ -139,6 +141,24 @@ class ScanState:
     def power(self) -> float:
         """Σ|P|² of the probe, scale included."""
         return float(np.sum(np.abs(self.probe) ** 2))
+
+    def leveled(self) -> ScanState:
+        """A copy with the scale at which the training frames expect as many counts as were measured.
+
+        That is what core does with the image of an uncalibrated probe (FM-11), so that a state is judged as its image
+        will be. A calibrated one stays as it is, and so does a scan with bad pixels, where the sum over all pixels of
+        what is expected says nothing of the good ones.
+        """
+        out, raw, frames = self.copy(), self.scan.raw, self.scan.train_frames
+        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
+            return out
+        expected = expected_total(self.object, illumination(self.probe, self.corners(frames)[0], self.object.shape))
+        level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
+        measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
+        if measured > 0 and expected > 0:
+            out.probe *= math.sqrt(measured / expected)
+            out.scale *= measured / expected
+        return out
 
     def copy(self) -> ScanState:
         """A state that later steps leave as it is."""

@@ -13,11 +13,12 @@ from refinement_scan import CONFIG, N, flat_image, make_scan, true_positions, wi
 
 from ptycho_backend_numpy.backend import NumpyBackend
 from ptycho_backend_numpy.gradient import NumpyGradient
+from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import BackendError, DataError
-from ptycho_core.physics.steps import illumination, object_step
+from ptycho_core.physics.steps import DARK_COUNTS, illumination, object_step
 from ptycho_core.protocol import no_progress
 from ptycho_core.refinement.descent import BatchGradient, Descent, _Pace, batch_size_for, descend
 from ptycho_core.refinement.image import refine_image
@@ -40,7 +41,10 @@ class Asked:
         self.moved: list[np.ndarray] = []
         self.looked_at: list[tuple[list[int], int]] = []
 
-    def __call__(self, frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any) -> BatchGradient:
+    def __call__(
+        self, frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any, dark_counts: float = 0.0
+    ) -> BatchGradient:
+        assert dark_counts == (DARK_COUNTS if wanted else 0.0)  # they bound steps, and judge nothing
         if "object" in wanted:
             self.learned.append(frames)
         elif wanted:
@@ -49,7 +53,7 @@ class Asked:
             self.looked_at.append((frames.tolist(), len(probe)))
             if self.script:
                 return BatchGradient(loss=self.script.pop(0) * len(frames))
-        return self.inner(frames, corners, rest, obj, probe, wanted)
+        return self.inner(frames, corners, rest, obj, probe, wanted, dark_counts)
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +249,53 @@ def test_what_cannot_be_descended_on_is_an_error(scan: PtychoDataContainer) -> N
     with pytest.raises(DataError, match="none of its frames is to be learned from"):
         run(judged, NumpyGradient(judged.raw, "poisson"))
 
-    def broken(frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any) -> BatchGradient:
+    def broken(
+        frames: Any, corners: Any, rest: Any, obj: Any, probe: Any, wanted: Any, dark_counts: float = 0.0
+    ) -> BatchGradient:
         return BatchGradient(loss=1.0, object=np.full_like(obj, np.nan))
 
     with pytest.raises(BackendError, match="sweeps diverged in epoch 1: the object holds NaN"):
         run(scan, broken)
+
+
+@pytest.mark.spec("BE-17")
+@pytest.mark.parametrize("epochs", [2, 9])
+def test_a_faint_image_has_the_level_of_its_counts(epochs: int) -> None:
+    """What dark counts take from a faint image is given back before it is judged: core finds nothing to put right."""
+    raw = make_scan(photons=100.0, calibrated=False)
+    scan = PtychoDataContainer.of(raw, heldout=np.arange(0, 54, 4))
+    plan = RefinementConfig(probe=False, epochs=epochs, patience=9, loss="poisson")
+    told: list[float] = []
+    image = NumpyBackend().refine(
+        flat_image(scan), scan, replace(CONFIG, refinement=plan), progress=lambda e: told.append(e.metrics["test_loss"])
+    )
+    found = score(image, scan, "numpy")
+    assert found.image.scale == pytest.approx(image.scale, rel=5e-3)
+    np.testing.assert_allclose(image.probe, scan.probe, rtol=1e-5)
+    # core finds with the image the least loss that was told: they judge by the same
+    counts = raw.read_counts(scan.heldout_frames).astype(np.float64)
+    least = min(told) * scan.statistics.mean_counts * len(counts)
+    deviance = 2 * (least - np.sum(counts - counts * np.log(np.maximum(counts, 1))))
+    assert heldout_loss(found, "poisson") == pytest.approx(deviance, rel=3e-3)
+
+
+def test_what_is_calibrated_or_has_bad_pixels_keeps_its_level() -> None:
+    for raw, change in (
+        (make_scan(), 1.0),
+        (make_scan(calibrated=False), 4.0),
+        (replace(make_scan(calibrated=False), mask=np.arange(N * N).reshape(N, N) > 3), 1.0),
+        (replace(make_scan(calibrated=False), background=np.full((N, N), 20.0, np.float32)), None),
+    ):
+        scan = PtychoDataContainer.of(raw, heldout=[3])
+        state = ScanState.flat(scan)
+        corners, _ = state.corners(scan.train_frames)
+        total = float(raw.frame_totals[scan.train_frames].sum())
+        light = float(illumination(state.probe, corners, state.object.shape).sum())
+        state.object *= np.float32(np.sqrt(total / light / 4))
+        leveled = state.leveled()
+        if change is None:
+            change = 4 * (1 - 20.0 * N**2 * len(scan.train_frames) / total)
+            assert change < 3.5
+        assert leveled.scale / state.scale == pytest.approx(change, rel=1e-4)
+        assert leveled.power() / state.power() == pytest.approx(leveled.scale / state.scale, rel=1e-5)
+        assert leveled.probe.dtype == state.probe.dtype

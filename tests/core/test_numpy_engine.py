@@ -103,13 +103,14 @@ def test_its_gradients_are_the_oracles(
 ) -> None:
     monkeypatch.setattr(gradient, "_CHUNK_BYTES", chunk)
     raw, frames = scan_of(problem), np.array([4, 0, 2, 3])
-    background = raw.background + np.float32(DARK_COUNTS)
+    background = raw.background.astype(np.float64) + DARK_COUNTS
     corners, rest = problem.corners[frames], problem.rest[frames]
     known = (problem.obj, problem.probe, corners, rest, raw.read_counts(frames), loss, problem.mask, background)
-    value, d_obj, d_probe, _ = loss_and_gradient(*known)
+    _, d_obj, d_probe, _ = loss_and_gradient(*known)
+    value = loss_and_gradient(*known[:-1], raw.background)[0]  # what is told knows of no dark counts
     engine = NumpyGradient(raw, loss, threads=1)
     state = (problem.obj.astype(dtype), problem.probe.astype(dtype))
-    found = engine(frames, corners, rest, *state, ("object", "probe", "positions"))
+    found = engine(frames, corners, rest, *state, ("object", "probe", "positions"), DARK_COUNTS)
     tolerance = 20 * EXACT[dtype]
     assert found.loss == pytest.approx(value, rel=1e-6)
     close(found.object, d_obj, tolerance)
@@ -118,7 +119,7 @@ def test_its_gradients_are_the_oracles(
     alone = engine(frames, corners, rest, *state, ())
     assert (alone.object, alone.probe, alone.positions) == (None, None, None)
     assert alone.loss == pytest.approx(value, rel=1e-6)
-    only = engine(frames, corners, rest, *state, ("positions",))
+    only = engine(frames, corners, rest, *state, ("positions",), DARK_COUNTS)
     close(only.positions, found.positions, 1e-6)
     assert only.object is None
 
@@ -140,7 +141,7 @@ class Recorded(NumpyGradient):
     asked: list[tuple[bool, list[int]]]
 
     def __call__(self, frames: Any, *rest: Any) -> Any:
-        self.asked.append(("object" in rest[-1], frames.tolist()))
+        self.asked.append(("object" in rest[4], frames.tolist()))
         return super().__call__(frames, *rest)
 
 
@@ -161,7 +162,7 @@ def test_held_out_frames_give_a_loss_and_decide_nothing(scan: PtychoDataContaine
     model, held = train(scan, epochs=4, probe_trainable=True), scan.heldout_frames
     corners, rest = integer_corners(scan.raw.positions_px[held], scan.raw.side)
     state = (model.object, model.probe, corners - model.origin_px, rest)
-    loss, *_ = loss_and_gradient(*state, scan.raw.read_counts(held), "poisson", None, DARK_COUNTS, model.scale)
+    loss, *_ = loss_and_gradient(*state, scan.raw.read_counts(held), "poisson", None, None, model.scale)
     assert model.history["test_loss"][-1] == pytest.approx(loss / len(held) / scan.statistics.mean_counts, rel=1e-5)
     # nonsense in them raises their loss from epoch to epoch, and the last sweep is returned all the same
     counts = scan.raw.read_counts(np.arange(scan.raw.n_frames)).copy()
