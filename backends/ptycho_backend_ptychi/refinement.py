@@ -24,7 +24,7 @@ from .tasks import Settings
 __all__ = ["refine"]
 
 
-def _lay_out(image: Image, scan: PtychoDataContainer, config: TrainingConfig) -> ScanState:
+def _lay_out(image: Image, scan: PtychoDataContainer, config: TrainingConfig, *, filled: bool = True) -> ScanState:
     """The image on a canvas that also holds positions which move.
 
     Raises:
@@ -36,7 +36,7 @@ def _lay_out(image: Image, scan: PtychoDataContainer, config: TrainingConfig) ->
         # the limit counts from where a position was read, which is not where an image that was refined has it
         shift = np.abs(image.positions_px - read)[scan.used_frames].max()
         room += math.ceil(wanted.position_limit_px + float(shift))
-    return ScanState.of_image(image, scan, margin_px=room)
+    return ScanState.of_image(image, scan, margin_px=room, filled=filled)
 
 
 def _problem(state: ScanState, image: Image, scan: PtychoDataContainer, config: TrainingConfig) -> Problem:
@@ -108,15 +108,17 @@ def refine(
     )
     solver = Solver(problem, settings, device)
     # modes that were added explain less at first, and they are not the image's
-    least = (solver if problem is before else Solver(before, settings, device)).watch()
+    first = solver if problem is before else Solver(before, settings, device)
+    least = first.watch(_lay_out(image, scan, config, filled=False).object)
     best, best_epoch = None, 0
     for epoch in range(wanted.epochs):
         metrics = {"train_loss": solver.sweep(epoch), "epoch": float(epoch + 1)}
-        held_out = solver.watch()
+        now = _now(state, solver)
+        held_out = solver.watch(now.shown())
         if held_out is not None:
             metrics["test_loss"] = held_out
         if held_out is None or least is None or held_out < least:
-            best, least, best_epoch = _now(state, solver), held_out, epoch + 1
+            best, least, best_epoch = now, held_out, epoch + 1
         progress(ProgressEvent(stage="refine", done=epoch + 1, total=wanted.epochs, metrics=metrics))
         if held_out is not None and epoch + 1 - best_epoch >= wanted.patience:
             break

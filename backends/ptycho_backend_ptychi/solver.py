@@ -261,14 +261,24 @@ class Solver:
         model.retain_intermediates = retain
         return total
 
-    def watch(self) -> float | None:
-        """Loss of the held-out frames, per frame in units of the mean counts; None where there are none."""
+    def watch(self, shown: NDArray[np.complex64] | None = None) -> float | None:
+        """Loss of the held-out frames, per frame in units of the mean counts; None where there are none.
+
+        Args:
+            shown: (H, W) complex64 object to judge; None judges the present one.
+        """
         n_watched = len(self.problem.watched)
         if not n_watched:
             return None
-        total = 0.0
+        total, present = 0.0, self.task.object.data.detach().clone()
+        if shown is not None:
+            with inside(self.device), torch.no_grad():
+                self.task.object.set_data(shown[None])
         for part, patterns in self._watched_chunks():
             total += self._loss_of(self._forward_at(self.watched_px[part]), patterns, self.loss.mask)
+        if shown is not None:
+            with inside(self.device), torch.no_grad():
+                self.task.object.set_data(present)
         return total / (n_watched * self.problem.mean_counts)
 
     def _watched_chunks(self) -> Iterator[tuple[slice, Tensor]]:

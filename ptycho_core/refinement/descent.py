@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -306,4 +306,5 @@ def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient,
             got = gradient(frames, corners, rest, state.object, state.probe, wanted, DARK_COUNTS)
             level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
-    return _loss_a_frame(state.leveled(), heldout, gradient, plan)
+    # held-out frames may reach beyond what the others light; there the image that is judged afterwards is 0
+    return _loss_a_frame(replace(state.leveled(), object=state.shown()), heldout, gradient, plan)

@@ -54,8 +54,10 @@ def refine_image(
     if plan.positions:  # the image may have moved positions already, the limit is from where they were read
         moved = float(np.abs(image.positions_px - raw.positions_px).max())
         margin = math.ceil(moved + plan.position_limit_px) + 1
-    initial = ScanState.of_image(image, scan, margin_px=margin, dtype=dtype)
-    state = initial.copy() if plan.probe_modes is None else initial.with_modes(plan.probe_modes)
+    initial = ScanState.of_image(image, scan, margin_px=margin, dtype=dtype, filled=False)
+    state = ScanState.of_image(image, scan, margin_px=margin, dtype=dtype)
+    if plan.probe_modes is not None:
+        state = state.with_modes(plan.probe_modes)
     descent = Descent(
         loss=loss,
         epochs=plan.epochs,

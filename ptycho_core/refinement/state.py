@@ -87,15 +87,23 @@ class ScanState:
 
     @classmethod
     def of_image(
-        cls, image: Image, scan: PtychoDataContainer, *, margin_px: int = 0, dtype: type = np.complex64
+        cls,
+        image: Image,
+        scan: PtychoDataContainer,
+        *,
+        margin_px: int = 0,
+        dtype: type = np.complex64,
+        filled: bool = True,
     ) -> ScanState:
-        """Start from an image; pixels that no frame has lit, and the margin, get the mean of those that were lit.
+        """Start from an image.
 
         Args:
             image: the image.
             scan: its scan.
             margin_px: pixels added on every side, room for positions to move.
             dtype: complex64 or complex128.
+            filled: whether pixels that no frame has lit, and the margin, get the mean of those that were lit, as is
+                good to start from. Else they are as in the image, and 0 in the margin: that is what is judged.
 
         Raises:
             DataError: an image of another scan: frames of another side or number, or beyond its canvas.
@@ -116,9 +124,11 @@ class ScanState:
                 f"{name}: its frames lie beyond the image to refine, which is {image.object.shape} from "
                 f"{image.origin_px.tolist()}; refine it with the scan it was made from."
             )
-        lit = image.coverage >= _LIT * image.coverage.max()
-        level = complex(image.object[lit].mean(dtype=np.complex128))
-        obj = np.where(image.coverage > 0, image.object, level)
+        obj, level = image.object, 0j
+        if filled:
+            lit = image.coverage >= _LIT * image.coverage.max()
+            level = complex(obj[lit].mean(dtype=np.complex128))
+            obj = np.where(image.coverage > 0, obj, level)
         return cls(
             scan=scan,
             origin_px=origin - margin_px,
@@ -159,6 +169,13 @@ class ScanState:
             out.probe *= math.sqrt(measured / expected)
             out.scale *= measured / expected
         return out
+
+    def shown(self) -> NDArray[Any]:
+        """The object (H, W) as an image shows it: 0 where no training frame reaches, as positions are now (BE-21)."""
+        reached, N = np.zeros(self.object.shape, bool), self.scan.raw.side
+        for y, x in self.corners(self.scan.train_frames)[0]:
+            reached[y : y + N, x : x + N] = True
+        return np.asarray(np.where(reached, self.object, self.object.dtype.type(0)))
 
     def copy(self) -> ScanState:
         """A state that later steps leave as it is."""

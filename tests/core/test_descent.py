@@ -17,6 +17,7 @@ from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.data.roles import draw_heldout
 from ptycho_core.errors import BackendError, DataError
 from ptycho_core.physics.steps import DARK_COUNTS, illumination, object_step
 from ptycho_core.protocol import no_progress
@@ -299,3 +300,46 @@ def test_what_is_calibrated_or_has_bad_pixels_keeps_its_level() -> None:
         assert leveled.scale / state.scale == pytest.approx(change, rel=1e-4)
         assert leveled.power() / state.power() == pytest.approx(leveled.scale / state.scale, rel=1e-5)
         assert leveled.probe.dtype == state.probe.dtype
+
+
+@pytest.mark.spec("BE-17", "BE-18", "BE-21")
+@pytest.mark.parametrize("positions", [False, True])
+def test_held_out_frames_that_reach_beyond_the_image_judge_what_is_returned(positions: bool) -> None:
+    """A region is held out, so part of it is lit by no other frame: there the image is 0, and so it is judged."""
+    raw = make_scan(shake=0.4 * positions)
+    scan = PtychoDataContainer.of(raw, heldout=draw_heldout(raw.positions_px, 0.35, 4, "region"))
+    plan = RefinementConfig(probe=False, positions=positions, epochs=7, patience=7, loss="poisson", batch_size=16)
+    told: list[float] = []
+    image = NumpyBackend().refine(
+        flat_image(scan), scan, replace(CONFIG, refinement=plan), progress=lambda e: told.append(e.metrics["test_loss"])
+    )
+    assert np.mean(image.object == 0) > 0.02
+    counts = raw.read_counts(scan.heldout_frames).astype(np.float64)
+    least = min(told) * scan.statistics.mean_counts * len(counts)
+    deviance = 2 * (least - np.sum(counts - counts * np.log(np.maximum(counts, 1))))
+    assert heldout_loss(score(image, scan, "numpy"), "poisson") == pytest.approx(deviance, rel=1e-3)
+
+
+@pytest.mark.spec("BE-17")
+def test_an_image_handed_in_is_judged_as_it_is(scan: PtychoDataContainer) -> None:
+    """Not with its holes filled, as it is refined from: one that is 0 in many places is no good candidate."""
+    image = flat_image(scan)
+    obj, coverage = image.object.copy(), image.coverage.copy()
+    obj[20:40, 25:45] = coverage[20:40, 25:45] = 0
+    holed, losses = replace(image, object=obj, coverage=coverage), []
+    for given in (image, holed):
+        seen: list[np.ndarray] = []
+
+        def bind(raw: RawData, loss: str, seen: list[np.ndarray] = seen) -> Any:
+            inner = NumpyGradient(raw, loss)
+
+            def ask(*question: Any) -> BatchGradient:
+                seen.append(question[3])
+                return inner(*question)
+
+            return ask
+
+        refine_image(given, scan, replace(CONFIG, refinement=RefinementConfig(epochs=1)), bind, no_progress)
+        losses.append(seen)
+    assert (losses[1][0] == 0).sum() - (losses[0][0] == 0).sum() == 400  # the question about the candidate
+    assert (losses[1][1] != 0).all()  # the first step, from the holes filled

@@ -23,13 +23,15 @@ from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 pytestmark = pytest.mark.ptychi
 
+HELD_OUT = [4, 9, 17, 22]
+
 
 def image_of(raw, contrast: float, probe=None, texture: float = 0.0) -> Image:
-    """The true object with its contrast reduced, as an engine would hand it over."""
+    """The true object with its contrast reduced, as an engine would hand it over that has not seen what is held out."""
     probe = raw.probe if probe is None else probe
     true = make_object(texture=texture)
     poor = (np.abs(true) ** contrast * np.exp(1j * contrast * np.angle(true))).astype(np.complex64)
-    corners, rest = integer_corners(raw.positions_px, N)
+    corners, rest = integer_corners(np.delete(raw.positions_px, HELD_OUT, axis=0), N)
     stitcher = Stitcher.for_scan(container(raw))
     weights = probe_weights(probe, rest)
     # positions may be wrong, and then reach beyond the object that was simulated
@@ -37,9 +39,6 @@ def image_of(raw, contrast: float, probe=None, texture: float = 0.0) -> Image:
     stitcher.add(extract(wide, corners + 8, N), weights, corners)
     obj, coverage = stitcher.finish(float(weights.max()))
     return make_image(obj, coverage, stitcher.origin_px, probe, 1.0, raw.positions_px)
-
-
-HELD_OUT = [4, 9, 17, 22]
 
 
 def with_roles(raw) -> PtychoDataContainer:
