@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from ptycho_core.data.results import Image
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import Progress, ProgressEvent
 from ptycho_core.refinement.loss import refinement_loss
-from ptycho_core.refinement.state import ScanState
+from ptycho_core.refinement.state import ScanState, room_to_move
 from ptycho_core.stitching import make_image
 
 from .choices import losses_for, options_of
@@ -30,12 +29,8 @@ def _lay_out(image: Image, scan: PtychoDataContainer, config: TrainingConfig, *,
     Raises:
         DataError: the image is of another scan, or not on whole pixels.
     """
-    wanted, read = config.refinement, scan.raw.positions_px
-    room = 1
-    if wanted.positions and image.positions_px.shape == read.shape:
-        # the limit counts from where a position was read, which is not where an image that was refined has it
-        shift = np.abs(image.positions_px - read)[scan.used_frames].max()
-        room += math.ceil(wanted.position_limit_px + float(shift))
+    wanted = config.refinement
+    room = room_to_move(image, scan, wanted.position_limit_px) if wanted.positions else 1
     return ScanState.of_image(image, scan, margin_px=room, filled=filled)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
 from .descent import Descent, ScanGradient, batch_size_for, descend
 from .loss import refinement_loss
-from .state import ScanState
+from .state import ScanState, room_to_move
 
 __all__ = ["refine_image"]
 
@@ -50,10 +49,7 @@ def refine_image(
     """
     raw, plan = scan.raw, config.refinement
     loss = refinement_loss(config, ("poisson",))
-    train, margin = scan.train_frames, 0
-    if plan.positions:  # the image may have moved positions already, the limit is from where they were read
-        moved = float(np.abs(image.positions_px - raw.positions_px).max())
-        margin = math.ceil(moved + plan.position_limit_px) + 1
+    train, margin = scan.train_frames, room_to_move(image, scan, plan.position_limit_px) if plan.positions else 0
     initial = ScanState.of_image(image, scan, margin_px=margin, dtype=dtype, filled=False)
     state = ScanState.of_image(image, scan, margin_px=margin, dtype=dtype)
     if plan.probe_modes is not None:

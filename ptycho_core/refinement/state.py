@@ -16,7 +16,7 @@ from ..physics.probe import add_modes
 from ..physics.steps import expected_total, illumination
 from ..stitching import make_image, probe_weights
 
-__all__ = ["ScanState", "coverage_of"]
+__all__ = ["ScanState", "coverage_of", "room_to_move"]
 
 _CHUNK = 256
 _LIT = 0.1
@@ -49,6 +49,34 @@ def coverage_of(
         for weight, (y, x) in zip(weights, corners[start : start + _CHUNK] - origin_px, strict=True):
             total[y : y + N, x : x + N] += weight
     return total / np.float32(peak) if peak > 0 else total
+
+
+def _check_of_scan(image: Image, scan: PtychoDataContainer) -> None:
+    raw, N, name = scan.raw, scan.raw.side, scan.raw.source.path or "scan"
+    if image.probe.shape[-1] != N or len(image.positions_px) != raw.n_frames:
+        raise DataError(
+            f"{name}: it has {raw.n_frames} frames of {N}×{N}, but the image to refine was made from "
+            f"{len(image.positions_px)} frames with a probe of {image.probe.shape[-1]}×"
+            f"{image.probe.shape[-1]}; refine it with the scan it was made from."
+        )
+
+
+def room_to_move(image: Image, scan: PtychoDataContainer, limit_px: float) -> int:
+    """Pixels to add on every side of an image so that its positions can move as far as they may.
+
+    The limit counts from where a position was read, which is not where an image that was refined before has it.
+
+    Args:
+        image: the image.
+        scan: its scan.
+        limit_px: farthest that a position may be from where it was read.
+
+    Raises:
+        DataError: an image of another scan.
+    """
+    _check_of_scan(image, scan)
+    used = scan.used_frames
+    return math.ceil(np.abs(image.positions_px - scan.raw.positions_px)[used].max(initial=0.0) + limit_px) + 1
 
 
 @dataclass
@@ -108,13 +136,8 @@ class ScanState:
         Raises:
             DataError: an image of another scan: frames of another side or number, or beyond its canvas.
         """
-        raw, N, name = scan.raw, scan.raw.side, scan.raw.source.path or "scan"
-        if image.probe.shape[-1] != N or len(image.positions_px) != raw.n_frames:
-            raise DataError(
-                f"{name}: it has {raw.n_frames} frames of {N}×{N}, but the image to refine was made from "
-                f"{len(image.positions_px)} frames with a probe of {image.probe.shape[-1]}×"
-                f"{image.probe.shape[-1]}; refine it with the scan it was made from."
-            )
+        _check_of_scan(image, scan)
+        N, name = scan.raw.side, scan.raw.source.path or "scan"
         origin = np.round(image.origin_px).astype(np.int64)
         corners, _ = integer_corners(image.positions_px[scan.used_frames], N)
         inner = corners - origin

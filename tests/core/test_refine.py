@@ -190,13 +190,15 @@ def test_it_can_be_cancelled(scan: PtychoDataContainer) -> None:
     assert seen == [("refine", 1, 12, metrics), ("refine", 2, 12, metrics)]
 
 
-def test_an_image_of_another_scan_is_refused(scan: PtychoDataContainer) -> None:
+@pytest.mark.parametrize("positions", [False, True])
+def test_an_image_of_another_scan_is_refused(scan: PtychoDataContainer, positions: bool) -> None:
     engine, image = registry.load_backend("numpy"), flat_image(scan)
+    config = replace(CONFIG, refinement=replace(CONFIG.refinement, positions=positions))
     with pytest.raises(DataError, match=r"it has 20 frames of 32×32, but the image to refine was made from 70"):
-        engine.refine(image, PtychoDataContainer.of(scan.raw.subset(range(20))), CONFIG)
+        engine.refine(image, PtychoDataContainer.of(scan.raw.subset(range(20))), config)
     cut = replace(image, object=image.object[:-3], coverage=image.coverage[:-3])
     with pytest.raises(DataError, match="beyond the image to refine"):
-        engine.refine(cut, scan, CONFIG)
+        engine.refine(cut, scan, config)
 
 
 def test_the_state_of_an_image_gives_that_image_again(scan: PtychoDataContainer) -> None:
