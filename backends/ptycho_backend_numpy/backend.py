@@ -138,10 +138,17 @@ class NumpyBackend:
         gradient, held = NumpyGradient(scan.raw, config.loss, options.threads), scan.heldout_frames
         first = len(history["train_loss"])
         try:
-            # the state is changed in place and ends as the last sweep left it; the best one by held-out loss, which
-            # is returned, is not taken, so that these frames still judge an image that has not been chosen by them
+            # these frames still judge an image that has not been chosen by them
             descend(
-                state, gradient, plan, frames=frames, heldout=held, after_epoch=note, first_epoch=first, power=power
+                state,
+                gradient,
+                plan,
+                frames=frames,
+                heldout=held,
+                after_epoch=note,
+                first_epoch=first,
+                power=power,
+                choose=False,
             )
         except Cancelled as error:
             checkpoints.now()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -236,6 +236,7 @@ def descend(
     first_epoch: int = 0,
     power: float | None = None,
     initial: ScanState | None = None,
+    choose: bool = True,
 ) -> ScanState:
     """Lower the loss of some frames (BE-16, BE-17).
 
@@ -251,10 +252,11 @@ def descend(
         power: Σ|P|² that a refined probe keeps; None takes that of `state`. A run that is gone on with gives that of
             its beginning.
         initial: a candidate beside the states of this descent; None for none.
+        choose: whether held-out frames choose what is returned; else they are only watched, and no state is put aside.
 
     Returns:
-        The state that explained the held-out frames best, `initial` among them; the last one without such frames. It
-        is judged and returned at the level that explains the counts, see ``ScanState.leveled``.
+        The state that explained the held-out frames best, `initial` among them, at the level that explains the counts
+        (``ScanState.leveled``); the last one without such frames; `state` itself where nothing is chosen.
 
     Raises:
         DataError: no frames to descend on.
@@ -274,11 +276,13 @@ def descend(
         _settle(state, plan, power)
         watched = _watch(state, heldout, gradient, plan)
         _check(state, epoch, watched)
-        if watched is not None and pace.note(epoch, watched):
+        if watched is not None and pace.note(epoch, watched) and choose:
             best = state.leveled()
         after_epoch(epoch, state, total / len(frames), watched)
         if watched is not None and pace.spent(epoch):
             break
+    if not choose:
+        return state
     return best if len(heldout) else state.leveled()
 
 
@@ -307,4 +311,4 @@ def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient,
             level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
             _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
     # held-out frames may reach beyond what the others light; there the image that is judged afterwards is 0
-    return _loss_a_frame(replace(state.leveled(), object=state.shown()), heldout, gradient, plan)
+    return _loss_a_frame(state.judged(), heldout, gradient, plan)

@@ -76,7 +76,8 @@ def room_to_move(image: Image, scan: PtychoDataContainer, limit_px: float) -> in
     """
     _check_of_scan(image, scan)
     used = scan.used_frames
-    return math.ceil(np.abs(image.positions_px - scan.raw.positions_px)[used].max(initial=0.0) + limit_px) + 1
+    moved = float(np.abs(image.positions_px - scan.raw.positions_px)[used].max(initial=0.0))
+    return math.ceil(moved + limit_px) + 1
 
 
 @dataclass
@@ -175,23 +176,30 @@ class ScanState:
         """Σ|P|² of the probe, scale included."""
         return float(np.sum(np.abs(self.probe) ** 2))
 
-    def leveled(self) -> ScanState:
-        """A copy with the scale at which the training frames expect as many counts as were measured.
+    def _gain_squared(self) -> float:
+        """g² with which the training frames expect as many counts as were measured (FM-11).
 
-        That is what core does with the image of an uncalibrated probe (FM-11), so that a state is judged as its image
-        will be. A calibrated one stays as it is, and so does a scan with bad pixels, where the sum over all pixels of
-        what is expected says nothing of the good ones.
+        It is 1 for a calibrated probe, and for a scan with bad pixels, where the sum over all pixels of what is
+        expected says nothing of the good ones.
         """
-        out, raw, frames = self.copy(), self.scan.raw, self.scan.train_frames
+        raw, frames = self.scan.raw, self.scan.train_frames
         if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return out
+            return 1.0
         expected = expected_total(self.object, illumination(self.probe, self.corners(frames)[0], self.object.shape))
         level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
         measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
-        if measured > 0 and expected > 0:
-            out.probe *= math.sqrt(measured / expected)
-            out.scale *= measured / expected
+        return measured / expected if measured > 0 and expected > 0 else 1.0
+
+    def leveled(self) -> ScanState:
+        """A copy with g² in its scale, as core would have it in that of the image."""
+        out, gain_squared = self.copy(), self._gain_squared()
+        out.probe *= math.sqrt(gain_squared)
+        out.scale *= gain_squared
         return out
+
+    def judged(self) -> ScanState:
+        """What is judged of a state: what its image will show, with g² in the scale; nothing of it is to be changed."""
+        return replace(self, object=self.shown(), probe=self.probe * math.sqrt(self._gain_squared()))
 
     def shown(self) -> NDArray[Any]:
         """The object (H, W) as an image shows it: 0 where no training frame reaches, as positions are now (BE-21)."""

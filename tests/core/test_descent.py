@@ -343,3 +343,16 @@ def test_an_image_handed_in_is_judged_as_it_is(scan: PtychoDataContainer) -> Non
         losses.append(seen)
     assert (losses[1][0] == 0).sum() - (losses[0][0] == 0).sum() == 400  # the question about the candidate
     assert (losses[1][1] != 0).all()  # the first step, from the holes filled
+
+
+def test_frames_that_are_only_watched_put_no_state_aside(scan: PtychoDataContainer, monkeypatch: Any) -> None:
+    state, copies = ScanState.flat(scan), []
+    monkeypatch.setattr(ScanState, "leveled", lambda self: copies.append(self) or self)
+    losses = Asked(scan.raw, [5.0, 3.0, 4.0, 3.5])
+    found, after = run(scan, losses, state=state, choose=False)
+    assert found is state
+    assert not copies
+    assert not losses.script  # they were watched after each of the four epochs
+    np.testing.assert_array_equal(found.object, after[3].object)
+    run(scan, Asked(scan.raw, [5.0, 3.0, 4.0, 3.5]))
+    assert len(copies) == 2
