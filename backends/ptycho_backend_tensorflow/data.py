@@ -7,6 +7,7 @@ Each element of a pipeline is a batch of b groups, all of one scan:
     subpixel_px    (b, C, 2) float32        rest (y, x) carried by the probe
     canvas_shape   (2,) int64               the smallest canvas that holds every group of the batch
     frame_indices  (b, C) int64             frames of the scan
+    counted        (b, C) bool              False where a frame only fills its held-out group up
     scan           () int64                 number of the scan
 
 Counts are read from the scan when a batch is asked for, so a memory-mapped scan stays on disk.
@@ -64,8 +65,8 @@ class GroupData:
 
     @property
     def n_heldout(self) -> int:
-        """Held-out groups of all scans."""
-        return sum(groups.n_groups for groups in self.heldout if groups is not None)
+        """Held-out frames of all scans."""
+        return sum(len(scan.heldout_frames) for scan in self.scans)
 
     @functools.cached_property
     def _usual_canvas(self) -> tuple[int, int]:
@@ -86,7 +87,8 @@ class GroupData:
     def canvas_shape(self, epoch: int) -> tuple[int, int]:
         """Height and width that hold every group of an epoch: the same in most, so that one compiled step serves all.
 
-        It depends on the number of the epoch alone: a training that is resumed works on the same canvases.
+        Seed, epoch and how many ``epochs`` there are decide it: a training that is resumed works on the same canvases,
+        or on larger ones where it was given more epochs and one of these needs them.
         """
         usual, own = self._usual_canvas, self.canvas_of(self._of_epoch(epoch))
         return max(usual[0], own[0]), max(usual[1], own[1])
@@ -104,6 +106,7 @@ class GroupData:
             groups.subpixel_px[numbers],
             groups.canvas_shape[numbers].max(axis=0),
             groups.frame_indices[numbers],
+            groups.counted[numbers],
             np.int64(scan),
         )
 
@@ -113,7 +116,7 @@ class GroupData:
         shapes = {
             "counts": ((None, C, N, N), tf.float32), "corners_px": ((None, C, 2), tf.int64),
             "subpixel_px": ((None, C, 2), tf.float32), "canvas_shape": ((2,), tf.int64),
-            "frame_indices": ((None, C), tf.int64), "scan": ((), tf.int64),
+            "frame_indices": ((None, C), tf.int64), "counted": ((None, C), tf.bool), "scan": ((), tf.int64),
         }  # fmt: skip
         read = functools.partial(self._read, groups_of)
 

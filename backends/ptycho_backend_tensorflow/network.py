@@ -133,9 +133,9 @@ class PtychoNetwork:
         shape: tuple[int, int],
         divisor: tf.Tensor,
     ) -> tf.Tensor:
-        """Loss of a batch; arguments as in :meth:`gradients`."""
+        """Loss of the ``counted`` frames (b, C) of a batch; other arguments as in :meth:`gradients`."""
         _, named, known, groups = self._of_scan(values, batch)
-        return self._whole_loss(named, known, groups, shape, divisor)
+        return self._whole_loss(named, known, groups, shape, divisor, batch["counted"])
 
     def groups(self) -> list[ParameterGroup]:
         """Network, each probe and each scale with a learning rate; only the network is decayed and clipped."""
@@ -198,10 +198,13 @@ class PtychoNetwork:
         batch: Mapping[str, tf.Tensor],
         shape: tuple[int, int],
         divisor: tf.Tensor,
+        counted: tf.Tensor,
     ) -> tf.Tensor:
-        """Loss of a batch on canvases of a shape."""
+        """Loss of the counted frames of a batch on canvases of a shape."""
         rate, _ = self._rate(values, known, batch, shape, self._estimate(values, known, batch, shape))
-        return physics.LOSSES[self.config.loss](rate, batch["counts"], known.mask, divisor)
+        mask = counted[..., None, None]
+        mask = mask if known.mask is None else mask & known.mask
+        return physics.LOSSES[self.config.loss](rate, batch["counts"], mask, divisor)
 
     def _gradients(
         self,

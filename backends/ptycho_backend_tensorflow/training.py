@@ -220,7 +220,7 @@ class Training:
         self.average = {name: d * self.average[name] + (1 - d) * value for name, value in current.items()}
 
     def _test_loss(self) -> float:
-        """Mean loss of the held-out groups of all scans, with the weights that count in the end."""
+        """Mean loss of the held-out frames of all scans, with the weights that count in the end."""
         data, total = self.data, 0.0
         values = {name: tf.constant(value) for name, value in self.final_values().items()}
         for scan, groups in enumerate(data.heldout):
@@ -228,10 +228,9 @@ class Training:
                 continue
             shape = data.canvas_of([groups])
             for batch in _read(data, data.heldout_batches(scan)):
-                n_groups = int(batch["counts"].shape[0])
+                divisor = tf.constant(self.network.mean_counts[scan], tf.float32)
                 with tf.device(self.devices[0]):
-                    loss = self.network.loss(values, _part(batch, 0, n_groups), shape, self._divisor(batch))
-                total += n_groups * float(loss)
+                    total += float(self.network.loss(values, batch, shape, divisor))
         return total / data.n_heldout
 
     def _end_epoch(self) -> None:

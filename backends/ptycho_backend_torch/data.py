@@ -7,6 +7,7 @@ Shapes of one item, and of a batch of b items, which are all of one scan:
     subpixel_px    (C, 2) float32        (b, C, 2)        rest (y, x) carried by the probe
     canvas_shape   (2,) int64            (2,)             for a batch, the largest of its items
     frame_indices  (C,) int64            (b, C)           frames of the scan
+    counted        (C,) bool             (b, C)           False where a frame only fills its held-out group up
     scan           () int64              ()               number of the scan
 
 An item is asked for by a key that says everything: epoch, scan and group. Groups are drawn anew each epoch, and the
@@ -16,7 +17,9 @@ asked for, so a memory-mapped scan stays on disk.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -42,6 +45,7 @@ def _sample(groups: Groups, scan: int, group: int) -> Sample:
         "subpixel_px": torch.from_numpy(groups.subpixel_px[group].copy()),
         "canvas_shape": torch.from_numpy(groups.canvas_shape[group].copy()),
         "frame_indices": torch.from_numpy(groups.frame_indices[group].copy()),
+        "counted": torch.from_numpy(groups.counted[group].copy()),
         "scan": torch.tensor(scan),
     }
 
@@ -172,7 +176,6 @@ class GroupDataModule(pl.LightningDataModule):
         n_trained: how many scans have training frames.
         train_set: groups of training frames.
         test_set: groups of held-out frames, or None without any.
-        facts: what decides this training, see ``networks.training.run_facts``.
         first_step: steps that are done, for a training that goes on.
     """
 
@@ -185,8 +188,13 @@ class GroupDataModule(pl.LightningDataModule):
         heldout = HeldoutDataset(self.scans, config)
         self.test_set = heldout if len(heldout) else None
         self.config = config
-        self.facts = run_facts(config, scans)
+        self._given = tuple(scans)
         self.first_step = 0
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What decides this training, see ``networks.training.run_facts``; to tell, all counts are read once."""
+        return run_facts(self.config, self._given)
 
     def _loader(self, dataset: Dataset[Sample], sampler: Sampler[list[Key]]) -> DataLoader[Sample]:
         return DataLoader(

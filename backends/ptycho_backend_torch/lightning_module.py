@@ -132,9 +132,16 @@ class PtychoModule(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Loss of a held-out batch."""
-        loss, _ = self._loss(batch)
-        self.log("test_loss", loss, on_epoch=True, batch_size=len(batch["counts"]), sync_dist=True)
+        """Loss of a held-out batch: the mean of its frames, without those that only fill a group up.
+
+        An epoch's is the mean of all held-out frames; with several processes nearly, as some groups are repeated.
+        """
+        rate, _ = self(batch)
+        constants: ScanConstants = self.constants[int(batch["scan"])]
+        mask, n_frames = batch["counted"][..., None, None], int(batch["counted"].sum())
+        mask = mask if constants.mask is None else mask & constants.mask
+        loss = physics.LOSSES[self.config.loss](rate, batch["counts"], mask, n_frames * constants.mean_counts)
+        self.log("test_loss", loss, on_epoch=True, batch_size=n_frames, sync_dist=True)
 
     def _variation(self, patches: Tensor, scan: int) -> float:
         """How much the object varies where the probe lights it, relative to its size."""

@@ -116,7 +116,10 @@ def _cells(
 
 
 def heldout_groups(scan: PtychoDataContainer, config: TrainingConfig) -> Groups | None:
-    """The held-out frames of a scan in groups, or None where it has none; they are the same in every epoch."""
+    """The held-out frames of a scan in groups, or None where it has none; they are the same in every epoch.
+
+    The held-out loss of a network is the mean over frames, of all scans, each in the group where it is ``counted``.
+    """
     frames = scan.heldout_frames
     return partition_of(scan, frames, config.group_size) if len(frames) else None
 

@@ -129,7 +129,7 @@ def predicted_patches(data: Groups, config: TrainingConfig, weights: Weights, sc
 
 
 def first_losses(data: Groups, config: TrainingConfig, weights: Weights | None = None) -> np.ndarray:
-    """Loss (B,) of each group before any training, each as a batch of its own; with other weights where given."""
+    """Loss (B,) of each group before any training, the mean of the frames that count; other weights where given."""
     weights = initial_weights(config, data.scan.raw.side) if weights is None else weights
     scale, raw = data.scan.statistics.scale, data.scan.raw
     loss = {"poisson": poisson_loss, "amplitude": amplitude_loss}[config.loss]
@@ -139,6 +139,7 @@ def first_losses(data: Groups, config: TrainingConfig, weights: Weights | None =
         power = np.sum(np.abs(fourier_shift(data.scan.probe[None].astype(complex), rest[:, None])) ** 2, axis=1)
         agreed = extract(merge(patches, power, corners, shape), corners, raw.side)
         rate = expected_counts(agreed, data.scan.probe.astype(complex), rest, scale, raw.background)
-        divisor = data.group_size * data.scan.statistics.mean_counts
-        out.append(loss(rate, data.read_counts(b).astype(float), raw.mask, divisor))
+        real = data.counted[b]
+        divisor = real.sum() * data.scan.statistics.mean_counts
+        out.append(loss(rate[real], data.read_counts(b).astype(float)[real], raw.mask, divisor))
     return np.array(out)

@@ -17,6 +17,7 @@ FIELDS = {
     "corners_px": ((4, 2), np.int64),
     "subpixel_px": ((4, 2), np.float32),
     "frame_indices": ((4,), np.int64),
+    "counted": ((4,), np.bool_),
 }
 """Shape and type for one group; a batch has one axis more, and ``canvas_shape`` (2,) and ``scan`` () for all."""
 
@@ -54,7 +55,7 @@ def test_batches_are_what_the_draw_of_the_epoch_says(engine, scan, path, epoch, 
             assert batch[name].shape == (len(numbers), *shape)
             assert batch[name].dtype == dtype
         np.testing.assert_array_equal(batch["counts"], groups.read_counts(numbers))
-        for name in ("frame_indices", "corners_px", "subpixel_px"):
+        for name in ("frame_indices", "corners_px", "subpixel_px", "counted"):
             np.testing.assert_array_equal(batch[name], getattr(groups, name)[numbers])
         assert batch["canvas_shape"].tolist() == groups.canvas_shape[numbers].max(axis=0).tolist()
         assert (batch["corners_px"] + 16 <= batch["canvas_shape"]).all()

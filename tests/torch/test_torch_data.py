@@ -29,6 +29,7 @@ SHAPES = {
     "subpixel_px": ((4, 2), torch.float32),
     "canvas_shape": ((2,), torch.int64),
     "frame_indices": ((4,), torch.int64),
+    "counted": ((4,), torch.bool),
     "scan": ((), torch.int64),
 }
 
@@ -56,7 +57,7 @@ def test_items_can_be_changed_without_harm(scans):
     dataset = GroupDataset(scans, CONFIG)
     before = {name: value.clone() for name, value in dataset[0, 0, 2].items()}
     for value in dataset[0, 0, 2].values():
-        value += 1
+        value.copy_(~value if value.dtype == torch.bool else value + 1)
     for name, value in dataset[0, 0, 2].items():
         assert torch.equal(value, before[name])
 
