@@ -97,8 +97,8 @@ def steps_apart(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], 
     """How far the weights of two networks are apart, root mean square, in largest steps of the optimiser.
 
     Not the largest difference: where an activation is as near to 0 as rounding, two trainings take it for positive or
-    not, and single weights part by some tenths of a step. PyTorch started from a probe that is off by 1e-6 parts from
-    itself as far as the other engine does.
+    not, and single weights part by some tenths of a step. In the case ``plain`` PyTorch started from a probe that is
+    off by 1e-6 parts from itself as far as the other engine does.
     """
     assert one.keys() == other.keys()
     return float(np.sqrt(np.mean(np.concatenate([np.ravel(one[n] - other[n]) for n in one]) ** 2))) / learning_rate

@@ -28,8 +28,8 @@ LOSS = 1e-4
 """Of every step's loss, relative to how much losses vary over the training. Measured: 4e-6."""
 
 WEIGHTS = 0.05
-"""Of weights, probe and scale, in largest steps of the optimiser: far less than one step's difference. Measured: 2e-3,
-and 0.03 where an activation is on the edge; see ``steps_apart``."""
+"""Of weights, probe and scale, in largest steps of the optimiser: far less than one step's difference. Measured: 2e-3;
+see ``steps_apart``."""
 
 STEPS = vary(epochs=5, batch_size=3, learning_rate=1e-3, gradient_clip_norm=None, model={"sweeps": 3})
 """Four steps an epoch."""
