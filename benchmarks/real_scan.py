@@ -71,6 +71,15 @@ JOBS = (
         {"fourier_error": 0.0050, "heldout_fourier_error": 0.0060},
     ),
     Job(
+        "star64-refined-numpy",
+        (
+            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--backend", "numpy",
+            "--refinement.probe_modes", "2", "--refinement.positions", "true", "--out", "{out}",
+        ),
+        180,
+        {"fourier_error": 0.0050, "heldout_fourier_error": 0.0060},
+    ),
+    Job(
         "star64-refined-modes",
         (
             "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
@@ -102,7 +111,7 @@ JOBS = (
 PARITY = {"wall_ratio": 1.3, "fourier_error_difference": 0.0005, "peak_memory_GB": 2.5}
 """What an engine must reach beside the first one, in the same runs."""
 
-AT_MOST = (*PARITY, "fourier_error", "seconds")
+AT_MOST = (*PARITY, "fourier_error", "heldout_fourier_error", "seconds")
 
 
 def ptycho(arguments: list[str]) -> float:
