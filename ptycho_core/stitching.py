@@ -9,12 +9,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import PtychoDataContainer
+from .data.container import PtychoDataContainer, integer_corners
 from .data.results import Image
 from .errors import BackendError, ConfigError
 from .physics.forward import fourier_shift
+from .physics.patches import check_inside
 
-__all__ = ["Stitcher", "make_image", "probe_weights"]
+__all__ = ["Stitcher", "corners_on", "make_image", "probe_weights"]
 
 _MAX_NON_FINITE = 0.01
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -32,6 +33,26 @@ def probe_weights(probe: NDArray[np.complex64], subpixel_px: NDArray[np.float32]
     """
     shifted = fourier_shift(probe[None], np.asarray(subpixel_px)[:, None])
     return np.asarray(np.sum(np.abs(shifted) ** 2, axis=1), dtype=np.float32)
+
+
+def corners_on(image: Image, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Where frames lie on an image, as every ``expected_counts`` needs it.
+
+    Args:
+        image: with its positions and the side of its probe.
+        frames: (n,) numbers of frames of its scan.
+
+    Returns:
+        (n, 2) int64 corners (y, x) on the object and (n, 2) float32 sub-pixel rests.
+
+    Raises:
+        DataError: a frame leaves the image.
+    """
+    N = image.probe.shape[-1]
+    corners, rest = integer_corners(image.positions_px[frames], N)
+    corners = corners - np.round(image.origin_px).astype(np.int64)
+    check_inside(corners, N, (image.object.shape[0], image.object.shape[1]))
+    return corners, rest
 
 
 @dataclass

@@ -31,6 +31,7 @@ from ptycho_core.solvers import (
     save_solver,
     take_checkpoint,
 )
+from ptycho_core.stitching import corners_on
 
 from .checkpoint import CHECKPOINT, arrays_of, restore
 from .gradient import LOSSES, NumpyGradient
@@ -198,9 +199,8 @@ class NumpyBackend:
         Raises:
             DataError: a frame leaves the image.
         """
-        N = image.probe.shape[-1]
-        corners, rest = integer_corners(image.positions_px[frames], N)
-        patches = extract(image.object, corners - np.round(image.origin_px).astype(np.int64), N)
+        corners, rest = corners_on(image, frames)
+        patches = extract(image.object, corners, image.probe.shape[-1])
         return np.asarray(expected_counts(patches, image.probe, rest, image.scale, scan.raw.background), np.float32)
 
     def loss_and_gradient(

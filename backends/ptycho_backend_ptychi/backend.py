@@ -11,14 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
-from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.networks.checkpoint import CheckpointPace
 from ptycho_core.networks.hardware import choose_accelerator
 from ptycho_core.networks.training import run_facts
-from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 from ptycho_core.solvers import (
     History,
@@ -29,6 +28,7 @@ from ptycho_core.solvers import (
     save_solver,
     take_checkpoint,
 )
+from ptycho_core.stitching import corners_on
 
 from . import physics
 from .choices import check_choices, check_inference, losses_for, options_of
@@ -169,10 +169,7 @@ class PtychiBackend:
             DataError: a frame leaves the image.
         """
         N, background = image.probe.shape[-1], scan.raw.background
-        corners, rest = integer_corners(image.positions_px[frames], N)
-        corners = corners - np.round(image.origin_px).astype(np.int64)
-        height, width = image.object.shape
-        check_inside(corners, N, (height, width))
+        corners, rest = corners_on(image, frames)
         if not len(frames):
             return np.zeros((0, N, N), np.float32)
         with inside(torch.device("cpu")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from physics_problem import Problem, make_problem
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.errors import BackendError, ConfigError
+from ptycho_core.errors import BackendError, ConfigError, DataError
 from ptycho_core.physics.patches import extract, merge
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
+from ptycho_core.stitching import Stitcher, corners_on, make_image, probe_weights
 
 N = 16
 
@@ -186,3 +187,20 @@ def test_an_image_has_the_types_of_the_contract_and_shares_nothing_with_its_scan
     # what could not be written before cannot be written now, and what could, can
     assert (made.probe.flags.writeable, data.probe.flags.writeable) == (False, False)
     assert image.probe.flags.writeable
+
+
+@pytest.mark.spec("BE-6")
+def test_frames_have_their_corners_on_an_image() -> None:
+    """In the order asked for, off the grid, at an origin below zero; one that leaves the image is refused."""
+    probe = np.ones((2, 4, 4), np.complex64)
+    positions = np.array([[-5.5, 3.5], [-4.25, 5.8], [-1.5, 6.5]])
+    obj = np.ones((8, 7), np.complex64)
+    image = make_image(obj, np.ones((8, 7), np.float32), np.array([-7, 2]), probe, 1.0, positions)
+    corners, rest = corners_on(image, np.array([2, 0, 1]))
+    np.testing.assert_array_equal(corners, [[4, 3], [0, 0], [1, 2]])
+    np.testing.assert_allclose(rest, [[0, 0], [0, 0], [0.25, 0.3]], atol=1e-6)
+    assert corners_on(image, np.zeros(0, np.int64))[0].shape == (0, 2)
+    for beyond in ([-6.5, 3.5], [-5.5, 2.5], [-0.5, 3.5], [-5.5, 7.5]):
+        moved = replace(image, positions_px=np.array([beyond] * 3))
+        with pytest.raises(DataError, match="do not fit the object"):
+            corners_on(moved, np.array([1]))
