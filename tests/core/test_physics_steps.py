@@ -14,6 +14,7 @@ from ptycho_core.physics.patches import accumulate, extract
 from ptycho_core.physics.steps import (
     CURVATURE,
     STEP_DAMPING,
+    expected_total,
     illumination,
     least_squares_length,
     object_step,
@@ -70,6 +71,15 @@ def test_light_is_the_probe_at_every_corner(problem: Problem) -> None:
     expected = accumulate(np.repeat(intensity[None], 6, axis=0), problem.corners, shape)
     np.testing.assert_allclose(illumination(problem.probe, problem.corners, shape), expected, rtol=1e-12)
     assert illumination(problem.probe.astype(np.complex64), problem.corners, shape).dtype == np.float32
+
+
+@pytest.mark.spec("FM-21")
+def test_what_is_expected_together_is_the_light_on_the_object(problem: Problem) -> None:
+    """By Parseval, exactly on whole pixels."""
+    patches = extract(problem.obj, problem.corners, problem.probe.shape[-1])
+    rate = expected_counts(patches, problem.probe, np.zeros_like(problem.rest))
+    light = illumination(problem.probe, problem.corners, problem.obj.shape)
+    assert expected_total(problem.obj, light) == pytest.approx(float(rate.sum()), rel=1e-10)
 
 
 @pytest.mark.spec("FM-21")
