@@ -54,7 +54,7 @@ def cuda_is_here() -> bool:
 
 def facade(engine: ReconstructionBackend, scan: RawData, **changes: Any) -> Any:
     """Train through the facade, which refuses what an engine cannot do before it is asked."""
-    return ptycho_core.train_cdi_model(scan, scan, config_for(engine, **changes))
+    return ptycho_core.train_cdi_model(*scan.split(0.25, seed=1), config_for(engine, **changes))
 
 
 def container(scan: RawData, **roles: Any) -> PtychoDataContainer:
