@@ -66,7 +66,7 @@ def scan():
 def use(method: str, scan, folder: Path, backend: str = "stub") -> None:
     """Call a method of an engine the way users do: train, reconstruct, save, load."""
     config = TrainingConfig(backend=backend, group_size=4, epochs=2)
-    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
+    model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
     if method == "reconstruct":
         ptycho_core.reconstruct(model, scan, InferenceConfig())
     if method in ("save", "load"):
@@ -201,7 +201,7 @@ def test_refine_is_guarded_too(broken, scan, line, kind, words):
         f"    def refine(self, image, scan, config, *, progress=None):\n        {line}\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
-    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
+    model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
     image = ptycho_core.reconstruct(model, scan, InferenceConfig())
     named = r"as it is" if kind is Cancelled else rf"engine 'stub' \(ptycho-stub 1\.0\):? ?{words}"
     with pytest.raises(kind, match=named):
@@ -217,13 +217,13 @@ def test_what_the_callers_own_callback_raises_is_not_the_engines_fault(broken, s
         raise ZeroDivisionError("of the caller")
 
     with pytest.raises(ZeroDivisionError, match="of the caller"):
-        ptycho_core.train_cdi_model(scan, scan, CONFIG, progress=callback)
+        ptycho_core.train_cdi_model(*scan.split(0.25, 0), CONFIG, progress=callback)
 
 
 def test_progress_of_another_type_is_the_engines_fault(broken, scan):
     broken('        CALLS.append(("train"', '        progress("half")\n        CALLS.append(("train"')
     with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with a str"):
-        ptycho_core.train_cdi_model(scan, scan, CONFIG)
+        ptycho_core.train_cdi_model(*scan.split(0.25, 0), CONFIG)
 
 
 @pytest.mark.spec("BE-5", "PLUG-9")
@@ -238,7 +238,7 @@ def test_metrics_that_are_no_numbers_are_the_engines_fault(broken, scan, metrics
         f"    def refine(self, image, scan, config, *, progress=None):\n        {told}\n        return image\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
-    model = ptycho_core.train_cdi_model(scan, scan, config)["model"]
+    model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
     image = ptycho_core.reconstruct(model, scan, InferenceConfig())
     with pytest.raises(BackendProtocolError, match=r"'stub' \(ptycho-stub 1\.0\) called progress with metrics = "):
         ptycho_core.refine(image, config)
@@ -304,6 +304,6 @@ def test_two_faults_in_one_process_do_not_meet(broken, scan, tmp_path):
             use("train", scan, tmp_path)
     assert load_backend("whole").name == "whole"
     with pytest.raises(ConfigError):
-        ptycho_core.train_cdi_model(scan, scan, TrainingConfig(backend="stub", loss="poisson"))
+        ptycho_core.train_cdi_model(*scan.split(0.25, 0), TrainingConfig(backend="stub", loss="poisson"))
     assert issubclass(BackendFaultError, PtychoError)
     assert np.isfinite(scan.frame_totals).all()
