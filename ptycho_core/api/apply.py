@@ -17,10 +17,10 @@ from ..plugins.registry import LoadedBackend, load_backend
 from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
 from .accept import ScanSource, look_at, read_source
 from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
-from .observe import Observer, peak_memory_bytes
+from .observe import Observer
+from .outcome import first_stage_name, made_run, opened_folder, write_run
 from .prepare import ScanInput
-from .run import opened_folder, write_run
-from .stages import image_of, provenance_of
+from .stages import image_of
 
 __all__ = ["apply_and_report", "reconstruct"]
 
@@ -103,25 +103,7 @@ def apply_and_report(
     with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
         with watcher.stage("reconstruct"):
             scored = image_of(engine.backend, model, container, config, progress)
-        settings = replace(model.config, inference=config)
-        done = Run(
-            title=title or (Path(raw.source.path).name if raw.source.path else "reconstruction"),
-            scan=scored.scan,
-            stages=(
-                Stage(
-                    name="network" if engine.capabilities.generators else "solver",
-                    scored=scored,
-                    seconds=watcher.seconds["reconstruct"],
-                ),
-            ),
-            refined=None,
-            model=model,
-            history={name: list(values) for name, values in model.history.items()},
-            config=settings,
-            engine=engine.name,
-            warnings=tuple(watcher.notices),
-            provenance=provenance_of(settings, engine, scored.scan) | (provenance or {}),
-            seconds=watcher.facts(),
-            peak_memory_bytes=peak_memory_bytes(),
-        )
+        stage = Stage(name=first_stage_name(engine), scored=scored, seconds=watcher.seconds["reconstruct"])
+        done = made_run((stage,), model, engine, replace(model.config, inference=config), watcher, title=title)
+        done = replace(done, provenance={**done.provenance, **(provenance or {})})
         return done if folder is None else write_run(done, folder, watcher, None)

@@ -6,10 +6,7 @@ once, the frames get their roles once, every image is scored once, and nothing i
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,12 +18,13 @@ from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
 from ..errors import Cancelled, ConfigError
 from ..io.atomic import ensure_output_folder
-from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, SUMMARY_NAME, ResultFolder, as_output_error
+from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from .accept import ScanSource, accepted_scan, known_side
 from .halves import half_data_frc
 from .models import BUNDLE_NAME, save_model
-from .observe import Observer, peak_memory_bytes
+from .observe import Observer
+from .outcome import first_stage_name, made_run, opened_folder, tell_of_kept, write_run
 from .refine import ENGINE_FAILURES, error_words, refine
 from .stages import (
     Engines,
@@ -43,7 +41,7 @@ if TYPE_CHECKING:
 
     _HalfData = tuple[FourierRingCorrelation, FourierRingCorrelation | None]
 
-__all__ = ["TRAINING_FOLDER", "compare_with_truth", "opened_folder", "run", "train", "write_run"]
+__all__ = ["TRAINING_FOLDER", "compare_with_truth", "run", "train"]
 
 TRAINING_FOLDER = "training"
 """Subfolder of the results for checkpoints, the history, and the model until the results are complete."""
@@ -112,12 +110,7 @@ def _write_model(
         with observer.stage("save"):
             save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
         write_model_summary(partial, model, provenance, observer.notices, observer.facts())
-    _tell_of_kept(folder, observer)
-
-
-def _tell_of_kept(folder: ResultFolder, observer: Observer) -> None:
-    for text in folder.kept_sentences():
-        observer.notice(text)
+    tell_of_kept(folder, observer)
 
 
 def _paths(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> list[Path]:
@@ -265,23 +258,6 @@ def run(
     return done
 
 
-@contextmanager
-def opened_folder(
-    out: Path | str | None,
-    overwrite: bool,
-    inputs: Sequence[Path],
-    observer: Observer,
-    writes: Collection[str] = RESULT_NAMES,
-) -> Iterator[ResultFolder | None]:
-    """The folder of the results, held; or None where none is asked for."""
-    if out is None:
-        yield None
-        return
-    with ResultFolder.open(out, overwrite=overwrite, inputs=inputs, writes=writes) as folder:
-        observer.opened(folder.path)
-        yield folder
-
-
 def _go(
     job: _Job, *, half_data: bool, truth: ObjectGuess | None, title: str | None, provenance: dict[str, Any]
 ) -> tuple[Run, Cancelled | None]:
@@ -297,22 +273,9 @@ def _go(
     except Cancelled as error:
         where = None if job.bundle is None else str(job.bundle)
         raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
-    source = job.scan.raw.source
-    done = Run(
-        title=title or (Path(source.path).name if source.path else "reconstruction"),
-        scan=first.scan,
-        stages=_stages(job, first, refined, truth, frcs),
-        refined=refined,
-        model=model,
-        history={name: list(values) for name, values in model.history.items()},
-        config=job.config,
-        engine=engines.trainer.name,
-        warnings=tuple(watcher.notices),
-        provenance=provenance_of(job.config, engines.trainer, job.scan) | provenance,
-        seconds=watcher.facts(),
-        peak_memory_bytes=peak_memory_bytes(),
-    )
-    return done, stopped
+    stages = _stages(job, first, refined, truth, frcs)
+    done = made_run(stages, model, engines.trainer, job.config, watcher, refined=refined, title=title)
+    return replace(done, provenance={**done.provenance, **provenance}), stopped
 
 
 def _stages(
@@ -332,7 +295,7 @@ def _stages(
 
     stages = [
         Stage(
-            name="network" if job.engines.trainer.capabilities.generators else "solver",
+            name=first_stage_name(job.engines.trainer),
             scored=first,
             seconds=seconds.get("train", 0.0) + seconds.get("reconstruct", 0.0),
             comparison=compared(first),
@@ -364,20 +327,3 @@ def compare_with_truth(image: Image, truth: ObjectGuess, scan: PtychoDataContain
         coverage=image.coverage,
         positions_px=image.positions_px[scan.used_frames],
     )
-
-
-def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
-    """Put the results of a run into its folder, in one step."""
-    from ..report import write_results, write_summary
-
-    began = time.perf_counter()
-    with folder.staged() as partial:
-        write_results(partial, done)
-        if bundle is not None:
-            with as_output_error(partial, NOTHING_REPLACED):
-                shutil.copyfile(bundle, partial / BUNDLE_NAME)
-        observer.add_seconds("report", time.perf_counter() - began)
-        done = replace(done, seconds=observer.facts(), peak_memory_bytes=peak_memory_bytes(), folder=folder.path)
-        write_summary(partial, done)
-    _tell_of_kept(folder, observer)
-    return replace(done, warnings=tuple(observer.notices))

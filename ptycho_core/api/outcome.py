@@ -1,0 +1,96 @@
+"""What comes out of a job, whichever it is: a Run, and the folder that it is written into in one step."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import TrainingConfig
+from ..data.results import Refined
+from ..data.run import Run, Stage
+from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, ResultFolder, as_output_error
+from ..plugins.registry import LoadedBackend
+from ..protocol import TrainedModel
+from .models import BUNDLE_NAME
+from .observe import Observer, peak_memory_bytes
+from .stages import provenance_of
+
+__all__ = ["first_stage_name", "made_run", "opened_folder", "tell_of_kept", "write_run"]
+
+
+@contextmanager
+def opened_folder(
+    out: Path | str | None,
+    overwrite: bool,
+    inputs: Sequence[Path],
+    observer: Observer,
+    writes: Collection[str] = RESULT_NAMES,
+) -> Iterator[ResultFolder | None]:
+    """The folder of the results, held; or None where none is asked for."""
+    if out is None:
+        yield None
+        return
+    with ResultFolder.open(out, overwrite=overwrite, inputs=inputs, writes=writes) as folder:
+        observer.opened(folder.path)
+        yield folder
+
+
+def made_run(
+    stages: tuple[Stage, ...],
+    model: TrainedModel,
+    engine: LoadedBackend,
+    config: TrainingConfig,
+    observer: Observer,
+    *,
+    refined: Refined | None = None,
+    title: str | None = None,
+) -> Run:
+    """What came out, as it stands when the last stage is done."""
+    scan = stages[0].scored.scan
+    path = scan.raw.source.path
+    return Run(
+        title=title or (Path(path).name if path else "reconstruction"),
+        scan=scan,
+        stages=stages,
+        refined=refined,
+        model=model,
+        history={name: list(values) for name, values in model.history.items()},
+        config=config,
+        engine=engine.name,
+        warnings=tuple(observer.notices),
+        provenance=provenance_of(config, engine, scan),
+        seconds=observer.facts(),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def first_stage_name(engine: LoadedBackend) -> str:
+    """What an engine trains: a network, or a solver's state."""
+    return "network" if engine.capabilities.generators else "solver"
+
+
+def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
+    """Put the results of a run into its folder, in one step."""
+    from ..report import write_results, write_summary
+
+    began = time.perf_counter()
+    with folder.staged() as partial:
+        write_results(partial, done)
+        if bundle is not None:
+            with as_output_error(partial, NOTHING_REPLACED):
+                shutil.copyfile(bundle, partial / BUNDLE_NAME)
+        observer.add_seconds("report", time.perf_counter() - began)
+        done = replace(done, seconds=observer.facts(), peak_memory_bytes=peak_memory_bytes(), folder=folder.path)
+        write_summary(partial, done)
+    tell_of_kept(folder, observer)
+    return replace(done, warnings=tuple(observer.notices))
+
+
+def tell_of_kept(folder: ResultFolder, observer: Observer) -> None:
+    """Say which files of somebody else lay in the folder, and what became of them."""
+    for text in folder.kept_sentences():
+        observer.notice(text)
