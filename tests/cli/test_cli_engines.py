@@ -149,7 +149,19 @@ def test_the_terminal_is_left_clean(said, engine, command):
     wrote = said(engine, command)
     assert [line for line in wrote.err.splitlines() if not line.startswith("note: ")] == []
     heads = {line.split()[0] for line in wrote.out.splitlines()}
-    assert heads <= {"engine", "scan", "network", "held", "refined", "truth", "half", "time", "results", "model"}
+    assert heads <= {
+        "engine",
+        "scan",
+        "network",
+        "held",
+        "refined",
+        "left",
+        "truth",
+        "half",
+        "time",
+        "results",
+        "model",
+    }
     assert "time" in heads
 
 
