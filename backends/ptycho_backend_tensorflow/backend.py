@@ -22,6 +22,7 @@ from ptycho_core.networks.training import check_trackers, check_trainable, run_f
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.refinement.image import refine_image
+from ptycho_core.stitching import corners_on
 
 from . import physics
 from .data import GroupData
@@ -131,9 +132,7 @@ class TensorFlowBackend:
             DataError: a frame leaves the image.
         """
         N = scan.raw.side
-        corners, subpixel = integer_corners(image.positions_px[frames], N)
-        corners = corners - np.round(image.origin_px).astype(np.int64)
-        check_inside(corners, N, (image.object.shape[0], image.object.shape[1]))
+        corners, subpixel = corners_on(image, frames)
         with tf.device(_host()):
             obj, probe = (tf.constant(part, tf.complex64) for part in (image.object, image.probe))
             patches = physics.extract(obj[None], tf.constant(corners)[None], N)

@@ -21,6 +21,7 @@ from ptycho_core.networks.training import check_trainable
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.refinement.image import refine_image
+from ptycho_core.stitching import corners_on
 
 from . import physics
 from .data import GroupDataModule
@@ -128,9 +129,7 @@ class TorchBackend:
             DataError: a frame leaves the image.
         """
         N, level = scan.raw.side, scan.raw.background
-        corners, subpixel = integer_corners(image.positions_px[frames], N)
-        corners = corners - np.round(image.origin_px).astype(np.int64)
-        check_inside(corners, N, (image.object.shape[0], image.object.shape[1]))
+        corners, subpixel = corners_on(image, frames)
         with torch.inference_mode():
             obj, probe = (torch.from_numpy(np.array(part, np.complex64)) for part in (image.object, image.probe))
             patches = physics.extract(obj[None], torch.from_numpy(corners)[None], N)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.container import PtychoDataContainer, integer_corners
+from ..data.container import PtychoDataContainer
 from ..data.results import Image, Scored, typical_frames
 from ..errors import BackendError, DataError
 from ..physics.forward import expected_counts
@@ -18,6 +18,7 @@ from ..physics.patches import extract
 from ..plugins.guard import engine_at_work
 from ..plugins.returned import check_counts
 from ..protocol import ReconstructionBackend, SupportsExpectedCounts
+from ..stitching import corners_on
 
 __all__ = ["heldout_loss", "oracle_counts", "score"]
 
@@ -36,11 +37,9 @@ def oracle_counts(image: Image, scan: PtychoDataContainer, frames: NDArray[np.in
     Raises:
         DataError: a frame leaves the image.
     """
-    raw, N = scan.raw, scan.raw.side
-    corners, rest = integer_corners(image.positions_px[frames], N)
-    corners = corners - np.round(image.origin_px).astype(np.int64)
-    patches = extract(image.object, corners, N)
-    return expected_counts(patches, image.probe, rest, image.scale, raw.background)
+    corners, rest = corners_on(image, frames)
+    patches = extract(image.object, corners, scan.raw.side)
+    return expected_counts(patches, image.probe, rest, image.scale, scan.raw.background)
 
 
 def _forward_of(backend: ReconstructionBackend | None) -> Forward:
