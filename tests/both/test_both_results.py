@@ -36,6 +36,7 @@ TOLERANCES = {
     "reconstruction.train": 1e-4,
     "reconstruction.heldout": 1e-4,
     "reconstruction.frame_sums": 1e-3,
+    "reconstruction.examples": 1e-4,
     "reconstruction.scan.probe": 1e-5,
     "reconstruction.scan.raw.probe": 1e-5,
 }
