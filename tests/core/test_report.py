@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -213,10 +214,20 @@ def test_the_report_says_what_refining_did(results: Path, refined: Path, scored:
     assert "From network to refined" in text
     assert "Refined by engine numpy in 2 passes over the frames" in text
     assert "a validation, predicted from their neighbours" in text
-    assert "Neither the image" not in page_of(results).text
+    assert "Neither training nor refining" in text
+    assert "Neither training nor refining" not in page_of(results).text
     gone = page_of(write(tmp_path / "gone", refined_run(scored, kept=False))).text
     assert "The refined image was discarded: it was <no> better." in gone
     assert not (tmp_path / "gone" / "stage_phase.png").exists()
+
+
+def test_held_out_frames_that_stop_a_training_are_called_a_validation(results: Path, scored: Scored) -> None:
+    view = object_view(scored.image.object, scored.image.coverage)
+    images = {path.name: path.read_bytes() for path in results.glob("*.png")}
+    for patience, words in ((None, "The image has not seen them"), (2, "a validation, predicted from")):
+        run = make_run(scored)
+        run = replace(run, config=replace(run.config, early_stopping_patience=patience))
+        assert words in _Page(render_report(run, images, view)).text
 
 
 def test_settings_that_differ_from_the_default_stand_out(results: Path) -> None:

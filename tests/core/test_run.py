@@ -30,6 +30,7 @@ from ptycho_core.errors import (
     OutputError,
     UnknownBackendError,
 )
+from ptycho_core.io import write_scan
 from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.io.result_folder import verify_result
 from ptycho_core.plugins import registry
@@ -167,6 +168,14 @@ class TestNothingIsWrittenTooEarly:
         with pytest.raises(OutputError, match="the input would be replaced by"):
             run(make_scan(source=source), CONFIG, out=tmp_path, overwrite=True)
         assert (tmp_path / "reconstruction.h5").read_text() == "the scan"
+
+    def test_what_a_function_reads_is_checked_too(self, stub, tmp_path):
+        path = tmp_path / "scan.npz"
+        write_scan(path, make_scan())
+        done = run(lambda: path, CONFIG)  # type: ignore[arg-type, return-value]
+        assert done.scan.raw.n_frames == 54
+        with pytest.raises(DataError, match="scan data are a int"):
+            run(lambda: 7, CONFIG)  # type: ignore[arg-type, return-value]
 
 
 class TestRoles:
@@ -378,6 +387,13 @@ class TestHalves:
             np.testing.assert_array_equal(half.probe, scan.probe)
             assert half.statistics.n_frames == len(half.train_frames)
         assert all(stage.half_data_frc is not None for stage in done.stages)
+
+    def test_a_half_begins_with_the_probe_of_the_container(self, stub):
+        scan = PtychoDataContainer.of(make_scan())
+        scan = replace(scan, probe=(2j * scan.probe).astype(np.complex64))  # which need not be that of the file
+        run(scan, CONFIG, half_data=True)
+        for (half,) in stub.seen("train")[1:]:
+            np.testing.assert_array_equal(half.probe, scan.probe)
 
     def test_the_halves_of_another_seed_are_others(self, stub):
         for seed in (3, 4, 3):
