@@ -31,7 +31,7 @@ def run_once(pool: int | None) -> dict[str, float]:
     import numpy as np
     import scipy.spatial  # noqa: F401  its import is no part of the work
 
-    from ptycho_core.networks.grouping import grow_groups, partition_frames
+    from ptycho_core.enginekit.grouping import grow_groups, partition_frames
 
     positions = np.random.default_rng(0).uniform(0, [9000, 4000], size=(POSITIONS, 2))
     rng = np.random.default_rng(1)

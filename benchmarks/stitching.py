@@ -31,8 +31,8 @@ def run_once() -> dict[str, float]:
     import numpy as np
 
     from ptycho_core.data.container import integer_corners
+    from ptycho_core.enginekit.stitching import Stitcher, probe_weights
     from ptycho_core.physics.probe import aperture_probe
-    from ptycho_core.stitching import Stitcher, probe_weights
 
     rng = np.random.default_rng(0)
     rows = 100

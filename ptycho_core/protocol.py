@@ -17,7 +17,7 @@ from .config import InferenceConfig, TrainingConfig
 from .data.container import PtychoDataContainer, Statistics
 from .data.raw import RawData
 from .data.results import Image
-from .networks.groups import Groups
+from .enginekit.groups import Groups
 
 __all__ = [
     "ACCEPTED_VERSIONS",

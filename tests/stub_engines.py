@@ -25,7 +25,7 @@ from ptycho_core import legacy
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.data.container import integer_corners
 from ptycho_core.protocol import Capabilities
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
+from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 
 AT_IMPORT = dict(legacy.params.cfg)
 CALLS = []

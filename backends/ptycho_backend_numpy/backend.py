@@ -13,16 +13,11 @@ from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.errors import Cancelled, ConfigError
-from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.checkpoint import CheckpointPace
-from ptycho_core.networks.training import run_facts
-from ptycho_core.physics.patches import check_inside, extract
-from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
-from ptycho_core.refinement.descent import Descent, batch_size_for, descend
-from ptycho_core.refinement.image import refine_image
-from ptycho_core.refinement.state import ScanState
-from ptycho_core.solvers import (
+from ptycho_core.enginekit.checkpoint import CheckpointPace
+from ptycho_core.enginekit.descent import Descent, batch_size_for, descend
+from ptycho_core.enginekit.network_training import run_facts
+from ptycho_core.enginekit.refining import refine_image
+from ptycho_core.enginekit.solver_model import (
     History,
     SolverModel,
     leave_checkpoint,
@@ -31,7 +26,12 @@ from ptycho_core.solvers import (
     save_solver,
     take_checkpoint,
 )
-from ptycho_core.stitching import corners_on
+from ptycho_core.enginekit.state import ScanState
+from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.errors import Cancelled, ConfigError
+from ptycho_core.io.atomic import ensure_output_folder
+from ptycho_core.physics.patches import check_inside, extract
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 
 from .checkpoint import CHECKPOINT, arrays_of, restore
 from .gradient import LOSSES, NumpyGradient

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptycho_core.enginekit.state import ScanState
 from ptycho_core.errors import ArchiveError
-from ptycho_core.refinement.state import ScanState
 
 __all__ = ["CHECKPOINT", "arrays_of", "restore"]
 

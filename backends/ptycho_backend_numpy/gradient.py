@@ -10,9 +10,9 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.descent import BatchGradient, Quantity
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract
-from ptycho_core.refinement.descent import BatchGradient, Quantity
 
 from .physics import mode_intensity, shift_ramp
 

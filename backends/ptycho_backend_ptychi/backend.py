@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
-from ptycho_core.errors import Cancelled
-from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.checkpoint import CheckpointPace
-from ptycho_core.networks.hardware import choose_accelerator
-from ptycho_core.networks.training import run_facts
-from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
-from ptycho_core.solvers import (
+from ptycho_core.enginekit.checkpoint import CheckpointPace
+from ptycho_core.enginekit.hardware import choose_accelerator
+from ptycho_core.enginekit.network_training import run_facts
+from ptycho_core.enginekit.solver_model import (
     History,
     SolverModel,
     leave_checkpoint,
@@ -28,13 +25,16 @@ from ptycho_core.solvers import (
     save_solver,
     take_checkpoint,
 )
-from ptycho_core.stitching import corners_on
+from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.errors import Cancelled
+from ptycho_core.io.atomic import ensure_output_folder
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 
 from . import physics
 from .choices import check_choices, check_inference, losses_for, options_of
+from .iterations import Problem, Solver
 from .library import inside
 from .refinement import refine
-from .solver import Problem, Solver
 from .state import read_state, restore_state
 from .tasks import Settings
 

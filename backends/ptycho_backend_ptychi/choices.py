@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
+from ptycho_core.enginekit.loss_choice import refinement_loss
 from ptycho_core.errors import ConfigError
-from ptycho_core.refinement.loss import refinement_loss
 
 from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 

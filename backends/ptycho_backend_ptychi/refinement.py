@@ -10,14 +10,14 @@ import torch
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.loss_choice import refinement_loss
+from ptycho_core.enginekit.state import ScanState, room_to_move
+from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import Progress, ProgressEvent
-from ptycho_core.refinement.loss import refinement_loss
-from ptycho_core.refinement.state import ScanState, room_to_move
-from ptycho_core.stitching import make_image
 
 from .choices import losses_for, options_of
-from .solver import Problem, Solver
+from .iterations import Problem, Solver
 from .tasks import Settings
 
 __all__ = ["refine"]

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.networks.groups import GroupDraw, Groups, heldout_groups
-from ptycho_core.networks.training import training_scans
+from ptycho_core.enginekit.groups import GroupDraw, Groups, heldout_groups
+from ptycho_core.enginekit.network_training import training_scans
 
 __all__ = ["GroupData"]
 

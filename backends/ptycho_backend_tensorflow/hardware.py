@@ -9,8 +9,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
 
 __all__ = ["Hardware", "Work", "choose_devices", "choose_hardware"]
 

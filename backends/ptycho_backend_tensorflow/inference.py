@@ -11,11 +11,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig
-from ptycho_core.networks import inference as networks_inference
-from ptycho_core.networks.architectures import full_channels
-from ptycho_core.networks.groups import Groups
-from ptycho_core.networks.inference import bytes_kept, groups_at_once
-from ptycho_core.networks.model import NetworkModel
+from ptycho_core.enginekit import network_inference as networks_inference
+from ptycho_core.enginekit.architectures import full_channels
+from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.network_inference import bytes_kept, groups_at_once
+from ptycho_core.enginekit.network_model import NetworkModel
 
 from . import physics
 from .generators import GENERATORS

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.networks.architectures import initial_weights
+from ptycho_core.enginekit.architectures import initial_weights
 
 from . import physics
 from .generators import GENERATORS

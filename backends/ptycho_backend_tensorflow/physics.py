@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
-from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
+from ptycho_core.physics.sweep import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
 __all__ = [
     "LOSSES",

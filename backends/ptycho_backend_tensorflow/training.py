@@ -13,17 +13,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ptycho_core.errors import ArchiveError, Cancelled
-from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
-from ptycho_core.networks.schedules import learning_rate_factor
-from ptycho_core.networks.training import (
+from ptycho_core.enginekit.checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
+from ptycho_core.enginekit.network_training import (
     HISTORY_FILE,
     check_loss,
     check_resumable,
     check_variation,
     write_history,
 )
+from ptycho_core.enginekit.schedules import learning_rate_factor
+from ptycho_core.errors import ArchiveError, Cancelled
+from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import Progress, ProgressEvent
 
 from .data import GroupData

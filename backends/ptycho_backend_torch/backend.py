@@ -13,15 +13,15 @@ from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.network_inference import laid_out_for, stitch_predictions
+from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
+from ptycho_core.enginekit.network_training import check_trainable
+from ptycho_core.enginekit.refining import refine_image
+from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.groups import Groups
-from ptycho_core.networks.inference import laid_out_for, stitch_predictions
-from ptycho_core.networks.model import NetworkModel, load_network, save_network
-from ptycho_core.networks.training import check_trainable
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
-from ptycho_core.refinement.image import refine_image
-from ptycho_core.stitching import corners_on
 
 from . import physics
 from .data import GroupDataModule

@@ -12,9 +12,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ptycho_core.enginekit.checkpoint import CHECKPOINT_SECONDS
+from ptycho_core.enginekit.network_training import HISTORY_FILE, check_loss, check_variation, write_history
 from ptycho_core.errors import Cancelled, PtychoError
-from ptycho_core.networks.checkpoint import CHECKPOINT_SECONDS
-from ptycho_core.networks.training import HISTORY_FILE, check_loss, check_variation, write_history
 from ptycho_core.protocol import Progress, ProgressEvent
 
 from .relay import Mailbox

@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.networks.groups import GroupDraw, Groups, heldout_groups
-from ptycho_core.networks.training import run_facts, training_scans
+from ptycho_core.enginekit.groups import GroupDraw, Groups, heldout_groups
+from ptycho_core.enginekit.network_training import run_facts, training_scans
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "HeldoutDataset", "HeldoutSampler", "collate_groups"]
 

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
+from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
 
 __all__ = ["choose_device", "lightning_accelerator", "low_precision"]
 

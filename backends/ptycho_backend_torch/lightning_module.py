@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.networks.architectures import initial_weights
-from ptycho_core.networks.schedules import learning_rate_factor
+from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.schedules import learning_rate_factor
 
 from . import physics
 from .generators import GENERATORS, load_weights

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
-from ptycho_core.physics.solver import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
+from ptycho_core.physics.sweep import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
 __all__ = [
     "LOSSES",

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
-from ptycho_core.refinement.descent import CHUNK_BYTES, BatchGradient, Quantity
+from ptycho_core.enginekit.descent import CHUNK_BYTES, BatchGradient, Quantity
 
 from . import physics
 

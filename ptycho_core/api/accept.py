@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
-from ..inspection import examine, refuse_grave
+from ..inspection.examine import examine, refuse_grave
 from .observe import Observer
 from .prepare import ScanInput, ensure_container, ensure_raw
 from .stages import Engines

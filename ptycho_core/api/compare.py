@@ -15,7 +15,7 @@ from ..data.run import Run
 from ..errors import DataError, PtychoError
 
 if TYPE_CHECKING:
-    from ..metrics import Comparison
+    from ..evaluation.metrics import Comparison
 
 __all__ = ["Comparable", "compare"]
 
@@ -45,7 +45,7 @@ def compare(estimate: Comparable, reference: Comparable, *, measurement: str | N
         DataError: no object where one was given.
         EvaluationError: the two cannot be scored: constant, or without common pixels.
     """
-    from ..metrics import compare_objects
+    from ..evaluation.metrics import compare_objects
 
     first, second = _placed(estimate, measurement), _placed(reference, measurement)
     return compare_objects(

@@ -19,7 +19,7 @@ from ..data.orientation import orient_scan
 from ..data.raw import RawData
 from ..data.results import CdiResult, CdiResults, Scored
 from ..errors import Cancelled
-from ..inspection import examine, refuse_grave
+from ..inspection.examine import examine, refuse_grave
 from ..protocol import Progress, TrainedModel, no_progress
 from .accept import known_side
 from .observe import Observer

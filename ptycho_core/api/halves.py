@@ -16,7 +16,7 @@ from .refine import refine
 from .stages import Engines, image_of, of_model, train_on
 
 if TYPE_CHECKING:
-    from ..metrics import FourierRingCorrelation
+    from ..evaluation.metrics import FourierRingCorrelation
 
 __all__ = ["half_data_frc", "half_scans"]
 
@@ -66,7 +66,7 @@ def half_data_frc(
     Returns:
         The correlation of the trained images, and of the refined ones where refining made both halves better.
     """
-    from ..metrics import half_data_frc as correlate
+    from ..evaluation.metrics import half_data_frc as correlate
 
     refiner, config = engines.refiner, engines.config
     trained: list[Scored] = []

@@ -75,7 +75,7 @@ def first_stage_name(engine: LoadedBackend) -> str:
 
 def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
     """Put the results of a run into its folder, in one step."""
-    from ..report import write_results, write_summary
+    from ..report.write import write_results, write_summary
 
     began = time.perf_counter()
     with folder.staged() as partial:

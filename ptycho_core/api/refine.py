@@ -7,7 +7,9 @@ from dataclasses import replace
 from ..config import TrainingConfig
 from ..config_mapping import with_typed_options
 from ..data.results import Refined, Scored
+from ..enginekit.loss_choice import refinement_loss
 from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError, PtychoError
+from ..evaluation.positions import position_report
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
@@ -20,8 +22,6 @@ from ..protocol import (
     SupportsLossChoice,
     no_progress,
 )
-from ..refinement.loss import refinement_loss
-from ..refinement.positions import position_report
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 

@@ -37,7 +37,7 @@ from .stages import (
 )
 
 if TYPE_CHECKING:
-    from ..metrics import Comparison, FourierRingCorrelation
+    from ..evaluation.metrics import Comparison, FourierRingCorrelation
 
     _HalfData = tuple[FourierRingCorrelation, FourierRingCorrelation | None]
 
@@ -104,7 +104,7 @@ def _write_model(
     model: TrainedModel, provenance: dict[str, Any], folder: ResultFolder, engines: Engines, observer: Observer
 ) -> None:
     """Put a model into its folder, in one step."""
-    from ..report import write_model_summary
+    from ..report.write import write_model_summary
 
     with folder.staged() as partial:
         with observer.stage("save"):
@@ -317,7 +317,7 @@ def _stages(
 
 def compare_with_truth(image: Image, truth: ObjectGuess, scan: PtychoDataContainer) -> Comparison:
     """Score an image against its truth."""
-    from ..metrics import compare_objects
+    from ..evaluation.metrics import compare_objects
 
     return compare_objects(
         image.object,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..data.container import PtychoDataContainer
 from ..data.results import Image, Scored, typical_frames
+from ..enginekit.stitching import corners_on
 from ..errors import BackendError, DataError
 from ..physics.forward import expected_counts
 from ..physics.merit import SUMS, Figures, frame_sums, gain_squared
@@ -18,7 +19,6 @@ from ..physics.patches import extract
 from ..plugins.guard import engine_at_work
 from ..plugins.returned import check_counts
 from ..protocol import ReconstructionBackend, SupportsExpectedCounts
-from ..stitching import corners_on
 
 __all__ = ["heldout_loss", "oracle_counts", "score"]
 

@@ -62,7 +62,7 @@ def _lines(mapping: Mapping[str, Any]) -> str:
 
 def execute(options: Options, session: Session) -> int:
     """Inspect and print."""
-    from ..inspection import inspect_scan
+    from ..inspection.examine import inspect_scan
 
     inspection = inspect_scan(Path(options["data"]), measurement=options["measurement"])
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0

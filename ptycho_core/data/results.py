@@ -14,8 +14,8 @@ from ..physics.merit import SUMS, Figures
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
+    from ..evaluation.positions import PositionReport
     from ..protocol import TrainedModel
-    from ..refinement.positions import PositionReport
     from .container import PtychoDataContainer
 
 __all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored", "r_factors", "typical_frames"]

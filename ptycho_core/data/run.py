@@ -11,7 +11,7 @@ from .results import Image, Refined, Scored
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..metrics import Comparison, FourierRingCorrelation
+    from ..evaluation.metrics import Comparison, FourierRingCorrelation
     from ..protocol import TrainedModel
     from .container import PtychoDataContainer
 

@@ -107,7 +107,7 @@ def check_image(image: Any, scan: PtychoDataContainer, engine_name: str, collaps
     if not isinstance(image, Image):
         raise BackendProtocolError(
             f"{who}: it returned a {type(image).__name__}; it must be an Image (engines no longer score: see "
-            "ptycho_core.stitching.make_image)."
+            "ptycho_core.enginekit.stitching.make_image)."
         )
     N, M = scan.raw.side, scan.raw.n_frames
     _array(image.object, "the object", np.complex64, (None, None), engine_name)

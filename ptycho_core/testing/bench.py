@@ -23,6 +23,7 @@ from ..config_mapping import config_from_mapping, config_to_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
 from ..data.results import Image
+from ..enginekit.stitching import Stitcher, make_image, probe_weights
 from ..errors import Cancelled
 from ..physics.likelihood import amplitude_loss, poisson_loss
 from ..physics.patches import extract
@@ -37,7 +38,6 @@ from ..protocol import (
     TrainedModel,
     no_progress,
 )
-from ..stitching import Stitcher, make_image, probe_weights
 from .problems import Problem, make_object, make_problem, make_scan
 from .traces import advance_global_generators, arrays_in, arrays_of, differences, digest, process_state
 

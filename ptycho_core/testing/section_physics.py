@@ -12,11 +12,11 @@ from ..api.score import oracle_counts, score
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
 from ..data.results import Image
+from ..enginekit.stitching import make_image
 from ..errors import ConfigError, PtychoError
 from ..physics.likelihood import loss_and_gradient
 from ..physics.merit import SUMS
 from ..protocol import SupportsExpectedCounts, SupportsPhysicsGradient
-from ..stitching import make_image
 from .base import Section, agree, not_offered, plain_array
 from .bench import Bench
 from .tolerances import FLOAT32

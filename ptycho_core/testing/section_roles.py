@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.frames import FrameSource
 from ..data.results import Image
-from ..refinement.state import coverage_of
+from ..enginekit.state import coverage_of
 from .base import Section, agree, not_offered
 from .bench import Bench, with_other_counts
 from .problems import make_scan

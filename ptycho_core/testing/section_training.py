@@ -10,11 +10,11 @@ import pytest
 from ..api.score import oracle_counts, score
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
+from ..enginekit.groups import partition_of
+from ..enginekit.stitching import make_image
 from ..errors import Cancelled, PtychoError
-from ..networks.groups import partition_of
 from ..plugins.returned import check_image
 from ..protocol import ProgressEvent, SupportsPatches, TrainedModel
-from ..stitching import make_image
 from .base import Section, agree, not_offered, plain_array
 from .bench import Bench, Stopped
 from .problems import make_scan

@@ -20,8 +20,8 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image, Scored
-from ptycho_core.networks.architectures import initial_weights
-from ptycho_core.networks.model import NetworkModel
+from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.protocol import ReconstructionBackend
 
 __all__ = [

@@ -17,8 +17,8 @@ from engines.engine_scans import EXACT, train, vary
 
 import ptycho_core
 from ptycho_core.bundle import read_bundle
+from ptycho_core.enginekit.architectures import initial_weights
 from ptycho_core.io import write_scan
-from ptycho_core.networks.architectures import initial_weights
 from ptycho_core.testing.tolerances import relative_error
 
 pytestmark = pytest.mark.both

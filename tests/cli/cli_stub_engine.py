@@ -14,10 +14,10 @@ from ptycho_core.bundle import Bundle, read_bundle, write_bundle
 from ptycho_core.config import TrainingConfig
 from ptycho_core.config_mapping import config_to_mapping
 from ptycho_core.data.container import Statistics, integer_corners
+from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import Cancelled
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec, Capabilities, ProgressEvent, no_progress
-from ptycho_core.stitching import make_image
 
 
 @hookimpl

@@ -8,8 +8,8 @@ import importlib.metadata
 import cli_stub_engine
 import pytest
 
-from ptycho_core import report
 from ptycho_core.plugins import registry
+from ptycho_core.report import write as report
 from ptycho_core.simulation import SimulationConfig, simulate_scan
 
 _PIXEL = base64.b64decode(

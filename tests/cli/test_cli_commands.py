@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 import pytest
 
-from ptycho_core import report
 from ptycho_core.api import run as api_run
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
 from ptycho_core.errors import CollapseError, EvaluationError
 from ptycho_core.io.result_folder import verify_result
+from ptycho_core.report import write as report
 from ptycho_core.simulation import simulate_scan
 
 FILES = {"report.html", "reconstruction.h5", "summary.json", "model.ptycho", "object_phase.png", "ptycho.log"}

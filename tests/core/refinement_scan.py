@@ -9,10 +9,10 @@ from ptycho_core.config import RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.state import ScanState
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe
-from ptycho_core.refinement.state import ScanState
 
 N = 32
 CONFIG = TrainingConfig(

@@ -15,10 +15,10 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import Geometry, RawData, Source
 from ptycho_core.data.results import Image, Refined, Scored
 from ptycho_core.data.run import Run, Stage
+from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import add_modes, aperture_probe
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 N = 32
 HELDOUT = np.array([2, 6, 40])

@@ -18,11 +18,11 @@ from ptycho_core.config import RefinementConfig, TrainingConfig
 from ptycho_core.data.container import Statistics, integer_corners
 from ptycho_core.data.raw import ObjectGuess, RawData, Source
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec, Capabilities, ProgressEvent, no_progress
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.testing.problems import smooth_probe
 
 N = 32

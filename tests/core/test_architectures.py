@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from ptycho_core.config import ModelConfig, TrainingConfig
-from ptycho_core.errors import ConfigError
-from ptycho_core.networks.architectures import (
+from ptycho_core.enginekit.architectures import (
     GENERATORS,
     cnn_filters,
     generator_shapes,
     initial_weights,
     probe_unet_widths,
 )
+from ptycho_core.errors import ConfigError
 
 
 def config(**changes) -> TrainingConfig:

@@ -18,12 +18,12 @@ from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.roles import draw_heldout
+from ptycho_core.enginekit.descent import BatchGradient, Descent, _Pace, batch_size_for, descend
+from ptycho_core.enginekit.refining import refine_image
+from ptycho_core.enginekit.state import ScanState
 from ptycho_core.errors import BackendError, DataError
 from ptycho_core.physics.steps import DARK_COUNTS, illumination, object_step
 from ptycho_core.protocol import no_progress
-from ptycho_core.refinement.descent import BatchGradient, Descent, _Pace, batch_size_for, descend
-from ptycho_core.refinement.image import refine_image
-from ptycho_core.refinement.state import ScanState
 
 PLAN = Descent(loss="poisson", epochs=4, batch_size=16, seed=3)
 

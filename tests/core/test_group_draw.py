@@ -14,8 +14,8 @@ from physics_problem import smooth_probe
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.networks.grouping import fields_of
-from ptycho_core.networks.groups import GroupDraw, groups_an_epoch, heldout_groups, partition_of
+from ptycho_core.enginekit.grouping import fields_of
+from ptycho_core.enginekit.groups import GroupDraw, groups_an_epoch, heldout_groups, partition_of
 
 # ---- scans of several fields
 

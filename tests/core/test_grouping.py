@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.grouping import grow_groups, partition_frames
+from ptycho_core.enginekit.groups import GroupDraw, Groups, groups_an_epoch, heldout_groups, partition_of
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.networks.grouping import grow_groups, partition_frames
-from ptycho_core.networks.groups import GroupDraw, Groups, groups_an_epoch, heldout_groups, partition_of
 from ptycho_core.physics.patches import extract
 
 

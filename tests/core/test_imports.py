@@ -138,7 +138,7 @@ def test_importing_every_module_of_core_imports_no_framework(tmp_path: Path) -> 
 @pytest.mark.spec("CONV-6")
 def test_data_and_physics_need_numpy_only(tmp_path: Path) -> None:
     names = [m for m in MODULES if m.startswith(("ptycho_core.data", "ptycho_core.physics"))]
-    found = probe([*names, "ptycho_core.config", "ptycho_core.protocol", "ptycho_core.stitching"], tmp_path)
+    found = probe([*names, "ptycho_core.config", "ptycho_core.protocol", "ptycho_core.enginekit.stitching"], tmp_path)
     tops = {name.split(".")[0] for name in found["modules"]}  # type: ignore[attr-defined]
     assert tops.isdisjoint(FRAMEWORKS + HEAVY)
 

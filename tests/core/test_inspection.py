@@ -11,8 +11,8 @@ from io_scans import save
 from ptycho_core.data.frames import ArrayFrames
 from ptycho_core.data.raw import Geometry, RawData
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.inspection import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
-from ptycho_core.inspection_facts import Facts
+from ptycho_core.inspection.examine import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
+from ptycho_core.inspection.facts import Facts
 from ptycho_core.io import read_scan, write_scan
 from ptycho_core.physics.forward import expected_counts
 

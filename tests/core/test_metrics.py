@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ptycho_core.errors import EvaluationError
-from ptycho_core.metrics import (
+from ptycho_core.evaluation.metrics import (
     align,
     compare_objects,
     fourier_ring_correlation,

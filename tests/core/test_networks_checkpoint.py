@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
+from ptycho_core.enginekit.checkpoint import CheckpointPace, checkpoint_backend, read_checkpoint, write_checkpoint
 from ptycho_core.errors import ArchiveError, OutputError
-from ptycho_core.networks.checkpoint import CheckpointPace, checkpoint_backend, read_checkpoint, write_checkpoint
 
 ARRAYS = {
     "parameter.head.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -109,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(path, mon
 @pytest.mark.spec("CONV-8")
 def test_a_killed_process_leaves_the_old_checkpoint(path):
     code = (
-        "import os, pathlib, signal, sys\nimport numpy as np\nfrom ptycho_core.networks import checkpoint\n"
+        "import os, pathlib, signal, sys\nimport numpy as np\nfrom ptycho_core.enginekit import checkpoint\n"
         "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
         "checkpoint.write_checkpoint(pathlib.Path(sys.argv[1]), 'own', {'a': np.ones(9)}, {'step': 99})\n"
     )

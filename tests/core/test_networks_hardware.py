@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.hardware import choose_accelerator, onednn_may_use_bf16
 
 ALL = {"cpu": True, "mps": True, "cuda": True}
 CPU_ONLY = {"cpu": True, "mps": False, "cuda": False}

@@ -10,11 +10,11 @@ import pytest
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit import network_inference as inference
+from ptycho_core.enginekit.groups import Groups, partition_of
+from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.stitching import probe_weights
 from ptycho_core.errors import BackendError, Cancelled
-from ptycho_core.networks import inference
-from ptycho_core.networks.groups import Groups, partition_of
-from ptycho_core.networks.model import NetworkModel
-from ptycho_core.stitching import probe_weights
 
 CONFIG = InferenceConfig(batch_size=6)
 

@@ -14,9 +14,9 @@ from ptycho_core.bundle import read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
 from ptycho_core.errors import ArchiveError, ConfigError, OutputError
-from ptycho_core.networks.architectures import initial_weights
-from ptycho_core.networks.model import NetworkModel, load_network, save_network
 
 GENERATORS = ("probe_unet", "unrolled", "cnn")
 

@@ -14,8 +14,7 @@ import pytest
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
-from ptycho_core.networks.training import (
+from ptycho_core.enginekit.network_training import (
     check_loss,
     check_resumable,
     check_trackers,
@@ -26,6 +25,7 @@ from ptycho_core.networks.training import (
     training_scans,
     write_history,
 )
+from ptycho_core.errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
 
 
 def make_scan(*, calibrated=False, seed=0, modes=1, N=16, **roles):

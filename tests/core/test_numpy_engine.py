@@ -21,6 +21,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.solver_model import SolverModel, load_solver, save_solver
 from ptycho_core.errors import ArchiveError, ConfigError, DataError
 from ptycho_core.physics import forward as oracle
 from ptycho_core.physics.likelihood import loss_and_gradient
@@ -28,7 +29,6 @@ from ptycho_core.physics.patches import extract
 from ptycho_core.physics.steps import DARK_COUNTS, position_gradient
 from ptycho_core.plugins.capabilities import check_capabilities
 from ptycho_core.plugins.registry import load_backend
-from ptycho_core.solvers import SolverModel, load_solver, save_solver
 
 CONFIG = TrainingConfig(backend="numpy", test_fraction=0.1, epochs=16, loss="poisson", seed=2)
 EXACT = {np.complex64: 2e-6, np.complex128: 1e-12}

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from physics_problem import complex_noise, make_problem, smooth_probe
 
+from ptycho_core.enginekit.stitching import probe_weights
 from ptycho_core.errors import DataError
 from ptycho_core.physics.patches import accumulate, check_inside, extract, merge
-from ptycho_core.stitching import probe_weights
 
 
 @pytest.mark.spec("FM-1")

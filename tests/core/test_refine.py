@@ -15,11 +15,11 @@ from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image, Refined
+from ptycho_core.enginekit.state import ScanState, coverage_of
 from ptycho_core.errors import BackendError, Cancelled, ConfigError, DataError
+from ptycho_core.evaluation.positions import position_report
 from ptycho_core.plugins import registry
 from ptycho_core.protocol import ProgressEvent, ReconstructionBackend
-from ptycho_core.refinement.positions import position_report
-from ptycho_core.refinement.state import ScanState, coverage_of
 
 
 def refined_by(scan: PtychoDataContainer, image: Image | None = None, **changes: Any) -> Refined:

@@ -162,7 +162,7 @@ def test_an_engine_of_protocol_1_is_told_what_to_change(site, version):
         "this ptycho-core accepts 2.",
         "train(scans, config)",
         "scan.train_frames, scan.heldout_frames",
-        "ptycho_core.stitching.make_image",
+        "ptycho_core.enginekit.stitching.make_image",
         "expected_counts",
         "protocol_version=2",
         "docs/write-an-engine.md",

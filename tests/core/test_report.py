@@ -19,14 +19,14 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Scored
 from ptycho_core.data.run import Run
+from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
+from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.io.result_folder import ResultFolder, verify_result
-from ptycho_core.metrics import compare_objects
 from ptycho_core.physics.patches import extract
-from ptycho_core.report import run_summary, write_results, write_summary
-from ptycho_core.report_figures import object_view
-from ptycho_core.report_html import render_report
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
+from ptycho_core.report.figures import object_view
+from ptycho_core.report.html import render_report
+from ptycho_core.report.write import run_summary, write_results, write_summary
 
 FILES = {
     "object_amplitude.png", "object_phase.png", "probe.png", "coverage.png", "losses.png", "r_map.png", "patterns.png",

@@ -16,10 +16,10 @@ from report_scan import HELDOUT, SHAKEN, N, make_scored, pixels
 from ptycho_core.api.score import oracle_counts, score
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Scored
-from ptycho_core.metrics import compare_objects
+from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.physics.probe import add_modes, aperture_probe
-from ptycho_core.report_figures import complex_colours, coverage_figure, object_view, probe_figure, scale_bar
-from ptycho_core.report_plots import (
+from ptycho_core.report.figures import complex_colours, coverage_figure, object_view, probe_figure, scale_bar
+from ptycho_core.report.plots import (
     frc_figure,
     losses_figure,
     patterns_figure,
@@ -212,7 +212,7 @@ def test_figures_are_safe_in_threads_and_leave_matplotlib_alone(scored: Scored) 
 
 def test_import_is_light_and_pyplot_is_never_loaded() -> None:
     code = (
-        "import sys, ptycho_core.report, ptycho_core.report_figures as f, ptycho_core.report_plots as p\n"
+        "import sys, ptycho_core.report.write, ptycho_core.report.figures as f, ptycho_core.report.plots as p\n"
         "assert not {'matplotlib', 'h5py', 'scipy', 'skimage'} & set(sys.modules), 'heavy import'\n"
         "p.losses_figure({'train_loss': [2.0, 1.0]})\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"

@@ -43,7 +43,7 @@ NUMPY = TrainingConfig(backend="numpy", test_fraction=0.2, seed=3, epochs=3, ref
 @pytest.fixture(autouse=True)
 def _blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's pictures, which take most of a run's second here, are for the tests of the report."""
-    monkeypatch.setattr("ptycho_core.report._draw", draw_nothing)
+    monkeypatch.setattr("ptycho_core.report.write._draw", draw_nothing)
 
 
 def draw_nothing(run: Any, view: Any) -> dict[str, bytes]:
@@ -330,7 +330,7 @@ class TestNothingIsLost:
         def full(*args: Any, **keywords: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        for name in ("ptycho_core.report.write_reconstruction", "shutil.copyfile"):
+        for name in ("ptycho_core.report.write.write_reconstruction", "shutil.copyfile"):
             with monkeypatch.context() as patched:
                 patched.setattr(name, full)
                 with pytest.raises(OutputError, match=r"No space left on device.*nothing was replaced"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ptycho_core.config import SCHEDULES
+from ptycho_core.enginekit.schedules import learning_rate_factor
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks.schedules import learning_rate_factor
 
 
 def trace(schedule: str, total: int) -> list[float]:

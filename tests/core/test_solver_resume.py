@@ -18,11 +18,11 @@ from ptycho_backend_numpy.options import NumpyOptions
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.checkpoint import read_checkpoint, write_checkpoint
+from ptycho_core.enginekit.solver_model import SolverModel
 from ptycho_core.errors import ArchiveError, Cancelled
-from ptycho_core.networks.checkpoint import read_checkpoint, write_checkpoint
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import no_progress
-from ptycho_core.solvers import SolverModel
 
 CONFIG = TrainingConfig(backend="numpy", test_fraction=0.1, epochs=5, loss="poisson", seed=2)
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -13,9 +13,9 @@ from physics_problem import Problem, make_problem
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.stitching import Stitcher, corners_on, make_image, probe_weights
 from ptycho_core.errors import BackendError, ConfigError, DataError
 from ptycho_core.physics.patches import extract, merge
-from ptycho_core.stitching import Stitcher, corners_on, make_image, probe_weights
 
 N = 16
 

@@ -10,7 +10,7 @@ from engine_scans import CONFIG, train
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.raw import RawData
-from ptycho_core.networks.model import NetworkModel
+from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.plugins.registry import backend_spec, load_backend
 from ptycho_core.protocol import ReconstructionBackend
 

@@ -18,10 +18,10 @@ from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.groups import GroupDraw, Groups, partition_of
+from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.errors import Cancelled
-from ptycho_core.networks.architectures import initial_weights
-from ptycho_core.networks.groups import GroupDraw, Groups, partition_of
-from ptycho_core.networks.model import NetworkModel
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.protocol import Progress, ReconstructionBackend, no_progress

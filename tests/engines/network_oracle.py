@@ -1,6 +1,6 @@
 """The generators in NumPy and float64, written out once more and as plainly as possible, to compare the engines with.
 
-Weights are those of ``ptycho_core.networks.architectures``; images are (channels, N, N).
+Weights are those of ``ptycho_core.enginekit.architectures``; images are (channels, N, N).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from ptycho_core.config import TrainingConfig, passes_of
-from ptycho_core.networks.architectures import cnn_filters, initial_weights
-from ptycho_core.networks.groups import Groups
+from ptycho_core.enginekit.architectures import cnn_filters, initial_weights
+from ptycho_core.enginekit.groups import Groups
 from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.likelihood import amplitude_loss, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract, merge
-from ptycho_core.physics.solver import solver_update, swept
+from ptycho_core.physics.sweep import solver_update, swept
 
 __all__ = ["first_losses", "passed", "predicted_patches"]
 

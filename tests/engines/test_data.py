@@ -9,8 +9,8 @@ from frameworks import framework_of
 
 from ptycho_core.data import frames
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.groups import GroupDraw, Groups
 from ptycho_core.io import read_scan, write_scan
-from ptycho_core.networks.groups import GroupDraw, Groups
 
 FIELDS = {
     "counts": ((4, 16, 16), np.float32),

@@ -12,9 +12,9 @@ from network_oracle import predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit import architectures
+from ptycho_core.enginekit.groups import Groups
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks import architectures
-from ptycho_core.networks.groups import Groups
 
 CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
 ALONE = vary(model={"sweeps": 0})

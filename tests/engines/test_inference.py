@@ -24,13 +24,13 @@ from frameworks import framework_of
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit import network_inference as inference
+from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.stitching import probe_weights
 from ptycho_core.errors import Cancelled, ConfigError
-from ptycho_core.networks import inference
-from ptycho_core.networks.groups import Groups
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import accumulate, extract, merge
-from ptycho_core.physics.solver import RELAXATION, solver_update
-from ptycho_core.stitching import probe_weights
+from ptycho_core.physics.sweep import RELAXATION, solver_update
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from frameworks import framework_of
 from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.groups import GroupDraw
 from ptycho_core.errors import Cancelled
-from ptycho_core.networks.groups import GroupDraw
 
 A = vary(probe_trainable=True, epochs=3, schedule="one_cycle")
 B = vary(

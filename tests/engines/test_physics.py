@@ -12,15 +12,15 @@ from core.physics_problem import complex_noise, make_problem
 from engine_scans import make_object, make_scan
 from frameworks import Framework, framework_of
 
-from ptycho_core import stitching
 from ptycho_core.api.score import oracle_counts
 from ptycho_core.data import raw as raw_module
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit import stitching
+from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.physics import forward, likelihood, patches, solver
-from ptycho_core.stitching import make_image
 from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
 
 SHAPE = (29, 22)

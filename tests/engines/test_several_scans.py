@@ -11,8 +11,8 @@ from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.groups import GroupDraw, heldout_groups
 from ptycho_core.errors import Cancelled, DataError
-from ptycho_core.networks.groups import GroupDraw, heldout_groups
 
 CALM = vary(learning_rate=1e-12, model={"sweeps": 0})
 """Nothing is learnt, so that the loss of a step tells which groups it was of."""

@@ -24,13 +24,13 @@ from engine_scans import (
 from network_oracle import first_losses, passed, predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.enginekit import network_inference as inference
+from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.groups import Groups
 from ptycho_core.errors import ConfigError
-from ptycho_core.networks import inference
-from ptycho_core.networks.architectures import initial_weights
-from ptycho_core.networks.groups import Groups
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import extract, merge
-from ptycho_core.physics.solver import solver_update, swept
+from ptycho_core.physics.sweep import solver_update, swept
 
 UNROLLED = vary(model={"generator": "unrolled", "sweeps": 0, "passes": 3})
 

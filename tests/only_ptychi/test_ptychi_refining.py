@@ -14,12 +14,12 @@ from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.loss_choice import refinement_loss
+from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.errors import Cancelled, ConfigError, DataError
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
-from ptycho_core.refinement.loss import refinement_loss
-from ptycho_core.stitching import Stitcher, make_image, probe_weights
 
 pytestmark = pytest.mark.ptychi
 

@@ -15,8 +15,8 @@ from ptychi_scans import CONFIG, config_of, container, make_scan, train
 from ptycho_backend_ptychi import backend
 from ptycho_backend_ptychi.options import ALGORITHMS
 from ptycho_core.config import RefinementConfig
+from ptycho_core.enginekit.checkpoint import read_checkpoint, write_checkpoint
 from ptycho_core.errors import ArchiveError, Cancelled
-from ptycho_core.networks.checkpoint import read_checkpoint, write_checkpoint
 from ptycho_core.plugins.registry import load_backend
 
 pytestmark = pytest.mark.ptychi
@@ -57,7 +57,7 @@ def same(one, other):
 )
 def test_a_run_that_ended_early_goes_on_bit_for_bit(algorithm, options, error, tmp_path, monkeypatch):
     # the pace is core's: here a killed run has a checkpoint of each epoch, a cancelled one of the first and its last
-    monkeypatch.setattr("ptycho_core.networks.checkpoint._SHARE", 1e9 if error is Killed else 0.0)
+    monkeypatch.setattr("ptycho_core.enginekit.checkpoint._SHARE", 1e9 if error is Killed else 0.0)
     raw = make_scan(2, step=4.5, noise=True)
     loss = "poisson" if algorithm == "lsqml" else "amplitude"
     config = config_of(algorithm, options, epochs=6, probe_trainable=algorithm != "raar", loss=loss)

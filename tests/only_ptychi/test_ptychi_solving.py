@@ -27,14 +27,14 @@ from ptycho_core.bundle import read_bundle
 from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.state import coverage_of
 from ptycho_core.errors import ArchiveError, BackendError, ConfigError, DataError
-from ptycho_core.metrics import compare_objects
+from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.likelihood import amplitude_loss
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.capabilities import check_capabilities, check_scan_capabilities
 from ptycho_core.plugins.registry import load_backend
-from ptycho_core.refinement.state import coverage_of
 
 pytestmark = pytest.mark.ptychi
 

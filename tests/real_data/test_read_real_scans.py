@@ -11,7 +11,7 @@ from ptycho_core.api.score import score
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.errors import DataError
-from ptycho_core.inspection import inspect_scan
+from ptycho_core.inspection.examine import inspect_scan
 from ptycho_core.io import read_probe, read_scan, write_scan
 
 pytestmark = pytest.mark.real_data

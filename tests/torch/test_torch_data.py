@@ -18,8 +18,8 @@ from ptycho_backend_torch.data import (
     collate_groups,
 )
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.groups import GroupDraw
 from ptycho_core.io import read_scan, write_scan
-from ptycho_core.networks.groups import GroupDraw
 
 pytestmark = pytest.mark.torch
 

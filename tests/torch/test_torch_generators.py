@@ -8,7 +8,7 @@ import torch
 from torch_scans import CONFIG, vary
 
 from ptycho_backend_torch.generators import GENERATORS, load_weights
-from ptycho_core.networks import architectures
+from ptycho_core.enginekit import architectures
 
 pytestmark = pytest.mark.torch
 

@@ -10,7 +10,7 @@ from engines.engine_scans import CONFIG, EXACT, assert_same_model, differ, make_
 from ptycho_backend_torch.backend import TorchBackend
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.raw import RawData
-from ptycho_core.networks.model import NetworkModel
+from ptycho_core.enginekit.network_model import NetworkModel
 
 __all__ = [
     "CONFIG",

@@ -1,7 +1,7 @@
 """Generators: networks that map frames to object patches, looked up by name.
 
 A generator is called with its weights first, a mapping from the canonical names of
-``ptycho_core.networks.architectures`` to tensors of the shapes listed there, then
+``ptycho_core.enginekit.architectures`` to tensors of the shapes listed there, then
 ``(estimate, counts, shifted_probe, scale, mask, background, low_precision)``: (B, C, N, N) complex estimate and
 counts, and (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex patches. It holds
 no arrays. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the estimate is the flat

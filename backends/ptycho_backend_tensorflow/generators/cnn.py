@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.networks.architectures import check_group_size, cnn_filters
+from ptycho_core.enginekit.architectures import check_group_size, cnn_filters
 
 from .. import physics
 from .layers import conv, conv_block, doubled, halved

@@ -4,7 +4,7 @@ A generator is a module with ``forward(estimate, counts, shifted_probe, scale, m
 (B, C, N, N) complex estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to each frame →
 (B, C, N, N) complex patches. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the
 estimate is the flat object. Its ``passes`` says how often it is asked in training, each time for what the merge of its
-last answers gives. Weight names and shapes are those of ``ptycho_core.networks.architectures``.
+last answers gives. Weight names and shapes are those of ``ptycho_core.enginekit.architectures``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptycho_core.config import TrainingConfig
-from ptycho_core.networks.architectures import check_group_size, cnn_filters
+from ptycho_core.enginekit.architectures import check_group_size, cnn_filters
 
 from .layers import ConvBlock
 

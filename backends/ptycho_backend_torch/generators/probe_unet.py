@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptycho_core.config import TrainingConfig, passes_of
-from ptycho_core.networks.architectures import PROBE_UNET_FEATURES, probe_unet_widths
+from ptycho_core.enginekit.architectures import PROBE_UNET_FEATURES, probe_unet_widths
 
 from .. import physics
 from .layers import ConvBlock

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ptycho_core.networks.architectures import UNROLLED_FEATURES
+from ptycho_core.enginekit.architectures import UNROLLED_FEATURES
 
 from .. import physics
 from .probe_unet import ProbeUNet

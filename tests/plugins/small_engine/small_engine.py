@@ -3,11 +3,11 @@
 import numpy as np
 
 from ptycho_core.data.container import integer_corners
+from ptycho_core.enginekit.solver_model import SolverModel, load_solver, reconstruct_solved, save_solver
 from ptycho_core.physics.likelihood import loss_and_gradient
 from ptycho_core.physics.steps import illumination, object_step
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import OPTIMISER_FIELDS, BackendSpec, Capabilities, ProgressEvent, no_progress
-from ptycho_core.solvers import SolverModel, load_solver, reconstruct_solved, save_solver
 
 FRAMES_A_STEP = 4
 

@@ -13,12 +13,8 @@ from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.errors import Cancelled
-from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.networks.training import run_facts
-from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
-from ptycho_core.refinement.state import coverage_of
-from ptycho_core.solvers import (
+from ptycho_core.enginekit.network_training import run_facts
+from ptycho_core.enginekit.solver_model import (
     History,
     SolverModel,
     leave_checkpoint,
@@ -27,7 +23,11 @@ from ptycho_core.solvers import (
     save_solver,
     take_checkpoint,
 )
-from ptycho_core.stitching import make_image
+from ptycho_core.enginekit.state import coverage_of
+from ptycho_core.enginekit.stitching import make_image
+from ptycho_core.errors import Cancelled
+from ptycho_core.io.atomic import ensure_output_folder
+from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
 
 from . import physics
 from .solver import Canvas, frame_loss, sweep

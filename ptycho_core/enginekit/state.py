@@ -14,7 +14,7 @@ from ..data.results import Image
 from ..errors import DataError
 from ..physics.probe import add_modes
 from ..physics.steps import expected_total, illumination
-from ..stitching import make_image, probe_weights
+from .stitching import make_image, probe_weights
 
 __all__ = ["ScanState", "coverage_of", "room_to_move"]
 

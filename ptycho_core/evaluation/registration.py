@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 
 __all__ = ["CONSTANT_BELOW", "register", "relative_variation"]
 

@@ -1,8 +1,8 @@
 """How close a reconstruction is to a truth, or two half-data reconstructions are to one another.
 
-Every figure is taken after :func:`ptycho_core.alignment.align`: on the pixels that both images cover inside the
-scan, with shift, global phase, phase ramp and scale removed. A constant image is refused, not scored: against a smooth
-truth a collapsed network gets a respectable PSNR.
+Every figure is taken after :func:`ptycho_core.evaluation.alignment.align`: on the pixels that both images cover inside
+the scan, with shift, global phase, phase ramp and scale removed. A constant image is refused, not scored: against a
+smooth truth a collapsed network gets a respectable PSNR.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import EvaluationError
 from .alignment import Alignment, align
-from .errors import EvaluationError
 from .registration import CONSTANT_BELOW, register, relative_variation
 
 __all__ = [

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, read_bundle, write_bundle
-from .config import InferenceConfig, TrainingConfig
-from .data.container import PtychoDataContainer, Statistics, integer_corners
-from .data.results import Image
-from .errors import ArchiveError, DataError
-from .networks.checkpoint import read_checkpoint, write_checkpoint
-from .networks.training import HISTORY_FILE, check_resumable, write_history
-from .physics.patches import extract
-from .protocol import Progress, ProgressEvent
-from .provenance import machine, package_versions
+from ..bundle import Bundle, read_bundle, write_bundle
+from ..config import InferenceConfig, TrainingConfig
+from ..data.container import PtychoDataContainer, Statistics, integer_corners
+from ..data.results import Image
+from ..errors import ArchiveError, DataError
+from ..physics.patches import extract
+from ..protocol import Progress, ProgressEvent
+from ..provenance import machine, package_versions
+from .checkpoint import read_checkpoint, write_checkpoint
+from .network_training import HISTORY_FILE, check_resumable, write_history
 from .stitching import Stitcher, make_image, probe_weights
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import EvaluationError
+from ..errors import EvaluationError
 from .registration import _inside, _ramp, _sample, register
 
 __all__ = ["Alignment", "align"]

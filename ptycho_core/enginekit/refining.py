@@ -12,7 +12,7 @@ from ..data.raw import RawData
 from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
 from .descent import Descent, ScanGradient, batch_size_for, descend
-from .loss import refinement_loss
+from .loss_choice import refinement_loss
 from .state import ScanState, room_to_move
 
 __all__ = ["refine_image"]

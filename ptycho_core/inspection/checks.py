@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.raw import RawData
-from .errors import DataError
-from .inspection_facts import SATURATED_FROM, SATURATED_TIMES, Facts
-from .io.far_field import check_far_field, measure_shadow_motion
-from .io.measurement import guess_measurement
-from .physics.forward import far_field
+from ..data.raw import RawData
+from ..errors import DataError
+from ..io.far_field import check_far_field, measure_shadow_motion
+from ..io.measurement import guess_measurement
+from ..physics.forward import far_field
+from .facts import SATURATED_FROM, SATURATED_TIMES, Facts
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.frames import rounding
-from .data.raw import RawData
+from ..data.frames import rounding
+from ..data.raw import RawData
 
 __all__ = ["SATURATED_FROM", "SATURATED_TIMES", "Facts"]
 

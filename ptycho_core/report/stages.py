@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from . import report_figures as figures
-from . import report_plots as plots
-from .data.results import Refined
-from .data.run import Stage
-from .io.reconstruction_file import figures_of
+from ..data.results import Refined
+from ..data.run import Stage
+from ..io.reconstruction_file import figures_of
+from . import figures, plots
 
 __all__ = ["draw_stages", "stage_pictures", "stage_summaries", "stages_table"]
 

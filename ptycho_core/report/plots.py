@@ -1,6 +1,6 @@
 """Curves, maps and patterns of a run, as PNG bytes: what tells whether the picture can be trusted.
 
-The house rules of :mod:`ptycho_core.report_figures` hold here too.
+The house rules of :mod:`ptycho_core.report.figures` hold here too.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import Role
-from .data.results import Scored
-from .report_figures import (
+from ..data.container import Role
+from ..data.results import Scored
+from .figures import (
     BLANK,
     FAINT,
     HELDOUT,
@@ -31,7 +31,7 @@ from .report_figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .metrics import FourierRingCorrelation
+    from ..evaluation.metrics import FourierRingCorrelation
 
 __all__ = ["frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
 

@@ -12,9 +12,9 @@ from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
-from ..stitching import Stitcher, make_image
 from .groups import Groups, partition_of
-from .model import NetworkModel
+from .network_model import NetworkModel
+from .stitching import Stitcher, make_image
 
 __all__ = ["BYTES_KEPT", "PatchPredictor", "bytes_kept", "groups_at_once", "laid_out_for", "stitch_predictions"]
 

@@ -9,11 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import PtychoDataContainer, integer_corners
-from .data.results import Image
-from .errors import BackendError, ConfigError
-from .physics.forward import fourier_shift
-from .physics.patches import check_inside
+from ..data.container import PtychoDataContainer, integer_corners
+from ..data.results import Image
+from ..errors import BackendError, ConfigError
+from ..physics.forward import fourier_shift
+from ..physics.patches import check_inside
 
 __all__ = ["Stitcher", "corners_on", "make_image", "probe_weights"]
 

@@ -10,16 +10,16 @@ from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from .config import TrainingConfig
-from .config_mapping import config_to_mapping
-from .io.reconstruction_file import plain_json
-from .report_figures import LIMITS, MAX_SHOWN_MODES, ObjectView
-from .report_stages import stage_pictures, stages_table
+from ..config import TrainingConfig
+from ..config_mapping import config_to_mapping
+from ..io.reconstruction_file import plain_json
+from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
+from .stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
-    from .data.run import Run
-    from .metrics import FourierRingCorrelation
-    from .physics.merit import Figures
+    from ..data.run import Run
+    from ..evaluation.metrics import FourierRingCorrelation
+    from ..physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from .data.raw import RawData
-from .errors import DataError
-from .inspection_checks import CHECKS, DESPITE_FINDINGS, Finding
-from .inspection_facts import Facts
-from .io.candidate import Candidate
-from .io.measurement import UnstatedMeasurementError, unstated_note
-from .io.registry import choose_reader
+from ..data.raw import RawData
+from ..errors import DataError
+from ..io.candidate import Candidate
+from ..io.measurement import UnstatedMeasurementError, unstated_note
+from ..io.registry import choose_reader
+from .checks import CHECKS, DESPITE_FINDINGS, Finding
+from .facts import Facts
 
 __all__ = ["DESPITE_FINDINGS", "Finding", "ScanInspection", "examine", "inspect_scan", "refuse_grave"]
 

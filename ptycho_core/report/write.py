@@ -13,17 +13,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import report_figures as figures
-from . import report_plots as plots
-from .config_mapping import config_to_mapping
-from .data.container import Role
-from .data.results import Refined
-from .data.run import Run
-from .io.reconstruction_file import figures_of, plain_json, write_reconstruction
-from .io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
-from .protocol import TrainedModel
-from .report_html import render_report
-from .report_stages import draw_stages, stage_summaries
+from ..config_mapping import config_to_mapping
+from ..data.container import Role
+from ..data.results import Refined
+from ..data.run import Run
+from ..io.reconstruction_file import figures_of, plain_json, write_reconstruction
+from ..io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
+from ..protocol import TrainedModel
+from . import figures, plots
+from .html import render_report
+from .stages import draw_stages, stage_summaries
 
 __all__ = ["SUMMARY_VERSION", "run_summary", "write_model_summary", "write_results", "write_summary"]
 

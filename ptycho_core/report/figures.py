@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .data.container import Role
-from .data.results import Image, Scored
-from .physics.probe import mode_powers
+from ..data.container import Role
+from ..data.results import Image, Scored
+from ..physics.probe import mode_powers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,1 @@
+"""How good an image is: alignment, comparison with a truth, correlation of two halves, refined positions."""

@@ -1,0 +1,1 @@
+"""What a scan file holds, and what is wrong with it."""
