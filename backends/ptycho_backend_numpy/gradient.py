@@ -25,7 +25,7 @@ _CHUNK_BYTES = 4 * 2**20
 
 
 class NumpyGradient:
-    """The oracle's gradients in single or double precision, with threads; see ``refinement.descent.ScanGradient``.
+    """The oracle's gradients in single or double precision, with threads; see ``enginekit.descent.ScanGradient``.
 
     Everything is done with zero frequency at index 0, which saves shifting every wave twice.
 

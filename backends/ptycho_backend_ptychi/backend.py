@@ -152,7 +152,7 @@ class PtychiBackend:
         *,
         progress: Progress = no_progress,
     ) -> Image:
-        """Go on from an image of any engine; see ``refinement.refine``."""
+        """Go on from an image of any engine; see ``SupportsRefinement``."""
         check_choices(config, refining=True)
         return refine(image, scan, config, choose_device(config.accelerator), progress)
 

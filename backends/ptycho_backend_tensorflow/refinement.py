@@ -22,7 +22,7 @@ _NAMES: tuple[Quantity, ...] = ("object", "probe", "positions")
 
 
 class TensorflowGradient:
-    """See ``refinement.descent.ScanGradient``; frames go to the device a bounded number at a time.
+    """See ``enginekit.descent.ScanGradient``; frames go to the device a bounded number at a time.
 
     Args:
         raw: the scan.

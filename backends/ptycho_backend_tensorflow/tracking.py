@@ -55,7 +55,7 @@ _KINDS = {"tensorboard": _TensorBoard, "mlflow": _MlFlow}
 
 
 class Trackers:
-    """The trackers of a training, open as a context; ``networks.training.check_trackers`` says whether they can be."""
+    """The trackers of a training, open as a context; ``check_trackers`` says whether they can be."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self._trackers: list[_Tracker] = []

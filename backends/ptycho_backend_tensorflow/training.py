@@ -72,7 +72,7 @@ class Training:
     Args:
         network: its parameters are trained in place.
         data: groups to learn from, and those that are held out.
-        facts: what decides this training; see ``networks.training.run_facts``.
+        facts: what decides this training; see ``enginekit.network_training.run_facts``.
         devices: names of the devices to work on.
         progress: called after each step.
     """
@@ -111,7 +111,7 @@ class Training:
         """Train to the end, or until early stopping.
 
         Raises:
-            CollapseError, BackendError: see ``networks.training``.
+            CollapseError, BackendError: see ``enginekit.network_training``.
             Cancelled: `progress` raised it.
             ArchiveError: a checkpoint to go on from that is damaged or of another training.
             ConfigError: a tracker that cannot be used.

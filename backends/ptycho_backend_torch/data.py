@@ -51,7 +51,7 @@ def _sample(groups: Groups, scan: int, group: int) -> Sample:
 
 
 class GroupDataset(Dataset[Sample]):
-    """Groups of training frames, each asked for by epoch, scan and group; see ``networks.groups.GroupDraw``.
+    """Groups of training frames, each asked for by epoch, scan and group; see ``enginekit.groups.GroupDraw``.
 
     Args:
         scans: all with training frames.
@@ -193,7 +193,7 @@ class GroupDataModule(pl.LightningDataModule):
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
-        """What decides this training, see ``networks.training.run_facts``; to tell, all counts are read once."""
+        """What decides this training, see ``run_facts``; to tell, all counts are read once."""
         return run_facts(self.config, self._given)
 
     def _loader(self, dataset: Dataset[Sample], sampler: Sampler[list[Key]]) -> DataLoader[Sample]:

@@ -18,7 +18,7 @@ __all__ = ["TorchGradient"]
 
 
 class TorchGradient:
-    """See ``refinement.descent.ScanGradient``; frames go to the device a bounded number at a time.
+    """See ``enginekit.descent.ScanGradient``; frames go to the device a bounded number at a time.
 
     Args:
         raw: the scan.

@@ -26,7 +26,7 @@ class NetworkModel:
     Attributes:
         backend: name of the engine that made or loaded it.
         config: the config it was trained with.
-        weights: canonical name → float32 array (see ``networks.architectures``).
+        weights: canonical name → float32 array (see ``enginekit.architectures``).
         statistics: constants of the training split.
         scale: s at the end of training.
         probe: (P, N, N) complex64 at the end of training.

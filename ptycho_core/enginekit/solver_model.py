@@ -193,7 +193,7 @@ def leave_checkpoint(
         backend: name of the engine.
         state: what the solver carries from one epoch to the next, by name, to the last bit; no complex arrays.
         history: losses up to now.
-        facts: what decides the run; see ``networks.training.run_facts``.
+        facts: what decides the run; see ``enginekit.network_training.run_facts``.
 
     Raises:
         OutputError: a file cannot be written; an older one is still there.
