@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .data.run import Run
+from typing import Any
 
 __all__ = [
     "ArchiveError",
@@ -107,7 +104,7 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         *,
         model_path: str | None = None,
         results_path: str | None = None,
-        run: Run | None = None,
+        run: Any = None,  # a Run: everything imports this module, so it imports nothing of the package
     ) -> None:
         super().__init__(message)
         self.checkpoint_path = checkpoint_path

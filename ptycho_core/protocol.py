@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import InferenceConfig, TrainingConfig
-from .data.container import PtychoDataContainer, Statistics
+from .data.container import PtychoDataContainer
+from .data.model import TrainedModel
 from .data.raw import RawData
 from .data.results import Image
 from .enginekit.groups import Groups
@@ -157,35 +158,6 @@ class BackendSpec:
     protocol_version: int = 1
     options: str = ""
     quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-
-@runtime_checkable
-class TrainedModel(Protocol):
-    """A trained model: these are shared, the rest is the engine's own."""
-
-    @property
-    def backend(self) -> str:
-        """Name of the engine that made it."""
-
-    @property
-    def config(self) -> TrainingConfig:
-        """The config it was trained with."""
-
-    @property
-    def history(self) -> Mapping[str, list[float]]:
-        """Name → one float an epoch; ``train_loss`` always, ``test_loss`` when there was a test set."""
-
-    @property
-    def probe(self) -> NDArray[np.complex64]:
-        """Probe (P, N, N) at the end of training."""
-
-    @property
-    def statistics(self) -> Statistics:
-        """Constants of the training split."""
-
-    @property
-    def checkpoint_path(self) -> Path | None:
-        """Where training can be resumed from, or None when nothing was written."""
 
 
 @runtime_checkable

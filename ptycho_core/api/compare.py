@@ -15,7 +15,7 @@ from ..data.run import Run
 from ..errors import DataError, PtychoError
 
 if TYPE_CHECKING:
-    from ..evaluation.metrics import Comparison
+    from ..data.findings import Comparison
 
 __all__ = ["Comparable", "compare"]
 

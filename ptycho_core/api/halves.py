@@ -16,7 +16,7 @@ from .refine import refine
 from .stages import Engines, image_of, of_model, train_on
 
 if TYPE_CHECKING:
-    from ..evaluation.metrics import FourierRingCorrelation
+    from ..data.findings import FourierRingCorrelation
 
 __all__ = ["half_data_frc", "half_scans"]
 

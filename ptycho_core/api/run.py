@@ -37,7 +37,7 @@ from .stages import (
 )
 
 if TYPE_CHECKING:
-    from ..evaluation.metrics import Comparison, FourierRingCorrelation
+    from ..data.findings import Comparison, FourierRingCorrelation
 
     _HalfData = tuple[FourierRingCorrelation, FourierRingCorrelation | None]
 

@@ -12,7 +12,7 @@ from .tables import json_text, table
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from ..evaluation.metrics import Comparison
+    from ..data.findings import Comparison
 
 __all__ = ["build_parser", "execute"]
 

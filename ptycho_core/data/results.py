@@ -14,9 +14,9 @@ from ..physics.merit import SUMS, Figures
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..evaluation.positions import PositionReport
-    from ..protocol import TrainedModel
     from .container import PtychoDataContainer
+    from .findings import PositionReport
+    from .model import TrainedModel
 
 __all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored", "r_factors", "typical_frames"]
 

@@ -11,9 +11,9 @@ from .results import Image, Refined, Scored
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
-    from ..evaluation.metrics import Comparison, FourierRingCorrelation
-    from ..protocol import TrainedModel
     from .container import PtychoDataContainer
+    from .findings import Comparison, FourierRingCorrelation
+    from .model import TrainedModel
 
 __all__ = ["Run", "Stage"]
 

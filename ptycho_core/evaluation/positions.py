@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PositionReport", "position_report"]
+from ..data.findings import PositionReport
 
-
-@dataclass(frozen=True, kw_only=True)
-class PositionReport:
-    """How refined positions differ from those read: r′ − c = A (r − c) + rest, with c the mean position.
-
-    Attributes:
-        scale_y: stretch of the y axis, 1 for none.
-        scale_x: stretch of the x axis.
-        rotation_mrad: turn from y towards x, milliradians.
-        shear_mrad: departure of the axes from a right angle, milliradians.
-        rms_px: root mean square length of the whole change, object pixels.
-        residual_rms_px: the same of what the affine map leaves.
-        largest_px: longest change.
-        at_limit: positions that the limit stopped in y or x.
-    """
-
-    scale_y: float
-    scale_x: float
-    rotation_mrad: float
-    shear_mrad: float
-    rms_px: float
-    residual_rms_px: float
-    largest_px: float
-    at_limit: int
-
-    def describe(self) -> str:
-        """One line for people."""
-        return (
-            f"moved by {self.rms_px:.2f} px rms, {self.largest_px:.2f} px at most, {self.at_limit} at the limit; "
-            f"affine: scale {self.scale_y:.4f} (y) {self.scale_x:.4f} (x), rotation {self.rotation_mrad:.1f} mrad, "
-            f"shear {self.shear_mrad:.1f} mrad; {self.residual_rms_px:.2f} px rms beside it"
-        )
+__all__ = ["position_report"]
 
 
 def position_report(

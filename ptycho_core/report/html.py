@@ -17,8 +17,8 @@ from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
+    from ..data.findings import FourierRingCorrelation
     from ..data.run import Run
-    from ..evaluation.metrics import FourierRingCorrelation
     from ..physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]

@@ -31,7 +31,7 @@ from .figures import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from ..evaluation.metrics import FourierRingCorrelation
+    from ..data.findings import FourierRingCorrelation
 
 __all__ = ["frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
 
