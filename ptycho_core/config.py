@@ -8,15 +8,12 @@ is where the old names of fields are accepted, with a ``DeprecationWarning``, or
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
-from .errors import ConfigError, suggest
+from .config_checks import check_choice, check_range, check_types
+from .errors import ConfigError
 
 __all__ = [
     "SUPPORTED_SIDES",
@@ -33,55 +30,13 @@ SUPPORTED_SIDES = tuple(range(16, 513, 16))
 
 LOSSES = ("poisson", "amplitude")
 SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
-PRECISIONS = ("auto", "32", "64", "bf16")
 SPLITS = ("random", "region")
-LOGGERS = ("tensorboard", "mlflow")
+METHODS = ("solver", "network")
+ALGORITHMS = ("rpie", "lsq")
+PROBE_POWERS = ("kept", "free")
 
 _WITHOUT_EFFECT = {"cnn": ("depth", "sweeps", "passes"), "probe_unet": ("passes",)}
 """Generator → sizes that it does not have."""
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value has the annotated type; an int passes for a float, a bool never passes for a number."""
-    origin = typing.get_origin(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(annotation))
-    if origin is tuple:
-        item = typing.get_args(annotation)[0]
-        return isinstance(value, tuple) and all(_fits(v, item) for v in value)
-    if annotation is type(None):
-        return value is None
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, origin or annotation)
-
-
-def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
-
-
-def _check_types(config: Any) -> None:
-    hints = typing.get_type_hints(type(config))
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if not _fits(value, hints[f.name]):
-            raise ConfigError(
-                f"{type(config).__name__}.{f.name} = {value!r} is a {type(value).__name__}; "
-                f"it must be {_type_name(hints[f.name])}."
-            )
-
-
-def _check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{owner}.{name} = {value!r}; allowed: {', '.join(allowed)}.{suggest(value, allowed)}")
-
-
-def _check_range(owner: str, name: str, value: float | None, low: float, high: float = math.inf) -> None:
-    if value is not None and not low <= value <= high:
-        limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ConfigError(f"{owner}.{name} = {value!r}; it must be {limit}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,11 +60,11 @@ class ModelConfig:
     passes: int = 4
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_range("ModelConfig", "width", self.width, 1, 512)
-        _check_range("ModelConfig", "depth", self.depth, 1, 5)
-        _check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
-        _check_range("ModelConfig", "passes", self.passes, 1, 100)
+        check_types(self)
+        check_range("ModelConfig", "width", self.width, 1, 512)
+        check_range("ModelConfig", "depth", self.depth, 1, 5)
+        check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
+        check_range("ModelConfig", "passes", self.passes, 1, 100)
         for name in _WITHOUT_EFFECT.get(self.generator, ()):
             given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
             if given != default:
@@ -124,25 +79,17 @@ class InferenceConfig:
     """How a trained model is applied to a scan.
 
     Attributes:
-        batch_size: frames predicted at once; changes memory and speed, not the answer.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation is float32).
         central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
         passes: learned passes over the canvas (``unrolled``); None makes as many as in training.
     """
 
-    batch_size: int = 64
-    accelerator: str = "auto"
-    precision: str = "auto"
     central_crop_px: int | None = None
     passes: int | None = None
 
     def __post_init__(self) -> None:
-        _check_types(self)
-        _check_range("InferenceConfig", "batch_size", self.batch_size, 1)
-        _check_range("InferenceConfig", "passes", self.passes, 1, 1000)
-        _check_choice("InferenceConfig", "precision", self.precision, PRECISIONS)
-        _check_range("InferenceConfig", "central_crop_px", self.central_crop_px, 1)
+        check_types(self)
+        check_range("InferenceConfig", "passes", self.passes, 1, 1000)
+        check_range("InferenceConfig", "central_crop_px", self.central_crop_px, 1)
 
 
 def passes_of(model: ModelConfig, inference: InferenceConfig | None = None) -> int:
@@ -181,9 +128,16 @@ class RefinementConfig:
         epochs: most passes over the frames.
         batch_size: frames in one update; None takes a number that suits the scan.
         probe: refine the probe too.
-        probe_modes: incoherent probe modes to refine with; None takes those of the image. Modes are added at the start.
-        positions: refine the scan positions too.
+        probe_modes: incoherent probe modes to refine with; None takes those of the image, and more where the held-out
+            frames are explained better by them. Modes are added at the start.
+        probe_support: part of the half window that the refined probe is kept within, a circle about its centre, for the
+            sample's plane; None leaves it free.
+        probe_power: ``kept``: a refined probe keeps its power, and the object takes the level; ``free``: it does not.
+        positions: refine the scan positions too; None does where the held-out frames are explained better by it.
         position_limit_px: farthest that a position may move in y and in x from where it was read, object pixels.
+        position_affine: also fit what positions have in common, a stretch, a turn and a shear of the whole scan about
+            its middle; the limit then counts from where that puts them.
+        frame_scale: also fit an intensity for each frame, for a beam that fluctuates; their mean stays 1.
         patience: epochs without a better explanation of the held-out frames before its steps begin to shrink, which
             ends it after four tenths of the epochs more.
     """
@@ -194,33 +148,52 @@ class RefinementConfig:
     batch_size: int | None = None
     probe: bool = True
     probe_modes: int | None = None
-    positions: bool = False
+    probe_support: float | None = None
+    probe_power: str = "kept"
+    positions: bool | None = None
     position_limit_px: float = 2.0
+    position_affine: bool = False
+    frame_scale: bool = False
     patience: int = 5
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
+        owner = "RefinementConfig"
         for name in ("epochs", "batch_size", "probe_modes", "patience"):
-            _check_range("RefinementConfig", name, getattr(self, name), 1)
+            check_range(owner, name, getattr(self, name), 1)
         if self.loss is not None:
-            _check_choice("RefinementConfig", "loss", self.loss, LOSSES)
-        _check_range("RefinementConfig", "position_limit_px", self.position_limit_px, 1e-3, 64)
+            check_choice(owner, "loss", self.loss, LOSSES)
+        check_choice(owner, "probe_power", self.probe_power, PROBE_POWERS)
+        check_range(owner, "position_limit_px", self.position_limit_px, 1e-3, 64)
+        check_range(owner, "probe_support", self.probe_support, 0.05, 1.0)
         others = {f.name: f.default for f in dataclasses.fields(self) if f.name != "engine"}
         if self.engine == "none" and any(getattr(self, name) != default for name, default in others.items()):
             raise ConfigError(
                 "RefinementConfig.engine = 'none' refines nothing, so other refinement settings have no effect; leave "
                 "them out, or name an engine."
             )
-        if not self.positions and self.position_limit_px != type(self).position_limit_px:
+        self._refuse_without_effect("positions", self.positions is False, "position_limit_px", "position_affine")
+        if self.position_affine and not self.positions:
             raise ConfigError(
-                f"RefinementConfig.position_limit_px = {self.position_limit_px} has no effect while positions = False; "
-                "set positions to True, or leave the limit out."
+                "RefinementConfig.position_affine = True fits positions, and positions is not True; set it, or leave "
+                "position_affine out."
             )
+        self._refuse_without_effect("probe", not self.probe, "probe_support", "probe_power")
         if not self.probe and self.probe_modes is not None:
             raise ConfigError(
                 f"RefinementConfig.probe_modes = {self.probe_modes} adds modes that probe = False would leave the "
                 "guess that they start as; set probe to True, or leave the modes out."
             )
+
+    def _refuse_without_effect(self, switch: str, off: bool, *names: str) -> None:
+        """Refuse settings that a switch which is off leaves without effect."""
+        for name in names:
+            given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if off and given != default:
+                raise ConfigError(
+                    f"RefinementConfig.{name} = {given} has no effect while {switch} = False; set {switch} to True, or "
+                    f"leave {name} out."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +208,7 @@ class EngineOptions:
     engine: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,16 +229,23 @@ class PlainOptions(EngineOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides a training run: engine, data sampling, loss, optimiser, hardware, bookkeeping.
+    """Everything that decides a result: engine, method, frames, loss, steps, optimiser, refinement.
+
+    What does the work, and where, is a :class:`~ptycho_core.runtime.Runtime`.
 
     Attributes:
-        backend: engine name (``pytorch``, ``tensorflow``, …).
-        model: the network.
-        inference: how the trained model is applied.
+        backend: engine name (``pytorch``, ``tensorflow``, ``numpy``, …).
+        method: ``solver`` finds the image by the engine's solver; ``network`` trains one, which then makes it. None is
+            ``network`` where `model` names one, else ``solver``, and is that from then on.
+        model: the network; None takes the default one where `method` is ``network``.
+        inference: how the trained network is applied.
         refinement: how an image is refined.
-        options: settings that only the chosen engine has, as an instance of its own class, or plain until that engine
-            is chosen; None takes its defaults.
-        group_size: C, frames in a training sample.
+        options: settings that only one engine has, one instance of its own class for each engine that takes part, or
+            plain until that engine is chosen.
+        algorithm: how long the steps of a solver of this project are, in solving and refining: ``rpie``, damped steps
+            over the light that a pixel got (Maiden et al., Optica 4, 736 (2017)); ``lsq``, as far along them as the
+            curvature has its minimum (Odstrčil et al., Opt. Express 26, 3108 (2018)).
+        group_size: C, frames in a sample of a network.
         n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
             So many at least that each training frame is in one; more than there are frames repeats seeds.
         neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest, or among all where there are
@@ -274,9 +254,10 @@ class TrainingConfig:
         test_fraction: fraction of the frames that the commands hold out of training; callers of the facade pass their
             own test scan.
         test_split: ``random`` frames or a compact ``region`` are held out.
-        loss: ``poisson`` or ``amplitude``.
-        epochs: passes over the groups.
-        batch_size: groups in one optimiser step.
+        loss: ``poisson`` or ``amplitude``; None is Poisson for a solver that has it, amplitude for a network.
+        epochs: passes over the frames or groups; None is 10 for a solver, which is refined afterwards, 5 for a network.
+        batch_size: groups in one optimiser step of a network, or frames in one step of a solver; None is 1 group, or a
+            number of frames that suits the scan.
         learning_rate: peak learning rate of the network.
         schedule: ``one_cycle``, ``cosine``, ``exponential`` or ``constant``.
         weight_decay: decoupled weight decay of the network.
@@ -284,38 +265,31 @@ class TrainingConfig:
         weight_average: decay a step of the moving average of the weights used in the end; 0 keeps the last weights.
         early_stopping_patience: epochs without a better held-out loss before training stops; None never stops.
         probe_modes: incoherent probe modes to use; None takes as many as the scan's probe has.
-        probe_trainable: refine the probe together with the network.
+        probe_trainable: refine the probe together with the network, or while solving.
         probe_learning_rate: peak learning rate of the probe, relative to its root mean square.
         scale_trainable: refine the intensity scale.
         scale_learning_rate: peak learning rate of the logarithm of the intensity scale.
         nphotons: expected photons in a frame; None measures it. A value off by more than 10 % is warned about.
         collapse_threshold: least relative variation of the predicted object that does not count as collapsed.
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        devices: number of devices.
-        strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
-        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation and loss are
-            float32).
-        num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
         seed: seed of everything random.
-        output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
-        resume_from: checkpoint to go on from.
-        loggers: extra trackers (``tensorboard``, ``mlflow``); none by default.
     """
 
     backend: str = "pytorch"
-    model: ModelConfig = field(default_factory=ModelConfig)
+    method: str | None = None
+    model: ModelConfig | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     refinement: RefinementConfig = field(default_factory=RefinementConfig)
-    options: EngineOptions | None = None
+    options: tuple[EngineOptions, ...] = ()
+    algorithm: str = "rpie"
     group_size: int = 16
     n_groups: int | None = None
     neighbor_pool_size: int | None = None
     n_subsample: int | None = None
     test_fraction: float = 0.05
     test_split: str = "random"
-    loss: str = "amplitude"
-    epochs: int = 5
-    batch_size: int = 1
+    loss: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     schedule: str = "one_cycle"
     weight_decay: float = 0.0
@@ -329,44 +303,79 @@ class TrainingConfig:
     scale_learning_rate: float = 1e-3
     nphotons: float | None = None
     collapse_threshold: float = 1e-3
-    accelerator: str = "auto"
-    devices: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-    num_workers: int = 0
     seed: int = 0
-    output_dir: Path | None = None
-    resume_from: Path | None = None
-    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         owner = "TrainingConfig"
-        for name in ("group_size", "n_groups", "neighbor_pool_size", "n_subsample", "epochs", "batch_size", "devices"):
-            _check_range(owner, name, getattr(self, name), 1)
+        for name in ("group_size", "n_groups", "neighbor_pool_size", "n_subsample", "epochs", "batch_size"):
+            check_range(owner, name, getattr(self, name), 1)
         for name in ("probe_modes", "early_stopping_patience"):
-            _check_range(owner, name, getattr(self, name), 1)
-        for name in ("weight_decay", "num_workers", "seed", "collapse_threshold"):
-            _check_range(owner, name, getattr(self, name), 0)
+            check_range(owner, name, getattr(self, name), 1)
+        for name in ("weight_decay", "seed", "collapse_threshold"):
+            check_range(owner, name, getattr(self, name), 0)
         for name in ("learning_rate", "probe_learning_rate", "scale_learning_rate", "gradient_clip_norm", "nphotons"):
-            _check_range(owner, name, getattr(self, name), 1e-12)
-        _check_range(owner, "weight_average", self.weight_average, 0, 0.99999)
-        _check_range(owner, "test_fraction", self.test_fraction, 0, 0.9)
-        _check_choice(owner, "loss", self.loss, LOSSES)
-        _check_choice(owner, "schedule", self.schedule, SCHEDULES)
-        _check_choice(owner, "precision", self.precision, PRECISIONS)
-        _check_choice(owner, "test_split", self.test_split, SPLITS)
-        for logger in self.loggers:
-            _check_choice(owner, "loggers", logger, LOGGERS)
-        passes_of(self.model, self.inference)
+            check_range(owner, name, getattr(self, name), 1e-12)
+        check_range(owner, "weight_average", self.weight_average, 0, 0.99999)
+        check_range(owner, "test_fraction", self.test_fraction, 0, 0.9)
+        if self.loss is not None:
+            check_choice(owner, "loss", self.loss, LOSSES)
+        check_choice(owner, "algorithm", self.algorithm, ALGORITHMS)
+        check_choice(owner, "schedule", self.schedule, SCHEDULES)
+        check_choice(owner, "test_split", self.test_split, SPLITS)
+        self._settle_method()
         if self.neighbor_pool_size is not None and self.neighbor_pool_size < self.group_size - 1:
             raise ConfigError(
                 f"TrainingConfig.neighbor_pool_size = {self.neighbor_pool_size} is smaller than the "
                 f"{self.group_size - 1} neighbours that group_size = {self.group_size} needs; raise it or leave it out."
             )
+        self._check_options()
+
+    def _settle_method(self) -> None:
+        """Write down which method this is, and what it takes where nothing is said: nobody has to ask again."""
+        method = self.method or ("solver" if self.model is None else "network")
+        check_choice("TrainingConfig", "method", method, METHODS)
+        object.__setattr__(self, "method", method)
+        if method == "solver":
+            if self.model is not None:
+                raise ConfigError(
+                    f"TrainingConfig.method = 'solver' has no network, and model names {self.model.generator!r}; leave "
+                    "the model out, or say method = 'network'."
+                )
+            settled: dict[str, Any] = {"epochs": 10}
+        else:
+            settled = {"model": ModelConfig(), "epochs": 5, "batch_size": 1, "loss": "amplitude"}
+        for name, value in settled.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.model is not None:
+            passes_of(self.model, self.inference)
+
+    def _check_options(self) -> None:
         engines = {self.backend, self.refinement.engine}
-        if self.options is not None and self.options.engine not in engines:
+        named = [options.engine for options in self.options]
+        for name in named:
+            if name not in engines:
+                raise ConfigError(
+                    f"TrainingConfig.options has settings of engine {name!r}, which has no part here: backend = "
+                    f"{self.backend!r}, refinement.engine = {self.refinement.engine!r}. Leave them out."
+                )
+            if named.count(name) > 1:
+                raise ConfigError(f"TrainingConfig.options has settings of engine {name!r} twice; keep one.")
+
+    def options_for(self, engine: str) -> EngineOptions | None:
+        """The settings given for an engine, or None where it takes its defaults."""
+        return next((options for options in self.options if options.engine == engine), None)
+
+    @property
+    def network(self) -> ModelConfig:
+        """The network of a config whose method is ``network``.
+
+        Raises:
+            ConfigError: the method is ``solver``.
+        """
+        if self.model is None:
             raise ConfigError(
-                f"TrainingConfig.options are settings of engine {self.options.engine!r}, which has no part here: "
-                f"backend = {self.backend!r}, refinement.engine = {self.refinement.engine!r}. Leave them out."
+                "TrainingConfig.method = 'solver' has no network; say method = 'network', or name a model."
             )
+        return self.model

@@ -11,10 +11,19 @@ from typing import Any, TypeVar
 
 from .config import EngineOptions, InferenceConfig, ModelConfig, PlainOptions, RefinementConfig, TrainingConfig
 from .errors import ConfigError, suggest
+from .runtime import Runtime
 
-__all__ = ["config_from_mapping", "config_to_mapping", "resolve_names", "typed_options", "with_typed_options"]
+__all__ = [
+    "config_from_mapping",
+    "config_to_mapping",
+    "resolve_names",
+    "settings_from_mapping",
+    "split_settings",
+    "typed_options",
+    "with_typed_options",
+]
 
-_T = TypeVar("_T", ModelConfig, InferenceConfig, RefinementConfig, TrainingConfig, EngineOptions)
+_T = TypeVar("_T", ModelConfig, InferenceConfig, RefinementConfig, TrainingConfig, EngineOptions, Runtime)
 
 _RENAMED: dict[str, str] = {"nepochs": "epochs", "neighbor_count": "neighbor_pool_size"}
 _REFUSED: dict[str, str] = {
@@ -23,6 +32,64 @@ _REFUSED: dict[str, str] = {
         "or n_groups for the number of groups made"
     ),
 }
+_OF_RUNTIME: dict[str, str] = {
+    "inference.batch_size": "frames_at_once",
+    "inference.accelerator": "accelerator",
+    "inference.precision": "precision",
+}
+"""Old name of a setting of the config → the field of a Runtime that it is now."""
+
+
+def settings_from_mapping(values: Mapping[str, Any], *, plain_options: bool = False) -> tuple[TrainingConfig, Runtime]:
+    """Build a config and a runtime from one mapping of plain data, as a settings file holds them.
+
+    Args:
+        values: fields of a ``TrainingConfig`` and, beside them or under ``runtime``, those of a ``Runtime``.
+        plain_options: see :func:`config_from_mapping`.
+
+    Raises:
+        ConfigError: as :func:`config_from_mapping`; or a field of the runtime is given twice.
+        BackendError: as :func:`config_from_mapping`.
+    """
+    config, runtime = split_settings(values)
+    return config_from_mapping(TrainingConfig, config, plain_options=plain_options), config_from_mapping(
+        Runtime, runtime
+    )
+
+
+def split_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part plain settings into those of a config and those of a runtime, each under its current names.
+
+    Raises:
+        ConfigError: a field of the runtime is given twice.
+    """
+    own = {f.name for f in dataclasses.fields(Runtime)}
+    given = dict(values)
+    inner = given.pop("runtime", None) or {}
+    if not isinstance(inner, Mapping):
+        raise ConfigError(f"runtime = {inner!r}; it must hold 'name: value' settings of {', '.join(sorted(own))}.")
+    runtime: dict[str, Any] = dict(inner)
+
+    def take(name: str, value: Any, said: str) -> None:
+        if name in runtime:
+            raise ConfigError(f"'{said}' is given twice, once as '{name}' of the runtime; keep one.")
+        runtime[name] = value
+
+    for name in own & given.keys():
+        take(name, given.pop(name), name)
+    inference = given.get("inference")
+    if isinstance(inference, Mapping):
+        rest = dict(inference)
+        for old, name in _OF_RUNTIME.items():
+            leaf = old.partition(".")[2]
+            if leaf in rest:
+                warnings.warn(f"'{old}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=3)
+                value = rest.pop(leaf)
+                if runtime.get(name, value) != value:
+                    raise ConfigError(f"{name} = {runtime[name]!r}, but {old} = {value!r}; keep one.")
+                runtime[name] = value
+        given["inference"] = rest
+    return given, runtime
 
 
 def _field_hint(config_type: type, name: str) -> str:
@@ -43,11 +110,21 @@ def _coerce(value: Any, annotation: Any, name: str) -> Any:
         if isinstance(value, Mapping):
             return config_from_mapping(annotation, value)  # type: ignore[type-var]
         return value
+    options = [option for option in typing.get_args(annotation) if dataclasses.is_dataclass(option)]
+    if options and isinstance(value, Mapping):  # a config or None
+        return config_from_mapping(options[0], value)
     if isinstance(value, list) and typing.get_origin(annotation) is tuple:
         return tuple(value)
     if isinstance(value, str) and Path in typing.get_args(annotation):
         return Path(value)
     return value
+
+
+def _config_in(annotation: Any) -> Any:
+    """The config class that a field holds, alone or beside None; None where it holds none."""
+    options = (annotation, *typing.get_args(annotation))
+    found = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
+    return found[0] if found and typing.get_origin(annotation) is not tuple else None
 
 
 def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,11 +149,15 @@ def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str,
             name = _RENAMED[given]
             warnings.warn(f"'{given}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=3)
         if name not in hints:
+            if config_type is TrainingConfig and name in {f.name for f in dataclasses.fields(Runtime)}:
+                raise ConfigError(
+                    f"TrainingConfig has no field '{given}': it does not decide the result. Put it in a Runtime."
+                )
             raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, str(given))}")
         if name in resolved:
             raise ConfigError(f"{config_type.__name__}: '{name}' is given twice, once under its old name.")
-        nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping)
-        resolved[name] = resolve_names(hints[name], value) if nested else value
+        inner = _config_in(hints[name])
+        resolved[name] = resolve_names(inner, value) if inner is not None and isinstance(value, Mapping) else value
     return resolved
 
 
@@ -94,56 +175,67 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any], *, pla
     """
     hints = typing.get_type_hints(config_type)
     resolved = resolve_names(config_type, values)
-    if isinstance(resolved.get("options"), Mapping):
+    if config_type is TrainingConfig and isinstance(resolved.get("options"), Mapping):
         resolved["options"] = _plain_options(resolved) if plain_options else _typed_options(resolved)
     return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
 
 
 def _engines_of(values: Mapping[str, Any]) -> list[str]:
-    """Engines whose ``options`` plain data can hold: the one that they name, or the ones named beside them."""
-    if "engine" in values["options"]:
-        return [str(values["options"]["engine"])]
+    """Engines that plain data name: the one that trains, and the one that refines."""
     refinement = values.get("refinement")
     refiner = refinement.get("engine") if isinstance(refinement, Mapping) else None
     if isinstance(refinement, RefinementConfig):
         refiner = refinement.engine
     engines = [str(values.get("backend", TrainingConfig.backend))]
-    return engines if refiner in (None, "auto", "none") else [*engines, str(refiner)]
+    return engines if refiner in (None, "auto", "none", *engines) else [*engines, str(refiner)]
 
 
-def _plain_options(values: Mapping[str, Any]) -> PlainOptions:
-    settings = {name: value for name, value in values["options"].items() if name != "engine"}
-    return PlainOptions(engine=_engines_of(values)[0], values=settings)
+def _plain_options(values: Mapping[str, Any]) -> tuple[EngineOptions, ...]:
+    """``options`` of plain data, engine → settings, each still plain.
 
-
-def _typed_options(values: Mapping[str, Any]) -> EngineOptions:
-    """Turn plain ``options`` into the class that an engine declares, the first that declares one.
+    Settings that stand there without the name of an engine are of the engine that trains, or of the one that refines
+    where that is the only one of the two with settings of its own.
 
     Raises:
-        ConfigError: no such engine has settings of its own; or as :func:`config_from_mapping`.
-        BackendError: the engine is unknown or its plugin broken.
+        ConfigError: they are no mapping.
     """
+    options, engines = values["options"], _engines_of(values)
+    by_engine = all(isinstance(settings, Mapping) for settings in options.values())
+    if options and by_engine:
+        return tuple(PlainOptions(engine=str(engine), values=dict(given)) for engine, given in options.items())
+    settings = {name: value for name, value in options.items() if name != "engine"}
+    if not options:
+        return ()
+    if "engine" in options:
+        return (PlainOptions(engine=str(options["engine"]), values=settings),)
     from .plugins.registry import options_class
 
-    engines = _engines_of(values)
-    settings = {name: value for name, value in values["options"].items() if name != "engine"}
-    for engine in engines:
-        declared = options_class(engine)
-        if declared is not None:
-            return config_from_mapping(declared, settings)
-    raise ConfigError(f"options = {settings!r}: engine {' or '.join(map(repr, engines))} has none.")
+    for engine in engines[1:]:
+        if options_class(engines[0]) is None and options_class(engine) is not None:
+            return (PlainOptions(engine=engine, values=settings),)
+    return (PlainOptions(engine=engines[0], values=settings),)
 
 
-def typed_options(options: EngineOptions | None) -> EngineOptions | None:
+def _typed_options(values: Mapping[str, Any]) -> tuple[EngineOptions, ...]:
+    return tuple(typed_options(options) for options in _plain_options(values))
+
+
+def typed_options(options: EngineOptions) -> EngineOptions:
     """Bring plain options into the class that their engine declares; others are returned as they are.
 
     Raises:
-        ConfigError: a setting that the engine does not have, or of the wrong type or out of range.
+        ConfigError: an engine without settings of its own, a setting that it does not have, or one of the wrong type
+            or out of range.
         BackendError: the engine is unknown or its plugin broken.
     """
     if not isinstance(options, PlainOptions):
         return options
-    return _typed_options({"options": {"engine": options.engine, **options.values}})
+    from .plugins.registry import options_class
+
+    declared = options_class(options.engine)
+    if declared is None:
+        raise ConfigError(f"options = {dict(options.values)!r}: engine {options.engine!r} has none.")
+    return config_from_mapping(declared, options.values)
 
 
 def with_typed_options(config: TrainingConfig, engine: str | None = None) -> TrainingConfig:
@@ -156,13 +248,13 @@ def with_typed_options(config: TrainingConfig, engine: str | None = None) -> Tra
     Raises:
         ConfigError, BackendError: as :func:`typed_options`.
     """
-    options = config.options
-    if not isinstance(options, PlainOptions) or engine not in (None, options.engine):
-        return config
-    return dataclasses.replace(config, options=typed_options(options))
+    typed = tuple(typed_options(options) if engine in (None, options.engine) else options for options in config.options)
+    return config if typed == config.options else dataclasses.replace(config, options=typed)
 
 
-def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig) -> dict[str, Any]:
+def config_to_mapping(
+    config: ModelConfig | InferenceConfig | RefinementConfig | TrainingConfig,
+) -> dict[str, Any]:
     """Return a config as plain JSON data.
 
     ``config_from_mapping`` is its inverse; where ``options`` are plain, with ``plain_options=True``.
@@ -176,7 +268,9 @@ def config_to_mapping(config: ModelConfig | InferenceConfig | RefinementConfig |
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
     mapping = {k: plain(v) for k, v in dataclasses.asdict(config).items()}
-    if isinstance(config, TrainingConfig) and config.options is not None:
-        settings = mapping["options"]["values"] if isinstance(config.options, PlainOptions) else mapping["options"]
-        mapping["options"] = {"engine": config.options.engine, **settings}
+    if isinstance(config, TrainingConfig):
+        mapping["options"] = {
+            options.engine: plain(options.values if isinstance(options, PlainOptions) else dataclasses.asdict(options))
+            for options in config.options
+        }
     return mapping

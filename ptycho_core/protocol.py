@@ -5,10 +5,10 @@ Only NumPy arrays and the frozen types of this package cross the border between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from .data.model import TrainedModel
 from .data.raw import RawData
 from .data.results import Image
 from .enginekit.groups import Groups
+from .runtime import Runtime
 
 __all__ = [
     "ACCEPTED_VERSIONS",
@@ -26,14 +27,19 @@ __all__ = [
     "PROTOCOL_VERSION",
     "BackendSpec",
     "Capabilities",
+    "Constraints",
     "Progress",
     "ProgressEvent",
+    "Quantity",
     "ReconstructionBackend",
+    "StepLengths",
+    "Stepper",
     "SupportsExpectedCounts",
     "SupportsLossChoice",
     "SupportsPatches",
     "SupportsPhysicsGradient",
     "SupportsRefinement",
+    "SupportsStepping",
     "TrainedModel",
     "no_progress",
 ]
@@ -56,11 +62,16 @@ OPTIMISER_FIELDS = (
     "gradient_clip_norm",
     "weight_average",
     "batch_size",
-    "num_workers",
-    "strategy",
-    "inference.batch_size",
+    "early_stopping_patience",
+    "inference.central_crop_px",
+    "runtime.num_workers",
+    "runtime.strategy",
+    "runtime.frames_at_once",
 )
-"""Config fields of a network's groups, its optimiser, its batches and its devices: without effect in most solvers."""
+"""Fields of a network's groups, its optimiser, its batches and its devices: without effect in most solvers."""
+
+Quantity = Literal["object", "probe", "positions", "frame_scale"]
+"""What a step can change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +104,7 @@ class Capabilities:
     """What an engine can do, as plain values; a config that asks for more is refused before data are read.
 
     Attributes:
+        methods: words accepted in ``TrainingConfig.method``: ``solver``, ``network`` or both.
         generators: names accepted in ``ModelConfig.generator``; empty for a solver.
         losses: names accepted in ``TrainingConfig.loss``.
         max_scans: most scans that one training takes, or None for any number.
@@ -101,18 +113,27 @@ class Capabilities:
         background: whether a background enters the model.
         probe_trainable: whether the probe can be refined.
         scale_trainable: whether the intensity scale can be refined.
+        stepping: whether it offers ``stepper``; such an engine is a solver and refines, by the descent of core.
         refine: whether it offers ``refine``.
         refine_positions: whether ``refine`` can move the scan positions.
+        position_affine: whether it can fit what they have in common.
+        probe_constraints: whether it can keep a refined probe within a support, and leave its power free.
+        frame_scale: whether it can fit an intensity for each frame.
+        propagations: kinds of ``RawData.propagation`` that it has: ``far_field``, ``near_field``.
+        sides: least and most N that it takes, and what N must be a multiple of.
         resume: whether training goes on from a checkpoint.
         precisions: names accepted in ``precision``.
         accelerators: names accepted in ``accelerator``.
         schedules: names accepted in ``TrainingConfig.schedule``.
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
-        ignored_fields: config fields (``epochs``, ``model.width``) with no effect here: refused unless left at default.
+        threads: whether ``Runtime.threads`` has an effect.
+        ignored_fields: fields of the config (``epochs``, ``model.width``) or, after ``runtime.``, of the runtime with
+            no effect here: refused unless left at default.
             ``seed`` says that the engine draws nothing; it is never refused, since core draws held-out frames by it.
     """
 
+    methods: tuple[str, ...] = ("solver",)
     generators: tuple[str, ...] = ()
     losses: tuple[str, ...] = ("poisson",)
     max_scans: int | None = 1
@@ -121,14 +142,21 @@ class Capabilities:
     background: bool = False
     probe_trainable: bool = False
     scale_trainable: bool = False
+    stepping: bool = False
     refine: bool = False
     refine_positions: bool = False
+    position_affine: bool = False
+    probe_constraints: bool = False
+    frame_scale: bool = False
+    propagations: tuple[str, ...] = ("far_field",)
+    sides: tuple[int, int, int] = (8, 4096, 2)
     resume: bool = False
     precisions: tuple[str, ...] = ("auto", "32")
     accelerators: tuple[str, ...] = ("auto", "cpu")
     schedules: tuple[str, ...] = ("constant",)
     loggers: tuple[str, ...] = ()
     max_devices: int | None = 1
+    threads: bool = False
     ignored_fields: tuple[str, ...] = ()
 
 
@@ -176,6 +204,7 @@ class ReconstructionBackend(Protocol):
         self,
         scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
+        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
         *,
         progress: Progress = no_progress,
     ) -> TrainedModel:
@@ -184,12 +213,13 @@ class ReconstructionBackend(Protocol):
         Args:
             scans: at least one, and no more than ``capabilities.max_scans``; the first has training frames. Held-out
                 frames are for the ``test_loss`` only; unused frames are not looked at.
-            config: everything else.
+            config: everything else that decides the result.
+            runtime: what does the work.
             progress: called after each step.
 
         Raises:
             CollapseError: the object became constant.
-            Cancelled: `progress` raised it; a checkpoint was left in ``config.output_dir`` if there is one.
+            Cancelled: `progress` raised it; a checkpoint was left in ``runtime.output_dir`` if there is one.
         """
 
     def reconstruct(
@@ -197,6 +227,7 @@ class ReconstructionBackend(Protocol):
         model: TrainedModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
+        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
         *,
         progress: Progress = no_progress,
     ) -> Image:
@@ -271,6 +302,7 @@ class SupportsRefinement(Protocol):
         image: Image,
         scan: PtychoDataContainer,
         config: TrainingConfig,
+        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
         *,
         progress: Progress = no_progress,
     ) -> Image:
@@ -279,8 +311,9 @@ class SupportsRefinement(Protocol):
         Args:
             image: image, probe, scale and positions to start from; left as it is.
             scan: its scan; held-out frames are looked at only to know when to stop and what to keep.
-            config: ``refinement``, whose ``loss`` is core's choice by then, ``seed``, hardware and, for an engine that
-                has some, ``options``.
+            config: ``refinement``, whose ``loss`` and switches are core's choice by then, ``seed`` and, for an engine
+                that has some, ``options``.
+            runtime: what does the work.
             progress: called after each epoch, with ``train_loss`` and, where frames are held out, ``test_loss``.
 
         Returns:
@@ -289,4 +322,114 @@ class SupportsRefinement(Protocol):
 
         Raises:
             Cancelled: `progress` raised it.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLengths:
+    """How far the quantities of a step go along what the formulas of ``physics.steps`` give; 1 is all the way.
+
+    Attributes:
+        object: part of the object's step.
+        probe: part of the probe's.
+        positions: part of the positions', of which no frame takes more than ``position_step_px`` in y or x at once.
+        momentum: what of its last steps the object keeps (Nesterov), within an epoch.
+        least_squares: stretch the object's step to where the curvature has its minimum along it.
+        position_step_px: see `positions`.
+        position_limit_px: farthest that a position may be from where it was read, or from where the affine map of all
+            puts it.
+        position_affine: whether what the positions' steps have in common, a linear map about their middle, is taken
+            besides, without that limit.
+    """
+
+    object: float = 1.0
+    probe: float = 0.5
+    positions: float = 1.0
+    momentum: float = 0.0
+    least_squares: bool = False
+    position_step_px: float = 0.25
+    position_limit_px: float = 0.0
+    position_affine: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What a refined probe is held to at the end of an epoch; what it gives up, the object takes over.
+
+    Attributes:
+        power: Σ_p Σ|P_p|² that it keeps, scale included, or None where it is free.
+        support: radius of the circle about the middle of its window that it is kept within, pixels, or None.
+    """
+
+    power: float | None = None
+    support: float | None = None
+
+
+@runtime_checkable
+class Stepper(Protocol):
+    """Object, probe, positions, their momentum and the frames of one scan, on the engine's device (BE-24 to BE-27).
+
+    Core's descent decides the order of frames, the lengths of steps and when to stop; nothing that is as large as the
+    object crosses the border but at the start, at the end, and for a picture or a checkpoint that was asked for. The
+    loss is that which the stepper was made for, of frames (n,), at scale 1 with the scale in the probe.
+    """
+
+    def prepare(self, frames: NDArray[np.int64]) -> None:
+        """These frames (n,) are asked for next: they may be read ahead."""
+
+    def begin(self) -> None:
+        """Forget the momentum: an epoch begins."""
+
+    def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> SupportsFloat:
+        """One step of what is wanted with some frames (n,), by the formulas of ``physics.steps`` (FM-21).
+
+        Gradients are taken at λ + ``physics.steps.DARK_COUNTS``. Where the object is wanted, what all positions of the
+        step have in common is left out of theirs: an object that moves with them explains the data as well.
+
+        Returns:
+            The summed loss of the frames before the step, without those counts; a number that may wait to be read.
+        """
+
+    def settle(self, constraints: Constraints) -> None:
+        """Take out what the data leave open: support and power of the probe, and how modes are mixed (FM-14)."""
+
+    def loss(self, frames: NDArray[np.int64]) -> float:
+        """Summed loss of some frames (n,) of the image as it would be shown.
+
+        That is 0 where no training frame reaches, at the level at which the training frames expect as many counts as
+        were measured (FM-11); in double precision where the device has it.
+        """
+
+    def snapshot(self) -> Any:
+        """The state, put aside on the device."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Go back to a state that was put aside."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a run goes on from, by name, to the last bit; no complex arrays."""
+
+    def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the arrays of a run of the same kind."""
+
+    def image(self) -> Image:
+        """The state as an image, at the level of :meth:`loss`, cut to what the used frames reach."""
+
+
+@runtime_checkable
+class SupportsStepping(Protocol):
+    """Optional: an engine that makes steps on its device, and leaves it to core which."""
+
+    def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> Stepper:
+        """A stepper that starts from an image, its own or another engine's, of a scan.
+
+        Args:
+            image: object, probe, scale, positions and intensities to start from; left as it is. Where nothing lit it,
+                the mean of what was lit is taken.
+            scan: its scan.
+            loss: one of ``capabilities.losses``.
+            runtime: what does the work.
+
+        Raises:
+            DataError: the image is of another scan.
         """

@@ -33,6 +33,13 @@ class Image:
         probe: (P, N, N) complex64 as used in the end.
         scale: s, with λ = s · Σ_p |F ψ_p|² + background.
         positions_px: (M, 2) float64 centres (y, x) of all frames of the scan, as used.
+        slices: (L, H, W) complex64 slices of a thick object, upstream first, whose product is `object`; None for a thin
+            one.
+        slice_spacing_m: distance between two slices, metres, where there are slices.
+        mode_weights: (M, P) float32, what each frame takes of each mode of the probe; None takes all of all. By the
+            forward model of core λ_j = s Σ_p w_jp |F ψ_jp|² + background.
+        forward_model: name of the engine whose own forward model explains the image; empty where that of core does, and
+            any engine can go on from it.
         stats: plain values that the engine has to say of it, by name; counts of what it left out begin with
             ``dropped_``.
     """
@@ -43,6 +50,10 @@ class Image:
     probe: NDArray[np.complex64]
     scale: float
     positions_px: NDArray[np.float64]
+    slices: NDArray[np.complex64] | None = None
+    slice_spacing_m: float | None = None
+    mode_weights: NDArray[np.float32] | None = None
+    forward_model: str = ""
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
 
 

@@ -8,17 +8,19 @@ from typing import Any
 
 from ..errors import BackendProtocolError
 from ..protocol import ACCEPTED_VERSIONS, BackendSpec, Capabilities
+from .discovery import ENGINES, Versions, accepts, check_promises
 
-__all__ = ["accepts", "check_engine", "check_spec"]
+__all__ = ["check_engine", "check_spec"]
 
 _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
-    "train": (2, ("progress",)),
-    "reconstruct": (3, ("progress",)),
+    "train": (3, ("progress",)),
+    "reconstruct": (4, ("progress",)),
     "save": (2, ()),
     "load": (1, ()),
 }
 _OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
-    "refine": (3, ("progress",)),
+    "refine": (4, ("progress",)),
+    "stepper": (4, ()),
     "expected_counts": (3, ()),
     "losses_for": (1, ()),
     "loss_and_gradient": (4, ()),
@@ -28,9 +30,9 @@ _OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
 
 _WHAT_CHANGED = {
     1: (
-        "To bring it to protocol 2: train(scans, config) takes scans with a role for each frame (scan.train_frames, "
-        "scan.heldout_frames) in place of groups and a test set; reconstruct and refine return an Image from "
-        "ptycho_core.enginekit.stitching.make_image, and core scores it; simulate is replaced by the optional "
+        "To bring it to protocol 2: train(scans, config, runtime) takes scans with a role for each frame "
+        "(scan.train_frames, scan.heldout_frames) in place of groups and a test set; reconstruct and refine return an "
+        "Image from ptycho_core.enginekit.stitching.make_image, and core scores it; simulate is replaced by the optional "
         "expected_counts; say protocol_version=2 in the BackendSpec. docs/write-an-engine.md has a whole one."
     ),
 }
@@ -50,43 +52,14 @@ def check_spec(spec: Any, entry_name: str, who: str) -> BackendSpec:
     """
     if not isinstance(spec, BackendSpec):
         raise BackendProtocolError(f"{who}: ptycho_backend() returned {type(spec).__name__}; it must be a BackendSpec.")
-    if spec.name != entry_name:
-        raise BackendProtocolError(
-            f"{who}: ptycho_backend() names the engine {spec.name!r} but its entry point is called {entry_name!r}; "
-            "the two must be equal."
-        )
     module, colon, attribute = spec.factory.partition(":")
     if not (colon and module and attribute):
         raise BackendProtocolError(f"{who}: factory = {spec.factory!r}; it must be 'module:Class'.")
-    bad = [name for name in spec.requires if not (isinstance(name, str) and name.isidentifier())]
-    if bad or isinstance(spec.requires, str):
-        raise BackendProtocolError(f"{who}: requires = {spec.requires!r}; it must be a tuple of top-level modules.")
     quiet = spec.quiet_environment
     if not isinstance(quiet, Mapping) or not all(isinstance(word, str) for pair in quiet.items() for word in pair):
         raise BackendProtocolError(f"{who}: quiet_environment = {quiet!r}; it must map names of variables to texts.")
-    first, last = ACCEPTED_VERSIONS
-    version = spec.protocol_version
-    if not isinstance(version, int) or not first <= version <= last:
-        newer = isinstance(version, int) and version > last
-        fix = "Upgrade ptycho-core." if newer else _WHAT_CHANGED.get(version, "Upgrade the engine.")
-        raise BackendProtocolError(
-            f"{who} was written for engine protocol {version}; this ptycho-core accepts "
-            f"{f'{first} to {last}' if first < last else first}. {fix}"
-        )
+    check_promises(ENGINES, spec, entry_name, who, Versions(*ACCEPTED_VERSIONS, _WHAT_CHANGED))
     return spec
-
-
-def accepts(function: Any, n_positional: int, keywords: tuple[str, ...]) -> bool:
-    """Whether a callable can be called with so many positional arguments and these keywords."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a builtin or an extension type without a signature: only the call can tell
-        return True
-    try:
-        signature.bind(*range(n_positional), **dict.fromkeys(keywords))
-    except TypeError:
-        return False
-    return True
 
 
 def check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
@@ -105,6 +78,8 @@ def check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
     methods = _METHODS | {name: how for name, how in _OPTIONAL.items() if hasattr(engine, name)}
     if refines:
         methods["refine"] = _OPTIONAL["refine"]
+    if isinstance(capabilities, Capabilities) and capabilities.stepping:
+        methods["stepper"] = _OPTIONAL["stepper"]
     for method, (n_positional, keywords) in methods.items():
         function = getattr(engine, method, None)
         if not callable(function):
@@ -122,4 +97,4 @@ def check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
 def _is_of_protocol_1(engine: Any) -> bool:
     """Whether training takes the parameters of protocol 1: groups, a test set and a config."""
     train = getattr(engine, "train", None)
-    return callable(train) and accepts(train, 3, ("progress",)) and not accepts(train, 2, ("progress",))
+    return callable(train) and accepts(train, 3, ("progress",)) and not accepts(train, 4, ("progress",))

@@ -1,0 +1,69 @@
+"""Runtime: what does the work, and where. It is no part of a result: it stays out of models and their config.
+
+Two runs of one config on two machines, or with more threads, are the same run. What did the work is stated in summary
+and report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .config_checks import check_choice, check_range, check_types
+
+__all__ = ["LOGGERS", "PRECISIONS", "Runtime", "runtime_to_mapping"]
+
+PRECISIONS = ("auto", "32", "64", "bf16")
+LOGGERS = ("tensorboard", "mlflow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Hardware, folders and trackers of a job.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: number of devices.
+        strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
+        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation and loss are
+            float32).
+        threads: threads that compute on a CPU; None leaves it to the engine's libraries.
+        num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
+        frames_at_once: frames that a network predicts at once; changes memory and speed, not the answer.
+        output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
+        resume_from: checkpoint to go on from.
+        loggers: extra trackers (``tensorboard``, ``mlflow``); none by default.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    num_workers: int = 0
+    frames_at_once: int = 64
+    output_dir: Path | None = None
+    resume_from: Path | None = None
+    loggers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        owner = "Runtime"
+        for name in ("devices", "threads", "frames_at_once"):
+            check_range(owner, name, getattr(self, name), 1)
+        check_range(owner, "num_workers", self.num_workers, 0)
+        check_choice(owner, "precision", self.precision, PRECISIONS)
+        for logger in self.loggers:
+            check_choice(owner, "loggers", logger, LOGGERS)
+
+
+def runtime_to_mapping(runtime: Runtime) -> dict[str, Any]:
+    """A runtime as plain JSON data."""
+    plain = dataclasses.asdict(runtime)
+    return (
+        plain
+        | {name: None if plain[name] is None else str(plain[name]) for name in ("output_dir", "resume_from")}
+        | {"loggers": list(runtime.loggers)}
+    )
