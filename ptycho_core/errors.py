@@ -22,6 +22,7 @@ __all__ = [
     "MissingPackageError",
     "OutputError",
     "PtychoError",
+    "ReaderError",
     "UnknownBackendError",
     "suggest",
 ]
@@ -37,6 +38,10 @@ class ConfigError(PtychoError, ValueError):
 
 class DataError(PtychoError, ValueError):
     """A scan cannot be read or is not a usable ptychography scan."""
+
+
+class ReaderError(PtychoError):
+    """A reader of scan files is broken, does not keep its protocol, or shares its name with another."""
 
 
 class ArchiveError(PtychoError, ValueError):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import dedent
+
+import pytest
 
 PLUGIN = """
 from ptycho_core.plugins.hookspecs import hookimpl
@@ -86,13 +90,14 @@ def install(
     modules: dict[str, str],
     *,
     version: str = "1.0",
+    group: str = "ptycho.backends",
 ) -> None:
-    """Lay a distribution with entry points in ``ptycho.backends`` and some modules into a folder on ``sys.path``."""
+    """Lay a distribution with entry points in a group and some modules into a folder on ``sys.path``."""
     info = site / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
     lines = [f"{name} = {value}" for name, value in entry_points.items()]
-    (info / "entry_points.txt").write_text("[ptycho.backends]\n" + "\n".join(lines) + "\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n" + "\n".join(lines) + "\n")
     for module, text in modules.items():
         (site / f"{module}.py").write_text(dedent(text))
 
@@ -119,3 +124,13 @@ def install_stub(site: Path, name: str = "stub", **spec: object) -> str:
         {f"{name}_plugin_module": plugin_module(**arguments), module: engine_module(name)},
     )
     return module
+
+
+def offer_only(monkeypatch: pytest.MonkeyPatch, entries: Sequence[importlib.metadata.EntryPoint]) -> None:
+    """Let these be the only engines that are installed; readers are what they are."""
+    real = importlib.metadata.entry_points
+
+    def entry_points(**how: str) -> object:
+        return tuple(entries) if how.get("group") == "ptycho.backends" else real(**how)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)

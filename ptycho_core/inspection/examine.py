@@ -8,7 +8,7 @@ with :func:`examine`, and a *grave* finding refuses it there (:func:`refuse_grav
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..data.raw import RawData
-from ..errors import DataError
+from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
 from ..io.measurement import UnstatedMeasurementError, unstated_note
 from ..io.registry import choose_reader
+from ..plugins.readers import InstalledReader
+from ..reader_protocol import ReadOptions
 from .checks import CHECKS, DESPITE_FINDINGS, Finding
 from .facts import Facts
 
@@ -65,17 +67,17 @@ class ScanInspection:
 
 
 def _read(
-    read: Callable[[Candidate, str | None], RawData], file: Candidate, measurement: str | None
+    reader: InstalledReader, file: Candidate, measurement: str | None
 ) -> tuple[RawData | None, str | None, list[Finding]]:
     """Read a scan; when nobody states its measurement, go on with what the values look like, and say so."""
     try:
-        raw = read(file, measurement)
+        raw = reader.read(file, ReadOptions(measurement=measurement))
     except UnstatedMeasurementError as error:
         guess = error.guess or "counts"
-        supposed, _, findings = _read(read, file, guess)
+        supposed, _, findings = _read(reader, file, guess)
         note = Finding("note", f"Everything below supposes {guess}; it changes with the measurement.")
         return supposed, None, [Finding("error", str(error)), note, *findings]
-    except (DataError, OSError) as error:
+    except (DataError, MissingPackageError) as error:
         return None, None, [Finding("error", str(error))]
     return raw, raw.source.measurement, []
 
@@ -128,9 +130,9 @@ def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanIns
     """
     try:
         reader, file = choose_reader(path)
-    except (DataError, OSError) as error:
+    except (DataError, ReaderError, OSError) as error:
         return ScanInspection(path=str(path), findings=[Finding("error", str(error))])
-    raw, stated, findings = _read(reader.read, file, measurement)
+    raw, stated, findings = _read(reader, file, measurement)
     if raw is None:
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
     facts = Facts.of(raw)

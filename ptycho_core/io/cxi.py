@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from ..data.frames import Hdf5Frames
 from ..data.raw import Geometry, RawData, Source
 from ..errors import DataError
+from ..plugins.hookspecs import hookimpl
+from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .far_field import check_far_field, measure_shadow_motion
 from .measurement import resolve_measurement
 from .probes import NO_PROBE
 
-__all__ = ["read_cxi", "recognises_cxi"]
+__all__ = ["ptycho_reader", "read", "recognises"]
 
 _DETECTOR = "entry_1/instrument_1/detector_1"
 _FRAMES = ("entry_1/data_1/data", f"{_DETECTOR}/data")
@@ -35,7 +37,20 @@ _EV_METRES = 1.239841984e-6  # hc
 _HARMLESS_BITS = 0x20 | 0x800 | 0x2000 | 0x4000 | ~0x7FFF
 
 
-def recognises_cxi(file: Candidate) -> bool:
+@hookimpl
+def ptycho_reader() -> ReaderSpec:
+    """Describe the dialect."""
+    return ReaderSpec(
+        name="cxi",
+        title="CXI (HDF5) with entry_1/…, far field",
+        kind="hdf5",
+        module=__name__,
+        protocol_version=1,
+        priority=20,
+    )
+
+
+def recognises(file: Candidate) -> bool:
     """Whether a file is HDF5 with the CXI layout."""
     return file.kind == "hdf5" and any(n == "cxi_version" or n.startswith("entry_1/") for n in file.names)
 
@@ -117,12 +132,12 @@ def _mask(h5: Any, N: int, notes: list[str]) -> NDArray[np.bool_] | None:
     return mask
 
 
-def read_cxi(file: Candidate, measurement: str | None) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> RawData:
     """Read a far-field scan; frames stay on disk.
 
     Args:
         file: an examined HDF5 file.
-        measurement: must not contradict counts.
+        options: `measurement` must not contradict counts.
 
     Raises:
         DataError: a dataset is missing or holds what it must not, or the scan is a near-field one.
@@ -131,7 +146,7 @@ def read_cxi(file: Candidate, measurement: str | None) -> RawData:
     import hdf5plugin  # noqa: F401  registers the compression filters detectors use
 
     name = str(file.path)
-    resolve_measurement(name, "counts", measurement)
+    resolve_measurement(name, "counts", options.measurement)
     notes: list[str] = ["CXI frames are counts, with zero frequency at (N/2, N/2).", NO_PROBE]
     with h5py.File(file.path, "r") as h5:
         path = _first(h5, _FRAMES)

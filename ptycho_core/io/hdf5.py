@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from ..data.frames import Hdf5Frames
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
+from ..plugins.hookspecs import hookimpl
+from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .probes import NO_PROBE, normalise_probe
 
-__all__ = ["FORMAT", "VERSION", "read_hdf5", "recognises_hdf5"]
+__all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "recognises"]
 
 FORMAT = "ptycho-scan"
 VERSION = 1
@@ -38,7 +40,20 @@ _REQUIRED = {"frames": "(M, N, N) frames", "positions_px": "(M, 2) frame centres
 _SAMPLE_FRAMES = 4
 
 
-def recognises_hdf5(file: Candidate) -> bool:
+@hookimpl
+def ptycho_reader() -> ReaderSpec:
+    """Describe the dialect."""
+    return ReaderSpec(
+        name="hdf5",
+        title="HDF5 with frames, positions_px",
+        kind="hdf5",
+        module=__name__,
+        protocol_version=1,
+        priority=10,
+    )
+
+
+def recognises(file: Candidate) -> bool:
     """Whether a file is HDF5 with this layout, or most of it."""
     return file.kind == "hdf5" and not set(_REQUIRED).isdisjoint(file.names)
 
@@ -102,12 +117,12 @@ def _frames(h5: Any, file: Candidate) -> Hdf5Frames:
     return Hdf5Frames(file.path, "frames", dataset.shape, "counts")
 
 
-def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> RawData:
     """Read a scan; see the module for the layout.
 
     Args:
         file: an examined HDF5 file.
-        measurement: what the frames are, when the file does not say.
+        options: `measurement` is what the frames are, when the file does not say.
 
     Raises:
         DataError: a dataset is missing or holds what it must not.
@@ -126,7 +141,7 @@ def read_hdf5(file: Candidate, measurement: str | None) -> RawData:
         M = frames.shape[0]
         step = max(1, M // _SAMPLE_FRAMES)
         sample = h5["frames"][::step][:_SAMPLE_FRAMES]
-        resolved = resolve_measurement(name, stated, measurement, sample)
+        resolved = resolve_measurement(name, stated, options.measurement, sample)
         mask = _numbers(h5, file, "mask").astype(bool) if "mask" in file.names else None
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False

@@ -32,11 +32,13 @@ from numpy.typing import NDArray
 from ..data.frames import ArrayFrames, NpzFrames
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
+from ..plugins.hookspecs import hookimpl
+from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .probes import NO_PROBE, normalise_probe
 
-__all__ = ["GEOMETRY_KEYS", "KEYS", "read_npz", "recognises_npz"]
+__all__ = ["GEOMETRY_KEYS", "KEYS", "ptycho_reader", "read", "recognises"]
 
 GEOMETRY_KEYS = tuple(f.name for f in fields(Geometry))
 _FRAMES = ("diff3d", "diffraction")
@@ -50,18 +52,31 @@ KEYS = frozenset(
 _SAMPLE_FRAMES = 4
 
 
-def recognises_npz(file: Candidate) -> bool:
+@hookimpl
+def ptycho_reader() -> ReaderSpec:
+    """Describe the dialect."""
+    return ReaderSpec(
+        name="npz",
+        title="NPZ with diff3d or diffraction, xcoords, ycoords, probeGuess",
+        kind="npz",
+        module=__name__,
+        protocol_version=1,
+        priority=10,
+    )
+
+
+def recognises(file: Candidate) -> bool:
     """Whether a file is an NPZ that uses any of the dialect's telling keys."""
     telling = {*_FRAMES, "xcoords", "ycoords", "xcoords_start", "ycoords_start", "probeGuess", "objectGuess"}
     return file.kind == "npz" and not telling.isdisjoint(file.names)
 
 
-def read_npz(file: Candidate, measurement: str | None) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> RawData:
     """Read a scan; see the module for the keys.
 
     Args:
         file: an examined NPZ.
-        measurement: what the frames are, when the file does not say.
+        options: `measurement` is what the frames are, when the file does not say.
 
     Raises:
         DataError: a key is missing or holds what it must not.
@@ -73,7 +88,7 @@ def read_npz(file: Candidate, measurement: str | None) -> RawData:
     frames = _frames(file, len(positions), notes, warnings)
     sample = _sample(frames)
     stated = _text(file, "measurement")
-    resolved = resolve_measurement(name, stated, measurement, sample)
+    resolved = resolve_measurement(name, stated, options.measurement, sample)
     warnings += doubt(resolved, sample)
     if stated is None:
         notes.append(unstated_note(resolved))

@@ -1,58 +1,25 @@
 """Readers by content: a file is examined once, then the first reader that recognises it reads it.
 
-Order matters only where dialects share a container: the one with the more telling keys comes first. Suffixes are not
-looked at, so a scan named ``.dat`` is read and a renamed image is not.
+Order matters only where dialects share a container: readers state a priority, and the one that goes by the more telling
+names is asked first. Suffixes are not looked at, so a scan named ``.dat`` is read and a renamed image is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 from ..data.raw import RawData
-from ..errors import ConfigError, DataError, suggest
+from ..errors import DataError, MissingPackageError, ReaderError
+from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
+from ..reader_protocol import ReadOptions
 from .candidate import Candidate, examine
-from .cxi import read_cxi, recognises_cxi
-from .hdf5 import read_hdf5, recognises_hdf5
-from .npz import read_npz, recognises_npz
-from .tike import read_tike, recognises_tike
 
-__all__ = ["READERS", "Reader", "choose_reader", "read_scan"]
+__all__ = ["choose_reader", "read_scan"]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """One dialect.
-
-    Attributes:
-        name: of the dialect.
-        title: what it is, with the names it is recognised by.
-        kind: container, as in ``Candidate.kind``.
-        recognises: whether an examined file is of this dialect.
-        read: read it; the second argument is the caller's ``measurement``.
-    """
-
-    name: str
-    title: str
-    kind: str
-    recognises: Callable[[Candidate], bool]
-    read: Callable[[Candidate, str | None], RawData]
-
-
-READERS = (
-    Reader("tike", "NPZ or .npz.bz2 with data, scan, probe", "npz", recognises_tike, read_tike),
-    Reader("npz", "NPZ with diff3d or diffraction, xcoords, ycoords, probeGuess", "npz", recognises_npz, read_npz),
-    Reader("cxi", "CXI (HDF5) with entry_1/…, far field", "hdf5", recognises_cxi, read_cxi),
-    Reader("hdf5", "HDF5 with frames, positions_px", "hdf5", recognises_hdf5, read_hdf5),
-)
-
-
-def _dialects() -> str:
-    return "; ".join(f"{reader.name}: {reader.title}" for reader in READERS)
-
-
-def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[Reader, Candidate]:
+def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[InstalledReader, Candidate]:
     """Examine a file and find its reader.
 
     Args:
@@ -61,27 +28,48 @@ def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[Reader,
 
     Raises:
         ConfigError: no such dialect.
-        DataError: the file cannot be read, or is of no dialect.
+        DataError: the file cannot be read, is of no dialect, or of two that are as telling as each other.
+        ReaderError: two readers share a name, or the one that was named is broken.
     """
-    named = {reader.name: reader for reader in READERS}
-    if dialect is not None and dialect not in named:
-        raise ConfigError(f"dialect = {dialect!r}; allowed: {', '.join(named)}.{suggest(dialect, named)}")
-    file = examine(path)
-    if file is None:
-        raise DataError(f"{path}: not a scan in any known dialect, by its first bytes. Known: {_dialects()}.")
+    named = None if dialect is None else find_reader(dialect)
+    readers, broken = ([], []) if named else readers_by_priority()
+    file = examine(path) or Candidate(Path(path), "other", (), {})
     if file.kind == "bundle":
         raise DataError(f"{path}: is a trained model, not a scan; use it as `ptycho reconstruct --model {path} DATA`.")
-    if dialect is not None:
-        if named[dialect].kind != file.kind:
-            raise DataError(f"{path}: is {file.kind.upper()}, but dialect {dialect!r} is {named[dialect].title}.")
-        return named[dialect], file
-    for reader in READERS:
-        if reader.recognises(file):
-            return reader, file
-    held = ", ".join(sorted(file.names)) or "nothing"
-    raise DataError(
-        f"{path}: {file.kind.upper()} that is no scan in any known dialect. It holds: {held}. Known: {_dialects()}."
-    )
+    if named is not None:
+        if named.spec.kind != file.kind:
+            kind = "neither NPZ nor HDF5" if file.kind == "other" else file.kind.upper()
+            raise DataError(f"{path}: is {kind}, but dialect {dialect!r} is {named.spec.title}.")
+        return named, file
+    passed_over: list[str] = []
+    for _, level in groupby(readers, key=lambda reader: reader.spec.priority):
+        found = [reader for reader in level if _recognises(reader, file, passed_over)]
+        if len(found) > 1:
+            raise DataError(
+                f"{path}: recognised by {' and by '.join(reader.who for reader in found)}; say which with "
+                f"dialect={found[0].name!r} (--dialect {found[0].name})."
+            )
+        if found:
+            return replace(found[0], passed_over=tuple(passed_over)), file
+    raise _unknown(path, file, readers, [*broken, *passed_over])
+
+
+def _recognises(reader: InstalledReader, file: Candidate, passed_over: list[str]) -> bool:
+    try:
+        return reader.recognises(file)
+    except (ReaderError, MissingPackageError) as error:
+        passed_over.append(f"{error} It was passed over.")
+        return False
+
+
+def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], wrong: list[str]) -> DataError:
+    known = "; ".join(f"{reader.name}: {reader.spec.title}" for reader in readers)
+    if file.kind == "other":
+        what = f"{path}: not a scan in any known dialect, by its first bytes."
+    else:
+        held = ", ".join(sorted(file.names)) or "nothing"
+        what = f"{path}: {file.kind.upper()} that is no scan in any known dialect. It holds: {held}."
+    return DataError(" ".join([what, f"Known: {known or 'none'}.", *wrong]))
 
 
 def read_scan(path: Path | str, *, measurement: str | None = None, dialect: str | None = None) -> RawData:
@@ -90,17 +78,17 @@ def read_scan(path: Path | str, *, measurement: str | None = None, dialect: str 
     Args:
         path: the file.
         measurement: ``amplitude`` or ``counts`` (``intensity`` means counts), for files that do not state it.
-        dialect: ``npz``, ``tike``, ``cxi`` or ``hdf5``; None tells it from the content.
+        dialect: name of a reader (``npz``, ``tike``, ``cxi``, ``hdf5``, or one that was installed); None tells it from
+            the content.
 
     Returns:
-        The validated scan; ``source.assumptions`` says what was assumed.
+        The validated scan; ``source.assumptions`` says what was assumed, ``source.warnings`` which reader was passed
+        over because it failed.
 
     Raises:
         DataError: the file is missing, damaged, of no known dialect, or no usable scan.
         ConfigError: `measurement` or `dialect` is none of the allowed words.
+        ReaderError: two readers share a name, or the one that was named is broken.
     """
     reader, file = choose_reader(path, dialect)
-    try:
-        return reader.read(file, measurement)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); copy or export it again.") from error
+    return reader.read(file, ReadOptions(measurement=measurement))

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from ..data.frames import ArrayFrames
 from ..data.raw import RawData, Source
 from ..errors import DataError
+from ..plugins.hookspecs import hookimpl
+from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement
 from .probes import NO_PROBE, normalise_probe
 
-__all__ = ["read_tike", "recognises_tike"]
+__all__ = ["ptycho_reader", "read", "recognises"]
 
 _WHAT = {
     "data": "(1, M, N, N) counts, zero frequency at the corner",
@@ -27,7 +29,20 @@ _WHAT = {
 }
 
 
-def recognises_tike(file: Candidate) -> bool:
+@hookimpl
+def ptycho_reader() -> ReaderSpec:
+    """Describe the dialect."""
+    return ReaderSpec(
+        name="tike",
+        title="NPZ or .npz.bz2 with data, scan, probe",
+        kind="npz",
+        module=__name__,
+        protocol_version=1,
+        priority=20,
+    )
+
+
+def recognises(file: Candidate) -> bool:
     """Whether a file is an NPZ with tike's keys."""
     return file.kind == "npz" and "data" in file.names and "scan" in file.names
 
@@ -48,18 +63,18 @@ def _one_view(file: Candidate, key: str, ndim: int) -> NDArray[Any]:
     return file.load(key).reshape(shape[-ndim:])
 
 
-def read_tike(file: Candidate, measurement: str | None) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> RawData:
     """Read a scan; see the module for the keys.
 
     Args:
         file: an examined NPZ.
-        measurement: must not contradict counts.
+        options: `measurement` must not contradict counts.
 
     Raises:
         DataError: a key is missing or holds what it must not.
     """
     name = str(file.path)
-    resolve_measurement(name, "counts", measurement)
+    resolve_measurement(name, "counts", options.measurement)
     counts = np.fft.fftshift(_one_view(file, "data", 3), axes=(-2, -1))
     corners = _one_view(file, "scan", 2).astype(np.float64)
     notes = [

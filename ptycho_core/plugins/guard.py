@@ -15,15 +15,9 @@ from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
-from ..errors import (
-    BackendConflictError,
-    BackendFaultError,
-    BackendImportError,
-    BackendProtocolError,
-    PtychoError,
-    UnknownBackendError,
-)
+from ..errors import BackendFaultError, BackendImportError, BackendProtocolError, PtychoError
 from ..protocol import Progress, ProgressEvent
+from .discovery import ENGINES, origin
 
 __all__ = ["engine_at_work", "origin_of"]
 
@@ -32,18 +26,8 @@ _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
 
 
 def origin_of(name: str) -> str:
-    """Return an engine in words, with the distribution it comes from: ``engine 'mine' (my-package 1.2)``.
-
-    A broken plugin has a distribution as well; only a name that no distribution claims, or several do, has none.
-    """
-    from .registry import backend_distribution
-
-    try:
-        return f"engine '{name}' ({backend_distribution(name)})"
-    except BackendConflictError:
-        return f"engine '{name}' (claimed by several distributions)"
-    except UnknownBackendError:  # one that was handed in by the caller
-        return f"engine '{name}' (not installed)"
+    """An engine in words, with the distribution it comes from: ``engine 'mine' (my-package 1.2)``."""
+    return origin(ENGINES, name)
 
 
 def _is_metric(item: tuple[Any, Any]) -> bool:

@@ -32,8 +32,8 @@ _WHAT_CHANGED = {
     1: (
         "To bring it to protocol 2: train(scans, config, runtime) takes scans with a role for each frame "
         "(scan.train_frames, scan.heldout_frames) in place of groups and a test set; reconstruct and refine return an "
-        "Image from ptycho_core.enginekit.stitching.make_image, and core scores it; simulate is replaced by the optional "
-        "expected_counts; say protocol_version=2 in the BackendSpec. docs/write-an-engine.md has a whole one."
+        "Image from ptycho_core.enginekit.stitching.make_image, and core scores it; simulate is replaced by the "
+        "optional expected_counts; say protocol_version=2 in the BackendSpec. docs/write-an-engine.md has a whole one."
     ),
 }
 """Older version of the protocol → what an engine written for it must change."""

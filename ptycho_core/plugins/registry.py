@@ -13,17 +13,12 @@ Nothing is kept between calls. Finding takes milliseconds, and a package install
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import pluggy
+from typing import Any
 
 from ..config import EngineOptions
 from ..errors import (
-    BackendConflictError,
     BackendError,
     BackendProtocolError,
     BackendUnavailableError,
@@ -31,9 +26,21 @@ from ..errors import (
     suggest,
 )
 from ..protocol import BackendSpec, Capabilities, ReconstructionBackend
-from . import hookspecs
+from .discovery import (
+    ENGINES,
+    Entry,
+    PluginStatus,
+    accepts,
+    by_name,
+    conflict,
+    describe,
+    installed,
+    is_missing,
+    owner,
+    pip_line,
+)
 from .guard import engine_at_work
-from .promises import accepts, check_engine, check_spec
+from .promises import check_engine, check_spec
 
 __all__ = [
     "INSTALL_ONE",
@@ -47,8 +54,6 @@ __all__ = [
     "load_described",
     "options_class",
 ]
-
-State = Literal["ready", "missing", "broken", "conflict"]
 
 INSTALL_ONE = "pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
 """What to say where no engine is installed."""
@@ -79,119 +84,52 @@ class LoadedBackend:
         return self.backend.capabilities
 
 
-@dataclass(frozen=True, kw_only=True)
-class BackendStatus:
-    """What is known of one engine name without importing the engine.
-
-    Attributes:
-        name: engine name, the word in ``config.backend``.
-        title: name for people.
-        distribution: installed distribution and version that offers it; several, joined by " and ", in a conflict.
-        state: ``ready``; ``missing``: a module it requires is not installed; ``broken``: its plugin failed or does not
-            keep the protocol; ``conflict``: two distributions claim the name.
-        detail: one line for people: what it needs, what is missing, or what went wrong.
-        install: the command that installs what is missing, or an empty text.
-    """
-
-    name: str
-    title: str
-    distribution: str
-    state: State
-    detail: str
-    install: str
-
-
-def _installed() -> list[importlib.metadata.EntryPoint]:
-    return sorted(importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value))
-
-
-def _owner(entry: importlib.metadata.EntryPoint) -> str:
-    """Return the distribution and version that an entry point belongs to."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else entry.value
-
-
-def _pip_line(spec: BackendSpec) -> str:
-    return f"pip install '{spec.extra}'" if spec.extra else f"pip install {' '.join(spec.requires)}"
+class BackendStatus(PluginStatus):
+    """What is known of one engine name, the word in ``config.backend``, without importing the engine."""
 
 
 def _title(spec: BackendSpec) -> str:
     return spec.title or spec.name
 
 
-def _is_missing(module: str) -> bool:
-    """Whether a top-level module cannot be found; nothing is imported.
-
-    A folder of that name on the path (a user's ``torch/`` beside a notebook) can be imported as a namespace package,
-    but is not the module.
-    """
-    try:
-        spec = importlib.util.find_spec(module)
-        return spec is None or (spec.origin is None and spec.submodule_search_locations is not None)
-    except ValueError:  # it is imported already, by a loader that left no spec
-        return False
-
-
-def _describe(entry: importlib.metadata.EntryPoint) -> BackendSpec:
-    """Import one plugin module and ask it; a plugin manager of its own keeps plugins out of each other's way.
+def _describe(entry: Entry) -> BackendSpec:
+    """Import one plugin module and ask it.
 
     Raises:
         BackendError: the plugin failed; its own exception is the cause.
         BackendProtocolError: it does not keep the hook.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    who = f"engine '{entry.name}' ({_owner(entry)}, {entry.value})"
-    try:
-        manager.register(entry.load(), name=entry.value)
-        answers: list[Any] = manager.hook.ptycho_backend()
-    except pluggy.PluginValidationError as error:
-        raise BackendProtocolError(f"{who}: its ptycho_backend hook has the wrong signature: {error}") from error
-    except (Exception, SystemExit) as error:  # a plugin is someone else's code: whatever it does, the host goes on
-        raise BackendError(
-            f"{who} is installed but its plugin is broken: {type(error).__name__}: {error}. "
-            "Reinstall or remove that distribution."
-        ) from error
-    if len(answers) != 1:
-        raise BackendProtocolError(
-            f"{who}: {len(answers)} ptycho_backend hooks answered; the module must mark exactly one function "
-            "ptycho_backend() with hookimpl, and it must return a BackendSpec."
-        )
-    return check_spec(answers[0], entry.name, who)
+    return check_spec(describe(ENGINES, entry), entry.name, f"engine '{entry.name}' ({owner(entry)}, {entry.value})")
 
 
-def _conflict(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> BackendConflictError:
-    claims = " and ".join(f"{_owner(e)} ({e.value})" for e in entries)
-    return BackendConflictError(f"engine '{name}' is claimed by {claims}; uninstall all but one of them.")
-
-
-def _find(name: str) -> importlib.metadata.EntryPoint:
+def _find(name: str) -> Entry:
     """Return the one entry point of a name.
 
     Raises:
         UnknownBackendError: no distribution offers it.
         BackendConflictError: several do.
     """
-    entries = _installed()
+    entries = installed(ENGINES)
     own = [e for e in entries if e.name == name]
     if not own:
         names = sorted({e.name for e in entries})
         listed = f"installed: {', '.join(names)}" if names else f"none is installed; {INSTALL_ONE}"
         raise UnknownBackendError(f"unknown engine {name!r}; {listed}.{suggest(str(name), names)}")
     if len(own) > 1:
-        raise _conflict(name, own)
+        raise conflict(ENGINES, name, own)
     return own[0]
 
 
-def _status(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> BackendStatus:
-    owners = " and ".join(_owner(e) for e in entries)
+def _status(name: str, entries: Sequence[Entry]) -> BackendStatus:
+    owners = " and ".join(owner(e) for e in entries)
     if len(entries) > 1:
-        detail = str(_conflict(name, entries))
+        detail = str(conflict(ENGINES, name, entries))
         return BackendStatus(name=name, title=name, distribution=owners, state="conflict", detail=detail, install="")
     try:
         spec = _describe(entries[0])
     except BackendError as error:
         return BackendStatus(name=name, title=name, distribution=owners, state="broken", detail=str(error), install="")
-    absent = [module for module in spec.requires if _is_missing(module)]
+    absent = [module for module in spec.requires if is_missing(module)]
     needs = f"needs {', '.join(spec.requires)}" if spec.requires else "needs nothing more"
     return BackendStatus(
         name=name,
@@ -199,7 +137,7 @@ def _status(name: str, entries: Sequence[importlib.metadata.EntryPoint]) -> Back
         distribution=owners,
         state="missing" if absent else "ready",
         detail=f"not installed: {', '.join(absent)}" if absent else needs,
-        install=_pip_line(spec) if absent else "",
+        install=pip_line(spec) if absent else "",
     )
 
 
@@ -208,10 +146,7 @@ def available_backends() -> list[BackendStatus]:
 
     Plugin modules are imported, engines and frameworks are not. No plugin can make this fail.
     """
-    by_name: dict[str, list[importlib.metadata.EntryPoint]] = {}
-    for entry in _installed():
-        by_name.setdefault(entry.name, []).append(entry)
-    return [_status(name, entries) for name, entries in sorted(by_name.items())]
+    return [_status(name, entries) for name, entries in by_name(installed(ENGINES)).items()]
 
 
 def backend_spec(name: str) -> BackendSpec:
@@ -260,7 +195,7 @@ def backend_distribution(name: str) -> str:
     Raises:
         UnknownBackendError, BackendConflictError: as :func:`backend_spec`.
     """
-    return _owner(_find(name))
+    return owner(_find(name))
 
 
 def describe_backend(name: str) -> tuple[BackendSpec, str]:
@@ -270,12 +205,12 @@ def describe_backend(name: str) -> tuple[BackendSpec, str]:
         BackendError: as :func:`backend_spec`.
     """
     entry = _find(name)
-    return _describe(entry), _owner(entry)
+    return _describe(entry), owner(entry)
 
 
 def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
     """Import the engine of a description and check that it keeps the protocol; errors as :func:`load_backend`."""
-    absent = [module for module in spec.requires if _is_missing(module)]
+    absent = [module for module in spec.requires if is_missing(module)]
     if absent:
         raise _unavailable(spec, absent)
     who = f"engine '{spec.name}' ({distribution}, {spec.factory})"
@@ -324,5 +259,5 @@ def _unavailable(spec: BackendSpec, absent: Sequence[str]) -> BackendUnavailable
     modules = ", ".join(repr(module) for module in absent)
     return BackendUnavailableError(
         f"{_title(spec)} backend selected (backend = {spec.name!r}), but the module {modules} is not installed. "
-        f"Install it with: {_pip_line(spec)}"
+        f"Install it with: {pip_line(spec)}"
     )

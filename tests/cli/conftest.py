@@ -7,8 +7,8 @@ import importlib.metadata
 
 import cli_stub_engine
 import pytest
+from stub_engines import offer_only
 
-from ptycho_core.plugins import registry
 from ptycho_core.report import write as report
 from ptycho_core.simulation import SimulationConfig, simulate_scan
 
@@ -41,7 +41,7 @@ def _blank_pictures(request, monkeypatch):
 def stub(monkeypatch):
     """The stub engine as the only installed one, under the default engine's name."""
     entry = importlib.metadata.EntryPoint("pytorch", "cli_stub_engine", "ptycho.backends")
-    monkeypatch.setattr(registry, "_installed", lambda: [entry])
+    offer_only(monkeypatch, [entry])
     engine = cli_stub_engine.StubEngine
     monkeypatch.setattr(engine, "seen", [])
     return engine

@@ -15,6 +15,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from stub_engines import offer_only
 
 from ptycho_core.api import run as api_run
 from ptycho_core.cli import demo
@@ -404,9 +405,7 @@ def test_demo_scores_against_its_truth(stub, small_demo, tmp_path, capsys):
 
 
 def test_demo_without_an_engine(monkeypatch, capsys):
-    from ptycho_core.plugins import registry
-
-    monkeypatch.setattr(registry, "_installed", list)
+    offer_only(monkeypatch, [])
     assert cli.main(["demo"]) == 2
     assert "pip install 'ptycho-core[torch]'" in capsys.readouterr().err
 
@@ -555,8 +554,8 @@ def test_missing_engine(monkeypatch, scan, capsys):
     from ptycho_core.plugins import registry
 
     real = importlib.metadata.EntryPoint("pytorch", "ptycho_backend_torch.plugin", "ptycho.backends")
-    monkeypatch.setattr(registry, "_installed", lambda: [real])
-    monkeypatch.setattr(registry, "_is_missing", lambda module: True)
+    offer_only(monkeypatch, [real])
+    monkeypatch.setattr(registry, "is_missing", lambda module: True)
     assert cli.main(["run", str(scan)]) == 2
     error = capsys.readouterr().err
     assert "PyTorch backend selected" in error

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import h5py
 import pytest
+from stub_engines import offer_only
 
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
-from ptycho_core.plugins import registry
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec
 
@@ -30,7 +30,7 @@ def engines(stub, monkeypatch):
         importlib.metadata.EntryPoint("pytorch", "cli_stub_engine", "ptycho.backends"),
         importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
     ]
-    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    offer_only(monkeypatch, entries)
     monkeypatch.setattr(stub, "disturbance", 0.3)  # an image that there is something to refine in
     return stub
 
@@ -163,7 +163,7 @@ def test_demo_takes_the_numpy_engine_where_there_is_no_other_and_says_so(
 ):
     monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
     entry = importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends")
-    monkeypatch.setattr(registry, "_installed", lambda: [entry])
+    offer_only(monkeypatch, [entry])
     words = ["--epochs", "3", "--refinement.epochs", "2", "--out", "demo"]
     assert cli.main(["demo", *words]) == 0
     assert "engine    numpy (no framework is installed: solver sweeps, without a network)" in (capsys.readouterr().out)
@@ -226,9 +226,9 @@ def test_demo_prefers_an_engine_of_this_project_and_a_loss_it_has(
     offers = replace(StubEngine.capabilities, generators=(), losses=losses)
     stranger.Engine = type("Engine", (StubEngine,), {"name": "aardvark", "capabilities": offers})
     monkeypatch.setitem(sys.modules, "aardvark_plugin", stranger)
-    monkeypatch.setattr(registry, "_installed", lambda: entries)
+    offer_only(monkeypatch, entries)
     assert demo._installed_engine("pytorch") == "numpy"
-    monkeypatch.setattr(registry, "_installed", lambda: entries[:1])
+    offer_only(monkeypatch, entries[:1])
     assert demo._installed_engine("pytorch") == "aardvark"
     chosen = demo._training_config({"config": None}, "aardvark", offers)
     assert chosen.loss == losses[0]

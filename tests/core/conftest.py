@@ -7,9 +7,10 @@ import importlib.metadata
 import numpy as np
 import pytest
 import run_engine
+from stub_engines import offer_only
 
 from ptycho_core import legacy
-from ptycho_core.plugins import registry
+from ptycho_core.plugins.discovery import ENGINES, installed
 
 
 @pytest.fixture
@@ -22,8 +23,7 @@ def rng() -> np.random.Generator:
 def stub(monkeypatch: pytest.MonkeyPatch) -> type[run_engine.Engine]:
     """The engine of ``run_engine`` beside the installed ones; what a test sets on it is put back."""
     entry = importlib.metadata.EntryPoint("stub", "run_engine", "ptycho.backends")
-    installed = registry._installed()
-    monkeypatch.setattr(registry, "_installed", lambda: [*installed, entry])
+    offer_only(monkeypatch, [*installed(ENGINES), entry])
     monkeypatch.setattr(legacy.params, "cfg", {})
     engine = run_engine.Engine
     for name in ("made", "disturbed", "refined", "capabilities"):
