@@ -1,8 +1,9 @@
-"""What is refined: object, probe and positions on one canvas, taken from an image and turned into one again."""
+"""The start and the end of what refines: an image laid out on a canvas, and what was made of it as an image again."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +13,24 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer, canvas_of, integer_corners
 from ..data.results import Image
 from ..errors import DataError
+from ..physics.patches import check_inside
 from ..physics.probe import add_modes
 from ..physics.steps import expected_total, illumination
+from .positions import FramePositions
 from .stitching import make_image, probe_weights
 
-__all__ = ["ScanState", "coverage_of", "room_to_move"]
+__all__ = [
+    "ScanState",
+    "Start",
+    "coverage_of",
+    "finish",
+    "flat_image",
+    "frame_intensities",
+    "reached",
+    "room_to_move",
+    "with_modes",
+    "with_room",
+]
 
 _CHUNK = 256
 _LIT = 0.1
@@ -80,6 +94,174 @@ def room_to_move(image: Image, scan: PtychoDataContainer, limit_px: float) -> in
     return math.ceil(moved + limit_px) + 1
 
 
+def reached(corners_px: NDArray[np.int64], N: int, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Pixels of a canvas that some frame reaches: the corners of each window in a difference array, and two sums.
+
+    Args:
+        corners_px: (J, 2) integer corners (y, x) on the canvas, within it.
+        N: side of a frame.
+        shape: (H, W) of the canvas.
+
+    Returns:
+        (H, W) bool.
+    """
+    check_inside(corners_px, N, shape)
+    edges = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)
+    y, x = corners_px.T
+    for down, right, sign in ((0, 0, 1), (N, 0, -1), (0, N, -1), (N, N, 1)):
+        np.add.at(edges, (y + down, x + right), sign)
+    return np.asarray(edges.cumsum(axis=0).cumsum(axis=1)[:-1, :-1] > 0)
+
+
+def flat_image(scan: PtychoDataContainer) -> Image:
+    """The image that knows nothing: O = 1 where training frames reach, on the canvas of the scan, with its probe."""
+    origin, shape = scan.canvas()
+    positions = FramePositions(scan, scan.raw.positions_px, origin)
+    probe = scan.probe * np.sqrt(scan.statistics.scale)
+    return finish(scan, np.ones(shape, np.complex64), probe, positions, scale=scan.statistics.scale)
+
+
+def with_room(image: Image, margin_px: int) -> Image:
+    """An image with a margin that nothing lit on every side, room for its positions to move."""
+    return replace(
+        image,
+        object=np.pad(image.object, margin_px),
+        coverage=np.pad(image.coverage, margin_px),
+        origin_px=image.origin_px - margin_px,
+    )
+
+
+def with_modes(image: Image, n_modes: int) -> Image:
+    """An image with as many incoherent probe modes; see ``physics.probe.add_modes``.
+
+    Raises:
+        ConfigError: more modes than can be added.
+    """
+    return replace(image, probe=add_modes(image.probe, n_modes))
+
+
+def frame_intensities(image: Image, name: str) -> NDArray[np.float64]:
+    """Intensity of each frame (M,) of an image, 1 where it has no weights of its own.
+
+    Raises:
+        DataError: its frames take some modes more than others.
+    """
+    weights = image.mode_weights
+    if weights is None:
+        return np.ones(len(image.positions_px))
+    if not np.array_equal(weights, np.broadcast_to(weights[:, :1], weights.shape)):
+        raise DataError(
+            f"{name}: frames of the image to refine take some modes of its probe more than others (mode_weights), "
+            "and only an intensity for each frame can be refined here; refine it with the engine that made it."
+        )
+    return weights[:, 0].astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a stepper starts from: an image laid out, in arrays of its own.
+
+    Attributes:
+        scan: the scan.
+        object: (H, W) complex; where nothing lit it, the mean of what was lit.
+        probe: (P, N, N) complex, times √scale.
+        positions: of all frames on this canvas.
+        intensities: (M,) float64 intensity of each frame, with mean 1 unless the image has others.
+        scale: s that the probe was multiplied with the root of.
+    """
+
+    scan: PtychoDataContainer
+    object: NDArray[Any]
+    probe: NDArray[Any]
+    positions: FramePositions
+    intensities: NDArray[np.float64]
+    scale: float
+
+    @classmethod
+    def of(cls, image: Image, scan: PtychoDataContainer, dtype: type = np.complex64) -> Start:
+        """Lay out an image.
+
+        Args:
+            image: object, probe, scale, positions and intensities; left as it is.
+            scan: its scan.
+            dtype: complex64 or complex128, of object and probe.
+
+        Raises:
+            DataError: an image of another scan (frames of another side or number, or beyond its canvas), or one that
+                the forward model of core does not explain.
+        """
+        _check_of_scan(image, scan)
+        name = scan.raw.source.path or "scan"
+        if image.forward_model or image.slices is not None:
+            raise DataError(
+                f"{name}: the image to refine is explained by engine {image.forward_model!r} alone "
+                f"({'a thick object' if image.slices is not None else 'its own physics'}); refine it with that one."
+            )
+        origin = _origin_of(image, scan)
+        lit = image.coverage >= _LIT * image.coverage.max()
+        level = complex(image.object[lit].mean(dtype=np.complex128))
+        return cls(
+            scan=scan,
+            object=np.where(image.coverage > 0, image.object, level).astype(dtype),
+            probe=(image.probe * np.sqrt(image.scale)).astype(dtype),
+            positions=FramePositions(scan, image.positions_px, origin, image.object.shape),
+            intensities=frame_intensities(image, name),
+            scale=image.scale,
+        )
+
+
+def finish(
+    scan: PtychoDataContainer,
+    obj: NDArray[Any],
+    probe: NDArray[Any],
+    positions: FramePositions,
+    *,
+    scale: float,
+    gain_squared: float = 1.0,
+    intensities: NDArray[np.float64] | None = None,
+    stats: Mapping[str, float | int | str] | None = None,
+) -> Image:
+    """Bind what a stepper has as an image, cut to what the used frames reach, and 0 where no training frame does.
+
+    Args:
+        scan: the scan.
+        obj: (H, W) complex on the canvas of `positions`.
+        probe: (P, N, N) complex, times √scale.
+        positions: of all frames.
+        scale: s that the probe was multiplied with the root of.
+        gain_squared: g² with which as many counts are expected as were measured, which goes into the scale.
+        intensities: (M,) intensity of each frame; None where all are 1.
+        stats: plain values to say of it.
+    """
+    N, places = scan.raw.side, positions.positions_px
+    origin, (height, width) = canvas_of(places[scan.used_frames], N)
+    y, x = origin - positions.origin_px
+    shown = (np.asarray(probe) / np.sqrt(scale)).astype(np.complex64)
+    coverage = coverage_of(places[scan.train_frames], shown, origin, (height, width))
+    # held-out frames reach beyond what the others have lit; there the object is what it began with
+    made = np.where(coverage > 0, obj[y : y + height, x : x + width], 0).astype(np.complex64)
+    image = make_image(made, coverage, origin, shown, scale * gain_squared, places, stats=stats)
+    if intensities is None or (np.asarray(intensities) == 1).all():
+        return image
+    weights = np.repeat(np.asarray(intensities, np.float32)[:, None], len(shown), axis=1)
+    return replace(image, mode_weights=weights)
+
+
+def _origin_of(image: Image, scan: PtychoDataContainer) -> NDArray[np.int64]:
+    """Corner (2,) of an image's canvas, which must lie on whole pixels and hold every used frame."""
+    N, name = scan.raw.side, scan.raw.source.path or "scan"
+    origin = np.round(image.origin_px).astype(np.int64)
+    corners, _ = integer_corners(image.positions_px[scan.used_frames], N)
+    inner = corners - origin
+    beyond = (inner < 0).any() or (inner + N > np.array(image.object.shape)).any()
+    if beyond or np.abs(image.origin_px - origin).max() > 1e-6:
+        raise DataError(
+            f"{name}: its frames lie beyond the image to refine, which is {image.object.shape} from "
+            f"{image.origin_px.tolist()}; refine it with the scan it was made from."
+        )
+    return origin
+
+
 @dataclass
 class ScanState:
     """Object, probe and positions while they are refined; the intensity scale is in the probe.
@@ -138,16 +320,7 @@ class ScanState:
             DataError: an image of another scan: frames of another side or number, or beyond its canvas.
         """
         _check_of_scan(image, scan)
-        N, name = scan.raw.side, scan.raw.source.path or "scan"
-        origin = np.round(image.origin_px).astype(np.int64)
-        corners, _ = integer_corners(image.positions_px[scan.used_frames], N)
-        inner = corners - origin
-        beyond = (inner < 0).any() or (inner + N > np.array(image.object.shape)).any()
-        if beyond or np.abs(image.origin_px - origin).max() > 1e-6:
-            raise DataError(
-                f"{name}: its frames lie beyond the image to refine, which is {image.object.shape} from "
-                f"{image.origin_px.tolist()}; refine it with the scan it was made from."
-            )
+        origin = _origin_of(image, scan)
         obj, level = image.object, 0j
         if filled:
             lit = image.coverage >= _LIT * image.coverage.max()
