@@ -76,8 +76,9 @@ def with_initial_probe(raw: RawData, frames: NDArray[np.int64]) -> RawData:
             f"{raw.source.path or 'scan'}: it has no probe, and none can be estimated, because the background "
             "accounts for every count; give a probe, or the right background."
         )
-    note = "the scan brought no probe; one was estimated from the mean pattern, in focus"
-    probed = raw.with_probe(probe_from_mean_pattern(pattern))
+    how = "propagated back to the object" if raw.propagation.is_near else "in focus"
+    note = f"the scan brought no probe; one was estimated from the mean pattern, {how}"
+    probed = raw.with_probe(probe_from_mean_pattern(pattern, propagation=raw.propagation))
     return replace(probed, source=replace(raw.source, assumptions=(*raw.source.assumptions, note)))
 
 
@@ -280,6 +281,11 @@ def of_one_experiment(raw: RawData, like: PtychoDataContainer) -> RawData:
             f"are {like.raw.side}×{like.raw.side}; the two must be of one experiment."
         )
     _refuse_another_detector(raw, like.raw, "the two scans")
+    if raw.propagation != like.raw.propagation:
+        raise DataError(
+            f"{name}: it is a {raw.propagation}, but the training scan is a {like.raw.propagation}; "
+            "the two must be of one experiment."
+        )
     return raw.with_probe(like.probe, calibrated=like.raw.probe_calibrated)
 
 

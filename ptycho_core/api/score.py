@@ -39,7 +39,7 @@ def oracle_counts(image: Image, scan: PtychoDataContainer, frames: NDArray[np.in
     """
     corners, rest = corners_on(image, frames)
     patches = extract(image.object, corners, scan.raw.side)
-    return expected_counts(patches, image.probe, rest, image.scale, scan.raw.background)
+    return expected_counts(patches, image.probe, rest, image.scale, scan.raw.background, scan.raw.propagation)
 
 
 def _forward_of(backend: ReconstructionBackend | None) -> Forward:

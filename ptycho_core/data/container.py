@@ -98,7 +98,8 @@ class Statistics:
         mean_counts = float(totals.mean()) if len(totals) else 0.0
         if mean_counts == 0:
             raise DataError(f"{name}: all {len(totals)} frames are empty; choose other frames.")
-        scale = 1.0 if raw.probe_calibrated else initial_scale(mean_counts, raw.probe, raw.mask, raw.background)
+        known = (raw.probe, raw.mask, raw.background, raw.propagation)
+        scale = 1.0 if raw.probe_calibrated else initial_scale(mean_counts, *known)
         return cls(mean_counts=mean_counts, n_frames=len(totals), scale=scale)
 
 

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..config import SUPPORTED_SIDES
 from ..errors import DataError
+from ..physics.propagation import check_sampling
 from .frames import ArrayFrames, FrameSource, SubsetFrames
+from .propagation import FAR_FIELD, Propagation
 from .roles import draw_heldout, draw_subsample
 
-__all__ = ["Geometry", "ObjectGuess", "RawData", "Source", "read_only"]
+__all__ = ["SIDES", "SIDES_IN_WORDS", "Geometry", "ObjectGuess", "RawData", "Source", "read_only"]
+
+SIDES = range(8, 4097, 2)
+"""Sides N of a frame that a scan may have; what an engine takes of them it says itself."""
+
+SIDES_IN_WORDS = f"even, from {SIDES[0]} to {SIDES[-1]}"
+"""The same for messages."""
 
 _CHUNK_BYTES = 32 * 2**20
 
@@ -140,7 +147,8 @@ class RawData:
     Construct it with :meth:`from_arrays` or :func:`ptycho_core.io.read_scan`; both validate.
 
     Attributes:
-        frames: source of (M, N, N) float32 photon counts; zero frequency at pixel (N/2, N/2).
+        frames: source of (M, N, N) float32 photon counts. In the far field zero frequency is at pixel (N/2, N/2);
+            in the near field pixel (y, x) of a frame is pixel (y, x) of the object's window.
         positions_px: (M, 2) float64 frame centres (y, x), object pixels.
         probe: (P, N, N) complex64 incoherent modes, or None.
         probe_calibrated: whether |F(probe · object)|² is in photons already, so that the intensity scale is 1, fixed.
@@ -148,6 +156,7 @@ class RawData:
         background: (N, N) float32 expected background counts, or None.
         object_guess: an object given with the scan, or None.
         geometry: the instrument.
+        propagation: how waves get from the object to the detector.
         source: provenance.
         frame_numbers: (M,) int64 number of each frame in the file it came from.
         frame_totals: (M,) float64 counts in the good pixels of each frame.
@@ -164,6 +173,7 @@ class RawData:
     source: Source
     frame_numbers: NDArray[np.int64]
     frame_totals: NDArray[np.float64]
+    propagation: Propagation = FAR_FIELD
 
     @classmethod
     def from_arrays(
@@ -177,12 +187,13 @@ class RawData:
         background: ArrayLike | None = None,
         object_guess: ObjectGuess | None = None,
         geometry: Geometry | None = None,
+        propagation: Propagation = FAR_FIELD,
         source: Source | None = None,
     ) -> RawData:
         """Validate arrays (or a lazy source of frames) and bind them into a scan.
 
         Args:
-            counts: (M, N, N) photon counts ≥ 0, zero frequency at (N/2, N/2); or a FrameSource, read in chunks.
+            counts: (M, N, N) photon counts ≥ 0, laid out as in the class; or a FrameSource, read in chunks.
             positions_px: (M, 2) frame centres (y, x), object pixels.
             probe: (N, N) or (P, N, N) complex, or None.
             probe_calibrated: see the class.
@@ -190,6 +201,7 @@ class RawData:
             background: (N, N) expected counts ≥ 0.
             object_guess: an object on the same pixel grid.
             geometry: the instrument.
+            propagation: how waves get from the object to the detector.
             source: provenance.
 
         Raises:
@@ -214,8 +226,9 @@ class RawData:
         M, N = frames.shape[:2]
         if M == 0:
             raise DataError(f"{name}: no frames.")
-        if N not in SUPPORTED_SIDES:
-            raise DataError(f"{name}: frames are {N}×{N}; N must be a multiple of 16 from 16 to 512. Crop or pad them.")
+        if N not in SIDES:
+            raise DataError(f"{name}: frames are {N}×{N}; N must be {SIDES_IN_WORDS}. Crop or pad them.")
+        check_sampling(propagation, N, name)
         good = _checked_plane(mask, N, name, "mask", bool)
         if good is not None and not good.any():
             raise DataError(f"{name}: the mask hides every pixel (True means good; is it inverted?).")
@@ -231,6 +244,7 @@ class RawData:
             background=level,
             object_guess=object_guess,
             geometry=geometry or Geometry(),
+            propagation=propagation,
             source=source,
             frame_numbers=read_only(np.arange(M, dtype=np.int64)),
             frame_totals=np.zeros(M),

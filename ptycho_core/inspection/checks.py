@@ -20,7 +20,7 @@ from ..data.raw import RawData
 from ..errors import DataError
 from ..io.far_field import check_far_field, measure_shadow_motion
 from ..io.measurement import guess_measurement
-from ..physics.forward import far_field
+from ..physics.propagation import far_field
 from .facts import SATURATED_FROM, SATURATED_TIMES, Facts
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]

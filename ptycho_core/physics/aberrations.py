@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, suggest
-from .forward import far_field, far_field_adjoint
+from .propagation import far_field, far_field_adjoint
 
 __all__ = ["ABERRATIONS", "aberrate", "zernike"]
 

@@ -1,7 +1,7 @@
 """From object and probe to expected counts (specs/20-forward-model).
 
 Notation: O object, P_p probe mode p, n_j integer corner and δ_j sub-pixel rest of frame j, S(δ) Fourier shift,
-F = fftshift FFT2 with unitary normalisation, s intensity scale, b background.
+F the scan's unitary propagator to the detector (``propagation``), s intensity scale, b background.
 
     ψ_jp = S(δ_j) P_p · O[n_j : n_j + N]                (FM-3)
     λ_j  = s · Σ_p |F ψ_jp|² + b                        (FM-5)
@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.propagation import FAR_FIELD, Propagation
+from .propagation import propagate
+
 __all__ = [
+    "detector_rate",
     "exit_waves",
     "expected_counts",
-    "far_field",
-    "far_field_adjoint",
     "fourier_shift",
     "mode_intensity",
+    "rate_of_waves",
     "shift_ramp",
 ]
 
@@ -57,24 +60,6 @@ def fourier_shift(wave: NDArray[Any], shift_px: NDArray[Any]) -> NDArray[np.comp
     return np.fft.ifft2(np.fft.fft2(wave) * shift_ramp(shift_px, wave.shape[-1]))
 
 
-def far_field(exit_wave: NDArray[Any]) -> NDArray[np.complex128]:
-    """F ψ = fftshift FFT2 ψ, unitary: Σ|F ψ|² = Σ|ψ|²; zero frequency lands on (N/2, N/2) (FM-4).
-
-    Args:
-        exit_wave: (..., N, N).
-    """
-    return np.fft.fftshift(np.fft.fft2(exit_wave, norm="ortho"), axes=(-2, -1))
-
-
-def far_field_adjoint(wave: NDArray[Any]) -> NDArray[np.complex128]:
-    """F† = F⁻¹, back from the detector to the exit plane.
-
-    Args:
-        wave: (..., N, N), zero frequency at (N/2, N/2).
-    """
-    return np.fft.ifft2(np.fft.ifftshift(wave, axes=(-2, -1)), norm="ortho")
-
-
 def exit_waves(patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[Any]) -> NDArray[np.complex128]:
     """ψ_jp = S(δ_j) P_p · Q_j (FM-3).
 
@@ -95,6 +80,7 @@ def expected_counts(
     subpixel_px: NDArray[Any],
     scale: float = 1.0,
     background: NDArray[Any] | None = None,
+    propagation: Propagation = FAR_FIELD,
 ) -> NDArray[np.float64]:
     """λ_j = s Σ_p |F ψ_jp|² + b: modes add incoherently (FM-5).
 
@@ -104,12 +90,34 @@ def expected_counts(
         subpixel_px: (J, 2) sub-pixel rest (y, x).
         scale: s, counts per unit of |probe|².
         background: (N, N) expected background counts.
+        propagation: of the scan.
 
     Returns:
         (J, N, N) float64 expected counts.
     """
-    rate = scale * np.sum(np.abs(far_field(exit_waves(patches, probe, subpixel_px))) ** 2, axis=1)
-    return np.asarray(rate if background is None else rate + background)
+    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background, propagation)
+
+
+def rate_of_waves(
+    waves: NDArray[Any], scale: float, background: NDArray[Any] | None, propagation: Propagation = FAR_FIELD
+) -> NDArray[np.float64]:
+    """λ of exit waves ψ (..., P, N, N): the second half of :func:`expected_counts`."""
+    return detector_rate(propagate(waves, propagation), scale, background)
+
+
+def detector_rate(waves: NDArray[Any], scale: float, background: NDArray[Any] | None) -> NDArray[np.float64]:
+    """λ = s Σ_p |A_p|² + b of waves at the detector (FM-5).
+
+    Args:
+        waves: (..., P, N, N) complex A_p.
+        scale: s, counts per unit of |probe|².
+        background: (N, N) expected background counts, or None.
+
+    Returns:
+        (..., N, N) float64 expected counts.
+    """
+    rate = scale * mode_intensity(waves)
+    return rate if background is None else rate + background
 
 
 def mode_intensity(shifted_probe: NDArray[Any]) -> NDArray[np.float64]:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.propagation import FAR_FIELD, Propagation
 from ..errors import ConfigError
-from .forward import exit_waves, far_field, far_field_adjoint, fourier_shift
+from .forward import detector_rate, exit_waves, fourier_shift
 from .patches import accumulate, extract
+from .propagation import propagate, propagate_adjoint
 
 __all__ = [
     "RATE_FLOOR",
@@ -20,8 +22,8 @@ __all__ = [
     "loss_and_gradient",
     "loss_slope",
     "poisson_loss",
-    "rate_of_waves",
     "sample_counts",
+    "wave_gradient",
 ]
 
 RATE_FLOOR = 1e-8
@@ -51,12 +53,6 @@ def amplitude_loss(rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bo
     return float(np.sum(_good((np.sqrt(lam) - np.sqrt(counts)) ** 2, mask)) / divisor)
 
 
-def rate_of_waves(waves: NDArray[Any], scale: float, background: NDArray[Any] | None) -> NDArray[np.float64]:
-    """λ = s Σ_p |A_p|² + b of detector waves (J, P, N, N), (J, N, N) (FM-5)."""
-    rate = scale * np.sum(np.abs(waves) ** 2, axis=1)
-    return np.asarray(rate if background is None else rate + background)
-
-
 def loss_slope(
     loss: str, rate: NDArray[Any], counts: NDArray[Any], mask: NDArray[np.bool_] | None
 ) -> NDArray[np.float64]:
@@ -73,6 +69,46 @@ def loss_slope(
     return _good(np.where(rate < RATE_FLOOR, 0.0, slope), mask)
 
 
+def wave_gradient(
+    waves: NDArray[Any],
+    counts: NDArray[Any],
+    loss: str,
+    mask: NDArray[np.bool_] | None,
+    background: NDArray[Any] | None,
+    scale: float,
+    divisor: float,
+    propagation: Propagation = FAR_FIELD,
+) -> tuple[float, NDArray[np.complex128], float]:
+    """Loss of exit waves, and its gradients for them and for the scale (FM-10).
+
+    With A_jp = F ψ_jp and h = ∂L/∂λ: χ_jp = ∂L/∂ψ_jp = 2 s F†(h_j A_jp) and ∂L/∂s = Σ_j h_j Σ_p |A_jp|².
+
+    Args:
+        waves: (J, P, N, N) complex ψ_jp.
+        counts: (J, N, N) measured counts.
+        loss: ``poisson`` or ``amplitude``.
+        mask: (N, N) True = good, or None.
+        background: (N, N) expected background counts, or None.
+        scale: s.
+        divisor: see :func:`poisson_loss`.
+        propagation: of the scan.
+
+    Returns:
+        loss, χ (J, P, N, N) complex128, ∂L/∂s.
+
+    Raises:
+        ConfigError: unknown loss.
+    """
+    functions = {"poisson": poisson_loss, "amplitude": amplitude_loss}
+    if loss not in functions:
+        raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(functions)}.")
+    arrived = propagate(waves, propagation)
+    rate = detector_rate(arrived, scale, background)
+    slope = loss_slope(loss, rate, counts, mask) / divisor
+    chi = 2 * scale * propagate_adjoint(slope[:, None] * arrived, propagation)
+    return functions[loss](rate, counts, mask, divisor), chi, float(np.sum(slope * detector_rate(arrived, 1.0, None)))
+
+
 def loss_and_gradient(
     obj: NDArray[Any],
     probe: NDArray[Any],
@@ -84,13 +120,13 @@ def loss_and_gradient(
     background: NDArray[Any] | None = None,
     scale: float = 1.0,
     divisor: float = 1.0,
+    propagation: Propagation = FAR_FIELD,
 ) -> tuple[float, NDArray[np.complex128], NDArray[np.complex128], float]:
     """Loss and its gradients for object, probe and scale (FM-10).
 
-    With A_jp = F ψ_jp and h = ∂L/∂λ, the wave gradient is χ_jp = 2 s F†(h_j A_jp), and
+    With the wave gradient χ_jp of :func:`wave_gradient`,
 
-        ∂L/∂O = Σ_j extract†( Σ_p conj(S_j P_p) χ_jp ),   ∂L/∂P_p = Σ_j S_j†( conj(Q_j) χ_jp ),
-        ∂L/∂s = Σ_j h_j Σ_p |A_jp|².
+        ∂L/∂O = Σ_j extract†( Σ_p conj(S_j P_p) χ_jp ),   ∂L/∂P_p = Σ_j S_j†( conj(Q_j) χ_jp ).
 
     Args:
         obj: (H, W) complex object.
@@ -103,6 +139,7 @@ def loss_and_gradient(
         background: (N, N) expected background counts, or None.
         scale: s.
         divisor: see :func:`poisson_loss`.
+        propagation: of the scan.
 
     Returns:
         loss, d_obj (H, W) complex128, d_probe (P, N, N) complex128, d_scale.
@@ -110,21 +147,15 @@ def loss_and_gradient(
     Raises:
         ConfigError: unknown loss.
     """
-    functions = {"poisson": poisson_loss, "amplitude": amplitude_loss}
-    if loss not in functions:
-        raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(functions)}.")
     patches = extract(obj, corners_px, probe.shape[-1])
     shifted = fourier_shift(probe[None], np.asarray(subpixel_px)[:, None])
-    waves = far_field(exit_waves(patches, probe, subpixel_px))
-    rate = rate_of_waves(waves, scale, background)
-    value = functions[loss](rate, counts, mask, divisor)
-    slope = loss_slope(loss, rate, counts, mask) / divisor
-    chi = 2 * scale * far_field_adjoint(slope[:, None] * waves)
+    waves = exit_waves(patches, probe, subpixel_px)
+    value, chi, d_scale = wave_gradient(waves, counts, loss, mask, background, scale, divisor, propagation)
     d_obj = accumulate(np.sum(np.conj(shifted) * chi, axis=1), corners_px, obj.shape)
     d_probe = np.sum(
         fourier_shift(np.conj(patches)[:, None] * chi, -np.asarray(subpixel_px, dtype=np.float64)[:, None]), axis=0
     )
-    return value, d_obj, d_probe, float(np.sum(slope * rate_of_waves(waves, 1.0, None)))
+    return value, d_obj, d_probe, d_scale
 
 
 def sample_counts(rate: NDArray[Any], rng: np.random.Generator) -> NDArray[np.float32]:

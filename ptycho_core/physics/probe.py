@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.propagation import FAR_FIELD, Propagation
 from ..errors import ConfigError
-from .forward import far_field, far_field_adjoint
+from .forward import mode_intensity
+from .propagation import far_field_adjoint, propagate, propagate_adjoint
 
 __all__ = ["add_modes", "aperture_probe", "initial_scale", "mode_powers", "orthogonalise", "probe_from_mean_pattern"]
 
@@ -62,17 +64,30 @@ def aperture_probe(
     return (wave * math.sqrt(total / np.sum(np.abs(wave) ** 2)))[None].astype(np.complex64)
 
 
-def probe_from_mean_pattern(mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0) -> NDArray[np.complex64]:
-    """Probe whose far field has the mean measured amplitude and a defocus phase, P = F⁻¹[ √k̄ e^{−iπ λz|f|²} ] (FM-12).
+def probe_from_mean_pattern(
+    mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0, propagation: Propagation = FAR_FIELD
+) -> NDArray[np.complex64]:
+    """Probe that arrives at the detector with the mean measured amplitude (FM-12).
+
+    In the far field P = F⁻¹[ √k̄ e^{−iπ λz|f|²} ], with a defocus phase. In the near field P = F⁻¹ √k̄: the beam is
+    taken to be parallel at the detector, after what curvature there is was taken out with the magnification.
 
     Args:
-        mean_pattern: (N, N) mean counts, zero frequency at (N/2, N/2).
-        defocus_px2: see :func:`aperture_probe`.
+        mean_pattern: (N, N) mean counts, on the detector's pixels.
+        defocus_px2: see :func:`aperture_probe`; far field only.
+        propagation: of the scan.
 
     Returns:
         (1, N, N) complex64 with Σ|P|² = mean counts of a frame.
+
+    Raises:
+        ConfigError: a defocus for a near field.
     """
     amplitude = np.sqrt(np.maximum(mean_pattern, 0.0))
+    if propagation.is_near:
+        if defocus_px2:
+            raise ConfigError(f"defocus_px2 = {defocus_px2:g} for a {propagation}; it is of far fields. Leave it out.")
+        return propagate_adjoint(amplitude, propagation)[None].astype(np.complex64)
     phase = _defocus_phase(len(mean_pattern), defocus_px2)
     return _centred(far_field_adjoint(amplitude * np.exp(1j * phase)))[None].astype(np.complex64)
 
@@ -82,6 +97,7 @@ def initial_scale(
     probe: NDArray[Any],
     mask: NDArray[np.bool_] | None = None,
     background: NDArray[Any] | None = None,
+    propagation: Propagation = FAR_FIELD,
 ) -> float:
     """S with which the flat object has the mean counts: (k̄ − Σ_good b) / Σ_good Σ_p |F P_p|² (FM-6).
 
@@ -93,8 +109,9 @@ def initial_scale(
         probe: (P, N, N) complex modes.
         mask: (N, N) True = good, or None.
         background: (N, N) expected background counts b, or None.
+        propagation: of the scan.
     """
-    power = np.sum(np.abs(far_field(probe)) ** 2, axis=0)
+    power = mode_intensity(propagate(probe, propagation))
     good = np.ones(power.shape, dtype=bool) if mask is None else mask
     level = 0.0 if background is None else float(background[good].sum(dtype=np.float64))
     signal = max(mean_counts - level, 0.01 * mean_counts)

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .forward import exit_waves, far_field, far_field_adjoint, shift_ramp
-from .likelihood import loss_slope, rate_of_waves
+from ..data.propagation import FAR_FIELD, Propagation
+from .forward import exit_waves, shift_ramp
+from .likelihood import wave_gradient
 from .patches import accumulate, extract
 
 __all__ = [
@@ -72,6 +73,7 @@ def position_gradient(
     background: NDArray[Any] | None = None,
     scale: float = 1.0,
     divisor: float = 1.0,
+    propagation: Propagation = FAR_FIELD,
 ) -> NDArray[np.float64]:
     """∂L/∂δ_j = Σ_p Re⟨χ_jp, Q_j · ∂(S_j P_p)⟩, the slope of the loss in each frame's position (FM-19).
 
@@ -81,9 +83,8 @@ def position_gradient(
         (J, 2) float64 (y, x), loss per object pixel.
     """
     patches = extract(obj, corners_px, probe.shape[-1])
-    waves = far_field(exit_waves(patches, probe, subpixel_px))
-    slope = loss_slope(loss, rate_of_waves(waves, scale, background), counts, mask) / divisor
-    chi = 2 * scale * far_field_adjoint(slope[:, None] * waves)
+    waves = exit_waves(patches, probe, subpixel_px)
+    _, chi, _ = wave_gradient(waves, counts, loss, mask, background, scale, divisor, propagation)
     moved = shift_slope(probe, subpixel_px) * patches[:, None, None]
     return np.asarray(np.sum((np.conj(chi)[:, None] * moved).real, axis=(2, 3, 4)))
 

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .forward import far_field, far_field_adjoint, mode_intensity
+from ..data.propagation import FAR_FIELD, Propagation
+from .forward import detector_rate, mode_intensity
 from .likelihood import RATE_FLOOR
+from .propagation import propagate, propagate_adjoint
 
 __all__ = [
     "DAMPING",
@@ -41,6 +43,7 @@ def solver_update(
     mask: NDArray[np.bool_] | None = None,
     background: NDArray[Any] | None = None,
     scale: float = 1.0,
+    propagation: Propagation = FAR_FIELD,
 ) -> NDArray[np.complex128]:
     """Change of each patch that brings its frame to the measured amplitude (FM-16).
 
@@ -59,17 +62,17 @@ def solver_update(
         mask: (N, N) True = good, or None.
         background: (N, N) expected background counts b, or None.
         scale: s.
+        propagation: of the scan.
 
     Returns:
         (..., N, N) complex128 u_j.
     """
-    waves = far_field(shifted_probe * patches[..., None, :, :])
-    rate = scale * np.sum(np.abs(waves) ** 2, axis=-3)
-    rate = np.maximum(rate if background is None else rate + background, RATE_FLOOR)
+    waves = propagate(shifted_probe * patches[..., None, :, :], propagation)
+    rate = np.maximum(detector_rate(waves, scale, background), RATE_FLOOR)
     change = np.minimum(np.sqrt(counts) / np.sqrt(rate), GAIN_LIMIT) - 1
     if mask is not None:
         change = np.where(mask, change, 0.0)
-    difference = far_field_adjoint(waves * change[..., None, :, :])
+    difference = propagate_adjoint(waves * change[..., None, :, :], propagation)
     intensity = mode_intensity(shifted_probe)
     peak = intensity.max(axis=(-2, -1), keepdims=True)
     step = np.sum(np.conj(shifted_probe) * difference, axis=-3)

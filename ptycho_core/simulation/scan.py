@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import SUPPORTED_SIDES, _check_choice, _check_range, _check_types
+from ..config_checks import check_choice, check_range, check_types
 from ..data.container import integer_corners
-from ..data.raw import Geometry, ObjectGuess, RawData, Source
-from ..errors import ConfigError
+from ..data.propagation import FAR_FIELD, Propagation
+from ..data.raw import SIDES, SIDES_IN_WORDS, Geometry, ObjectGuess, RawData, Source
+from ..errors import ConfigError, DataError
 from ..physics.aberrations import ABERRATIONS, aberrate
 from ..physics.forward import expected_counts
 from ..physics.likelihood import sample_counts
 from ..physics.patches import extract
 from ..physics.probe import add_modes, aperture_probe, mode_powers
+from ..physics.propagation import check_sampling
 from .objects import OBJECTS, draw_object, transmission
 
 __all__ = ["POSITIONS", "SimulatedScan", "SimulationConfig", "demo_config", "simulate_scan", "texture_config"]
@@ -62,6 +64,9 @@ class SimulationConfig:
             None.
         defocus_px2: wavelength × distance from the focus in square object pixels; None takes `probe_diameter`.
         aberration_rms_rad: total of the randomly drawn low-order aberrations, radians root mean square.
+        fresnel_number: (object pixel)² / (wavelength × distance), for a near-field scan; None simulates the far field.
+        wavelength_px: wavelength in object pixels, for an exact angular spectrum instead of a paraxial one; near field
+            only.
         n_modes: P, incoherent probe modes.
         mode_fraction: power of each mode after the first as a fraction of the total.
         background: expected background counts in each pixel of a frame.
@@ -88,6 +93,8 @@ class SimulationConfig:
     probe_diameter: float = 0.55
     defocus_px2: float | None = None
     aberration_rms_rad: float = 0.3
+    fresnel_number: float | None = None
+    wavelength_px: float | None = None
     n_modes: int = 1
     mode_fraction: float = 0.05
     background: float = 0.0
@@ -97,14 +104,14 @@ class SimulationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         owner = "SimulationConfig"
-        _check_choice(owner, "object", self.object, OBJECTS)
-        _check_choice(owner, "positions", self.positions, POSITIONS)
+        check_choice(owner, "object", self.object, OBJECTS)
+        check_choice(owner, "positions", self.positions, POSITIONS)
         for name, low, high in _RANGES:
-            _check_range(owner, name, getattr(self, name), low, high)
-        if self.N not in SUPPORTED_SIDES:
-            raise ConfigError(f"{owner}.N = {self.N}; it must be a multiple of 16 from 16 to 512.")
+            check_range(owner, name, getattr(self, name), low, high)
+        if self.N not in SIDES:
+            raise ConfigError(f"{owner}.N = {self.N}; it must be {SIDES_IN_WORDS}.")
         for name in ("amplitude_range", "phase_range_rad"):
             values = getattr(self, name)
             if len(values) != 2 or values[0] > values[1]:
@@ -138,6 +145,21 @@ class SimulationConfig:
                 f"{owner}.aperture_radius = {self.aperture_radius} is {self.aperture_radius * self.N:.2g} detector "
                 "pixels; it must be at least 2. Raise it, or N."
             )
+        try:
+            check_sampling(self.propagation, self.N, owner)
+        except DataError as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def propagation(self) -> Propagation:
+        """How waves get to the detector.
+
+        Raises:
+            DataError: a wavelength without a Fresnel number.
+        """
+        if self.fresnel_number is None and self.wavelength_px is None:
+            return FAR_FIELD
+        return Propagation("near_field", self.fresnel_number, self.wavelength_px)
 
     @property
     def frame_count(self) -> int:
@@ -148,8 +170,9 @@ class SimulationConfig:
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n_frames", 2, 10**7), ("step_px", 1e-3, math.inf), ("overlap", 0, 0.99), ("jitter_px", 0, math.inf),
     ("photons", 1e-3, 1e12), ("aperture_radius", 0, 0.5), ("central_stop", 0, 0.95), ("probe_diameter", 0.02, 0.9),
-    ("aberration_rms_rad", 0, 10), ("n_modes", 1, 12), ("mode_fraction", 1e-6, 0.08), ("background", 0, 1e9),
-    ("bad_pixel_fraction", 0, 0.9), ("pixel_size_m", 1e-15, 1), ("seed", 0, math.inf),
+    ("aberration_rms_rad", 0, 10), ("fresnel_number", 1e-6, 1e6), ("wavelength_px", 1e-12, 1.4), ("n_modes", 1, 12),
+    ("mode_fraction", 1e-6, 0.08), ("background", 0, 1e9), ("bad_pixel_fraction", 0, 0.9), ("pixel_size_m", 1e-15, 1),
+    ("seed", 0, math.inf),
 )  # fmt: skip
 
 
@@ -266,7 +289,7 @@ def _expected(
 ) -> NDArray[np.float64]:
     """Expected counts (n, N, N) of some frames without background, by the oracle."""
     corners, rest = integer_corners(positions_px[frames], config.N)
-    return expected_counts(extract(truth, corners, config.N), probe, rest)
+    return expected_counts(extract(truth, corners, config.N), probe, rest, propagation=config.propagation)
 
 
 def _draw_bad_pixels(config: SimulationConfig, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -348,6 +371,7 @@ def simulate_scan(config: SimulationConfig) -> SimulatedScan:
         background=np.full((config.N, config.N), config.background) if config.background > 0 else None,
         object_guess=truth,
         geometry=Geometry(pixel_size_m=config.pixel_size_m),
+        propagation=config.propagation,
         source=Source(dialect="simulation", details={"simulation": drawn}),
     )
     dose |= _measured_dose(raw, mean_expected, position_facts["step_px"])

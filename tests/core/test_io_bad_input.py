@@ -35,7 +35,7 @@ def refused(path, match, **options):
         ({"diff3d": BASE["diff3d"] + 0j}, "complex"),
         ({"diff3d": np.full((7, 16, 16), "text")}, "real numbers"),
         ({"diff3d": BASE["diff3d"][:6]}, "6 frames but 7 positions"),
-        ({"diff3d": np.ones((7, 20, 20)), "probeGuess": None}, "multiple of 16"),
+        ({"diff3d": np.ones((7, 21, 21)), "probeGuess": None}, "even, from 8 to 4096"),
         ({"diff3d": np.zeros((7, 16, 16))}, "nothing to reconstruct"),
         ({"diff3d": np.where(BASE["diff3d"] > 4, np.nan, 1)}, "NaN or infinite"),
         ({"diff3d": BASE["diff3d"] - 4}, "negative"),

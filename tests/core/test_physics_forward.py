@@ -13,13 +13,12 @@ from ptycho_core.data.raw import RawData
 from ptycho_core.physics.forward import (
     exit_waves,
     expected_counts,
-    far_field,
-    far_field_adjoint,
     fourier_shift,
     shift_ramp,
 )
 from ptycho_core.physics.likelihood import sample_counts
 from ptycho_core.physics.patches import extract
+from ptycho_core.physics.propagation import far_field, far_field_adjoint
 
 shifts = st.floats(-3, 3, allow_nan=False)
 

@@ -10,7 +10,7 @@ from physics_problem import complex_noise, make_problem, smooth_probe
 
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.aberrations import ABERRATIONS, aberrate, zernike
-from ptycho_core.physics.forward import expected_counts, far_field
+from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import (
     add_modes,
@@ -19,6 +19,7 @@ from ptycho_core.physics.probe import (
     orthogonalise,
     probe_from_mean_pattern,
 )
+from ptycho_core.physics.propagation import far_field
 
 
 def power(probe: np.ndarray) -> float:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from physics_problem import complex_noise, make_problem
 
-from ptycho_core.physics.forward import expected_counts, far_field, far_field_adjoint, fourier_shift
+from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.propagation import far_field, far_field_adjoint
 from ptycho_core.physics.sweep import RELAXATION, SIZE_FLOOR, relative_weight, solver_update, weighted_size
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from physics_problem import Problem, make_problem
 
-from ptycho_core.physics.forward import expected_counts, far_field, far_field_adjoint, fourier_shift
+from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.likelihood import amplitude_loss, loss_and_gradient, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.propagation import far_field, far_field_adjoint
 from ptycho_core.physics.steps import (
     CURVATURE,
     STEP_DAMPING,

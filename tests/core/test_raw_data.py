@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_core.data.frames import ArrayFrames, Hdf5Frames, NpzFrames, SubsetFrames, TransposedFrames
-from ptycho_core.data.raw import RawData, Source
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
+from ptycho_core.data.raw import SIDES, RawData, Source
 from ptycho_core.errors import ConfigError, DataError
 
 M, N = 12, 16
@@ -50,7 +51,9 @@ def holed(value: float) -> np.ndarray:
         ({"counts": [[[1, 2], [3]]]}, r"one array \(M, N, N\)"),
         ({"counts": np.ones((M, N))}, r"shape \(12, 16\); they must be \(M, N, N\)"),
         ({"counts": np.ones((M, N, N + 16))}, r"they must be \(M, N, N\)"),
-        ({"counts": np.ones((M, 20, 20))}, "multiple of 16 from 16 to 512"),
+        ({"counts": np.ones((M, 19, 19))}, "frames are 19×19; N must be even, from 8 to 4096"),
+        ({"counts": np.ones((M, 6, 6))}, "frames are 6×6; N must be even, from 8 to 4096"),
+        ({"propagation": Propagation("near_field", 0.06)}, r"scan_17.npz: the near field aliases.*least N is 18"),
         ({"counts": np.ones((0, N, N)), "positions_px": np.zeros((0, 2))}, "no frames"),
         ({"counts": np.zeros((M, N, N))}, "every good pixel of every frame is zero"),
         ({"counts": holed(np.nan)}, "frame 7 holds NaN or infinite"),
@@ -382,3 +385,21 @@ def test_the_global_random_state_is_left_alone() -> None:
     for job in jobs:
         job(make())
     assert state() == before
+
+
+@pytest.mark.spec("DATA-1")
+def test_any_even_side_from_8_to_4096_is_a_scan() -> None:
+    assert (min(SIDES), max(SIDES), 100 in SIDES, 101 in SIDES) == (8, 4096, True, False)
+    positions = arrays()["positions_px"]
+    for side in (8, 50, 100):
+        assert RawData.from_arrays(np.ones((M, side, side)), positions).side == side
+
+
+@pytest.mark.spec("DATA-22")
+def test_a_scan_keeps_how_its_waves_propagate() -> None:
+    assert make().propagation == FAR_FIELD
+    near = Propagation("near_field", 0.3, 0.01)
+    raw = make(propagation=near)
+    train, test = raw.split(0.25, seed=1)
+    for part in (raw, train, test, raw.subset([1, 2]), raw.subsample(4, 0), raw.with_probe(np.ones((N, N)))):
+        assert part.propagation == near

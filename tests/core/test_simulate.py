@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from ptycho_core.data.container import Statistics, integer_corners
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.aberrations import ABERRATIONS, aberrate, zernike
-from ptycho_core.physics.forward import expected_counts, far_field
+from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe, mode_powers
+from ptycho_core.physics.propagation import far_field
 from ptycho_core.simulation import (
     SimulatedScan,
     SimulationConfig,
@@ -275,7 +277,9 @@ def test_pixel_size_reaches_the_geometry() -> None:
     [
         ({"object": "line"}, "did you mean 'lines'"),
         ({"positions": "raster"}, "jittered_raster"),
-        ({"N": 60}, "multiple of 16"),
+        ({"N": 61}, "N = 61; it must be even, from 8 to 4096"),
+        ({"fresnel_number": 0.01}, r"SimulationConfig: the near field aliases.*least F is 0.03125"),
+        ({"wavelength_px": 0.5}, "needs its fresnel_number"),
         ({"step_px": 4.0, "overlap": 0.5}, "give one of them"),
         ({"step_px": 0.0}, "step_px"),
         ({"overlap": 1.0, "step_px": None}, "overlap"),
@@ -323,10 +327,29 @@ def test_every_field_has_an_effect() -> None:
         "N": 48, "grid_shape": (7, 5), "positions": "fermat", "step_px": 3.0, "overlap": 0.5, "jitter_px": 0.0,
         "photons": 2e5, "aperture_radius": 0.25, "central_stop": 0.0, "probe_diameter": 0.4, "defocus_px2": 1.0,
         "aberration_rms_rad": 1.0, "n_modes": 1, "mode_fraction": 0.02, "background": 1.0, "bad_pixel_fraction": 0.1,
-        "noise": False, "seed": 9, "n_frames": 20,
+        "noise": False, "seed": 9, "n_frames": 20, "fresnel_number": 0.2,
     }  # fmt: skip
-    assert {f.name for f in dataclasses.fields(SimulationConfig)} - set(changes) == {"pixel_size_m"}
+    assert {f.name for f in dataclasses.fields(SimulationConfig)} - set(changes) == {"pixel_size_m", "wavelength_px"}
+    near = dataclasses.replace(base, fresnel_number=0.2)
+    exact = dataclasses.replace(near, wavelength_px=0.9)
+    assert not np.array_equal(all_counts(simulate_scan(near)), all_counts(simulate_scan(exact)))
     for name, value in changes.items():
         extra = {"grid_shape": None} if name in ("positions", "n_frames") else {}
         counts = all_counts(simulate_scan(dataclasses.replace(base, **({name: value} | extra))))
         assert counts.shape != reference.shape or not np.array_equal(counts, reference), name
+
+
+@pytest.mark.spec("FM-5", "FM-23")
+def test_a_near_field_scan_is_what_the_oracle_says_of_its_truth() -> None:
+    config = SimulationConfig(
+        N=32, n_frames=9, fresnel_number=0.11, wavelength_px=0.4, background=0.5, noise=False, step_px=6.0
+    )
+    scan = simulate_scan(config)
+    assert scan.raw.propagation == Propagation("near_field", 0.11, 0.4)
+    corners, rest = integer_corners(scan.raw.positions_px, 32)
+    patches = extract(scan.truth.object, corners, 32)
+    rate = expected_counts(patches, scan.raw.probe, rest, 1.0, scan.raw.background, scan.raw.propagation)
+    np.testing.assert_allclose(scan.raw.read_counts(np.arange(9)), rate, rtol=2e-5, atol=1e-3)
+    far = simulate_scan(dataclasses.replace(config, fresnel_number=None, wavelength_px=None))
+    assert far.raw.propagation == FAR_FIELD
+    assert np.abs(far.raw.read_counts([0]) - scan.raw.read_counts([0])).max() > 100
