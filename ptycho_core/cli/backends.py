@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .options import Options, make_parser
@@ -12,7 +13,9 @@ from .tables import json_text, table
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-__all__ = ["build_parser", "execute"]
+    from ..plugins.discovery import PluginStatus
+
+__all__ = ["build_parser", "execute", "say_faults"]
 
 _SUMMARY = "List the reconstruction engines: which are ready, which are missing and why, and what to install."
 EXAMPLE = "ptycho backends"
@@ -39,9 +42,14 @@ def execute(options: Options, session: Session) -> int:
     rows = [("engine", "title", "state", "from")]
     rows += [(e.name, e.title or "-", e.state, e.distribution or "-") for e in engines]
     session.say(table(rows))
-    for engine in engines:
-        if engine.state != "ready":
-            session.say(f"\n{engine.name} is {engine.state}: {engine.detail}")
-            if engine.install:
-                session.say(f"  {engine.install}")
+    say_faults(engines, session)
     return 0
+
+
+def say_faults(plugins: Sequence[PluginStatus], session: Session) -> None:
+    """Say of each plugin that is not ready why, and what to install."""
+    for plugin in plugins:
+        if plugin.state != "ready":
+            session.say(f"\n{plugin.name} is {plugin.state}: {plugin.detail}")
+            if plugin.install:
+                session.say(f"  {plugin.install}")

@@ -38,6 +38,7 @@ _COMMANDS: dict[str, str] = {
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
     "compare": "compare two reconstructions, or one with the truth",
     "backends": "list the engines: installed, missing and why",
+    "readers": "list the readers of scan files, in the order they are asked",
     "conform": "hold an engine to the protocol and print what passed",
 }
 

@@ -582,7 +582,7 @@ def test_verbose_says_more(stub, scan, capsys):
     assert "train 1/2" in capsys.readouterr().err
 
 
-COMMANDS = ("demo", "run", "train", "reconstruct", "simulate", "inspect", "compare", "backends", "conform")
+COMMANDS = ("demo", "run", "train", "reconstruct", "simulate", "inspect", "compare", "backends", "readers", "conform")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
