@@ -13,6 +13,7 @@ import io
 import json
 import math
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,16 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .config import SUPPORTED_SIDES, TrainingConfig
-from .config_mapping import config_from_mapping, config_to_mapping, with_typed_options
+from .config import TrainingConfig
+from .config_mapping import config_from_mapping, config_to_mapping, split_settings, with_typed_options
 from .data.container import Statistics
+from .data.raw import SIDES, SIDES_IN_WORDS
 from .errors import ArchiveError, ConfigError
 from .io.atomic import write_bytes
 
 __all__ = ["FORMAT", "SCHEMA_VERSION", "Bundle", "read_bundle", "write_bundle"]
 
 FORMAT = "ptycho-model"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _MANIFEST, _WEIGHTS, _PROBE = "manifest.json", "weights.safetensors", "probe.safetensors"
 _LIMITS = {_MANIFEST: 64 * 2**20, _WEIGHTS: 8 * 2**30, _PROBE: 2**30}
@@ -100,12 +102,11 @@ def _plain(value: Any) -> Any:
 
 def _check_content(bundle: Bundle, where: str) -> None:
     """Refuse what no engine could use; the same at writing and at reading."""
-    if bundle.side not in SUPPORTED_SIDES:
-        raise ArchiveError(f"{where}: side = {bundle.side!r}; it must be a multiple of 16 from 16 to 512.")
-    if bundle.generator is not None and bundle.generator != bundle.config.model.generator:
-        raise ArchiveError(
-            f"{where}: the generator is {bundle.generator!r} but its config says {bundle.config.model.generator!r}."
-        )
+    if bundle.side not in SIDES:
+        raise ArchiveError(f"{where}: side = {bundle.side!r}; it must be {SIDES_IN_WORDS}.")
+    named = None if bundle.config.model is None else bundle.config.model.generator
+    if bundle.generator is not None and bundle.generator != named:
+        raise ArchiveError(f"{where}: the generator is {bundle.generator!r} but its config says {named!r}.")
     numbers = {"scale": bundle.scale, "statistics.mean_counts": bundle.statistics.mean_counts}
     for name, number in (numbers | {"statistics.scale": bundle.statistics.scale}).items():
         if not (math.isfinite(number) and number > 0):
@@ -345,6 +346,28 @@ def _read_members(path: Path, where: str) -> tuple[dict[str, Any], bytes, bytes]
     return manifest, contents[0], contents[1]
 
 
+def _current_config(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a bundle as it is named now.
+
+    Bundles of schema 1 hold hardware and folders too, which decide nothing, and do not say their method.
+    """
+    if manifest["schema_version"] > 1:
+        return dict(manifest["config"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        config, _ = split_settings(manifest["config"])
+    if manifest["generator"] is None:
+        del config["model"]
+        config["batch_size"] = None
+    options = config.pop("options", None)
+    if isinstance(options, Mapping) and options.get("engine") == "numpy":  # settings of all solvers now
+        config["algorithm"] = options.get("algorithm", TrainingConfig.algorithm)
+        config["batch_size"] = options.get("batch_frames")
+    elif options is not None:
+        config["options"] = options
+    return config | {"method": "solver" if manifest["generator"] is None else "network"}
+
+
 def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None, engine: str | None = None) -> Bundle:
     """Read a bundle, strictly; nothing in it is run or unpacked, and no engine need be installed.
 
@@ -366,7 +389,7 @@ def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None, 
     if not isinstance(manifest["config"], dict) or not isinstance(manifest["provenance"], dict):
         raise ArchiveError(f"{where}: config and provenance must be JSON objects.")
     try:
-        config = config_from_mapping(TrainingConfig, manifest["config"], plain_options=True)
+        config = config_from_mapping(TrainingConfig, _current_config(manifest), plain_options=True)
         config = config if engine is None else with_typed_options(config, engine)
     except (ConfigError, OverflowError) as error:
         raise ArchiveError(f"{where}: its config cannot be used here: {error}") from error

@@ -106,13 +106,9 @@ def _field_hint(config_type: type, name: str) -> str:
 
 def _coerce(value: Any, annotation: Any, name: str) -> Any:
     """Turn plain YAML or JSON data into the field's type: lists to tuples, text to Path, mappings to configs."""
-    if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):
-        if isinstance(value, Mapping):
-            return config_from_mapping(annotation, value)  # type: ignore[type-var]
-        return value
-    options = [option for option in typing.get_args(annotation) if dataclasses.is_dataclass(option)]
-    if options and isinstance(value, Mapping):  # a config or None
-        return config_from_mapping(options[0], value)
+    inner = _config_in(annotation)
+    if inner is not None and isinstance(value, Mapping):
+        return config_from_mapping(inner, value)
     if isinstance(value, list) and typing.get_origin(annotation) is tuple:
         return tuple(value)
     if isinstance(value, str) and Path in typing.get_args(annotation):

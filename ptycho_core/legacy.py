@@ -38,6 +38,7 @@ from typing import Any
 
 from .config import TrainingConfig
 from .errors import ConfigError
+from .runtime import Runtime
 
 __all__ = ["params", "update_legacy_dict"]
 
@@ -53,7 +54,9 @@ params = _Params()
 """``params.cfg`` is written by the facade for old callers; see the module."""
 
 
-def update_legacy_dict(cfg: MutableMapping[str, Any], config: TrainingConfig, *, side: int | None = None) -> None:
+def update_legacy_dict(
+    cfg: MutableMapping[str, Any], config: TrainingConfig, runtime: Runtime | None = None, *, side: int | None = None
+) -> None:
     """Write a config into a flat dict under its old names; keys of the caller's own are left alone.
 
     A key of the table that has no value now is removed, so that none is left from an earlier config.
@@ -61,6 +64,7 @@ def update_legacy_dict(cfg: MutableMapping[str, Any], config: TrainingConfig, *,
     Args:
         cfg: dict to update, usually ``params.cfg``.
         config: the config.
+        runtime: what does the work; None is the default one.
         side: N, pixels, when it is known.
 
     Raises:
@@ -91,7 +95,7 @@ def update_legacy_dict(cfg: MutableMapping[str, Any], config: TrainingConfig, *,
         "model_type": "pinn",
         "backend": config.backend,
         "seed": config.seed,
-        "output_dir": None if config.output_dir is None else str(config.output_dir),
+        "output_dir": None if runtime is None or runtime.output_dir is None else str(runtime.output_dir),
     }
     for key, value in values.items():
         if value is None:

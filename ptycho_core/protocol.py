@@ -19,7 +19,7 @@ from .data.model import TrainedModel
 from .data.raw import RawData
 from .data.results import Image
 from .enginekit.groups import Groups
-from .runtime import Runtime
+from .runtime import DEFAULT_RUNTIME, Runtime
 
 __all__ = [
     "ACCEPTED_VERSIONS",
@@ -204,7 +204,7 @@ class ReconstructionBackend(Protocol):
         self,
         scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
-        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> TrainedModel:
@@ -227,7 +227,7 @@ class ReconstructionBackend(Protocol):
         model: TrainedModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
-        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
@@ -302,7 +302,7 @@ class SupportsRefinement(Protocol):
         image: Image,
         scan: PtychoDataContainer,
         config: TrainingConfig,
-        runtime: Runtime = Runtime(),  # noqa: B008  # frozen
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:

@@ -15,6 +15,7 @@ from typing import Any
 from .config import TrainingConfig
 from .config_mapping import config_to_mapping
 from .data.raw import Source
+from .runtime import Runtime, runtime_to_mapping
 
 __all__ = ["collect_provenance", "machine", "package_versions"]
 
@@ -68,6 +69,7 @@ def collect_provenance(
     config: TrainingConfig,
     sources: Sequence[Source],
     *,
+    runtime: Runtime | None = None,
     engine_packages: Iterable[str] = (),
     now: datetime | None = None,
 ) -> dict[str, Any]:
@@ -76,12 +78,13 @@ def collect_provenance(
     Args:
         config: as used.
         sources: of the scans, the first trained on.
+        runtime: what did the work; None is the default one.
         engine_packages: what the engine requires, for their versions.
         now: time to record; None records the present.
 
     Returns:
         ``time_utc``, ``versions``, ``machine``, ``seed``, ``data`` (the first source), ``further_data`` (the others),
-        ``config``: plain JSON data.
+        ``config``, ``runtime``: plain JSON data.
     """
     return {
         "time_utc": (now or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds"),
@@ -91,4 +94,5 @@ def collect_provenance(
         "data": dataclasses.asdict(sources[0]),
         "further_data": [dataclasses.asdict(source) for source in sources[1:]],
         "config": config_to_mapping(config),
+        "runtime": runtime_to_mapping(runtime or Runtime()),
     }

@@ -13,7 +13,7 @@ from typing import Any
 
 from .config_checks import check_choice, check_range, check_types
 
-__all__ = ["LOGGERS", "PRECISIONS", "Runtime", "runtime_to_mapping"]
+__all__ = ["DEFAULT_RUNTIME", "LOGGERS", "PRECISIONS", "Runtime", "runtime_to_mapping"]
 
 PRECISIONS = ("auto", "32", "64", "bf16")
 LOGGERS = ("tensorboard", "mlflow")
@@ -57,6 +57,10 @@ class Runtime:
         check_choice(owner, "precision", self.precision, PRECISIONS)
         for logger in self.loggers:
             check_choice(owner, "loggers", logger, LOGGERS)
+
+
+DEFAULT_RUNTIME = Runtime()
+"""What does the work where nobody says anything."""
 
 
 def runtime_to_mapping(runtime: Runtime) -> dict[str, Any]:

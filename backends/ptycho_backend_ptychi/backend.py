@@ -15,6 +15,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.checkpoint import CheckpointPace
 from ptycho_core.enginekit.hardware import choose_accelerator
+from ptycho_core.enginekit.loss_choice import training_loss
 from ptycho_core.enginekit.network_training import run_facts
 from ptycho_core.enginekit.solver_model import (
     History,
@@ -29,9 +30,10 @@ from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
-from .choices import check_choices, check_inference, losses_for, options_of
+from .choices import check_choices, losses_for, options_of
 from .iterations import Problem, Solver
 from .library import inside
 from .refinement import refine
@@ -75,6 +77,7 @@ class PtychiBackend:
         self,
         scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> SolverModel:
@@ -84,20 +87,24 @@ class PtychiBackend:
             ConfigError: a loss or a setting without effect on the algorithm, or an accelerator that is not there.
             ArchiveError: ``resume_from`` is not a checkpoint of this run.
             BackendError: the solver diverged.
-            Cancelled: `progress` raised it; the checkpoint in ``config.output_dir`` is up to date.
+            Cancelled: `progress` raised it; the checkpoint in ``runtime.output_dir`` is up to date.
         """
         check_choices(config, refining=False)
-        check_inference(config.inference)
-        scan, device, options = scans[0], choose_device(config.accelerator), options_of(config)
-        path = ensure_output_folder(config.output_dir) / CHECKPOINT if config.output_dir is not None else None
+        scan, device, options = scans[0], choose_device(runtime.accelerator), options_of(config)
+        path = ensure_output_folder(runtime.output_dir) / CHECKPOINT if runtime.output_dir is not None else None
         # options that are left out are the defaults, also for a run that goes on with them written out
-        facts = run_facts(replace(config, options=options), [scan])
+        facts = run_facts(replace(config, options=(options,)), [scan], runtime)
         history: History = {"train_loss": [], **({"test_loss": []} if len(scan.heldout_frames) else {})}
         state = None
-        if config.resume_from is not None:
-            state, history = take_checkpoint(config.resume_from, self.name, list(history), facts, config.epochs)
+        if runtime.resume_from is not None:
+            state, history = take_checkpoint(runtime.resume_from, self.name, list(history), facts, config.epochs)
         problem = _flat_problem(scan)
-        settings = Settings(options=options, loss=config.loss, seed=config.seed, refine_probe=config.probe_trainable)
+        settings = Settings(
+            options=options,
+            loss=training_loss(config, losses_for(config)),
+            seed=config.seed,
+            refine_probe=config.probe_trainable,
+        )
         solver = Solver(problem, settings, device)
 
         def write() -> None:
@@ -132,16 +139,15 @@ class PtychiBackend:
         model: SolverModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
         """Cut the part of the object that the training frames of a scan cover out of the model.
 
         Raises:
-            ConfigError: it is asked to run on an accelerator.
             DataError: the scan leaves the object; a solver knows nothing beyond it.
         """
-        check_inference(config)
         return reconstruct_solved(model, scan, config, progress)
 
     def refine(
@@ -149,12 +155,13 @@ class PtychiBackend:
         image: Image,
         scan: PtychoDataContainer,
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
         """Go on from an image of any engine; see ``SupportsRefinement``."""
         check_choices(config, refining=True)
-        return refine(image, scan, config, choose_device(config.accelerator), progress)
+        return refine(image, scan, config, choose_device(runtime.accelerator), progress)
 
     def losses_for(self, config: TrainingConfig) -> tuple[str, ...]:
         """The losses that the algorithm of a config refines with; see ``SupportsLossChoice``."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ptycho_core.config import InferenceConfig, TrainingConfig
-from ptycho_core.enginekit.loss_choice import refinement_loss
+from ptycho_core.config import TrainingConfig
+from ptycho_core.enginekit.loss_choice import refinement_loss, training_loss
 from ptycho_core.errors import ConfigError
 
 from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
-__all__ = ["check_choices", "check_inference", "losses_for", "options_of"]
+__all__ = ["check_choices", "losses_for", "options_of"]
 
 _POISSON = ("lsqml",)
 """Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
@@ -16,7 +16,8 @@ _POISSON = ("lsqml",)
 
 def options_of(config: TrainingConfig) -> PtychiOptions:
     """The engine's own settings in a config; its defaults where there are none, or those of another engine."""
-    return config.options if isinstance(config.options, PtychiOptions) else PtychiOptions()
+    options = config.options_for(PtychiOptions.engine)
+    return options if isinstance(options, PtychiOptions) else PtychiOptions()
 
 
 def losses_for(config: TrainingConfig) -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def losses_for(config: TrainingConfig) -> tuple[str, ...]:
 
 def _losses(config: TrainingConfig, *, refining: bool) -> dict[str, str]:
     """Field → loss of each of this engine's parts in a config: training, refining or both."""
-    losses = {} if refining and config.backend != "ptychi" else {"loss": config.loss}
+    losses = {} if refining and config.backend != "ptychi" else {"loss": training_loss(config, losses_for(config))}
     if refining or config.refinement.engine in ("auto", "ptychi"):
         losses["refinement.loss"] = refinement_loss(config, losses_for(config))
     return losses
@@ -46,7 +47,9 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
     options = options_of(config)
     given = set(options.given())
     losses = losses_for(config)
-    field, loss = ("refinement.loss", refinement_loss(config, losses)) if refining else ("loss", config.loss)
+    field, loss = (
+        ("refinement.loss", refinement_loss(config, losses)) if refining else ("loss", training_loss(config, losses))
+    )
     if loss not in losses:
         raise ConfigError(
             f"engine 'ptychi': {field} = 'poisson' is not supported by algorithm {options.algorithm!r}; allowed: "
@@ -76,16 +79,3 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
                 f"engine 'ptychi': PtychiOptions.{useless[0]} = {getattr(options, useless[0])!r} has no effect while "
                 f"{switch} = False; leave it out, or set {switch}."
             )
-
-
-def check_inference(config: InferenceConfig) -> None:
-    """Refuse an accelerator for what only cuts an image out.
-
-    Raises:
-        ConfigError: an accelerator other than the CPU.
-    """
-    if config.accelerator not in ("auto", "cpu"):
-        raise ConfigError(
-            f"engine 'ptychi': inference.accelerator = {config.accelerator!r} has no effect, since the image is solved "
-            "in training and only cut out here; allowed: auto, cpu. Set accelerator for training."
-        )

@@ -23,6 +23,7 @@ from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .data import GroupData
@@ -56,13 +57,14 @@ class TensorFlowBackend:
         schedules=("one_cycle", "cosine", "exponential", "constant"),
         loggers=("tensorboard", "mlflow"),
         max_devices=None,
-        ignored_fields=("strategy",),
+        ignored_fields=("runtime.strategy",),
     )
 
     def train(
         self,
         scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> NetworkModel:
@@ -71,14 +73,14 @@ class TensorFlowBackend:
         Probe, scale and statistics of the model are those of the first scan.
         """
         check_trainable(scans, config)
-        check_trackers(config)
-        data, N = GroupData(scans, config), scans[0].raw.side
+        check_trackers(runtime)
+        data, N = GroupData(scans, config, runtime), scans[0].raw.side
         frames = config.epochs * sum(data.draw.n_groups) * config.group_size
-        work = Work(frames * N**2, full_channels(config.model, N), config.model.sweeps)
-        hardware = choose_hardware(config.accelerator, config.precision, work, config.devices)
+        work = Work(frames * N**2, full_channels(config.network, N), config.network.sweeps)
+        hardware = choose_hardware(runtime.accelerator, runtime.precision, work, runtime.devices)
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
-            training = Training(network, data, run_facts(config, scans), hardware.devices, progress)
+            training = Training(network, data, run_facts(config, scans, runtime), hardware.devices, progress)
         training.run()
         values = training.final_values()
         return NetworkModel(
@@ -97,30 +99,32 @@ class TensorFlowBackend:
         model: NetworkModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
         """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
         model.check_side(scan)
         scale, groups = model.scale_for(scan), laid_out_for(model, scan)
-        return stitch_predictions(ScanPredictor(model, groups, scale, config), groups, scale, config, progress)
+        return stitch_predictions(ScanPredictor(model, groups, scale, config, runtime), groups, scale, config, progress)
 
     def refine(
         self,
         image: Image,
         scan: PtychoDataContainer,
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
         """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
-        device = choose_devices(config.accelerator)[0]
+        device = choose_devices(runtime.accelerator)[0]
         return refine_image(image, scan, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
 
     def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
         model.check_side(groups.scan)
-        predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference)
+        predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference, Runtime())
         return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 
     def expected_counts(

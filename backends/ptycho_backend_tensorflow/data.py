@@ -27,6 +27,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.enginekit.groups import GroupDraw, Groups, heldout_groups
 from ptycho_core.enginekit.network_training import training_scans
+from ptycho_core.runtime import Runtime
 
 __all__ = ["GroupData"]
 
@@ -55,10 +56,10 @@ class GroupData:
         error: what reading a batch raised last, which TensorFlow passes on as text only.
     """
 
-    def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
+    def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig, runtime: Runtime) -> None:
         trained = training_scans(scans)
         self.scans = (*trained, *(scan for scan in scans if not len(scan.train_frames)))
-        self.n_trained, self.config = len(trained), config
+        self.n_trained, self.config, self.runtime = len(trained), config, runtime
         self.draw = GroupDraw(trained, config)
         self.heldout = tuple(heldout_groups(scan, config) for scan in self.scans)
         self.error: BaseException | None = None
@@ -112,7 +113,7 @@ class GroupData:
 
     def _pipeline(self, groups_of: Callable[[int], Groups], C: int, order: Order) -> tf.data.Dataset:
         """Batches in an order, of groups (B, C) of a scan that `groups_of` gives by its number."""
-        N, num_workers = self.scans[0].raw.side, self.config.num_workers
+        N, num_workers = self.scans[0].raw.side, self.runtime.num_workers
         shapes = {
             "counts": ((None, C, N, N), tf.float32), "corners_px": ((None, C, 2), tf.int64),
             "subpixel_px": ((None, C, 2), tf.float32), "canvas_shape": ((2,), tf.int64),

@@ -16,6 +16,7 @@ from ptycho_core.enginekit.architectures import full_channels
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import bytes_kept, groups_at_once
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.runtime import Runtime
 
 from . import physics
 from .generators import GENERATORS
@@ -66,22 +67,25 @@ class ScanPredictor:
         model: trained.
         data: groups of frames.
         scale: s.
-        config: batch size, accelerator, precision.
+        config: passes over the canvas.
+        runtime: frames at once, accelerator, precision.
 
     Raises:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig) -> None:
+    def __init__(
+        self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig, runtime: Runtime
+    ) -> None:
         raw = data.scan.raw
         self.data, self.scale = data, scale
-        self.generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
+        self.generator = GENERATORS[model.config.network.generator](model.config, model.probe.shape[-1])
         self.passes = model.passes_for(config)
         self.sweeps = self.generator.sweeps + self.passes - 1
         work = Work(data.frame_indices.size * raw.side**2, 0, self.generator.sweeps)
-        hardware = choose_hardware(config.accelerator, config.precision, work)
+        hardware = choose_hardware(runtime.accelerator, runtime.precision, work)
         (self.device,), self.reduced = hardware.devices, hardware.low_precision
-        self.step = min(groups_at_once(data, config, full_channels(model.config.model, raw.side)), data.n_groups)
+        self.step = min(groups_at_once(data, runtime, full_channels(model.config.network, raw.side)), data.n_groups)
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width))

@@ -73,7 +73,7 @@ class PtychoNetwork:
     ) -> None:
         N = scans[0].raw.side
         self.config, self.low_precision = config, hardware.low_precision
-        self.generator = GENERATORS[config.model.generator](config, N)
+        self.generator = GENERATORS[config.network.generator](config, N)
         values: dict[str, NDArray[np.float32]] = {
             _GENERATOR + name: value for name, value in initial_weights(config, N).items()
         }

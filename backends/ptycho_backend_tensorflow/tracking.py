@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from ptycho_core.config import TrainingConfig
+from ptycho_core.runtime import Runtime
 
 __all__ = ["Trackers"]
 
@@ -57,10 +57,10 @@ _KINDS = {"tensorboard": _TensorBoard, "mlflow": _MlFlow}
 class Trackers:
     """The trackers of a training, open as a context; ``check_trackers`` says whether they can be."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._trackers: list[_Tracker] = []
-        if config.output_dir is not None:
-            self._trackers = [_KINDS[name](config.output_dir) for name in dict.fromkeys(config.loggers)]
+        if runtime.output_dir is not None:
+            self._trackers = [_KINDS[name](runtime.output_dir) for name in dict.fromkeys(runtime.loggers)]
 
     def __enter__(self) -> Trackers:
         return self

@@ -86,13 +86,14 @@ class Training:
         progress: Progress,
     ) -> None:
         self.network, self.data, self.facts, self.config = network, data, facts, data.config
+        self.runtime = data.runtime
         self.devices, self.progress = devices, progress
         self.optimizer = AdamW(network.parameters, network.groups())
         self.steps_an_epoch = data.draw.steps_an_epoch(len(devices))
         self.total_steps = self.config.epochs * self.steps_an_epoch
         self.average: dict[str, NDArray[np.float32]] | None = None
         self.state = State()
-        self._folder = None if self.config.output_dir is None else self.config.output_dir / "checkpoints"
+        self._folder = None if self.runtime.output_dir is None else self.runtime.output_dir / "checkpoints"
         self._watched = "test_loss" if data.n_heldout else "train_loss"
         self._saved_at = time.monotonic()
 
@@ -118,14 +119,14 @@ class Training:
             OutputError: an output folder that cannot be written.
         """
         config = self.config
-        if config.output_dir is not None:
-            ensure_output_folder(config.output_dir)
-        if config.resume_from is not None:
-            self._resume(config.resume_from)
+        if self.runtime.output_dir is not None:
+            ensure_output_folder(self.runtime.output_dir)
+        if self.runtime.resume_from is not None:
+            self._resume(self.runtime.resume_from)
         if self._is_over():
             self._end_anew()
         else:
-            with Trackers(config) as trackers:
+            with Trackers(self.runtime) as trackers:
                 while not self._is_over():
                     cancelled = self._run_epoch()
                     figures = {name: values[-1] for name, values in self.state.history.items()}
@@ -149,9 +150,9 @@ class Training:
 
     def _end_anew(self) -> None:
         """Leave the files of a training that was over when its process was killed, in a folder that may be another."""
-        if self._folder is not None and self.config.output_dir is not None:
+        if self._folder is not None and self.runtime.output_dir is not None:
             self._save(self._folder / _LAST)
-            write_history(self.config.output_dir / HISTORY_FILE, self.state.history)
+            write_history(self.runtime.output_dir / HISTORY_FILE, self.state.history)
 
     def _run_epoch(self) -> Cancelled | None:
         """The rest of an epoch and its end; a wish to stop during its last step is returned.
@@ -243,8 +244,8 @@ class Training:
         figures["learning_rate"] = rate
         for name, value in figures.items():
             state.history.setdefault(name, []).append(value)
-        if config.output_dir is not None:
-            write_history(config.output_dir / HISTORY_FILE, state.history)
+        if self.runtime.output_dir is not None:
+            write_history(self.runtime.output_dir / HISTORY_FILE, state.history)
         check_variation(state.variation, self.optimizer.steps, self.total_steps, config)
         better = figures[self._watched] < state.best
         if better:

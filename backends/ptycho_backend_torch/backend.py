@@ -22,6 +22,7 @@ from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .data import GroupDataModule
@@ -61,6 +62,7 @@ class TorchBackend:
         self,
         scans: Sequence[PtychoDataContainer],
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> NetworkModel:
@@ -69,10 +71,10 @@ class TorchBackend:
         Probe, scale and statistics of the model are those of the first scan.
         """
         check_trainable(scans, config)
-        data = GroupDataModule(scans, config)
-        steps = config.epochs * data.train_set.draw.steps_an_epoch(config.devices)
+        data = GroupDataModule(scans, config, runtime)
+        steps = config.epochs * data.train_set.draw.steps_an_epoch(runtime.devices)
         module = PtychoModule(config, data.scans, data.n_trained, steps)
-        module.low_precision = low_precision(config.precision, choose_device(config.accelerator))
+        module.low_precision = low_precision(runtime.precision, choose_device(runtime.accelerator))
         checkpoint_path = fit(module, data, progress)
         module = module.cpu()
         probe, scale = (value.detach() for value in module.probe_and_scale(0))
@@ -92,6 +94,7 @@ class TorchBackend:
         model: NetworkModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
@@ -99,25 +102,28 @@ class TorchBackend:
         model.check_side(scan)
         scale, groups = model.scale_for(scan), laid_out_for(model, scan)
         with torch.inference_mode():
-            return stitch_predictions(ScanPredictor(model, groups, scale, config), groups, scale, config, progress)
+            return stitch_predictions(
+                ScanPredictor(model, groups, scale, config, runtime), groups, scale, config, progress
+            )
 
     def refine(
         self,
         image: Image,
         scan: PtychoDataContainer,
         config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
         """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
-        device = choose_device(config.accelerator)
+        device = choose_device(runtime.accelerator)
         return refine_image(image, scan, config, lambda raw, loss: TorchGradient(raw, loss, device), progress)
 
     def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
         model.check_side(groups.scan)
         with torch.inference_mode():
-            predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference)
+            predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference, Runtime())
             return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
 
     def expected_counts(

@@ -30,6 +30,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.enginekit.groups import GroupDraw, Groups, heldout_groups
 from ptycho_core.enginekit.network_training import run_facts, training_scans
+from ptycho_core.runtime import Runtime
 
 __all__ = ["EpochSampler", "GroupDataModule", "GroupDataset", "HeldoutDataset", "HeldoutSampler", "collate_groups"]
 
@@ -169,7 +170,8 @@ class GroupDataModule(pl.LightningDataModule):
 
     Args:
         scans: at least one with training frames.
-        config: groups, batch size, seed, workers.
+        config: groups, batch size, seed.
+        runtime: workers, and what else does the work.
 
     Attributes:
         scans: those with training frames, then the others; items are numbered in this order.
@@ -179,7 +181,7 @@ class GroupDataModule(pl.LightningDataModule):
         first_step: steps that are done, for a training that goes on.
     """
 
-    def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
+    def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig, runtime: Runtime) -> None:
         super().__init__()
         trained = training_scans(scans)
         self.scans = [*trained, *(scan for scan in scans if not len(scan.train_frames))]
@@ -187,14 +189,14 @@ class GroupDataModule(pl.LightningDataModule):
         self.train_set = GroupDataset(trained, config)
         heldout = HeldoutDataset(self.scans, config)
         self.test_set = heldout if len(heldout) else None
-        self.config = config
+        self.config, self.runtime = config, runtime
         self._given = tuple(scans)
         self.first_step = 0
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What decides this training, see ``run_facts``; to tell, all counts are read once."""
-        return run_facts(self.config, self._given)
+        return run_facts(self.config, self._given, self.runtime)
 
     def _loader(self, dataset: Dataset[Sample], sampler: Sampler[list[Key]]) -> DataLoader[Sample]:
         return DataLoader(
@@ -202,9 +204,9 @@ class GroupDataModule(pl.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=collate_groups,
             generator=torch.Generator(),  # else the loader would draw from the global one
-            num_workers=self.config.num_workers,
-            persistent_workers=self.config.num_workers > 0,
-            multiprocessing_context="spawn" if self.config.num_workers > 0 else None,
+            num_workers=self.runtime.num_workers,
+            persistent_workers=self.runtime.num_workers > 0,
+            multiprocessing_context="spawn" if self.runtime.num_workers > 0 else None,
         )
 
     def _place(self) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from ptycho_core.enginekit.architectures import full_channels
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import bytes_kept, groups_at_once
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.runtime import Runtime
 
 from . import physics
 from .generators import GENERATORS, load_weights
@@ -56,27 +57,30 @@ class ScanPredictor:
         model: trained.
         data: groups of frames.
         scale: s.
-        config: batch size, accelerator, precision.
+        config: passes over the canvas.
+        runtime: frames at once, accelerator, precision.
 
     Raises:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig) -> None:
-        device = choose_device(config.accelerator)
+    def __init__(
+        self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig, runtime: Runtime
+    ) -> None:
+        device = choose_device(runtime.accelerator)
         raw = data.scan.raw
         self.data, self.scale, self.device = data, scale, device
-        generator = GENERATORS[model.config.model.generator](model.config, model.probe.shape[-1])
+        generator = GENERATORS[model.config.network.generator](model.config, model.probe.shape[-1])
         load_weights(generator, model.weights)
         self.generator = generator.to(device=device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self.passes = model.passes_for(config)
         self.sweeps = self.generator.sweeps + self.passes - 1
-        self.reduced = low_precision(config.precision, device)
+        self.reduced = low_precision(runtime.precision, device)
         self.probe = torch.from_numpy(data.scan.probe.copy()).to(device)
         self.mask = None if raw.mask is None else torch.from_numpy(raw.mask.copy()).to(device)
         self.background = None if raw.background is None else torch.from_numpy(raw.background.copy()).to(device)
         self.known = (self.scale, self.mask, self.background)
-        self.step = groups_at_once(data, config, full_channels(model.config.model, raw.side))
+        self.step = groups_at_once(data, runtime, full_channels(model.config.network, raw.side))
         self.origin_px = data.canvas_origin_px.min(axis=0)
         height, width_px = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
         self.shape = (int(height), int(width_px))

@@ -72,7 +72,7 @@ class PtychoModule(pl.LightningModule):
         super().__init__()
         self.config, self.total_steps = config, total_steps
         N = scans[0].raw.side
-        self.generator = GENERATORS[config.model.generator](config, N).to(memory_format=torch.channels_last)
+        self.generator = GENERATORS[config.network.generator](config, N).to(memory_format=torch.channels_last)
         load_weights(self.generator, initial_weights(config, N))
         trained = scans[:n_trained]
         self.probes = nn.ParameterList([complex_parameter(scan.probe, config.probe_trainable) for scan in trained])

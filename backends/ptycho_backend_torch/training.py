@@ -25,6 +25,7 @@ from ptycho_core.enginekit.network_training import HISTORY_FILE, check_resumable
 from ptycho_core.errors import ArchiveError, ConfigError
 from ptycho_core.io import atomic_path, ensure_output_folder
 from ptycho_core.protocol import Progress
+from ptycho_core.runtime import Runtime
 
 from .callbacks import LAST, HistoryAndHealth, ReportProgress
 from .data import GroupDataModule
@@ -47,16 +48,16 @@ def _tracker(name: str, folder: Path) -> Any:
     return MLFlowLogger(experiment_name="ptycho", tracking_uri=f"sqlite:///{(folder / 'mlflow.db').resolve()}")
 
 
-def _loggers(config: TrainingConfig) -> Any:
+def _loggers(runtime: Runtime) -> Any:
     """Trackers that were asked for; only then is one imported.
 
     Raises:
         ConfigError: see :func:`check_trackers`.
     """
-    check_trackers(config)
-    if config.output_dir is None or not config.loggers:
+    check_trackers(runtime)
+    if runtime.output_dir is None or not runtime.loggers:
         return False
-    return [_tracker(name, config.output_dir) for name in dict.fromkeys(config.loggers)]
+    return [_tracker(name, runtime.output_dir) for name in dict.fromkeys(runtime.loggers)]
 
 
 def _moving_average(average: Tensor, current: Tensor, n_averaged: Tensor | int, *, decay: float) -> Tensor:
@@ -108,10 +109,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 def _callbacks(data: GroupDataModule, progress: Progress, mailbox: Mailbox | None) -> list[Callback]:
-    config = data.config
-    folder = None if config.output_dir is None else config.output_dir / CHECKPOINTS
+    config, output = data.config, data.runtime.output_dir
+    folder = None if output is None else output / CHECKPOINTS
     callbacks: list[Callback] = [
-        HistoryAndHealth(config.output_dir, mailbox),
+        HistoryAndHealth(output, mailbox),
         ReportProgress(progress, folder, mailbox),
     ]
     watched = "test_loss" if data.test_set is not None else "train_loss"
@@ -129,18 +130,18 @@ def _callbacks(data: GroupDataModule, progress: Progress, mailbox: Mailbox | Non
 
 
 def build_trainer(data: GroupDataModule, progress: Progress, mailbox: Mailbox | None = None) -> pl.Trainer:
-    """A Trainer with everything that the config of `data` says, and nothing that it does not.
+    """A Trainer with everything that config and runtime of `data` say, and nothing that they do not.
 
     Raises:
         ConfigError: devices or a strategy that are not to be had here.
     """
-    config = data.config
+    config, runtime = data.config, data.runtime
     settings: dict[str, Any] = {
-        "accelerator": lightning_accelerator(config.accelerator),
-        "devices": config.devices,
+        "accelerator": lightning_accelerator(runtime.accelerator),
+        "devices": runtime.devices,
         "strategy": _strategy(data),
     }
-    loggers, callbacks = _loggers(config), _callbacks(data, progress, mailbox)
+    loggers, callbacks = _loggers(runtime), _callbacks(data, progress, mailbox)
     try:
         return pl.Trainer(
             **settings,
@@ -148,13 +149,13 @@ def build_trainer(data: GroupDataModule, progress: Progress, mailbox: Mailbox | 
             logger=loggers,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
-            enable_checkpointing=config.output_dir is not None,
+            enable_checkpointing=runtime.output_dir is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             use_distributed_sampler=False,
-            default_root_dir=config.output_dir,
+            default_root_dir=runtime.output_dir,
         )
     except (ValueError, MisconfigurationException) as error:
         given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
@@ -256,24 +257,24 @@ def _take_result(module: PtychoModule, checkpoint: dict[str, Any], path: Path, f
 def _strategy(data: GroupDataModule) -> str:
     config = data.config
     idle = data.n_trained > 1 and (config.probe_trainable or config.scale_trainable)
-    return strategy_of(config.strategy, config.devices, idle_parameters=idle)
+    return strategy_of(data.runtime.strategy, data.runtime.devices, idle_parameters=idle)
 
 
 def _run(module: PtychoModule, data: GroupDataModule, progress: Progress) -> None:
     """Train, in this process or in others."""
-    config = data.config
+    resume_from = data.runtime.resume_from
     if has_own_processes(_strategy(data)):
         with Listener(progress) as listener:
             trainer = build_trainer(data, progress, listener.mailbox)
-            trainer.fit(module, datamodule=data, ckpt_path=config.resume_from, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
         module.history = listener.history
     else:
         trainer = build_trainer(data, progress)
-        trainer.fit(module, datamodule=data, ckpt_path=config.resume_from, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
 
 
 def fit(module: PtychoModule, data: GroupDataModule, progress: Progress) -> Path | None:
-    """Train `module` in place, as the config of `data` says.
+    """Train `module` in place, as config and runtime of `data` say.
 
     Returns:
         Checkpoint that training can be resumed from, or None when there is no output folder.
@@ -284,7 +285,7 @@ def fit(module: PtychoModule, data: GroupDataModule, progress: Progress) -> Path
         OutputError: an output folder that cannot be written.
     """
     config = data.config
-    resume_from, output, checkpoint = config.resume_from, config.output_dir, None
+    resume_from, output, checkpoint = data.runtime.resume_from, data.runtime.output_dir, None
     if output is not None:
         ensure_output_folder(output)
     if resume_from is not None:

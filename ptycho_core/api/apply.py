@@ -15,6 +15,7 @@ from ..io.result_folder import RESULT_NAMES
 from ..plugins.capabilities import check_inference_capabilities
 from ..plugins.registry import LoadedBackend, load_backend
 from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
+from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, look_at, read_source
 from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
 from .observe import Observer
@@ -29,6 +30,7 @@ def reconstruct(
     model: TrainedModel,
     data: ScanInput,
     config: InferenceConfig | None = None,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     backend: str | ReconstructionBackend | None = None,
     same_scan: bool = False,
@@ -40,6 +42,7 @@ def reconstruct(
         model: from training or :func:`load_model`.
         data: a path or a RawData, of which every frame with counts is used; or a container, whose roles are kept.
         config: how the model is applied; None takes what the model was trained with.
+        runtime: what does the work.
         backend: engine or its name; None takes the model's own.
         same_scan: the scan is of the experiment the model was trained on: the model's refined probe and statistics are
             used. Otherwise the scan's own probe, or the model's where the scan has none, and the scan's own intensity.
@@ -53,7 +56,7 @@ def reconstruct(
     """
     engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
     inference = model.config.inference if config is None else config
-    return apply_model(engine, model, lambda: container_for(model, data, same_scan), inference, progress)
+    return apply_model(engine, model, lambda: container_for(model, data, same_scan), inference, runtime, progress)
 
 
 def apply_and_report(
@@ -61,6 +64,7 @@ def apply_and_report(
     engine: LoadedBackend,
     scan: ScanSource,
     config: InferenceConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -79,6 +83,7 @@ def apply_and_report(
         engine: that applies it.
         scan: see :func:`ptycho_core.run`.
         config: how the model is applied.
+        runtime: what does the work.
         out: folder for the results; None writes nothing.
         overwrite: replace a finished result that lies there.
         same_scan: see :func:`reconstruct`.
@@ -93,7 +98,7 @@ def apply_and_report(
         PtychoError: as :func:`reconstruct` and :func:`ptycho_core.run`.
     """
     watcher = observer or Observer()
-    check_inference_capabilities(config, engine.capabilities, engine.name)
+    check_inference_capabilities(config, engine.capabilities, engine.name, runtime)
     read = read_source(scan, watcher)
     raw = read.raw if isinstance(read, PtychoDataContainer) else read
     look_at(raw, watcher, despite_findings=despite_findings)
@@ -102,8 +107,8 @@ def apply_and_report(
     files = [*inputs, *([Path(raw.source.path)] if raw.source.path else [])]
     with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
         with watcher.stage("reconstruct"):
-            scored = image_of(engine.backend, model, container, config, progress)
-        stage = Stage(name=first_stage_name(engine), scored=scored, seconds=watcher.seconds["reconstruct"])
-        done = made_run((stage,), model, engine, replace(model.config, inference=config), watcher, title=title)
+            scored = image_of(engine.backend, model, container, config, runtime, progress)
+        stage = Stage(name=first_stage_name(model.config), scored=scored, seconds=watcher.seconds["reconstruct"])
+        done = made_run((stage,), model, engine, replace(model.config, inference=config), runtime, watcher, title=title)
         done = replace(done, provenance={**done.provenance, **(provenance or {})})
         return done if folder is None else write_run(done, folder, watcher, None)

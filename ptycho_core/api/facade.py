@@ -21,6 +21,7 @@ from ..data.results import CdiResult, CdiResults, Scored
 from ..errors import Cancelled
 from ..inspection.examine import examine, refuse_grave
 from ..protocol import Progress, TrainedModel, no_progress
+from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import known_side
 from .observe import Observer
 from .prepare import (
@@ -148,7 +149,7 @@ def _results(pair: _Pair, engines: Engines, model: TrainedModel) -> CdiResults:
         reconstruction=None,
         probe=model.probe,
         config=engines.config,
-        provenance=provenance_of(engines.config, engines.trainer, *pair.each()),
+        provenance=provenance_of(engines.config, engines.runtime, engines.trainer, *pair.each()),
     )
 
 
@@ -156,12 +157,13 @@ def _train(
     train: ScanInput,
     test: ScanInput | None,
     config: TrainingConfig,
+    runtime: Runtime,
     orientation: _Orientation,
     progress: Progress,
     despite_findings: bool,
 ) -> tuple[_Pair, Engines, CdiResults]:
     """Make the engines, the containers and the model, each once. Called by the two public functions only."""
-    engines = Engines(config, Observer(), side=known_side(train))
+    engines = Engines(config, runtime, Observer(), side=known_side(train))
 
     def accept(data: ScanInput) -> _Read:
         read = _read(data)
@@ -172,7 +174,7 @@ def _train(
 
     pair = _pair(train, test, engines.config, orientation, accept)
     scans = pair.scans(engines.trainer.capabilities.max_scans)
-    model = train_on(engines.trainer, scans, engines.config, progress)
+    model = train_on(engines.trainer, scans, engines.config, runtime, progress)
     return pair, engines, _results(pair, engines, model)
 
 
@@ -180,6 +182,7 @@ def train_cdi_model(
     train: ScanInput,
     test: ScanInput | None,
     config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     despite_findings: bool = False,
     progress: Progress = no_progress,
@@ -191,7 +194,8 @@ def train_cdi_model(
         test: frames that are held out: the other view of the same scan (``train, test = scan.split(…)``), or another
             scan of the same experiment, which takes over the training scan's probe. None holds out ``test_fraction``,
             or what a container holds out.
-        config: everything else.
+        config: everything else that decides the result.
+        runtime: what does the work.
         despite_findings: go on although the checks found what makes an image worthless; other findings are told by
             ``run`` and by the command ``inspect`` only.
         progress: called after each step; it may raise ``Cancelled``.
@@ -207,13 +211,14 @@ def train_cdi_model(
         DataError: no usable scan, one that the checks refuse, or a frame that is both held out and trained on.
         BackendError: the engine is unknown, missing, broken, or failed; see its subclasses.
     """
-    return _train(train, test, config, _Orientation(), progress, despite_findings)[2]
+    return _train(train, test, config, runtime, _Orientation(), progress, despite_findings)[2]
 
 
 def run_cdi_example(
     train: ScanInput,
     test: ScanInput | None,
     config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     flip_x: bool = False,
     flip_y: bool = False,
@@ -231,7 +236,8 @@ def run_cdi_example(
     Args:
         train: scan to learn from: RawData, a container, or a path.
         test: see :func:`train_cdi_model`.
-        config: everything else; ``refinement`` says how the image is refined.
+        config: everything else that decides the result; ``refinement`` says how the image is refined.
+        runtime: what does the work.
         flip_x: negate the x scan coordinate of both scans.
         flip_y: negate the y scan coordinate of both scans.
         transpose: exchange the axes of every patch, by exchanging those of frames, mask, background and probe.
@@ -253,12 +259,12 @@ def run_cdi_example(
     if M is not None:
         config = replace(config, inference=replace(config.inference, central_crop_px=M))
     turned = _Orientation(flip_y, flip_x, transpose)
-    pair, engines, results = _train(train, test, config, turned, progress, despite_findings)
+    pair, engines, results = _train(train, test, config, runtime, turned, progress, despite_findings)
     if not do_stitching:
         return CdiResult(None, None, results)
     model, settings = results["model"], engines.config
     scan = of_model(pair.train if pair.test is None else pair.test, model)
-    best: Scored = image_of(engines.trainer.backend, model, scan, settings.inference, progress)
+    best: Scored = image_of(engines.trainer.backend, model, scan, settings.inference, runtime, progress)
     if engines.refiner is not None:
         best = _refined(best, engines, progress)
     results["reconstruction"] = best
@@ -271,7 +277,7 @@ def _refined(first: Scored, engines: Engines, progress: Progress) -> Scored:
     """The better of an image and what refining makes of it; a failure costs a warning, as in ``run``."""
     assert engines.refiner is not None
     try:
-        return refine(first, engines.config, backend=engines.refiner.backend, progress=progress).best
+        return refine(first, engines.config, engines.runtime, backend=engines.refiner.backend, progress=progress).best
     except Cancelled:
         raise
     except ENGINE_FAILURES as error:

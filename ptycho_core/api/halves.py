@@ -48,7 +48,7 @@ def half_scans(
     halves = []
     for part, seed in zip((order[: len(order) // 2], order[len(order) // 2 :]), seeds, strict=True):
         frames = np.sort(part)
-        settings = replace(config, seed=int(seed), output_dir=None, resume_from=None, nphotons=None, n_subsample=None)
+        settings = replace(config, seed=int(seed), nphotons=None, n_subsample=None)
         heldout = np.zeros(0, np.int64)
         if hold_out:
             positions = scan.raw.positions_px[frames]
@@ -69,14 +69,16 @@ def half_data_frc(
     from ..evaluation.metrics import half_data_frc as correlate
 
     refiner, config = engines.refiner, engines.config
+    runtime = replace(engines.runtime, output_dir=None, resume_from=None, loggers=())
     trained: list[Scored] = []
     refined: list[Scored] = []
     for half, settings in half_scans(scan, config, hold_out=refiner is not None):
-        model = train_on(engines.trainer, [half], settings, progress)
-        image = image_of(engines.trainer.backend, model, of_model(half, model), settings.inference, progress)
+        model = train_on(engines.trainer, [half], settings, runtime, progress)
+        same = of_model(half, model)
+        image = image_of(engines.trainer.backend, model, same, settings.inference, runtime, progress)
         trained.append(image)
         if refiner is not None:
-            done = refine(image, settings, backend=refiner.backend, tell=_nobody, progress=progress)
+            done = refine(image, settings, runtime, backend=refiner.backend, tell=_nobody, progress=progress)
             refined += [done.best] if done.kept else []
 
     def pair(a: Image, b: Image) -> FourierRingCorrelation:

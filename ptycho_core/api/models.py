@@ -17,6 +17,7 @@ from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_backend, load_described
 from ..plugins.returned import check_model
 from ..protocol import Progress, ReconstructionBackend, TrainedModel
+from ..runtime import Runtime
 from .observe import Observer
 from .prepare import ScanInput, ensure_raw
 from .stages import check_crop, image_of, need_training_frames
@@ -68,6 +69,7 @@ def apply_model(
     model: TrainedModel,
     scan: Callable[[], PtychoDataContainer],
     config: InferenceConfig,
+    runtime: Runtime,
     progress: Progress,
 ) -> Scored:
     """Make and score an image with an engine that is at hand; `scan` is read once the config has been accepted.
@@ -75,10 +77,10 @@ def apply_model(
     Raises:
         PtychoError: see :func:`ptycho_core.reconstruct`.
     """
-    check_inference_capabilities(config, engine.capabilities, engine.name)
+    check_inference_capabilities(config, engine.capabilities, engine.name, runtime)
     container = scan()
     check_applicable(engine, container, config)
-    return image_of(engine, model, container, config, progress)
+    return image_of(engine, model, container, config, runtime, progress)
 
 
 def check_applicable(engine: ReconstructionBackend, scan: PtychoDataContainer, config: InferenceConfig) -> None:

@@ -15,6 +15,7 @@ from ..data.run import Run, Stage
 from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, ResultFolder, as_output_error
 from ..plugins.registry import LoadedBackend
 from ..protocol import TrainedModel
+from ..runtime import Runtime
 from .models import BUNDLE_NAME
 from .observe import Observer, peak_memory_bytes
 from .stages import provenance_of
@@ -44,6 +45,7 @@ def made_run(
     model: TrainedModel,
     engine: LoadedBackend,
     config: TrainingConfig,
+    runtime: Runtime,
     observer: Observer,
     *,
     refined: Refined | None = None,
@@ -60,17 +62,19 @@ def made_run(
         model=model,
         history={name: list(values) for name, values in model.history.items()},
         config=config,
+        runtime=runtime,
         engine=engine.name,
         warnings=tuple(observer.notices),
-        provenance=provenance_of(config, engine, scan),
+        provenance=provenance_of(config, runtime, engine, scan),
         seconds=observer.facts(),
         peak_memory_bytes=peak_memory_bytes(),
     )
 
 
-def first_stage_name(engine: LoadedBackend) -> str:
-    """What an engine trains: a network, or a solver's state."""
-    return "network" if engine.capabilities.generators else "solver"
+def first_stage_name(config: TrainingConfig) -> str:
+    """What the first image of a run is made by: ``network`` or ``solver``."""
+    assert config.method is not None
+    return config.method
 
 
 def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ..config import TrainingConfig
 from ..config_mapping import with_typed_options
-from ..data.results import Refined, Scored
+from ..data.container import PtychoDataContainer
+from ..data.results import Image, Refined, Scored
 from ..enginekit.loss_choice import refinement_loss
+from ..enginekit.refining import refine_by_steps
 from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError, PtychoError
 from ..evaluation.positions import position_report
 from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
@@ -20,8 +24,11 @@ from ..protocol import (
     ProgressEvent,
     ReconstructionBackend,
     SupportsLossChoice,
+    SupportsRefinement,
+    SupportsStepping,
     no_progress,
 )
+from ..runtime import DEFAULT_RUNTIME, Runtime
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
@@ -66,7 +73,7 @@ def refining_engine(config: TrainingConfig, trained_with: Capabilities) -> str |
     """
     chosen = config.refinement.engine
     if chosen == "auto":
-        return config.backend if trained_with.refine else None
+        return config.backend if trained_with.refine or trained_with.stepping else None
     return None if chosen == "none" else chosen
 
 
@@ -89,6 +96,7 @@ class _Record:
 def refine(
     initial: Scored,
     config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     backend: ReconstructionBackend | None = None,
     tell: Tell | None = None,
@@ -99,6 +107,7 @@ def refine(
     Args:
         initial: an image made by any engine, with its scan and the role of each frame.
         config: ``refinement`` says how.
+        runtime: what does the work.
         backend: that engine, where it is at hand; None loads it.
         tell: called with a sentence when the refined image is discarded; None raises a warning.
         progress: called after each epoch; it may raise ``Cancelled``.
@@ -130,7 +139,7 @@ def refine(
     found = None
     try:
         with engine_at_work(name, "refine", record) as relay:
-            image = engine.refine(initial.image, scan, config, progress=relay)  # type: ignore[attr-defined]
+            image = _refined(engine, initial.image, scan, config, runtime, relay)
             check_image(image, scan, name, config.collapse_threshold)
         found = score(image, scan, name, engine)
         note = _worse(found, initial, loss)
@@ -142,13 +151,41 @@ def refine(
         pass_on([f"the image refined by engine '{name}' was discarded: {note}"], tell, stacklevel=2)
         return Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
     plan, positions = config.refinement, None
-    if plan.positions:
+    if plan.positions or not np.array_equal(found.image.positions_px, initial.image.positions_px):
         used = scan.used_frames
         nominal, moved = scan.raw.positions_px[used], found.image.positions_px[used]
         positions = position_report(nominal, moved, plan.position_limit_px)
     return Refined(
         best=found, initial=initial, engine=name, kept=True, note="", history=record.history, positions=positions
     )
+
+
+def _refined(
+    engine: ReconstructionBackend,
+    image: Image,
+    scan: PtychoDataContainer,
+    config: TrainingConfig,
+    runtime: Runtime,
+    progress: Progress,
+) -> Image:
+    """What an engine makes of an image: by its own ``refine``, or by the descent of core with its steps.
+
+    Raises:
+        ConfigError: the image needs another engine's forward model.
+    """
+    if image.forward_model not in ("", engine.name):
+        raise ConfigError(
+            f"the image is explained by the forward model of engine '{image.forward_model}' only, so engine "
+            f"'{engine.name}' cannot go on from it; refine it with '{image.forward_model}', or set "
+            "refinement.engine = 'none'."
+        )
+    if isinstance(engine, SupportsStepping):
+        return refine_by_steps(engine, image, scan, config, runtime, progress)
+    assert isinstance(engine, SupportsRefinement)
+    plan = config.refinement
+    if plan.positions is None:  # it makes no trials, so nothing is taken up
+        config = replace(config, refinement=replace(plan, positions=False))
+    return engine.refine(image, scan, config, runtime, progress=progress)
 
 
 def _worse(found: Scored, initial: Scored, loss: str) -> str:

@@ -20,6 +20,7 @@ from ..errors import Cancelled, ConfigError
 from ..io.atomic import ensure_output_folder
 from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
+from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, accepted_scan, known_side
 from .halves import half_data_frc
 from .models import BUNDLE_NAME, save_model
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TRAINING_FOLDER", "compare_with_truth", "run", "train"]
 
+
 TRAINING_FOLDER = "training"
 """Subfolder of the results for checkpoints, the history, and the model until the results are complete."""
 
@@ -52,6 +54,7 @@ _T = TypeVar("_T")
 def train(
     scans: ScanSource | Sequence[ScanSource],
     config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -66,9 +69,10 @@ def train(
     Args:
         scans: one scan, or several; a path or a RawData gets its roles here, so make a container with
             :func:`ensure_container` first to make an image of the same frames afterwards.
-        config: everything else.
+        config: everything else that decides the result.
+        runtime: what does the work.
         out: folder for the model's bundle, with the checkpoints in ``training`` below it, whatever
-            ``config.output_dir`` says; None writes nothing but checkpoints, where that says so.
+            ``runtime.output_dir`` says; None writes nothing but checkpoints, where that says so.
         overwrite: replace a finished result that lies there.
         despite_findings: see :func:`run`.
         inputs: see :func:`run`.
@@ -85,17 +89,17 @@ def train(
     given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
     if not given:
         raise ConfigError("train needs at least one scan, and none is given.")
-    engines = Engines(config, watcher)
+    engines = Engines(config, runtime, watcher)
     check_number_of_scans(engines.trainer, len(given))
     made = [accepted_scan(scan, engines, watcher, despite_findings=despite_findings) for scan in given]
     need_training_frames(made[0])
-    files, writes = [*inputs, *_paths(made, config)], {BUNDLE_NAME, SUMMARY_NAME}
+    files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
-        settings = _settings(engines.config, folder)
+        runtime = _beside_results(runtime, folder)
         with watcher.stage("train"):
-            model = train_on(engines.trainer, made, settings, progress)
+            model = train_on(engines.trainer, made, engines.config, runtime, progress)
         if folder is not None:
-            kept = provenance_of(settings, engines.trainer, *made) | (provenance or {})
+            kept = provenance_of(engines.config, runtime, engines.trainer, *made) | (provenance or {})
             _write_model(model, kept, folder, engines, watcher)
     return model
 
@@ -113,17 +117,17 @@ def _write_model(
     tell_of_kept(folder, observer)
 
 
-def _paths(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> list[Path]:
+def _paths(scans: Sequence[PtychoDataContainer], runtime: Runtime) -> list[Path]:
     """Files that a job reads and must leave alone."""
     given = [scan.raw.source.path for scan in scans]
-    return [Path(path) for path in (*given, config.resume_from) if path is not None]
+    return [Path(path) for path in (*given, runtime.resume_from) if path is not None]
 
 
-def _settings(config: TrainingConfig, folder: ResultFolder | None) -> TrainingConfig:
-    """The config of a training whose checkpoints go beside the results."""
+def _beside_results(runtime: Runtime, folder: ResultFolder | None) -> Runtime:
+    """The runtime of a training whose checkpoints go beside the results."""
     if folder is None:
-        return config
-    return replace(config, output_dir=ensure_output_folder(folder.path / TRAINING_FOLDER))
+        return runtime
+    return replace(runtime, output_dir=ensure_output_folder(folder.path / TRAINING_FOLDER))
 
 
 @dataclass
@@ -133,7 +137,7 @@ class _Job:
     Attributes:
         engines: made and asked already.
         scan: with its roles.
-        config: of the training, with the folder of its checkpoints.
+        runtime: what does the work, with the folder of the checkpoints.
         folder: where the results go, or None.
         observer: who watches.
         progress: the caller's.
@@ -141,7 +145,7 @@ class _Job:
 
     engines: Engines
     scan: PtychoDataContainer
-    config: TrainingConfig
+    runtime: Runtime
     folder: ResultFolder | None
     observer: Observer
     progress: Progress
@@ -150,7 +154,7 @@ class _Job:
     def train(self) -> TrainedModel:
         """Train, and save the model at once: an interruption from here on costs the image, not the training."""
         with self.observer.stage("train"):
-            model = train_on(self.engines.trainer, [self.scan], self.config, self.progress)
+            model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
         if self.folder is not None:
             with self.observer.stage("save"):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
@@ -162,7 +166,8 @@ class _Job:
         """The image of the training frames."""
         with self.observer.stage("reconstruct"):
             same = of_model(self.scan, model)
-            return image_of(self.engines.trainer.backend, model, same, self.config.inference, self.progress)
+            inference = self.engines.config.inference
+            return image_of(self.engines.trainer.backend, model, same, inference, self.runtime, self.progress)
 
     def refined(self, first: Scored) -> tuple[Refined | None, Cancelled | None]:
         """What refining makes of an image; it costs a notice when it fails, and the interruption when it is stopped."""
@@ -171,8 +176,15 @@ class _Job:
             return None, None
         try:
             with self.observer.stage("refine"):
-                tell = self.observer.notice
-                return refine(first, self.config, backend=refiner.backend, tell=tell, progress=self.progress), None
+                done = refine(
+                    first,
+                    self.engines.config,
+                    self.runtime,
+                    backend=refiner.backend,
+                    tell=self.observer.notice,
+                    progress=self.progress,
+                )
+                return done, None
         except Cancelled as error:
             self.observer.notice(f"no refined image: {error}; the image that refining began with is the result")
             return None, error
@@ -203,6 +215,7 @@ class _Job:
 def run(
     scan: ScanSource,
     config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
     *,
     out: Path | str | None = None,
     overwrite: bool = False,
@@ -220,8 +233,9 @@ def run(
     Args:
         scan: a path, a RawData, a container whose roles are kept, or a function that reads one when it is wanted.
         config: what decides the result.
-        out: folder for the results, with the checkpoints in ``training`` below it, whatever ``config.output_dir`` says;
-            None writes nothing but checkpoints, where that says so.
+        runtime: what does the work.
+        out: folder for the results, with the checkpoints in ``training`` below it, whatever ``runtime.output_dir``
+            says; None writes nothing but checkpoints, where that says so.
         overwrite: replace a finished result that lies there.
         half_data: also make an image of each half of the frames and correlate the two.
         truth: the object to score the images against, of a simulated scan.
@@ -244,11 +258,11 @@ def run(
             where the model is, and ``results_path`` and ``run`` hold the results, as far as there are any.
     """
     watcher = observer or Observer()
-    engines = Engines(config, watcher, side=known_side(scan))
+    engines = Engines(config, runtime, watcher, side=known_side(scan))
     container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings)
     need_training_frames(container)
-    with opened_folder(out, overwrite, [*inputs, *_paths([container], config)], watcher) as folder:
-        job = _Job(engines, container, _settings(engines.config, folder), folder, watcher, progress)
+    with opened_folder(out, overwrite, [*inputs, *_paths([container], runtime)], watcher) as folder:
+        job = _Job(engines, container, _beside_results(runtime, folder), folder, watcher, progress)
         done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
         if folder is not None:
             done = write_run(done, folder, watcher, job.bundle)
@@ -274,7 +288,7 @@ def _go(
         where = None if job.bundle is None else str(job.bundle)
         raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
     stages = _stages(job, first, refined, truth, frcs)
-    done = made_run(stages, model, engines.trainer, job.config, watcher, refined=refined, title=title)
+    done = made_run(stages, model, engines.trainer, engines.config, job.runtime, watcher, refined=refined, title=title)
     return replace(done, provenance={**done.provenance, **provenance}), stopped
 
 
@@ -295,7 +309,7 @@ def _stages(
 
     stages = [
         Stage(
-            name=first_stage_name(job.engines.trainer),
+            name=first_stage_name(job.engines.config),
             scored=first,
             seconds=seconds.get("train", 0.0) + seconds.get("reconstruct", 0.0),
             comparison=compared(first),

@@ -23,6 +23,7 @@ from ..plugins.registry import LoadedBackend, describe_backend, load_described
 from ..plugins.returned import check_image, check_model
 from ..protocol import Progress, ReconstructionBackend, TrainedModel
 from ..provenance import collect_provenance
+from ..runtime import Runtime
 from .observe import Observer
 from .refine import refining_engine
 from .score import score
@@ -44,11 +45,13 @@ class Engines:
 
     Args:
         config: names them.
+        runtime: what does the work.
         observer: told of the time that importing takes.
         side: N of the scan, for the old handshake, where it is known.
 
     Attributes:
         config: as given, with options in the class of their engine.
+        runtime: as given.
         trainer: the engine that trains.
         refiner: the engine that refines, or None where nothing is refined.
 
@@ -57,13 +60,17 @@ class Engines:
         BackendError: an engine is unknown, missing or broken.
     """
 
-    def __init__(self, config: TrainingConfig, observer: Observer, *, side: int | None = None) -> None:
-        legacy.update_legacy_dict(legacy.params.cfg, config, side=side)  # old callers and engines look there
+    def __init__(
+        self, config: TrainingConfig, runtime: Runtime, observer: Observer, *, side: int | None = None
+    ) -> None:
+        # old callers and engines look there
+        legacy.update_legacy_dict(legacy.params.cfg, config, runtime, side=side)
+        self.runtime = runtime
         self.observer = observer
         self._loaded: dict[str, LoadedBackend] = {}
         self.config = with_typed_options(config)
         self.trainer = self.load(config.backend)
-        check_capabilities(self.config, self.trainer.capabilities, self.trainer.name)
+        check_capabilities(self.config, self.trainer.capabilities, self.trainer.name, runtime)
         chosen = refining_engine(self.config, self.trainer.capabilities)
         self.refiner = None if chosen is None else self.load(chosen)
         if self.refiner is not None:
@@ -117,7 +124,11 @@ def check_number_of_scans(engine: LoadedBackend, n_scans: int) -> None:
 
 
 def train_on(
-    engine: LoadedBackend, scans: Sequence[PtychoDataContainer], config: TrainingConfig, progress: Progress
+    engine: LoadedBackend,
+    scans: Sequence[PtychoDataContainer],
+    config: TrainingConfig,
+    runtime: Runtime,
+    progress: Progress,
 ) -> TrainedModel:
     """Train an engine, and check what comes back.
 
@@ -129,7 +140,7 @@ def train_on(
     check_number_of_scans(engine, len(scans))
     need_training_frames(scans[0])
     with engine_at_work(engine.name, "train", progress) as relay:
-        model = check_model(engine.backend.train(scans, config, progress=relay), engine.name)
+        model = check_model(engine.backend.train(scans, config, runtime, progress=relay), engine.name)
     if model.backend != engine.name:
         raise BackendProtocolError(
             f"engine '{engine.name}' returned a model that calls itself {model.backend!r}; the names must be equal."
@@ -155,6 +166,7 @@ def image_of(
     model: TrainedModel,
     scan: PtychoDataContainer,
     config: InferenceConfig,
+    runtime: Runtime,
     progress: Progress,
 ) -> Scored:
     """Make an image of a scan's training frames with a trained model, and score it.
@@ -166,7 +178,7 @@ def image_of(
     """
     need_training_frames(scan)
     with engine_at_work(engine.name, "reconstruct", progress) as relay:
-        image = engine.reconstruct(model, scan, config, progress=relay)
+        image = engine.reconstruct(model, scan, config, runtime, progress=relay)
         check_image(image, scan, engine.name, model.config.collapse_threshold)
     return score(image, scan, engine.name, engine)
 
@@ -176,7 +188,10 @@ def of_model(scan: PtychoDataContainer, model: TrainedModel) -> PtychoDataContai
     return replace(scan.with_probe(model.probe), statistics=model.statistics)
 
 
-def provenance_of(config: TrainingConfig, engine: LoadedBackend, *scans: PtychoDataContainer) -> dict[str, Any]:
-    """What is needed to repeat a run on some scans, plain JSON data."""
-    out = collect_provenance(config, [scan.raw.source for scan in scans], engine_packages=engine.spec.requires)
+def provenance_of(
+    config: TrainingConfig, runtime: Runtime, engine: LoadedBackend, *scans: PtychoDataContainer
+) -> dict[str, Any]:
+    """What is needed to repeat a run on some scans, and what did the work, plain JSON data."""
+    sources = [scan.raw.source for scan in scans]
+    out = collect_provenance(config, sources, runtime=runtime, engine_packages=engine.spec.requires)
     return out | {"engine": {"name": engine.name, "distribution": engine.distribution}}

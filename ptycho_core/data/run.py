@@ -11,6 +11,7 @@ from .results import Image, Refined, Scored
 
 if TYPE_CHECKING:
     from ..config import TrainingConfig
+    from ..runtime import Runtime
     from .container import PtychoDataContainer
     from .findings import Comparison, FourierRingCorrelation
     from .model import TrainedModel
@@ -49,6 +50,7 @@ class Run:
         model: the trained model.
         history: of the training; name → one value an epoch.
         config: what decided the result.
+        runtime: what did the work.
         engine: name of the engine that trained.
         warnings: one sentence each, those of the reader and of the checks among them.
         provenance: plain data on where the result came from.
@@ -64,6 +66,7 @@ class Run:
     model: TrainedModel
     history: Mapping[str, list[float]]
     config: TrainingConfig
+    runtime: Runtime
     engine: str
     warnings: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)

@@ -139,10 +139,10 @@ def generator_shapes(config: TrainingConfig, N: int) -> dict[str, tuple[int, ...
     Raises:
         ConfigError: unknown generator, or sizes that do not fit N.
     """
-    name = config.model.generator
+    name = config.network.generator
     if name not in GENERATORS:
         raise ConfigError(f"model.generator = {name!r}; allowed: {', '.join(GENERATORS)}.{suggest(name, GENERATORS)}")
-    return GENERATORS[name](config.model, N, config.group_size)
+    return GENERATORS[name](config.network, N, config.group_size)
 
 
 def initial_weights(config: TrainingConfig, N: int) -> dict[str, NDArray[np.float32]]:

@@ -187,7 +187,8 @@ class GroupDraw:
     """
 
     def __init__(self, scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
-        self.scans, self.config = tuple(scans), config
+        assert config.batch_size is not None  # a config of a network says it
+        self.scans, self.config, self.batch_size = tuple(scans), config, config.batch_size
         self._fields = [
             fields_of(scan.raw.positions_px[scan.train_frames], scan.raw.side, config.group_size) for scan in scans
         ]
@@ -220,7 +221,7 @@ class GroupDraw:
 
     def steps_an_epoch(self, world_size: int = 1) -> int:
         """Optimiser steps in an epoch; a step takes ``batch_size`` groups of one scan on each device."""
-        stride = self.config.batch_size * world_size
+        stride = self.batch_size * world_size
         return sum(math.ceil(n / stride) for n in self.n_groups)
 
     def batches(self, epoch: int, *, rank: int = 0, world_size: int = 1, first_batch: int = 0) -> Iterator[Batch]:
@@ -235,7 +236,7 @@ class GroupDraw:
             world_size: number of devices.
             first_batch: batches to leave out at the start.
         """
-        stride = self.config.batch_size * world_size
+        stride = self.batch_size * world_size
         rng = np.random.default_rng([self.config.seed, epoch])
         parts: list[tuple[int, NDArray[np.int64]]] = []
         for scan, n in enumerate(self.n_groups):

@@ -12,6 +12,7 @@ from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
 from ..protocol import Progress, ProgressEvent
+from ..runtime import Runtime
 from .groups import Groups, partition_of
 from .network_model import NetworkModel
 from .stitching import Stitcher, make_image
@@ -27,17 +28,17 @@ BYTES_KEPT = 384 * 2**20
 _BYTES_PER_PIXEL_AND_CHANNEL = 40
 
 
-def groups_at_once(data: Groups, config: InferenceConfig, channels: int) -> int:
-    """Groups in a step: as many as `batch_size` frames fill, fewer where their activations would not fit.
+def groups_at_once(data: Groups, runtime: Runtime, channels: int) -> int:
+    """Groups in a step: as many as `frames_at_once` fill, fewer where their activations would not fit.
 
     Args:
         data: groups of the scan.
-        config: ``batch_size`` is read.
+        runtime: ``frames_at_once`` is read.
         channels: of the network at full resolution.
     """
     C, N, P = data.group_size, data.scan.raw.side, len(data.scan.probe)
     per_frame = N * N * (_BYTES_PER_PIXEL_AND_CHANNEL * channels + 80 * P)
-    return max(1, min(config.batch_size // C, BYTES_AT_ONCE // (per_frame * C)))
+    return max(1, min(runtime.frames_at_once // C, BYTES_AT_ONCE // (per_frame * C)))
 
 
 def bytes_kept(data: Groups) -> int:
@@ -48,7 +49,7 @@ def bytes_kept(data: Groups) -> int:
 def laid_out_for(model: NetworkModel, scan: PtychoDataContainer) -> Groups:
     """The training frames of a scan, each once; one by one where groups may have any size: frames bound the memory."""
     frames = scan.train_frames
-    if model.config.model.generator == "cnn":
+    if model.config.network.generator == "cnn":
         return partition_of(scan, frames, model.config.group_size)
     return Groups.of(scan, frames[:, None])
 

@@ -53,7 +53,7 @@ class NetworkModel:
         Raises:
             ConfigError: passes are asked for, and the generator makes one only.
         """
-        return passes_of(self.config.model, config)
+        return passes_of(self.config.network, config)
 
     def check_side(self, data: PtychoDataContainer) -> None:
         """Refuse frames of a side that the network cannot take.
@@ -62,7 +62,7 @@ class NetworkModel:
             ConfigError: the side is not the one it is tied to, or cannot be halved often enough.
         """
         side = self.probe.shape[-1]
-        if self.config.model.generator == "cnn" and data.raw.side != side:
+        if self.config.network.generator == "cnn" and data.raw.side != side:
             raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {data.raw.side}.")
         generator_shapes(self.config, data.raw.side)
 
@@ -80,7 +80,7 @@ def save_network(model: NetworkModel, path: Path, packages: Collection[str]) -> 
     """
     bundle = Bundle(
         backend=model.backend,
-        generator=model.config.model.generator,
+        generator=model.config.network.generator,
         side=model.probe.shape[-1],
         config=model.config,
         statistics=model.statistics,

@@ -16,6 +16,7 @@ from ..config_mapping import config_to_mapping
 from ..data.container import PtychoDataContainer
 from ..errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
 from ..io.atomic import write_text
+from ..runtime import Runtime
 
 __all__ = [
     "HISTORY_FILE",
@@ -37,10 +38,9 @@ _MIN_STEPS_BEFORE_COLLAPSE = 100
 _FREE_WHEN_RESUMED = frozenset({
     "backend",  # a checkpoint says itself whose it is
     "n_subsample", "test_fraction", "test_split", "probe_modes", "nphotons",  # decide the scan, which has a digest
-    "inference", "refinement",  # come after a training
+    "inference", "refinement", "algorithm",  # come after a training
     "epochs", "early_stopping_patience",  # more may be asked for
     "collapse_threshold",  # stops a training and does not change it
-    "accelerator", "strategy", "num_workers", "output_dir", "resume_from", "loggers",  # where and how it runs
 })  # fmt: skip
 """Settings that may be others when a training is resumed; every other field of the config must be the same."""
 
@@ -60,7 +60,7 @@ def check_trainable(scans: Sequence[PtychoDataContainer], config: TrainingConfig
     first = scans[0]
     for number, scan in enumerate(scans):
         name, held = scan.raw.source.path or f"scan {number}", len(scan.heldout_frames)
-        if config.model.generator == "cnn" and 0 < held < config.group_size:
+        if config.network.generator == "cnn" and 0 < held < config.group_size:
             raise ConfigError(
                 f"generator 'cnn' needs test groups of {config.group_size} frames, like its training groups, but "
                 f"{name} has only {held} held-out frames; lower group_size or raise test_fraction."
@@ -143,16 +143,24 @@ def scan_digest(scan: PtychoDataContainer) -> str:
     return found.hexdigest()[:16]
 
 
-def run_facts(config: TrainingConfig, scans: Sequence[PtychoDataContainer]) -> dict[str, Any]:
+def run_facts(
+    config: TrainingConfig, scans: Sequence[PtychoDataContainer], runtime: Runtime | None = None
+) -> dict[str, Any]:
     """What decides a training, and so must be the same when it is resumed: plain JSON data, the same for every engine.
 
     Rates and decays among them: an optimiser takes them up from the checkpoint, whatever the config says by then.
-    ``epochs`` is not: more of them may be asked for. A new field of the config is one until it is said to be none.
+    ``epochs`` is not: more of them may be asked for. A new field of the config is one until it is said to be none. Of
+    the runtime two are: precision, and the number of devices, which each take groups of their own in a step.
     """
+    runtime = runtime or Runtime()
+    solver = {"algorithm": config.algorithm} if config.method == "solver" else {}
     settings = config_to_mapping(config).items()
     return {
         "scans": [scan_digest(scan) for scan in scans],
         **{name: value for name, value in settings if name not in _FREE_WHEN_RESUMED},
+        **solver,
+        "precision": runtime.precision,
+        "devices": runtime.devices,
     }
 
 
@@ -198,23 +206,23 @@ def check_resumable(
         )
 
 
-def check_trackers(config: TrainingConfig) -> None:
+def check_trackers(runtime: Runtime) -> None:
     """Refuse trackers that cannot be used, before anything is computed.
 
     Raises:
         ConfigError: trackers without a folder to write to, or one that is not installed.
     """
-    if config.loggers and config.output_dir is None:
+    if runtime.loggers and runtime.output_dir is None:
         raise ConfigError(
-            f"loggers = {list(config.loggers)}, but output_dir is None, which writes nothing; set output_dir."
+            f"loggers = {list(runtime.loggers)}, but output_dir is None, which writes nothing; set output_dir."
         )
-    for name in config.loggers:
+    for name in runtime.loggers:
         try:
             for module in _TRACKER_MODULES[name]:
                 importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"loggers = {list(config.loggers)}: {name!r} needs a package that is not installed "
+                f"loggers = {list(runtime.loggers)}: {name!r} needs a package that is not installed "
                 f"({str(error).splitlines()[0]}). "
                 f"Run: pip install 'ptycho-core[{name}]', or leave it out."
             ) from error

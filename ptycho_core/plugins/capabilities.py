@@ -13,32 +13,42 @@ from typing import Any
 from ..config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ..data.raw import RawData
 from ..errors import BackendProtocolError, ConfigError, suggest
-from ..protocol import Capabilities
+from ..protocol import OPTIMISER_FIELDS, Capabilities
+from ..runtime import Runtime
 
 __all__ = [
     "check_capabilities",
     "check_inference_capabilities",
     "check_refinement_capabilities",
+    "check_runtime_capabilities",
     "check_scan_capabilities",
 ]
 
 
-def _value(config: Any, field: str) -> Any:
+_NETWORK_ONLY = (
+    *(field for field in OPTIMISER_FIELDS if field != "batch_size"),
+    "scale_trainable",
+)
+"""Fields without effect where an image is solved by the descent of core."""
+
+
+def _value(config: TrainingConfig, runtime: Runtime, field: str) -> Any:
+    found: Any = config
     for part in field.split("."):
-        config = getattr(config, part)
-    return config
+        found = runtime if part == "runtime" else getattr(found, part)
+    return found
 
 
 def _field_names() -> set[str]:
-    nested = {"model": ModelConfig, "inference": InferenceConfig, "refinement": RefinementConfig}
-    names = {f.name for f in dataclasses.fields(TrainingConfig)} - nested.keys()
+    nested = {"inference": InferenceConfig, "refinement": RefinementConfig, "runtime": Runtime}
+    names = {f.name for f in dataclasses.fields(TrainingConfig)} - {"inference", "refinement"}
     return names | {
         f"{group}.{f.name}" for group, config_type in nested.items() for f in dataclasses.fields(config_type)
     }
 
 
-def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
-    """Fields without effect: those the engine lists, and for a solver the whole network.
+def _ignored(capabilities: Capabilities, engine_name: str, config: TrainingConfig | None = None) -> set[str]:
+    """Fields without effect: those the engine lists, and where it solves by steps all that only networks have.
 
     An engine that draws nothing lists ``seed``; it is accepted all the same, since core draws the held-out frames by
     it.
@@ -50,18 +60,24 @@ def _ignored(capabilities: Capabilities, engine_name: str) -> set[str]:
             f"engine '{engine_name}': capabilities.ignored_fields names {unknown[0]!r}, which is no config field."
             f"{suggest(unknown[0], known)}"
         )
-    solver = set() if capabilities.generators else {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
-    return (set(capabilities.ignored_fields) | solver) - {"seed"}
+    ignored = set(capabilities.ignored_fields)
+    if config is not None and config.method == "solver" and capabilities.stepping:
+        ignored |= set(_NETWORK_ONLY)
+    if not capabilities.threads:
+        ignored.add("runtime.threads")
+    if not capabilities.stepping and (config is None or config.refinement.engine in ("auto", "none", engine_name)):
+        ignored.add("algorithm")
+    return ignored - {"seed"}
 
 
 def _refuse(engine_name: str, field: str, given: Any, allowed: str) -> ConfigError:
     return ConfigError(f"engine '{engine_name}': {field} = {given!r} is not supported; allowed: {allowed}.")
 
 
-def _check_ignored(config: TrainingConfig, fields: Iterable[str], engine_name: str) -> None:
-    default = TrainingConfig()
+def _check_ignored(config: TrainingConfig, runtime: Runtime, fields: Iterable[str], engine_name: str) -> None:
+    default, plain = TrainingConfig(method=config.method), Runtime()
     for field in sorted(fields):
-        given, neutral = _value(config, field), _value(default, field)
+        given, neutral = _value(config, runtime, field), _value(default, plain, field)
         if given != neutral:
             raise ConfigError(
                 f"engine '{engine_name}': {field} = {given!r} has no effect in this engine; allowed: leave it at its "
@@ -70,64 +86,85 @@ def _check_ignored(config: TrainingConfig, fields: Iterable[str], engine_name: s
 
 
 def _check_words(
-    config: TrainingConfig, words: dict[str, tuple[str, ...]], ignored: set[str], engine_name: str
+    config: TrainingConfig,
+    runtime: Runtime,
+    words: dict[str, tuple[str, ...]],
+    ignored: set[str],
+    engine_name: str,
 ) -> None:
-    """Check fields that name one of the engine's words."""
+    """Check fields that name one of the engine's words; None names none."""
     for field, allowed in words.items():
-        given = _value(config, field)
-        if field not in ignored and given not in allowed:
+        given = _value(config, runtime, field)
+        if field not in ignored and given is not None and given not in allowed:
             raise ConfigError(
-                f"engine '{engine_name}': {field} = {given!r} is not supported; "
+                f"engine '{engine_name}': {field.removeprefix('runtime.')} = {given!r} is not supported; "
                 f"allowed: {', '.join(allowed) or 'none'}.{suggest(given, allowed)}"
             )
 
 
-def check_capabilities(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> None:
+def check_capabilities(
+    config: TrainingConfig, capabilities: Capabilities, engine_name: str, runtime: Runtime | None = None
+) -> None:
     """Compare a config with what an engine can do.
 
     Args:
         config: as given by the caller.
         capabilities: of the chosen engine.
         engine_name: for the message.
+        runtime: as given by the caller; None is the default one.
 
     Raises:
         ConfigError: a field asks for what the engine cannot do, or has no effect in it; the message names engine,
             field, what was given and what is allowed.
         BackendProtocolError: the capabilities name a field that does not exist.
     """
-    ignored = _ignored(capabilities, engine_name)
-    _check_ignored(config, ignored, engine_name)
-    words = {
-        "model.generator": capabilities.generators,
-        "loss": capabilities.losses,
-        "schedule": capabilities.schedules,
-        "precision": capabilities.precisions,
-        "accelerator": capabilities.accelerators,
-        "inference.precision": capabilities.precisions,
-        "inference.accelerator": capabilities.accelerators,
-    }
-    _check_words(config, words, ignored, engine_name)
-    for logger in config.loggers:
-        if logger not in capabilities.loggers:
-            raise _refuse(engine_name, "loggers", logger, ", ".join(capabilities.loggers) or "none")
+    runtime = runtime or Runtime()
+    ignored = _ignored(capabilities, engine_name, config)
+    _check_words(config, runtime, {"method": capabilities.methods}, ignored, engine_name)
+    if config.model is not None and config.model.generator not in capabilities.generators:
+        allowed = ", ".join(capabilities.generators) or "none"
+        hint = suggest(config.model.generator, capabilities.generators)
+        raise ConfigError(
+            f"engine '{engine_name}': model.generator = {config.model.generator!r} is not supported; allowed: "
+            f"{allowed}.{hint}"
+        )
+    _check_ignored(config, runtime, ignored, engine_name)
+    words = {"loss": capabilities.losses, "schedule": capabilities.schedules}
+    _check_words(config, runtime, words, ignored, engine_name)
+    check_runtime_capabilities(runtime, capabilities, engine_name)
     if config.probe_trainable and not capabilities.probe_trainable:
         raise _refuse(engine_name, "probe_trainable", True, "False")
     if config.scale_trainable and not capabilities.scale_trainable:
         raise _refuse(engine_name, "scale_trainable", True, "False")
-    if config.resume_from is not None and not capabilities.resume:
-        raise _refuse(engine_name, "resume_from", str(config.resume_from), "None; this engine cannot resume")
     if config.probe_modes is not None and config.probe_modes > (capabilities.max_modes or config.probe_modes):
         raise _refuse(engine_name, "probe_modes", config.probe_modes, f"at most {capabilities.max_modes}")
-    if config.devices > (capabilities.max_devices or config.devices):
-        raise _refuse(engine_name, "devices", config.devices, f"at most {capabilities.max_devices}")
     if config.refinement.engine == "auto":
-        if capabilities.refine:
+        if capabilities.refine or capabilities.stepping:
             check_refinement_capabilities(config, capabilities, engine_name)
         elif config.refinement != RefinementConfig():
             raise ConfigError(
                 f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name an engine "
                 "that can in refinement.engine, or leave them at their defaults."
             )
+
+
+def check_runtime_capabilities(runtime: Runtime, capabilities: Capabilities, engine_name: str) -> None:
+    """Compare what is to do the work with what an engine can use.
+
+    Raises:
+        ConfigError: hardware, trackers or a checkpoint that it cannot use.
+    """
+    words = {"runtime.precision": capabilities.precisions, "runtime.accelerator": capabilities.accelerators}
+    _check_words(TrainingConfig(), runtime, words, set(capabilities.ignored_fields), engine_name)
+    for logger in runtime.loggers:
+        if logger not in capabilities.loggers:
+            raise _refuse(engine_name, "loggers", logger, ", ".join(capabilities.loggers) or "none")
+    if runtime.resume_from is not None and not capabilities.resume:
+        raise _refuse(engine_name, "resume_from", str(runtime.resume_from), "None; this engine cannot resume")
+    if runtime.devices > (capabilities.max_devices or runtime.devices):
+        raise _refuse(engine_name, "devices", runtime.devices, f"at most {capabilities.max_devices}")
+    if runtime.threads is not None and not capabilities.threads:
+        raise _refuse(engine_name, "threads", runtime.threads, "None; its libraries decide, by their own settings")
 
 
 def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> None:
@@ -137,37 +174,60 @@ def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabili
         ConfigError: the engine cannot refine, or not this.
     """
     plan = config.refinement
-    if not capabilities.refine:
+    if not (capabilities.refine or capabilities.stepping):
         raise _refuse(engine_name, "refinement.engine", plan.engine, "an engine that refines; this one does not")
     ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("refinement.")}
-    _check_ignored(config, ignored, engine_name)
-    if plan.positions and not capabilities.refine_positions:
-        raise _refuse(engine_name, "refinement.positions", True, "False")
+    _check_ignored(config, Runtime(), ignored, engine_name)
+    offered = {
+        "positions": capabilities.refine_positions,
+        "position_affine": capabilities.position_affine,
+        "frame_scale": capabilities.frame_scale,
+        "probe_support": capabilities.probe_constraints,
+        "probe_power": capabilities.probe_constraints,
+    }
+    neutral = RefinementConfig()
+    for name, can in offered.items():
+        given, default = getattr(plan, name), getattr(neutral, name)
+        if given and given != default and not can:
+            raise _refuse(engine_name, f"refinement.{name}", given, str(default))
     if plan.loss is not None and plan.loss not in capabilities.losses:
         raise _refuse(engine_name, "refinement.loss", plan.loss, ", ".join(capabilities.losses))
     if plan.probe_modes is not None and plan.probe_modes > (capabilities.max_modes or plan.probe_modes):
         raise _refuse(engine_name, "refinement.probe_modes", plan.probe_modes, f"at most {capabilities.max_modes}")
 
 
-def check_inference_capabilities(config: InferenceConfig, capabilities: Capabilities, engine_name: str) -> None:
-    """Compare an inference config with what an engine can do; errors as :func:`check_capabilities`."""
-    ignored = {field for field in _ignored(capabilities, engine_name) if field.startswith("inference.")}
+def check_inference_capabilities(
+    config: InferenceConfig, capabilities: Capabilities, engine_name: str, runtime: Runtime | None = None
+) -> None:
+    """Compare how a model is to be applied with what an engine can do; errors as :func:`check_capabilities`."""
+    runtime = runtime or Runtime()
+    ignored = {f for f in _ignored(capabilities, engine_name) if f.startswith(("inference.", "runtime."))}
     if config.passes is not None and "unrolled" not in capabilities.generators:
         raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
     # the generator for which every one of these fields has an effect; whether the model is one, the engine says
     whole = TrainingConfig(model=ModelConfig(generator="unrolled"), inference=config)
-    _check_ignored(whole, ignored, engine_name)
-    words = {"inference.precision": capabilities.precisions, "inference.accelerator": capabilities.accelerators}
-    _check_words(whole, words, ignored, engine_name)
+    _check_ignored(whole, runtime, ignored, engine_name)
+    check_runtime_capabilities(runtime, capabilities, engine_name)
 
 
 def check_scan_capabilities(raw: RawData, capabilities: Capabilities, engine_name: str) -> None:
     """Refuse a scan with something in it that the engine would leave out of its model without a word.
 
     Raises:
-        ConfigError: bad pixels, a background or more probe modes than the engine takes.
+        ConfigError: a side, a propagation, bad pixels, a background or more probe modes than the engine takes.
     """
     name = raw.source.path or "scan"
+    least, most, multiple = capabilities.sides
+    if not least <= raw.side <= most or raw.side % multiple:
+        raise ConfigError(
+            f"engine '{engine_name}' takes frames with a side of {least} to {most} that is a multiple of {multiple}, "
+            f"and {name} has {raw.side}×{raw.side}; crop or pad them, or choose an engine that takes them."
+        )
+    if raw.propagation.kind not in capabilities.propagations:
+        raise ConfigError(
+            f"engine '{engine_name}' has {' and '.join(capabilities.propagations)} propagation, and {name} is a "
+            f"{raw.propagation.kind} scan; choose an engine that has it ('ptycho backends' lists them)."
+        )
     if raw.mask is not None and not raw.mask.all() and not capabilities.mask:
         n_bad = int((~raw.mask).sum())
         raise ConfigError(

@@ -25,7 +25,7 @@ class Cnn:
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
         self.group_size, self.sweeps, self.passes = config.group_size, 0, 1
-        encoder, decoder = cnn_filters(config.model, N)
+        encoder, decoder = cnn_filters(config.network, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
 
     def _decode(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor], arm: str) -> tf.Tensor:

@@ -22,7 +22,7 @@ class ProbeUNet:
     """U-net with skips over estimate and update of a frame; the head is a complex correction of its sweep (FM-16)."""
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
-        self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
+        self.depth, self.sweeps, self.passes = config.network.depth, config.network.sweeps, passes_of(config.network)
 
     def body(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """(b, N, N, features) → (b, N, N, width)."""

@@ -27,7 +27,7 @@ class Cnn(nn.Module):
         super().__init__()
         self.group_size = config.group_size
         self.sweeps, self.passes = 0, 1
-        encoder, decoder = cnn_filters(config.model, N)
+        encoder, decoder = cnn_filters(config.network, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
         for level, width in enumerate(encoder):
             self.add_module(f"encoder{level}", ConvBlock(self.group_size if level == 0 else encoder[level - 1], width))

@@ -26,8 +26,8 @@ class ProbeUNet(nn.Module):
 
     def __init__(self, config: TrainingConfig, N: int) -> None:
         super().__init__()
-        widths = probe_unet_widths(config.model)
-        self.depth, self.sweeps, self.passes = config.model.depth, config.model.sweeps, passes_of(config.model)
+        widths = probe_unet_widths(config.network)
+        self.depth, self.sweeps, self.passes = config.network.depth, config.network.sweeps, passes_of(config.network)
         for level, width in enumerate(widths):
             n_in = self.n_features if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))

@@ -28,10 +28,10 @@ class SmallEngine:
         losses=("amplitude",),
         mask=True,
         background=True,
-        ignored_fields=(*OPTIMISER_FIELDS, "early_stopping_patience"),
+        ignored_fields=OPTIMISER_FIELDS,
     )
 
-    def train(self, scans, config, *, progress=no_progress):
+    def train(self, scans, config, runtime=None, *, progress=no_progress):
         """Learn the object from the training frames; the held-out ones are only judged, the others not looked at."""
         (scan,) = scans
         raw, statistics, (origin, shape) = scan.raw, scan.statistics, scan.canvas()
@@ -63,7 +63,7 @@ class SmallEngine:
             scale=statistics.scale, object=obj.astype(np.complex64), origin_px=origin,
         )  # fmt: skip
 
-    def reconstruct(self, model, scan, config, *, progress=no_progress):
+    def reconstruct(self, model, scan, config, runtime=None, *, progress=no_progress):
         """Cut what the training frames of a scan cover out of the object."""
         return reconstruct_solved(model, scan, config, progress)
 

@@ -28,6 +28,7 @@ from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .solver import Canvas, frame_loss, sweep
@@ -51,7 +52,6 @@ class ToyBackend:
         resume=True,
         ignored_fields=(
             *OPTIMISER_FIELDS,
-            "early_stopping_patience",
             "refinement.batch_size",
             "refinement.probe_modes",
             "refinement.patience",
@@ -59,15 +59,20 @@ class ToyBackend:
     )
 
     def train(
-        self, scans: Sequence[PtychoDataContainer], config: TrainingConfig, *, progress: Progress = no_progress
+        self,
+        scans: Sequence[PtychoDataContainer],
+        config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
+        *,
+        progress: Progress = no_progress,
     ) -> SolverModel:
         """Sweep over the training frames of a scan ``config.epochs`` times, those of a resumed run included."""
         (scan,) = scans
-        canvas, facts, heldout = Canvas.flat(scan), run_facts(config, scans), scan.heldout_frames
+        canvas, facts, heldout = Canvas.flat(scan), run_facts(config, scans, runtime), scan.heldout_frames
         history: History = {"train_loss": [], **({"test_loss": []} if len(heldout) else {})}
-        if config.resume_from is not None:
-            history = self._resume(canvas, config, facts, list(history))
-        path = ensure_output_folder(config.output_dir) / CHECKPOINT if config.output_dir is not None else None
+        if runtime.resume_from is not None:
+            history = self._resume(canvas, runtime.resume_from, facts, list(history), config.epochs)
+        path = ensure_output_folder(runtime.output_dir) / CHECKPOINT if runtime.output_dir is not None else None
         for epoch in range(len(history["train_loss"]), config.epochs):
             rng = np.random.default_rng([config.seed, epoch])
             canvas, loss = sweep(canvas, scan, scan.train_frames, refine_probe=config.probe_trainable, rng=rng)
@@ -100,10 +105,9 @@ class ToyBackend:
         return {"object": canvas.object.view(np.float32), "probe": canvas.probe.view(np.float32)}
 
     @staticmethod
-    def _resume(canvas: Canvas, config: TrainingConfig, facts: dict[str, Any], losses: list[str]) -> History:
+    def _resume(canvas: Canvas, path: Path, facts: dict[str, Any], losses: list[str], epochs: int) -> History:
         """Put a checkpoint's object and probe on the canvas and return its history."""
-        assert config.resume_from is not None
-        state, history = take_checkpoint(config.resume_from, NAME, losses, facts, config.epochs)
+        state, history = take_checkpoint(path, NAME, losses, facts, epochs)
         canvas.object, canvas.probe = state["object"].view(np.complex64), state["probe"].view(np.complex64)
         return history
 
@@ -112,6 +116,7 @@ class ToyBackend:
         model: SolverModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
@@ -119,7 +124,13 @@ class ToyBackend:
         return reconstruct_solved(model, scan, config, progress)
 
     def refine(
-        self, image: Image, scan: PtychoDataContainer, config: TrainingConfig, *, progress: Progress = no_progress
+        self,
+        image: Image,
+        scan: PtychoDataContainer,
+        config: TrainingConfig,
+        runtime: Runtime = DEFAULT_RUNTIME,
+        *,
+        progress: Progress = no_progress,
     ) -> Image:
         """Sweep over an image of a scan, whoever made it, and return what explains the held-out frames best."""
         plan, heldout = config.refinement, scan.heldout_frames
