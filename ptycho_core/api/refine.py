@@ -32,7 +32,7 @@ from ..runtime import DEFAULT_RUNTIME, Runtime
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
-__all__ = ["ENGINE_FAILURES", "chosen_loss", "error_words", "refine", "refining_engine"]
+__all__ = ["ENGINE_FAILURES", "chosen_loss", "error_words", "refine", "refined_by", "refining_engine"]
 
 
 ENGINE_FAILURES = (PtychoError, MemoryError, OSError)
@@ -139,7 +139,7 @@ def refine(
     found = None
     try:
         with engine_at_work(name, "refine", record) as relay:
-            image = _refined(engine, initial.image, scan, config, runtime, relay)
+            image = refined_by(engine, initial.image, scan, config, runtime, relay)
             check_image(image, scan, name, config.collapse_threshold)
         found = score(image, scan, name, engine)
         note = _worse(found, initial, loss)
@@ -160,7 +160,7 @@ def refine(
     )
 
 
-def _refined(
+def refined_by(
     engine: ReconstructionBackend,
     image: Image,
     scan: PtychoDataContainer,
@@ -168,7 +168,7 @@ def _refined(
     runtime: Runtime,
     progress: Progress,
 ) -> Image:
-    """What an engine makes of an image: by its own ``refine``, or by the descent of core with its steps.
+    """What an engine makes of an image, unjudged: by its own ``refine``, or by the descent of core with its steps.
 
     Raises:
         ConfigError: the image needs another engine's forward model.

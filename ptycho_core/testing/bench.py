@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..api.refine import chosen_loss
+from ..api.refine import chosen_loss, refined_by
 from ..api.score import oracle_counts, score
 from ..config import InferenceConfig, ModelConfig, TrainingConfig
-from ..config_mapping import config_from_mapping, config_to_mapping
+from ..config_mapping import config_to_mapping, settings_from_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
 from ..data.results import Image
@@ -34,10 +34,10 @@ from ..protocol import (
     Progress,
     ProgressEvent,
     ReconstructionBackend,
-    SupportsRefinement,
     TrainedModel,
     no_progress,
 )
+from ..runtime import Runtime
 from .problems import Problem, make_object, make_problem, make_scan
 from .traces import advance_global_generators, arrays_in, arrays_of, differences, digest, process_state
 
@@ -88,38 +88,40 @@ def _first(preferred: str, offered: tuple[str, ...]) -> str:
 
 def tiny_config(
     engine_name: str, capabilities: Capabilities, settings: Mapping[str, Any] | None = None
-) -> TrainingConfig:
-    """Settings of a training that takes a second or so, and that the engine accepts.
+) -> tuple[TrainingConfig, Runtime]:
+    """Settings of a training that takes a second or so, and that the engine accepts, and what does the work.
 
     Args:
         engine_name: name of the engine.
         capabilities: of the engine; a field that it ignores keeps its default.
-        settings: plain data over that, as in a YAML file: ``{"epochs": 9, "model": {"width": 8}}``.
+        settings: plain data over that, as in a YAML file: ``{"epochs": 9, "model": {"width": 8}}``. An engine with both
+            methods is asked for its network, unless they say ``{"method": "solver"}``.
 
     Raises:
         ConfigError: a setting that does not exist or that the engine does not honour.
     """
-    ignored, solver = capabilities.ignored_fields, not capabilities.generators
+    ignored = capabilities.ignored_fields
+    method = (settings or {}).get("method") or _first("network", capabilities.methods)
+    solver = method == "solver"
     wanted: dict[str, Any] = {
-        "group_size": 4,
+        "method": method,
         "epochs": _SOLVER_EPOCHS if solver else _NETWORK_EPOCHS,
         "seed": 1,
         "loss": _first("amplitude", capabilities.losses),
-        "schedule": _first("constant", capabilities.schedules),
         "precision": _first("32", capabilities.precisions),
         "accelerator": _first("cpu", capabilities.accelerators),
     }
+    if not solver:
+        wanted |= {"group_size": 4, "schedule": _first("constant", capabilities.schedules)}
     chosen: dict[str, Any] = {name: value for name, value in wanted.items() if name not in ignored}
     if not solver:
         network: dict[str, Any] = {"generator": _first(ModelConfig().generator, capabilities.generators), "width": 4}
         if network["generator"] == "probe_unet":  # the fields are its own; less of each is quicker
             network |= {"depth": 1, "sweeps": 2}
-        chosen["model"] = {name: value for name, value in network.items() if f"model.{name}" not in ignored}
-    inference = {name: wanted[name] for name in ("precision", "accelerator") if f"inference.{name}" not in ignored}
-    chosen["inference"] = inference
-    config = config_from_mapping(TrainingConfig, _merged(chosen, settings or {}) | {"backend": engine_name})
-    check_capabilities(config, capabilities, engine_name)
-    return config
+        chosen["model"] = network
+    config, runtime = settings_from_mapping(_merged(chosen, settings or {}) | {"backend": engine_name})
+    check_capabilities(config, capabilities, engine_name, runtime)
+    return config, runtime
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class Bench:
         engine: as ``load_backend`` gives it.
         settings: what its author changed in the settings.
         config: settings of every training that says nothing else.
+        runtime: what does the work, of every one that says nothing else.
         side: N of every scan and problem.
         n_modes: P, two probe modes where the engine takes them.
         first_training_changed: settings of the process that the first of all trainings here left changed, since later
@@ -191,7 +194,7 @@ class Bench:
         self.engine = engine
         self.settings = dict(settings or {})
         self.side = side
-        self.config = tiny_config(engine.name, self.offers, self.settings)
+        self.config, self.runtime = tiny_config(engine.name, self.offers, self.settings)
         self.n_modes = 2 if self.offers.max_modes is None else min(2, self.offers.max_modes)
         self.first_training_changed: list[str] | None = None
 
@@ -244,9 +247,13 @@ class Bench:
         """The config with fields replaced."""
         return replace(self.config, **changes)
 
+    def working(self, **changes: Any) -> Runtime:
+        """The runtime with fields replaced."""
+        return replace(self.runtime, **changes)
+
     def other_config(self) -> TrainingConfig:
         """Settings that differ in everything the engine lets one choose without cost."""
-        changes: dict[str, Any] = {"seed": 8, "epochs": max(1, self.config.epochs - 1)}
+        changes: dict[str, Any] = {"seed": 8, "epochs": max(1, (self.config.epochs or 1) - 1)}
         others = [name for name in self.offers.losses if name != self.config.loss]
         if others and self.can_set("loss"):
             changes["loss"] = others[0]
@@ -259,16 +266,17 @@ class Bench:
         self,
         *scans: PtychoDataContainer,
         config: TrainingConfig | None = None,
+        runtime: Runtime | None = None,
         progress: Progress = no_progress,
     ) -> TrainedModel:
         """Train on some scans, that of most trainings if none is given, and check what comes back as core does."""
-        given, config = scans or (self.scan,), config or self.config
+        given, config, runtime = scans or (self.scan,), config or self.config, runtime or self.runtime
         if self.first_training_changed is not None:
-            return check_model(self.engine.train(given, config, progress=progress), self.engine.name)
+            return check_model(self.engine.train(given, config, runtime, progress=progress), self.engine.name)
         self.first_training_changed = []  # one that is started inside of this one is not the first
         before = process_state()
         try:
-            return check_model(self.engine.train(given, config, progress=progress), self.engine.name)
+            return check_model(self.engine.train(given, config, runtime, progress=progress), self.engine.name)
         finally:
             self.first_training_changed = differences(before, process_state())
 
@@ -277,7 +285,7 @@ class Bench:
     ) -> Image:
         """Make an image of a scan, that of most trainings if none is given, and check it as core does."""
         scan = self.scan if scan is None else scan
-        result = self.engine.reconstruct(model, scan, config or self.config.inference)
+        result = self.engine.reconstruct(model, scan, config or self.config.inference, self.runtime)
         return check_image(result, scan, self.engine.name, 0.0)
 
     @cached_property
@@ -303,8 +311,8 @@ class Bench:
             return process_state() | digests | {"the config": repr(config), "files here": sorted(os.listdir())}
 
         before = look()
-        model = check_model(self.engine.train([scan], config, progress=events.append), self.engine.name)
-        image = self.engine.reconstruct(model, scan, config.inference, progress=events.append)
+        model = check_model(self.engine.train([scan], config, self.runtime, progress=events.append), self.engine.name)
+        image = self.engine.reconstruct(model, scan, config.inference, self.runtime, progress=events.append)
         changed = differences(before, look())
         return Watched(model, check_image(image, scan, self.engine.name, 0.0), events, changed)
 
@@ -317,20 +325,20 @@ class Bench:
             if event.done >= event.total / 2:
                 raise Cancelled("that is enough")
 
-        config = self.vary(output_dir=folder) if self.offers.resume else self.config
+        runtime = self.working(output_dir=folder) if self.offers.resume else self.runtime
         before, error = process_state(), None
         try:
-            self.train(config=config, progress=stop)
+            self.train(runtime=runtime, progress=stop)
         except Cancelled as caught:
             error = caught
         return Stopped(error, events, differences(before, process_state()))
 
     def refining_config(self, **changes: Any) -> TrainingConfig:
         """Settings of a short refinement by the engine under test; fields that it ignores keep their defaults."""
-        wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3}
+        wanted: dict[str, Any] = {"engine": self.engine.name, "epochs": 3, "positions": False}
         wanted = {name: value for name, value in wanted.items() if self.can_set(f"refinement.{name}")}
         config = self.vary(refinement=replace(self.config.refinement, **{**wanted, **changes}))
-        check_capabilities(config, self.offers, self.engine.name)
+        check_capabilities(config, self.offers, self.engine.name, self.runtime)
         return config
 
     def image_of(self, truth: float) -> Image:
@@ -360,8 +368,7 @@ class Bench:
     ) -> Image:
         """Have the engine refine an image, and check what comes back as core does."""
         scan = self.scan_to_refine if scan is None else scan
-        assert isinstance(self.engine, SupportsRefinement)
-        found = self.engine.refine(image, scan, config or self.refining_config(), progress=progress)
+        found = refined_by(self.engine, image, scan, config or self.refining_config(), self.runtime, progress)
         return check_image(found, scan, self.engine.name, 0.0)
 
     def _loss(self, rate: NDArray[Any], scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:

@@ -39,7 +39,7 @@ class BundleSection(Section):
         assert bench.engine.save(bench.model, path) is None  # type: ignore[func-returns-value]
         bundle = read_bundle(path)
         assert bundle.backend == bench.engine.name, f"the bundle says it is of engine {bundle.backend!r}"
-        expected = bench.config.model.generator if bench.offers.generators else None
+        expected = None if bench.config.model is None else bench.config.model.generator
         assert bundle.generator == expected, f"the bundle says generator {bundle.generator!r}; it must be {expected!r}"
         np.testing.assert_array_equal(bundle.probe, bench.model.probe)
         assert bundle.statistics == bench.model.statistics

@@ -43,7 +43,7 @@ class IsolationSection(Section):
             if isinstance(engine, SupportsExpectedCounts):
                 engine.expected_counts(image, scan, np.arange(len(p.counts)))
             if isinstance(engine, SupportsPhysicsGradient):
-                engine.loss_and_gradient(image.object, image.probe, raw, bench.config.loss)
+                engine.loss_and_gradient(image.object, image.probe, raw, bench.config.loss or "poisson")
             changed = [name for name, array in given.items() if digest(array) != before[name]]
             assert not changed, f"expected_counts or loss_and_gradient changed {', '.join(changed)}, which it was given"
         changed = [what for what in bench.watched.changed if what.startswith(("the scan's", "the config"))]

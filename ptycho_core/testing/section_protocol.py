@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..config import LOSSES, PRECISIONS, SCHEDULES
+from ..config import LOSSES, METHODS, SCHEDULES, TrainingConfig
 from ..errors import ConfigError
 from ..plugins.registry import available_backends
 from ..protocol import (
@@ -18,7 +18,9 @@ from ..protocol import (
     SupportsPatches,
     SupportsPhysicsGradient,
     SupportsRefinement,
+    SupportsStepping,
 )
+from ..runtime import PRECISIONS
 from .base import Section
 from .bench import Bench
 from .fresh import Answers
@@ -30,6 +32,7 @@ _OPTIONAL: dict[str, type] = {
     "loss_and_gradient": SupportsPhysicsGradient,
     "predict_patches": SupportsPatches,
     "refine": SupportsRefinement,
+    "stepper": SupportsStepping,
 }
 
 
@@ -79,16 +82,21 @@ class ProtocolSection(Section):
             value = getattr(offers, field.name)
             if isinstance(value, (list, set, dict)):
                 pytest.fail(f"capabilities.{field.name} is a {type(value).__name__}; it must be a tuple")
-        known = {"losses": LOSSES, "schedules": SCHEDULES, "precisions": PRECISIONS}
+        known = {"methods": METHODS, "losses": LOSSES, "schedules": SCHEDULES, "precisions": PRECISIONS}
         for name, words in known.items():
             strange = set(getattr(offers, name)) - set(words)
             assert not strange, f"capabilities.{name} holds {strange}; a config can say {', '.join(words)}"
         for name in ("max_modes", "max_scans"):
             most = getattr(offers, name)
             assert most is None or most >= 1, f"{name} = {most}"
-        assert offers.refine == hasattr(bench.engine, "refine"), (
-            f"capabilities.refine = {offers.refine}, but the engine has {'a' if offers.refine is False else 'no'} "
-            "method refine"
+        for flag, method in (("refine", "refine"), ("stepping", "stepper")):
+            says = getattr(offers, flag)
+            assert says == hasattr(bench.engine, method), (
+                f"capabilities.{flag} = {says}, but the engine has {'no' if says else 'a'} method {method}"
+            )
+        assert ("network" in offers.methods) == bool(offers.generators), (
+            f"capabilities.methods = {offers.methods} with the generators {offers.generators}; 'network' is offered "
+            "where there is a generator, and only there"
         )
         with pytest.raises(FrozenInstanceError):
             offers.mask = not offers.mask  # type: ignore[misc]
@@ -109,13 +117,16 @@ class ProtocolSection(Section):
         """A config that asks for more is a ConfigError with the engine's name; the scan, which is missing, is not."""
         from ..api.facade import train_cdi_model
 
-        offers, config = bench.offers, bench.config
-        refused = [replace(config, accelerator="abacus"), replace(config, resume_from=None, devices=10**6)]
-        refused += [replace(config, loss=loss) for loss in LOSSES if loss not in offers.losses]
-        refused += [replace(config, probe_trainable=True)] * (not offers.probe_trainable)
-        refused += [replace(config, scale_trainable=True)] * (not offers.scale_trainable)
-        if offers.max_devices is None:
-            refused = [c for c in refused if c.devices != 10**6]
-        for wrong in refused:
+        offers, config, runtime = bench.offers, bench.config, bench.runtime
+        refused = [(config, replace(runtime, accelerator="abacus"))]
+        refused += [(config, replace(runtime, devices=10**6))] * (offers.max_devices is not None)
+        refused += [(config, replace(runtime, threads=2))] * (not offers.threads)
+        refused += [(replace(config, loss=loss), runtime) for loss in LOSSES if loss not in offers.losses]
+        refused += [(replace(config, probe_trainable=True), runtime)] * (not offers.probe_trainable)
+        refused += [(replace(config, scale_trainable=True), runtime)] * (not offers.scale_trainable)
+        refused += [
+            (TrainingConfig(backend=config.backend, method=m), runtime) for m in METHODS if m not in offers.methods
+        ]
+        for wrong, working in refused:
             with pytest.raises(ConfigError, match=f"engine '{bench.engine.name}'"):
-                train_cdi_model("there-is-no-such-scan.npz", None, wrong)
+                train_cdi_model("there-is-no-such-scan.npz", None, wrong, working)

@@ -28,7 +28,7 @@ class RefinementSection(Section):
     @pytest.fixture
     def refined(self, request: pytest.FixtureRequest, bench: Bench) -> Refined:
         """A rough image of the scan, and what the engine made of it."""
-        if not bench.offers.refine:
+        if not (bench.offers.refine or bench.offers.stepping):
             not_offered("refine")
         return once(request, "refined", bench.refine_rough_image)
 
@@ -41,7 +41,7 @@ class RefinementSection(Section):
 
     def test_the_image_handed_in_is_a_candidate(self, bench: Bench) -> None:
         """An image that nothing is better than, by the held-out frames, comes back as it was."""
-        if not bench.offers.refine:
+        if not (bench.offers.refine or bench.offers.stepping):
             not_offered("refine")
         for truth, what in ((1.0, "the truth"), (0.5, "a rough image that the held-out frames show")):
             initial, scan = bench.image_of(truth), bench.scan_to_refine
@@ -54,7 +54,7 @@ class RefinementSection(Section):
 
     def test_held_out_frames_choose_what_is_returned(self, bench: Bench) -> None:
         """Of all epochs, the state is returned that explains the held-out frames best, in the loss refined with."""
-        if not bench.offers.refine:
+        if not (bench.offers.refine or bench.offers.stepping):
             not_offered("refine")
         scan = bench.scan_to_refine
         held, rng = scan.heldout_frames, np.random.default_rng(5)
@@ -101,7 +101,7 @@ class RefinementSection(Section):
 
     def test_held_out_and_unused_frames_are_not_refined_on(self, bench: Bench) -> None:
         """Held-out frames judge, unused ones do nothing: with other counts in them, the train_loss is the same."""
-        if not bench.offers.refine:
+        if not (bench.offers.refine or bench.offers.stepping):
             not_offered("refine")
         scan = bench.scan_to_refine
         unused = np.concatenate(list(scan.unused.values()))

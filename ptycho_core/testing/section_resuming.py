@@ -31,7 +31,7 @@ def _checkpoint_of(bench: Bench, stopped: Stopped) -> Path:
 
 def _resume(bench: Bench, checkpoint: Path, steps: list[int]) -> TrainedModel:
     """Go on from a checkpoint, and take down the steps."""
-    return bench.train(config=bench.vary(resume_from=checkpoint), progress=lambda e: steps.append(e.done))
+    return bench.train(runtime=bench.working(resume_from=checkpoint), progress=lambda e: steps.append(e.done))
 
 
 class ResumingSection(Section):
@@ -51,7 +51,7 @@ class ResumingSection(Section):
         """From the checkpoint of a training that has made all its steps comes the finished model, without a step."""
         if not bench.offers.resume:
             not_offered("resume")
-        model = bench.train(config=bench.vary(output_dir=tmp_path / "out"))
+        model = bench.train(runtime=bench.working(output_dir=tmp_path / "out"))
         assert model.checkpoint_path is not None, "a training with an output_dir does not say where its checkpoint is"
         steps: list[int] = []
         same_training(_resume(bench, model.checkpoint_path, steps), bench.model, bench, "resumed at its end")
@@ -64,10 +64,10 @@ class ResumingSection(Section):
         folder, left = tmp_path / "out", tmp_path / "left"
 
         def look(event: ProgressEvent) -> None:
-            if event.done > event.total / bench.config.epochs and not left.exists():
+            if event.done > event.total / (bench.config.epochs or 1) and not left.exists():
                 shutil.copytree(folder, left)
 
-        model = bench.train(config=bench.vary(output_dir=folder), progress=look)
+        model = bench.train(runtime=bench.working(output_dir=folder), progress=look)
         assert left.exists(), f"progress was told of no step after the first of {bench.config.epochs} epochs"
         assert model.checkpoint_path is not None, "a training with an output_dir does not say where its checkpoint is"
         found = left / model.checkpoint_path.relative_to(folder)
@@ -81,24 +81,24 @@ class ResumingSection(Section):
     def test_another_training_is_not_resumed(self, bench: Bench, stopped: Stopped) -> None:
         """With another seed, loss, probe to be trained, counts or roles, going on is an ArchiveError."""
         checkpoint, scan = _checkpoint_of(bench, stopped), bench.scan
-        config = bench.vary(resume_from=checkpoint)
+        config, runtime = bench.config, bench.working(resume_from=checkpoint)
         raw, heldout = scan.raw, scan.heldout_frames
         other_roles = PtychoDataContainer.of(raw, heldout=[*heldout[:-1], heldout[-1] + 1], unused=scan.unused)
         others: dict[str, tuple[PtychoDataContainer, TrainingConfig]] = {
-            "seed": (scan, bench.vary(resume_from=checkpoint, seed=config.seed + 1)),
+            "seed": (scan, bench.vary(seed=config.seed + 1)),
             "counts": (with_other_counts(scan, scan.train_frames[:1]), config),
             "roles": (other_roles, config),
         }
         losses = [name for name in bench.offers.losses if name != config.loss]
         if losses and bench.can_set("loss"):
-            others["loss"] = (scan, bench.vary(resume_from=checkpoint, loss=losses[0]))
+            others["loss"] = (scan, bench.vary(loss=losses[0]))
         if bench.offers.probe_trainable:
             trainable = not config.probe_trainable
-            others["probe_trainable"] = (scan, bench.vary(resume_from=checkpoint, probe_trainable=trainable))
+            others["probe_trainable"] = (scan, bench.vary(probe_trainable=trainable))
         went_on = []
         for what, (given, changed) in others.items():
             try:
-                bench.train(given, config=changed)
+                bench.train(given, config=changed, runtime=runtime)
             except ArchiveError:
                 continue
             went_on.append(what)
@@ -111,4 +111,4 @@ class ResumingSection(Section):
         (tmp_path / "text.ckpt").write_text("no checkpoint")
         for name in ("text.ckpt", "gone.ckpt"):
             with pytest.raises(ArchiveError, match=name):
-                bench.train(config=bench.vary(resume_from=tmp_path / name))
+                bench.train(runtime=bench.working(resume_from=tmp_path / name))

@@ -70,7 +70,7 @@ class RoleSection(Section):
         assert not missed, f"training has not read frames {missed}, which are to be learned from"
         frames = scan.train_frames
         # a network needs seconds for each; that its groups cover every frame is seen by what it reads
-        for frame in frames[[0, len(frames) // 2, -1]] if bench.offers.generators else frames:
+        for frame in frames[[0, len(frames) // 2, -1]] if bench.config.model is not None else frames:
             model = bench.train(with_other_counts(scan, np.array([frame])), config=config)
             difference = _differs(bench.image(model), wanted)
             assert difference > 10 * REPEATED, (

@@ -121,7 +121,9 @@ class TrainingSection(Section):
         assert not extra, f"the engine made the steps {extra} after it was cancelled"
         assert not stopped.changed, f"it left {', '.join(stopped.changed)} changed"
         with pytest.raises(Cancelled, match="that is enough"):
-            bench.engine.reconstruct(bench.model, bench.scan, bench.config.inference, progress=_stop_at_once)
+            bench.engine.reconstruct(
+                bench.model, bench.scan, bench.config.inference, bench.runtime, progress=_stop_at_once
+            )
 
 
 def _stop_at_once(event: ProgressEvent) -> None:
@@ -181,7 +183,7 @@ class ResultSection(Section):
         scan = PtychoDataContainer.of(make_scan(2 * bench.side, 2, 3, n_modes=bench.n_modes))
         model = bench.model
         try:
-            image = bench.engine.reconstruct(model, scan, bench.config.inference)
+            image = bench.engine.reconstruct(model, scan, bench.config.inference, bench.runtime)
         except PtychoError:  # refused in a word of this package
             return
         check_image(image, scan, bench.engine.name, 0.0)
