@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainingConfig
@@ -22,63 +23,6 @@ if TYPE_CHECKING:
     from ..physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]
-
-# Figures keep their own white ground, so dark mode and paper show the same picture.
-_STYLE = """
-:root { color-scheme: light dark; --page: #f5f7f9; --card: #ffffff; --ink: #1f2933; --soft: #52606d;
-  --line: #d9e0e7; --accent: #1f5a94; --warn: #8a4b08; --warn-ground: #fff4e5; --warn-line: #f0b36b; }
-@media (prefers-color-scheme: dark) { :root { --page: #12171d; --card: #1b222b; --ink: #e6ebf0; --soft: #9aa7b4;
-  --line: #303a46; --accent: #7fb4e8; --warn: #ffcf94; --warn-ground: #33240f; --warn-line: #8a5a1c; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 1120px; margin: 0 auto; padding: 36px 24px 56px; }
-h1 { font-size: 27px; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
-h2 { font-size: 18px; margin: 38px 0 12px; padding-bottom: 6px; border-bottom: 1px solid var(--line); }
-h3 { font-size: 14px; margin: 0 0 8px; }
-p { margin: 0 0 10px; }
-.soft { color: var(--soft); overflow-wrap: anywhere; }
-.headline { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; margin: 22px 0 16px; }
-.headline.single { grid-template-columns: 1fr; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px; }
-.value { font-size: 38px; line-height: 1.15; font-weight: 650; color: var(--accent);
-  font-variant-numeric: tabular-nums; }
-.label { font-size: 13px; font-weight: 600; color: var(--soft); }
-.card p { margin: 6px 0 0; font-size: 14px; color: var(--soft); }
-.facts { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1px; margin: 0;
-  background: var(--line); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.facts div { background: var(--card); padding: 10px 14px; }
-.facts dt { font-size: 12px; color: var(--soft); }
-.facts dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.warnings { background: var(--warn-ground); border: 1px solid var(--warn-line); color: var(--warn); border-radius: 10px;
-  padding: 12px 18px; margin: 16px 0 0; }
-.warnings ul, .notes { margin: 6px 0 0; padding-left: 20px; }
-.stack { display: grid; gap: 16px; align-content: start; }
-.grid { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; align-items: start; }
-figure { margin: 0; background: #ffffff; color: #1f2933; border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px; break-inside: avoid; }
-figure.wide { margin-bottom: 16px; }
-figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-figcaption { font-size: 13px; line-height: 1.45; color: #52606d; padding: 10px 4px 2px; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-td, th { text-align: left; vertical-align: top; padding: 4px 10px 4px 0; border-bottom: 1px solid var(--line);
-  font-weight: 400; overflow-wrap: anywhere; }
-tr:last-child > * { border-bottom: 0; }
-th { color: var(--soft); width: 48%; }
-.settings { columns: 2; column-gap: 36px; } .settings tr { break-inside: avoid; }
-.settings th { width: 66%; }
-.settings-card, details { margin-top: 16px; }
-.changed { font-weight: 650; color: var(--accent); }
-pre { margin: 8px 0 0; font: 12px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
-footer { margin-top: 34px; font-size: 12.5px; color: var(--soft); }
-@media screen and (max-width: 760px) { .grid, .headline { grid-template-columns: 1fr; }
-  .facts { grid-template-columns: 1fr 1fr; } .settings { columns: 1; } main { padding: 22px 14px; } }
-@media print { :root { color-scheme: light; --page: #ffffff; --card: #ffffff; --ink: #000000; --soft: #444444;
-  --line: #cccccc; --accent: #1f5a94; --warn: #5c3205; --warn-ground: #ffffff; --warn-line: #8a4b08; }
-  @page { margin: 14mm; } body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
-  h2 { break-after: avoid; margin-top: 22px; } .card, .facts, .warnings { break-inside: avoid; } }
-"""
 
 
 def humanised(name: str) -> str:
@@ -366,6 +310,11 @@ def _details(run: Run) -> str:
     )
 
 
+def _style() -> str:
+    """The page's style sheet; it lies beside this module and is written into every page."""
+    return resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
+
+
 def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
     """Return the whole page.
 
@@ -382,7 +331,7 @@ def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> st
         # tells a browser to hold the page to its promise: nothing is fetched and nothing is run
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{escape(run.title)}</title><style>{_STYLE}</style></head><body><main>"
+        f"<title>{escape(run.title)}</title><style>{_style()}</style></head><body><main>"
         f'<h1>{escape(run.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
         f"{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "

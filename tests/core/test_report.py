@@ -8,6 +8,7 @@ import re
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,13 @@ def test_held_out_frames_that_stop_a_training_are_called_a_validation(results: P
         run = make_run(scored)
         run = replace(run, config=replace(run.config, early_stopping_patience=patience))
         assert words in _Page(render_report(run, images, view)).text
+
+
+def test_the_style_sheet_is_in_the_page_and_fetches_nothing(results: Path) -> None:
+    sheet = resources.files("ptycho_core.report").joinpath("style.css").read_text(encoding="utf-8")
+    assert "@media print" in sheet
+    assert not re.search(r"url\(|@import|</style", sheet)
+    assert f"<style>{sheet}</style>" in (results / "report.html").read_text(encoding="utf-8")
 
 
 def test_settings_that_differ_from_the_default_stand_out(results: Path) -> None:
