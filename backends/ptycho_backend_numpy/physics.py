@@ -12,17 +12,23 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
+
+from .propagation import Propagator, far_field, far_field_adjoint, propagate, propagate_adjoint
+
 __all__ = [
+    "Propagator",
     "exit_waves",
     "expected_counts",
     "far_field",
     "far_field_adjoint",
     "fourier_shift",
     "mode_intensity",
+    "propagate",
+    "propagate_adjoint",
+    "rate_of_waves",
     "shift_ramp",
 ]
-
-_AXES = (-2, -1)
 
 
 def shift_ramp(shift_px: NDArray[Any], N: int, dtype: Any = np.complex64) -> NDArray[Any]:
@@ -38,16 +44,6 @@ def fourier_shift(wave: NDArray[Any], shift_px: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(scipy.fft.ifft2(scipy.fft.fft2(wave) * ramp))
 
 
-def far_field(exit_wave: NDArray[Any]) -> NDArray[Any]:
-    """F ψ = fftshift FFT2 ψ, unitary (FM-4)."""
-    return np.fft.fftshift(scipy.fft.fft2(exit_wave, norm="ortho"), axes=_AXES)
-
-
-def far_field_adjoint(wave: NDArray[Any]) -> NDArray[Any]:
-    """F† = F⁻¹ (FM-4)."""
-    return np.asarray(scipy.fft.ifft2(np.fft.ifftshift(wave, axes=_AXES), norm="ortho"))
-
-
 def exit_waves(patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[Any]) -> NDArray[Any]:
     """ψ_jp = S(δ_j) P_p · Q_j, (J, P, N, N) in the probe's precision (FM-3)."""
     return np.asarray(fourier_shift(probe[None], np.asarray(subpixel_px)[:, None]) * patches[:, None])
@@ -59,9 +55,17 @@ def expected_counts(
     subpixel_px: NDArray[Any],
     scale: float = 1.0,
     background: NDArray[Any] | None = None,
+    propagation: Propagation = FAR_FIELD,
 ) -> NDArray[Any]:
     """λ_j = s Σ_p |F ψ_jp|² + b, (J, N, N) in the probe's precision (FM-5)."""
-    rate = scale * mode_intensity(far_field(exit_waves(patches, probe, subpixel_px)))
+    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background, propagation)
+
+
+def rate_of_waves(
+    waves: NDArray[Any], scale: float, background: NDArray[Any] | None, propagation: Propagation = FAR_FIELD
+) -> NDArray[Any]:
+    """λ from exit waves ψ (..., P, N, N): the second half of :func:`expected_counts`."""
+    rate = scale * mode_intensity(propagate(waves, propagation))
     return np.asarray(rate if background is None else rate + background.astype(rate.dtype))
 
 

@@ -14,11 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.physics.likelihood import RATE_FLOOR
 from ptycho_core.physics.sweep import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
+from .propagation import Propagator, far_field, far_field_adjoint, propagate, propagate_adjoint, times
+
 __all__ = [
     "LOSSES",
+    "Propagator",
     "RELAXATION",
     "SolverPlan",
     "accumulate",
@@ -33,6 +37,8 @@ __all__ = [
     "mode_intensity",
     "patch_index",
     "poisson_loss",
+    "propagate",
+    "propagate_adjoint",
     "rate_of_waves",
     "relative_weight",
     "shift_ramp",
@@ -46,21 +52,8 @@ __all__ = [
 Tensor = tf.Tensor
 
 
-def times(wave: Tensor, factor: Tensor | float) -> Tensor:
-    """A complex array times a real one; TensorFlow multiplies only like types."""
-    return tf.complex(tf.math.real(wave) * factor, tf.math.imag(wave) * factor)
-
-
 def _squared(wave: Tensor) -> Tensor:
     return tf.square(tf.math.real(wave)) + tf.square(tf.math.imag(wave))
-
-
-def _fft2(wave: Tensor) -> Tensor:
-    return times(tf.signal.fft2d(wave), 1.0 / math.sqrt(wave.shape[-1] * wave.shape[-2]))
-
-
-def _ifft2(wave: Tensor) -> Tensor:
-    return times(tf.signal.ifft2d(wave), math.sqrt(wave.shape[-1] * wave.shape[-2]))
 
 
 def shift_ramp(shift_px: Tensor, N: int) -> Tensor:
@@ -76,31 +69,29 @@ def fourier_shift(wave: Tensor, shift_px: Tensor) -> Tensor:
     return tf.signal.ifft2d(tf.signal.fft2d(wave) * shift_ramp(shift_px, wave.shape[-1]))
 
 
-def far_field(exit_wave: Tensor) -> Tensor:
-    """F ψ, unitary, zero frequency at (N/2, N/2): (..., N, N) complex (FM-4)."""
-    return tf.signal.fftshift(_fft2(exit_wave), axes=(-2, -1))
-
-
-def far_field_adjoint(wave: Tensor) -> Tensor:
-    """F† = F⁻¹: (..., N, N) complex."""
-    return _ifft2(tf.signal.ifftshift(wave, axes=(-2, -1)))
-
-
 def exit_waves(patches: Tensor, probe: Tensor, subpixel_px: Tensor) -> Tensor:
     """ψ_jp = S(δ_j) P_p · Q_j: (..., N, N), (P, N, N) and (..., 2) → (..., P, N, N) complex (FM-3)."""
     return fourier_shift(probe, subpixel_px[..., None, :]) * patches[..., None, :, :]
 
 
 def expected_counts(
-    patches: Tensor, probe: Tensor, subpixel_px: Tensor, scale: Tensor | float = 1.0, background: Tensor | None = None
+    patches: Tensor,
+    probe: Tensor,
+    subpixel_px: Tensor,
+    scale: Tensor | float = 1.0,
+    background: Tensor | None = None,
+    propagation: Propagation = FAR_FIELD,
 ) -> Tensor:
     """λ_j = s Σ_p |F ψ_jp|² + b: → (..., N, N) real (FM-5)."""
-    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background)
+    return rate_of_waves(exit_waves(patches, probe, subpixel_px), scale, background, propagation)
 
 
-def rate_of_waves(waves: Tensor, scale: Tensor | float, background: Tensor | None) -> Tensor:
+def rate_of_waves(
+    waves: Tensor, scale: Tensor | float, background: Tensor | None, propagation: Propagation = FAR_FIELD
+) -> Tensor:
     """λ from exit waves ψ (..., P, N, N): the second half of :func:`expected_counts`."""
-    rate = scale * tf.signal.fftshift(tf.reduce_sum(_squared(_fft2(waves)), axis=-3), axes=(-2, -1))
+    there = Propagator.of(propagation, waves.shape[-1], waves.dtype)
+    rate = scale * there.stored_layout(tf.reduce_sum(_squared(there.to_detector(waves)), axis=-3))
     return rate if background is None else rate + background
 
 
@@ -181,9 +172,10 @@ def solver_update(
     mask: Tensor | None = None,
     background: Tensor | None = None,
     scale: Tensor | float = 1.0,
+    propagation: Propagation = FAR_FIELD,
 ) -> Tensor:
     """Change of each patch that brings its frame to the measured amplitude: → (..., N, N) complex (FM-16)."""
-    return SolverPlan.of(shifted_probe, counts, mask, background, scale).update(patches)
+    return SolverPlan.of(shifted_probe, counts, mask, background, scale, propagation).update(patches)
 
 
 def swept(patches: Tensor, update: Tensor) -> Tensor:
@@ -207,7 +199,7 @@ def weighted_size(values: Tensor, weights: Tensor) -> Tensor:
 class SolverPlan(NamedTuple):
     """Everything of :func:`solver_update` that stays the same from sweep to sweep.
 
-    Detector arrays are kept with their zero frequency at index 0, so that no wave is shifted in a sweep.
+    Detector arrays are kept in the layout of :class:`Propagator`, so that no wave is moved in a sweep.
 
     Attributes:
         probe: (..., P, N, N) complex, shifted to each frame.
@@ -216,6 +208,7 @@ class SolverPlan(NamedTuple):
         scale: s.
         mask: (N, N) or None.
         background: (N, N) or None.
+        there: to the detector and back.
     """
 
     probe: Tensor
@@ -224,6 +217,7 @@ class SolverPlan(NamedTuple):
     scale: Tensor | float
     mask: Tensor | None
     background: Tensor | None
+    there: Propagator
 
     @classmethod
     def of(
@@ -233,27 +227,29 @@ class SolverPlan(NamedTuple):
         mask: Tensor | None = None,
         background: Tensor | None = None,
         scale: Tensor | float = 1.0,
+        propagation: Propagation = FAR_FIELD,
     ) -> SolverPlan:
         """Make a plan; arguments as in :func:`solver_update`."""
+        there = Propagator.of(propagation, shifted_probe.shape[-1], shifted_probe.dtype)
 
-        def corner(array: Tensor | None) -> Tensor | None:
-            return None if array is None else tf.signal.ifftshift(array, axes=(-2, -1))
+        def laid(array: Tensor | None) -> Tensor | None:
+            return None if array is None else there.detector_layout(array)
 
         intensity = mode_intensity(shifted_probe)
         peak = tf.reduce_max(intensity, axis=(-2, -1), keepdims=True)
         damped = (1 - DAMPING) * intensity + DAMPING * peak
         back = times(tf.math.conj(shifted_probe), 1.0 / damped[..., None, :, :])
-        return cls(shifted_probe, back, corner(tf.sqrt(counts)), scale, corner(mask), corner(background))
+        return cls(shifted_probe, back, laid(tf.sqrt(counts)), scale, laid(mask), laid(background), there)
 
     def update(self, patches: Tensor) -> Tensor:
         """Change (..., N, N) complex of an estimate (..., N, N) complex."""
-        waves = _fft2(self.probe * patches[..., None, :, :])
+        waves = self.there.to_detector(self.probe * patches[..., None, :, :])
         rate = self.scale * tf.reduce_sum(_squared(waves), axis=-3)
         rate = tf.maximum(rate if self.background is None else rate + self.background, RATE_FLOOR)
         change = tf.minimum(self.root * tf.math.rsqrt(rate), GAIN_LIMIT) - 1
         if self.mask is not None:
             change = tf.where(self.mask, change, tf.zeros_like(change))
-        difference = _ifft2(times(waves, change[..., None, :, :]))
+        difference = self.there.from_detector(times(waves, change[..., None, :, :]))
         return tf.reduce_sum(self.back * difference, axis=-3)
 
     def sweep(self, patches: Tensor) -> Tensor:

@@ -15,22 +15,25 @@ from frameworks import Framework, framework_of
 from ptycho_core.api.score import oracle_counts
 from ptycho_core.data import raw as raw_module
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit import stitching
 from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.physics import forward, likelihood, patches, solver
+from ptycho_core.physics import forward, likelihood, patches, propagation, sweep
 from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
 
 SHAPE = (29, 22)
 ORACLE = {
-    "shift_ramp": forward, "fourier_shift": forward, "far_field": forward, "far_field_adjoint": forward,
+    "shift_ramp": forward, "fourier_shift": forward, "far_field": propagation, "far_field_adjoint": propagation,
+    "propagate": propagation, "propagate_adjoint": propagation, "rate_of_waves": forward,
     "exit_waves": forward, "expected_counts": forward, "extract": patches, "accumulate": patches, "merge": patches,
-    "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": solver,
-    "mode_intensity": forward, "swept": solver, "relative_weight": solver, "weighted_size": solver,
+    "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": sweep,
+    "mode_intensity": forward, "swept": sweep, "relative_weight": sweep, "weighted_size": sweep,
 }  # fmt: skip
-HELPERS = {"rate_of_waves", "weighted_mean", "patch_index"}
+WAYS = (FAR_FIELD, Propagation("near_field", 0.21), Propagation("near_field", 0.21, 0.9))
+HELPERS = {"weighted_mean", "patch_index"}
 """Parts of the functions above that every twin has."""
 
 
@@ -88,7 +91,7 @@ def test_every_function_of_the_twin_is_compared(framework):
     public = {name for name in twin.__all__ if inspect.isfunction(getattr(twin, name))}
     assert public == set(ORACLE) | HELPERS | framework.helpers
     assert set(twin.LOSSES) == {"poisson", "amplitude"}
-    assert twin.RELAXATION == solver.RELAXATION
+    assert twin.RELAXATION == sweep.RELAXATION
 
 
 def cut_and_shifted(problem):
@@ -103,15 +106,40 @@ def test_forward_model(problem, side):
     put, twin = side.put, side.twin
     side.agrees(twin.shift_ramp(put(rest), 16), forward.shift_ramp(rest, 16), "wave")
     side.agrees(twin.fourier_shift(put(problem.probe[None]), put(rest[:, None])), shifted, "wave")
-    side.agrees(twin.far_field(put(shifted)), forward.far_field(shifted), "wave")
-    side.agrees(twin.far_field_adjoint(put(shifted)), forward.far_field_adjoint(shifted), "wave")
+    side.agrees(twin.far_field(put(shifted)), propagation.far_field(shifted), "wave")
+    side.agrees(twin.far_field_adjoint(put(shifted)), propagation.far_field_adjoint(shifted), "wave")
     arguments = (cut, problem.probe, rest)
     waves = forward.exit_waves(*arguments)
     side.agrees(twin.exit_waves(*map(put, arguments)), waves, "wave")
     for scale, background in ((1.0, None), (problem.scale, None), (problem.scale, problem.background)):
-        wanted = forward.expected_counts(*arguments, scale, background)
-        side.agrees(twin.expected_counts(*map(put, arguments), scale, put(background)), wanted, "rate")
-        side.agrees(twin.rate_of_waves(put(waves), scale, put(background)), wanted, "rate")
+        for how in WAYS:
+            wanted = forward.expected_counts(*arguments, scale, background, how)
+            side.agrees(twin.expected_counts(*map(put, arguments), scale, put(background), how), wanted, "rate")
+            side.agrees(twin.rate_of_waves(put(waves), scale, put(background), how), wanted, "rate")
+
+
+@pytest.mark.spec("BE-7", "FM-4", "FM-23")
+@pytest.mark.parametrize("how", WAYS, ids=str)
+def test_to_the_detector_and_back(problem, side, how):
+    """As it is stored, and in the layout in which nothing is moved about; of several waves, for each mode."""
+    waves, counts = cut_and_shifted(problem)[1], problem.counts + 1j * problem.mask
+    arrived, back = propagation.propagate(waves, how), propagation.propagate_adjoint(waves, how)
+    side.agrees(side.twin.propagate(side.put(waves), how), arrived, "wave")
+    side.agrees(side.twin.propagate_adjoint(side.put(waves), how), back, "wave")
+    make = getattr(side.twin.Propagator, "of", side.twin.Propagator)
+    there = make(how, 16, side.put(waves).dtype)
+    found = there.to_detector(side.put(waves))
+    side.agrees(there.stored_layout(found), arrived, "wave")
+    side.agrees(there.detector_layout(side.put(arrived)), side.get(found), "wave")
+    side.agrees(there.from_detector(there.detector_layout(side.put(waves))), back, "wave")
+    side.agrees(there.stored_layout(there.detector_layout(side.put(counts))), counts, "wave")
+
+
+@pytest.mark.spec("FM-24")
+def test_a_near_field_that_aliases_is_refused_by_the_twin(problem, side):
+    waves = side.put(cut_and_shifted(problem)[1])
+    with pytest.raises(DataError, match=r"F = 0.05 of a pixel, N = 16.*least N is 20"):
+        side.twin.propagate(waves, Propagation("near_field", 0.05))
 
 
 @pytest.mark.spec("BE-7", "FM-1", "FM-7")
@@ -173,41 +201,44 @@ def test_where_no_weight_falls_the_mean_is_zero_and_so_is_its_gradient(side):
 @pytest.mark.spec("BE-7", "FM-16")
 def test_solver_update(problem, side):
     cut, shifted = cut_and_shifted(problem)
-    for mask, background, scale in ((None, None, 1.0), (problem.mask, problem.background, problem.scale)):
-        wanted = solver.solver_update(cut, shifted, problem.counts, mask, background, scale)
-        found = side.twin.solver_update(*map(side.put, (cut, shifted, problem.counts, mask, background)), scale)
+    known = ((None, None, 1.0, FAR_FIELD), (problem.mask, problem.background, problem.scale, FAR_FIELD))
+    for mask, background, scale, how in (*known, (problem.mask, problem.background, problem.scale, WAYS[2])):
+        wanted = sweep.solver_update(cut, shifted, problem.counts, mask, background, scale, how)
+        found = side.twin.solver_update(*map(side.put, (cut, shifted, problem.counts, mask, background)), scale, how)
         side.agrees(found, wanted, "update")
-        side.agrees(side.twin.swept(side.put(cut), found), solver.swept(cut, wanted), "update")
+        side.agrees(side.twin.swept(side.put(cut), found), sweep.swept(cut, wanted), "update")
 
 
 @pytest.mark.spec("BE-7", "FM-20")
 def test_weight_and_size_of_a_frame(problem, side):
     cut, shifted = cut_and_shifted(problem)
-    weight = solver.relative_weight(shifted)
+    weight = sweep.relative_weight(shifted)
     side.agrees(side.twin.relative_weight(side.put(shifted)), weight, "rate")
     for values in (cut, 1e-9 * cut):
         found = side.twin.weighted_size(side.put(values), side.put(weight))
-        side.agrees(found, solver.weighted_size(values, weight), "rate")
+        side.agrees(found, sweep.weighted_size(values, weight), "rate")
 
 
 @pytest.mark.spec("BE-7", "FM-8", "FM-9", "FM-10", "CONV-5")
 @pytest.mark.parametrize("loss", ["poisson", "amplitude"])
 @pytest.mark.parametrize("extras", [False, True])
-def test_losses_and_gradients(problem, side, loss, extras):
+@pytest.mark.parametrize("how", WAYS[:2], ids=str)
+def test_losses_and_gradients(problem, side, loss, extras, how):
     mask, background = (problem.mask, problem.background) if extras else (None, None)
     rest, corners = problem.rest.astype(np.float64), side.put(problem.corners[None])
     counts, known, twin = side.put(problem.counts), (side.put(mask), 37.0), side.twin
 
     def value_of(obj, probe, scale):
         cut = twin.extract(obj[None], corners, 16)[0]
-        rate = twin.expected_counts(cut, probe, side.put(rest), scale, side.put(background))
+        rate = twin.expected_counts(cut, probe, side.put(rest), scale, side.put(background), how)
         return twin.LOSSES[loss](rate, counts, *known)
 
     inputs = [side.put(value) for value in (problem.obj, problem.probe, np.float64(problem.scale))]
     value, gradients = side.framework.gradient(value_of, *inputs)
     wanted = likelihood.loss_and_gradient(
-        problem.obj, problem.probe, problem.corners, rest, problem.counts, loss, mask, background, problem.scale, 37.0
-    )
+        problem.obj, problem.probe, problem.corners, rest, problem.counts, loss, mask, background, problem.scale, 37.0,
+        how,
+    )  # fmt: skip
     side.agrees(value, wanted[0], "loss")
     for found, gradient in zip(gradients, wanted[1:], strict=True):
         side.agrees(found, gradient, "gradient")
