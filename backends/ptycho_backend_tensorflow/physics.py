@@ -22,8 +22,8 @@ from .propagation import Propagator, far_field, far_field_adjoint, propagate, pr
 
 __all__ = [
     "LOSSES",
-    "Propagator",
     "RELAXATION",
+    "Propagator",
     "SolverPlan",
     "accumulate",
     "amplitude_loss",

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from physics_problem import complex_noise, make_problem
-from ptycho_backend_numpy import physics as twin
 
+from ptycho_backend_numpy import physics as twin
 from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.physics import forward as oracle
 from ptycho_core.physics import propagation as ways
