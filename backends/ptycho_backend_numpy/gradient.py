@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,36 +13,90 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
-from ptycho_core.enginekit.descent import BatchGradient, Quantity
+from ptycho_core.enginekit.frame_store import FrameStore
+from ptycho_core.physics.corrections import frame_gains
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
-from ptycho_core.physics.patches import accumulate, extract
+from ptycho_core.physics.patches import extract
+from ptycho_core.physics.steps import patch_light
+from ptycho_core.protocol import Quantity
 
-from .physics import mode_intensity, shift_ramp
+from .physics import Propagator, mode_intensity, shift_ramp
 
-__all__ = ["LOSSES", "NumpyGradient"]
+__all__ = ["LOSSES", "BatchGradient", "NumpyGradient", "threads_of"]
 
 LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
 
-_CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 2**18
 """Waves of one chunk: several arrays of this size are alive at once, and they should stay near the processor."""
 
 
-class NumpyGradient:
-    """The oracle's gradients in single or double precision, with threads; see ``enginekit.descent.ScanGradient``.
+def threads_of(threads: int | None) -> int:
+    """Threads to compute with; None takes every processor that this process may use."""
+    if threads is not None:
+        return threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Everything is done with zero frequency at index 0, which saves shifting every wave twice.
+
+@dataclass
+class BatchGradient:
+    """What some frames say.
+
+    Attributes:
+        loss: summed over the good pixels of the frames, without the dark counts of a step.
+        object: (H, W) complex ∂L/∂O, or None when not asked for.
+        probe: (P, N, N) complex ∂L/∂P in the object's plane, or None.
+        patch_light: (N, N) real Σ_j w_j |Q_j|², with `probe`.
+        positions: (J, 2) float64 ∂L/∂δ (y, x), or None.
+        gains: (J,) float64 of FM-27, or None.
+    """
+
+    loss: float
+    object: NDArray[Any] | None = None
+    probe: NDArray[Any] | None = None
+    patch_light: NDArray[Any] | None = None
+    positions: NDArray[np.float64] | None = None
+    gains: NDArray[np.float64] | None = None
+
+
+@dataclass
+class _Sums:
+    """What one thread adds up over its chunks: ∂L/∂O, Σ_j spectra of ∂L/∂P_p and Σ_j w_j |Q_j|²."""
+
+    loss: float
+    object: NDArray[Any] | None
+    spectrum: NDArray[Any] | None
+    light: NDArray[Any] | None
+
+
+class NumpyGradient:
+    """The oracle's gradients in single or double precision; chunks of frames are shared out among threads.
+
+    Everything is done with zero frequency at index 0 where the detector is in the far field, which saves shifting every
+    wave twice.
 
     Args:
         raw: the scan.
         loss: ``poisson`` or ``amplitude``.
-        threads: of the Fourier transforms; None takes all processors.
+        threads: that compute; None takes all processors.
+        dtype: complex64 or complex128, of object and probe.
+        store: hands out counts in the layout of the propagator; None reads them from the scan.
     """
 
-    def __init__(self, raw: RawData, loss: str, threads: int | None = None) -> None:
-        self.raw, self.loss = raw, loss
-        self.threads = -1 if threads is None else threads
-        self.background = None if raw.background is None else np.fft.ifftshift(raw.background)
-        self.mask = None if raw.mask is None else np.fft.ifftshift(raw.mask)
+    def __init__(
+        self,
+        raw: RawData,
+        loss: str,
+        threads: int | None = None,
+        dtype: type = np.complex64,
+        store: FrameStore | None = None,
+    ) -> None:
+        self.raw, self.loss, self.store = raw, loss, store
+        self.propagator = Propagator(raw.propagation, raw.side, dtype, threads=1)
+        layout, real = self.propagator.detector_layout, np.zeros(1, dtype).real.dtype
+        self.mask = None if raw.mask is None else layout(raw.mask)
+        self.background = None if raw.background is None else layout(raw.background).astype(real)
+        self.threads = threads_of(threads)
+        self._pool = ThreadPoolExecutor(self.threads, "sweep") if self.threads > 1 else None
         self.frequency = np.fft.fftfreq(raw.side)
 
     def __call__(
@@ -51,54 +108,152 @@ class NumpyGradient:
         probe: NDArray[Any],
         wanted: Collection[Quantity],
         dark_counts: float = 0.0,
+        intensities: NDArray[np.float64] | None = None,
     ) -> BatchGradient:
-        """Loss and gradients; see ``ScanGradient``."""
+        """Loss of frames (J,) and the gradients wanted, at scale 1 and divisor 1.
+
+        Args:
+            frames: (J,) numbers of the frames in the scan.
+            corners_px: (J, 2) integer corners (y, x) on the object.
+            subpixel_px: (J, 2) sub-pixel rest (y, x).
+            obj: (H, W) complex.
+            probe: (P, N, N) complex.
+            wanted: what to differentiate for; none gives the loss alone, in double precision.
+            dark_counts: expected counts added to every pixel for the gradients. The loss is told without them: it is
+                what epochs are chosen by, and whoever judges the image afterwards knows nothing of them.
+            intensities: (J,) intensity w_j of each frame, or None where all are 1.
+        """
+        work, counts = _Work(self, obj, probe, wanted, dark_counts), self._counts(frames)
         step = max(1, _CHUNK_BYTES // probe.nbytes)
-        spectrum = scipy.fft.fft2(probe, workers=self.threads)
-        loss, back, positions = 0.0, np.zeros_like(probe), []
-        d_obj = np.zeros_like(obj)
-        for start in range(0, len(frames), step):
-            part = slice(start, start + step)
-            patches = extract(obj, corners_px[part], self.raw.side)
-            ramp = shift_ramp(subpixel_px[part], self.raw.side, probe.dtype)[:, None]
-            shifted = scipy.fft.ifft2(spectrum * ramp, workers=self.threads)
-            value, chi = self._wave_gradient(shifted * patches[:, None], frames[part], dark_counts if wanted else None)
-            loss += value
-            if "object" in wanted:
-                d_obj += accumulate(np.sum(shifted.conj() * chi, axis=1), corners_px[part], obj.shape)
-            if "probe" in wanted or "positions" in wanted:
-                chi *= patches.conj()[:, None]
-                chi = scipy.fft.fft2(chi, overwrite_x=True, workers=self.threads)
-                chi *= ramp.conj()
-            if "probe" in wanted:
-                back += chi.sum(axis=0)
-            if "positions" in wanted:
-                positions.append(self._position_gradient(chi, spectrum))
-        return BatchGradient(
-            loss=loss,
-            object=d_obj if "object" in wanted else None,
-            probe=scipy.fft.ifft2(back, workers=self.threads) if "probe" in wanted else None,
-            positions=np.concatenate(positions) if "positions" in wanted else None,
+        chunks = [slice(start, start + step) for start in range(0, len(frames), step)]
+        n_threads = min(self.threads, len(chunks)) or 1
+        positions = np.zeros((len(frames), 2)) if "positions" in wanted else None
+        gains = np.ones(len(frames)) if "frame_scale" in wanted else None
+
+        def run(mine: Iterable[slice]) -> _Sums:
+            sums = work.nothing()
+            for part in mine:
+                weights = None if intensities is None else intensities[part].astype(probe.real.dtype)
+                own = work.add(sums, counts(part), corners_px[part], subpixel_px[part], weights)
+                if positions is not None:
+                    positions[part] = own[0]
+                if gains is not None:
+                    gains[part] = own[1]
+            return sums
+
+        shares = [chunks[first::n_threads] for first in range(n_threads)]
+        if n_threads == 1 or self._pool is None:
+            found = [run(share) for share in shares]
+        else:
+            found = list(self._pool.map(run, shares))
+        return work.together(found, positions, gains)
+
+    def _counts(self, frames: NDArray[np.int64]) -> Callable[[slice], NDArray[np.float32]]:
+        """Hands out the counts (n, N, N) of a part of some frames, in the layout of the propagator."""
+        if self.store is not None and self.store.keeps:
+            store = self.store
+            store.get(frames[:0])  # they are brought in before threads ask
+            return lambda part: np.asarray(store.get(frames[part]))
+        if self.store is not None:
+            whole = self.store.get(frames)
+        else:
+            whole = self.propagator.detector_layout(self.raw.read_counts(frames))
+        return lambda part: np.asarray(whole[part])
+
+
+class _Work:
+    """One call: the spectrum of its probe, and what each chunk adds."""
+
+    def __init__(
+        self, own: NumpyGradient, obj: NDArray[Any], probe: NDArray[Any], wanted: Collection[Quantity], dark: float
+    ) -> None:
+        self.own, self.obj, self.probe, self.wanted, self.dark = own, obj, probe, wanted, dark
+        self.spectrum = scipy.fft.fft2(probe)
+        self.back = "probe" in wanted or "positions" in wanted
+        self.kind = probe.real.dtype
+
+    def nothing(self) -> _Sums:
+        """Sums of no frames."""
+        return _Sums(
+            loss=0.0,
+            object=np.zeros_like(self.obj) if "object" in self.wanted else None,
+            spectrum=np.zeros_like(self.probe) if "probe" in self.wanted else None,
+            light=np.zeros(self.probe.shape[1:], self.kind) if "probe" in self.wanted else None,
         )
 
-    def _wave_gradient(
-        self, exit_waves: NDArray[Any], frames: NDArray[np.int64], dark_counts: float | None
-    ) -> tuple[float, NDArray[Any]]:
-        """Loss of some frames and χ (J, P, N, N) = 2 F†(h A) of their exit waves; the loss alone for None."""
-        waves = scipy.fft.fft2(exit_waves, norm="ortho", overwrite_x=True, workers=self.threads)
-        rate = mode_intensity(waves)
-        if self.background is not None:
-            rate += self.background.astype(rate.dtype)
-        counts = np.fft.ifftshift(self.raw.read_counts(frames), axes=(-2, -1)).astype(rate.dtype, copy=False)
-        if dark_counts is None:  # what decides when to stop should not be rounded away beside the sum
-            return LOSSES[self.loss](rate.astype(np.float64), counts, self.mask, 1.0), waves
-        loss = LOSSES[self.loss](rate, counts, self.mask, 1.0)
-        rate += rate.dtype.type(dark_counts)
-        waves *= 2 * loss_slope(self.loss, rate, counts, self.mask)[:, None]
-        return loss, scipy.fft.ifft2(waves, norm="ortho", overwrite_x=True, workers=self.threads)
+    def add(
+        self,
+        sums: _Sums,
+        counts: NDArray[np.float32],
+        corners: NDArray[np.int64],
+        rest: NDArray[np.float32],
+        weights: NDArray[Any] | None,
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """Add a chunk of frames to the sums; return the slopes (J, 2) of its positions and its gains (J,)."""
+        N, patches = self.own.raw.side, extract(self.obj, corners, self.own.raw.side)
+        ramp = shift_ramp(rest, N, self.probe.dtype)[:, None]
+        shifted = scipy.fft.ifft2(self.spectrum * ramp, overwrite_x=True)
+        loss, chi, gains = self._wave_gradient(shifted * patches[:, None], counts, weights)
+        sums.loss += loss
+        if sums.object is not None:
+            np.conj(shifted, out=shifted)
+            shifted *= chi
+            total = shifted[:, 0] if shifted.shape[1] == 1 else shifted.sum(axis=1)
+            for patch, (y, x) in zip(total, corners, strict=True):
+                sums.object[y : y + N, x : x + N] += patch
+        if not self.back:
+            return None, gains
+        chi *= patches.conj()[:, None]
+        chi = scipy.fft.fft2(chi, overwrite_x=True)
+        chi *= ramp.conj()
+        if sums.spectrum is not None:
+            sums.spectrum += chi.sum(axis=0)
+            sums.light += patch_light(patches, weights)
+        return self._position_gradient(chi) if "positions" in self.wanted else None, gains
 
-    def _position_gradient(self, back: NDArray[Any], spectrum: NDArray[Any]) -> NDArray[np.float64]:
-        """Σ_p Re⟨χ Q*, ∂(S P_p)⟩ by Parseval, from the spectra (J, P, N, N) of S†(χ Q*) and (P, N, N) of the probe."""
+    def _wave_gradient(
+        self, exit_waves: NDArray[Any], counts: NDArray[np.float32], weights: NDArray[Any] | None
+    ) -> tuple[float, NDArray[Any], NDArray[np.float64] | None]:
+        """Loss of some frames, χ (J, P, N, N) = 2 w F†(h A) of their exit waves, and their gains."""
+        own, loss = self.own, self.own.loss
+        waves = own.propagator.to_detector(exit_waves, overwrite=True)
+        rate = mode_intensity(waves)
+        if weights is not None:
+            rate *= weights[:, None, None]
+        if own.background is not None:
+            rate += own.background
+        counts = counts.astype(rate.dtype, copy=False)
+        if not self.wanted:  # what decides when to stop should not be rounded away beside the sum
+            return LOSSES[loss](rate.astype(np.float64), counts, own.mask, 1.0), waves, None
+        told = LOSSES[loss](rate, counts, own.mask, 1.0)
+        gains = None
+        if "frame_scale" in self.wanted:
+            gains = frame_gains(rate, counts, own.mask, own.background)
+        if tuple(self.wanted) == ("frame_scale",):
+            return told, waves, gains
+        rate += rate.dtype.type(self.dark)
+        slope = 2 * loss_slope(loss, rate, counts, own.mask)
+        if weights is not None:
+            slope *= weights[:, None, None]
+        waves *= slope[:, None]
+        return told, own.propagator.from_detector(waves, overwrite=True), gains
+
+    def _position_gradient(self, back: NDArray[Any]) -> NDArray[np.float64]:
+        """Σ_p Re⟨χ Q*, ∂(S P_p)⟩ by Parseval, from the spectra (J, P, N, N) of S†(χ Q*) and those of the probe."""
         # Re⟨a, −2πi f b⟩ = 2π f Im⟨a, b⟩ pixel by pixel
-        product = np.sum((back.conj() * spectrum).imag, axis=1) * (2 * np.pi / self.raw.side**2)
-        return np.stack([product.sum(axis=2) @ self.frequency, product.sum(axis=1) @ self.frequency], axis=1)
+        frequency = self.own.frequency
+        product = np.sum((back.conj() * self.spectrum).imag, axis=1) * (2 * np.pi / self.own.raw.side**2)
+        return np.stack([product.sum(axis=2) @ frequency, product.sum(axis=1) @ frequency], axis=1)
+
+    def together(
+        self, found: list[_Sums], positions: NDArray[np.float64] | None, gains: NDArray[np.float64] | None
+    ) -> BatchGradient:
+        """The sums of all threads, in the order of the threads."""
+        total = found[0]
+        for other in found[1:]:
+            total.loss += other.loss
+            for name in ("object", "spectrum", "light"):
+                if getattr(total, name) is not None:
+                    getattr(total, name)[...] += getattr(other, name)
+        probe = None if total.spectrum is None else scipy.fft.ifft2(total.spectrum)
+        return BatchGradient(total.loss, total.object, probe, total.light, positions, gains)

@@ -1,6 +1,6 @@
 """What an experiment leaves to be fitted besides object and probe (FM-26 … FM-28).
 
-Positions that are off by a linear map, an intensity for each frame of a beam that fluctuates, and the support of a probe.
+Positions off by a linear map, an intensity for each frame of a beam that fluctuates, and the support of a probe.
 """
 
 from __future__ import annotations

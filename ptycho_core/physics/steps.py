@@ -89,19 +89,28 @@ def position_gradient(
     return np.asarray(np.sum((np.conj(chi)[:, None] * moved).real, axis=(2, 3, 4)))
 
 
-def illumination(probe: NDArray[Any], corners_px: NDArray[np.int64], shape: tuple[int, int]) -> NDArray[Any]:
-    """W = Σ_j Σ_p |P_p|² at n_j: the light that each pixel of the object got; sub-pixel rests are left out (FM-21).
+def illumination(
+    probe: NDArray[Any],
+    corners_px: NDArray[np.int64],
+    shape: tuple[int, int],
+    intensities: NDArray[Any] | None = None,
+) -> NDArray[Any]:
+    """W = Σ_j w_j Σ_p |P_p|² at n_j: the light that each pixel of the object got; sub-pixel rests are left out (FM-21).
 
     Args:
         probe: (P, N, N) complex modes.
         corners_px: (J, 2) integer corners (y, x).
         shape: (H, W) of the object.
+        intensities: (J,) intensity w_j of each frame (FM-27), or None where all are 1.
 
     Returns:
         (H, W) real, in the probe's precision.
     """
     intensity = np.sum(probe.real**2 + probe.imag**2, axis=0)
-    return accumulate(np.broadcast_to(intensity, (len(corners_px), *intensity.shape)), corners_px, shape)
+    of_frames = np.broadcast_to(intensity, (len(corners_px), *intensity.shape))
+    if intensities is not None:
+        of_frames = of_frames * intensities[:, None, None].astype(intensity.dtype)
+    return accumulate(of_frames, corners_px, shape)
 
 
 def expected_total(obj: NDArray[Any], light: NDArray[Any]) -> float:
@@ -114,9 +123,20 @@ def expected_total(obj: NDArray[Any], light: NDArray[Any]) -> float:
     return float(np.sum(light * (obj.real**2 + obj.imag**2), dtype=np.float64))
 
 
-def patch_light(patches: NDArray[Any]) -> NDArray[Any]:
-    """V = Σ_j |Q_j|²: (J, N, N) complex → (N, N) real, what the object lets the probe show (FM-21)."""
-    return np.asarray(np.sum(patches.real**2 + patches.imag**2, axis=0))
+def patch_light(patches: NDArray[Any], intensities: NDArray[Any] | None = None) -> NDArray[Any]:
+    """V = Σ_j w_j |Q_j|²: what the object lets the probe show (FM-21).
+
+    Args:
+        patches: (J, N, N) complex Q_j.
+        intensities: (J,) intensity w_j of each frame (FM-27), or None where all are 1.
+
+    Returns:
+        (N, N) real, in the precision of the patches.
+    """
+    light = patches.real**2 + patches.imag**2
+    if intensities is not None:
+        light *= intensities[:, None, None].astype(light.dtype)
+    return np.asarray(np.sum(light, axis=0))
 
 
 def lit_level(obj: NDArray[Any], light: NDArray[Any]) -> float:
