@@ -18,5 +18,4 @@ def ptycho_backend() -> BackendSpec:
         extra="ptycho-core",
         title="NumPy",
         protocol_version=2,
-        options="ptycho_backend_numpy.options:NumpyOptions",
     )

@@ -1,51 +1,27 @@
-"""The descent: batches of frames, steps over curvature, momentum, and an end that the held-out frames decide."""
+"""The descent: batches of frames, steps over curvature, momentum, and an end that the held-out frames decide.
+
+It decides the order of frames, how far steps go and when they end; a stepper makes them, on its device (BE-24 … BE-27).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BackendError, DataError
-from ..physics.patches import extract
-from ..physics.probe import orthogonalise
-from ..physics.steps import (
-    DARK_COUNTS,
-    illumination,
-    least_squares_length,
-    lit_level,
-    object_step,
-    patch_light,
-    position_step,
-    probe_step,
-)
-from .state import ScanState
+from ..protocol import Constraints, Quantity, StepLengths, Stepper
 
-__all__ = [
-    "CHUNK_BYTES",
-    "BatchGradient",
-    "Descent",
-    "ScanGradient",
-    "batch_size_for",
-    "descend",
-]
-
-Quantity = Literal["object", "probe", "positions"]
-
-CHUNK_BYTES = 16 * 2**20
-"""Waves that an engine should have on its device at once, for one of the several arrays that are alive together."""
+__all__ = ["Descended", "Descent", "batch_size_for", "descend"]
 
 MOMENTUM = 0.5
 """Nesterov momentum of the object within an epoch; with 0.5 the star needs two thirds of the epochs of none."""
 
 PROBE_SHARE = 0.5
 """Part of its step that the probe takes: object and probe explain the same waves, and half each is enough."""
-
-POSITION_STEP_PX = 0.25
-"""The farthest that a position moves at once: far from the minimum the curvature says too little."""
 
 WATCHED_STEPS = 2
 """Steps that the position of a held-out frame takes after each epoch, so that it follows the object."""
@@ -57,80 +33,62 @@ LAST_STEP = 1 / 30
 """Steps shrink to this in the end, so that the noise of the last batches is averaged away."""
 
 
-@dataclass(frozen=True)
-class BatchGradient:
-    """An engine's answer for some frames.
-
-    Attributes:
-        loss: summed over the good pixels of the frames, without the dark counts of a step.
-        object: (H, W) complex ∂L/∂O, or None when not asked for.
-        probe: (P, N, N) complex ∂L/∂P, or None.
-        positions: (J, 2) real ∂L/∂δ (y, x), or None.
-    """
-
-    loss: float
-    object: NDArray[Any] | None = None
-    probe: NDArray[Any] | None = None
-    positions: NDArray[Any] | None = None
-
-
-class ScanGradient(Protocol):
-    """An engine's physics bound to a scan: its counts, mask and background, and the loss."""
-
-    def __call__(
-        self,
-        frames: NDArray[np.int64],
-        corners_px: NDArray[np.int64],
-        subpixel_px: NDArray[np.float32],
-        obj: NDArray[Any],
-        probe: NDArray[Any],
-        wanted: Collection[Quantity],
-        dark_counts: float = 0.0,
-    ) -> BatchGradient:
-        """Loss of frames (J,) and the gradients wanted, at scale 1 and divisor 1.
-
-        Args:
-            frames: (J,) numbers of the frames in the scan.
-            corners_px: (J, 2) integer corners (y, x) on the object.
-            subpixel_px: (J, 2) sub-pixel rest (y, x).
-            obj: (H, W) complex.
-            probe: (P, N, N) complex.
-            wanted: what to differentiate for; none gives the loss alone.
-            dark_counts: expected counts added to every pixel for the gradients. The loss is told without them: it is
-                what epochs are chosen by, and whoever judges the image afterwards knows nothing of them.
-        """
-
-
 @dataclass(frozen=True, kw_only=True)
 class Descent:
     """How to descend.
 
     Attributes:
-        loss: ``poisson`` or ``amplitude``, as the gradient was bound with.
         epochs: most passes over the frames.
         batch_size: frames in one step.
-        probe: whether the probe is refined.
-        positions: whether the positions are.
+        wanted: what is refined, the object among it.
         position_limit_px: farthest that a position may be from where it was read.
+        position_affine: whether what positions have in common is fitted too.
+        constraints: what a refined probe is held to.
         patience: epochs without a better held-out loss after which steps begin to shrink, and so the end begins.
         seed: of the order of the frames.
         least_squares: stretch each step of the object to where the curvature has its minimum along it.
+        full_steps: part of the epochs that go by in full steps, at most; 1 never shrinks them, for a start that
+            another descent goes on from.
     """
 
-    loss: str
     epochs: int
     batch_size: int
-    probe: bool = False
-    positions: bool = False
+    wanted: tuple[Quantity, ...] = ("object",)
     position_limit_px: float = 0.0
+    position_affine: bool = False
+    constraints: Constraints = field(default_factory=Constraints)
     patience: int | None = None
     seed: int = 0
     least_squares: bool = False
+    full_steps: float = FULL_STEPS
 
-    def wanted(self) -> tuple[Quantity, ...]:
-        """What to ask the engine for."""
-        extra: tuple[tuple[bool, Quantity], ...] = ((self.probe, "probe"), (self.positions, "positions"))
-        return ("object", *(name for on, name in extra if on))
+    def lengths(self, length: float) -> StepLengths:
+        """The lengths of a step of an epoch."""
+        return StepLengths(
+            object=length,
+            probe=length * PROBE_SHARE,
+            positions=length,
+            momentum=MOMENTUM,
+            least_squares=self.least_squares,
+            position_limit_px=self.position_limit_px,
+            position_affine=self.position_affine,
+        )
+
+
+@dataclass(frozen=True)
+class Descended:
+    """What a descent came to.
+
+    Attributes:
+        least: the lowest loss a frame of the held-out frames, that of the start where it was told among them; None
+            without such frames.
+        better: whether a state of this descent has it, which the stepper is in now. Without held-out frames it is True.
+        epochs: that were made.
+    """
+
+    least: float | None
+    better: bool
+    epochs: int
 
 
 def batch_size_for(n_frames: int) -> int:
@@ -145,10 +103,10 @@ class _Pace:
     """Length of the steps: full, until the held-out loss stalls or most epochs are gone; then ever shorter."""
 
     def __init__(self, plan: Descent) -> None:
-        self.last_full = max(1, round(FULL_STEPS * plan.epochs))
+        self.last_full = max(1, round(plan.full_steps * plan.epochs))
         self.shrink = LAST_STEP ** (1 / max(1, plan.epochs - self.last_full))
         self.patience = plan.patience
-        self.best, self.stalled = np.inf, 0
+        self.best, self.stalled = math.inf, 0
 
     def length(self, epoch: int) -> float:
         """Length of the steps of an epoch, counted from 0."""
@@ -169,146 +127,93 @@ class _Pace:
         return self.patience is not None and self.shrink ** max(0, epoch + 1 - self.last_full) <= LAST_STEP * (1 + 1e-9)
 
 
-def _check(state: ScanState, epoch: int, watched: float | None) -> None:
-    parts = {"object": state.object, "probe": state.probe, "loss of held-out frames": np.array(watched or 0.0)}
-    for name, array in parts.items():
-        if not np.isfinite(array).all():
-            raise BackendError(
-                f"sweeps diverged in epoch {epoch + 1}: the {name} holds NaN or infinite values. Refine fewer things "
-                "at once (probe, positions), or look for frames that are not of this scan."
-            )
-
-
-def _move(state: ScanState, frames: NDArray[np.int64], step: NDArray[np.float64], plan: Descent) -> None:
-    """Move positions by a step, no farther at once and from where they were read than allowed."""
-    step = np.clip(step, -POSITION_STEP_PX, POSITION_STEP_PX)
-    nominal = state.scan.raw.positions_px[frames]
-    moved = state.positions_px[frames] + step
-    state.positions_px[frames] = nominal + np.clip(moved - nominal, -plan.position_limit_px, plan.position_limit_px)
-
-
-def _step(
-    state: ScanState,
-    frames: NDArray[np.int64],
-    gradient: ScanGradient,
-    plan: Descent,
-    length: float,
-    velocity: NDArray[Any],
-) -> float:
-    """One step with some frames; the state and the velocity (H, W) of the object are changed in place."""
-    corners, rest = state.corners(frames)
-    got = gradient(frames, corners, rest, state.object, state.probe, plan.wanted(), DARK_COUNTS)
-    light = illumination(state.probe, corners, state.object.shape)
-    step = object_step(got.object, light, plan.loss)  # type: ignore[arg-type]
-    if plan.least_squares:
-        step *= least_squares_length(step, got.object, light, plan.loss)  # type: ignore[arg-type]
-    if got.positions is not None:
-        moved = position_step(got.positions, state.probe, lit_level(state.object, light), plan.loss)
-        # frames that all move alike, and the object with them, explain the data as well: that is left out
-        _move(state, frames, length * (moved - moved.mean(axis=0)), plan)
-    if got.probe is not None:
-        patches = extract(state.object, corners, state.scan.raw.side)
-        state.probe += (length * PROBE_SHARE) * probe_step(got.probe, patch_light(patches), plan.loss)
-    velocity *= MOMENTUM
-    velocity += length * step
-    state.object += MOMENTUM * velocity + length * step
-    return got.loss
-
-
-def _settle(state: ScanState, plan: Descent, power: float) -> None:
-    """Take out what the data leave open: which of object and probe has the level, and how modes are mixed."""
-    if plan.probe:
-        factor = np.sqrt(power / state.power())
-        state.probe *= factor
-        state.object /= factor
-        if len(state.probe) > 1:
-            state.probe[:] = orthogonalise(state.probe)
-
-
 def descend(
-    state: ScanState,
-    gradient: ScanGradient,
+    stepper: Stepper,
     plan: Descent,
     *,
     frames: NDArray[np.int64],
     heldout: NDArray[np.int64],
-    after_epoch: Callable[[int, ScanState, float, float | None], None],
+    after_epoch: Callable[[int, float, float | None], None],
     first_epoch: int = 0,
-    power: float | None = None,
-    initial: ScanState | None = None,
+    least: float | None = None,
     choose: bool = True,
-) -> ScanState:
+    name: str = "scan",
+) -> Descended:
     """Lower the loss of some frames (BE-16, BE-17).
 
     Args:
-        state: where to start; it is changed.
-        gradient: the engine's physics.
+        stepper: where to start. Afterwards it is in the state that explained the held-out frames best, or in the last
+            one without such frames, where nothing is chosen, or where no state was better than `least`.
         plan: how.
         frames: (n,) frames to descend on.
-        heldout: (n,) frames that are only watched; their positions follow the object, if positions are refined.
-        after_epoch: called with the number of the epoch, from 0, the state, and the losses a frame of `frames`
-            (during the epoch) and of the held-out frames; it may raise to stop.
+        heldout: (n,) frames that are only watched; their positions and intensities follow, if any are refined.
+        after_epoch: called with the number of the epoch, from 0, and the losses a frame of `frames` (during the epoch)
+            and of the held-out frames; it may raise to stop.
         first_epoch: where to go on, for a run that was interrupted.
-        power: Σ|P|² that a refined probe keeps; None takes that of `state`. A run that is gone on with gives that of
-            its beginning.
-        initial: a candidate beside the states of this descent; None for none.
-        choose: whether held-out frames choose what is returned; else they are only watched, and no state is put aside.
-
-    Returns:
-        The state that explained the held-out frames best, `initial` among them, at the level that explains the counts
-        (``ScanState.leveled``); the last one without such frames; `state` itself where nothing is chosen.
+        least: loss a frame of the held-out frames that a state must be below to be chosen; None takes any.
+        choose: whether held-out frames choose the state; else they are only watched, and no state is put aside.
+        name: of the scan, for errors.
 
     Raises:
         DataError: no frames to descend on.
         BackendError: it diverged.
     """
     if not len(frames):
-        raise DataError(f"{state.scan.raw.source.path or 'scan'}: none of its frames is to be learned from.")
-    power = state.power() if power is None else power
-    pace, best = _Pace(plan), state
-    if initial is not None and len(heldout):
-        best, pace.best = initial, _loss_a_frame(initial, heldout, gradient, plan)
+        raise DataError(f"{name}: none of its frames is to be learned from.")
+    pace, best, epoch = _Pace(plan), None, first_epoch - 1
+    pace.best = math.inf if least is None else least
     for epoch in range(first_epoch, plan.epochs):
         order = np.random.default_rng([plan.seed, epoch]).permutation(frames)
-        velocity, total, length = np.zeros_like(state.object), 0.0, pace.length(epoch)
-        for batch in _batches(order, plan):
-            total += _step(state, np.sort(batch), gradient, plan, length, velocity)
-        _settle(state, plan, power)
-        watched = _watch(state, heldout, gradient, plan)
-        _check(state, epoch, watched)
+        total = _sweep(stepper, order, plan, plan.lengths(pace.length(epoch)))
+        if "probe" in plan.wanted:
+            stepper.settle(plan.constraints)
+        watched = _watch(stepper, heldout, plan)
+        _check(epoch, {"training": total, "held-out": watched})
         if watched is not None and pace.note(epoch, watched) and choose:
-            best = state.leveled()
-        after_epoch(epoch, state, total / len(frames), watched)
+            best = stepper.snapshot()
+        after_epoch(epoch, total / len(frames), watched)
         if watched is not None and pace.spent(epoch):
             break
-    if not choose:
-        return state
-    return best if len(heldout) else state.leveled()
+    if best is not None:
+        stepper.restore(best)
+    known = len(heldout) > 0 and math.isfinite(pace.best)
+    return Descended(pace.best if known else None, best is not None or not len(heldout), epoch + 1 - first_epoch)
 
 
 def _batches(frames: NDArray[np.int64], plan: Descent) -> list[NDArray[np.int64]]:
-    return np.array_split(frames, max(1, round(len(frames) / plan.batch_size)))
+    return [np.sort(batch) for batch in np.array_split(frames, max(1, round(len(frames) / plan.batch_size)))]
 
 
-def _loss_a_frame(state: ScanState, frames: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float:
-    """Loss of some frames of a state as it is, divided by their number."""
-    total = 0.0
-    for part in _batches(frames, plan):
-        corners, rest = state.corners(part)
-        total += gradient(part, corners, rest, state.object, state.probe, ()).loss
-    return total / len(frames)
+def _sweep(stepper: Stepper, order: NDArray[np.int64], plan: Descent, lengths: StepLengths) -> float:
+    """One pass over the frames in an order; the summed loss during it."""
+    batches, losses = _batches(order, plan), []
+    stepper.begin()
+    stepper.prepare(batches[0])
+    for number, batch in enumerate(batches):
+        if number + 1 < len(batches):
+            stepper.prepare(batches[number + 1])
+        losses.append(stepper.step(batch, lengths, plan.wanted))
+    return sum(float(loss) for loss in losses)  # read at the end: a device need not wait for it between steps
 
 
-def _watch(state: ScanState, heldout: NDArray[np.int64], gradient: ScanGradient, plan: Descent) -> float | None:
-    """Loss a frame of the held-out frames, or None without any; their positions take steps of their own."""
+def _watch(stepper: Stepper, heldout: NDArray[np.int64], plan: Descent) -> float | None:
+    """Loss a frame of the held-out frames, or None without any; what is a frame's own takes steps of its own."""
     if not len(heldout):
         return None
-    for frames in _batches(heldout, plan) if plan.positions else []:
+    batches = _batches(heldout, plan)
+    own: tuple[Quantity, ...] = ("positions", "frame_scale")
+    follows = tuple(name for name in own if name in plan.wanted)
+    lengths = StepLengths(position_limit_px=plan.position_limit_px)
+    for batch in batches if follows else []:
         for _ in range(WATCHED_STEPS):
-            corners, rest = state.corners(frames)
-            wanted: tuple[Quantity, ...] = ("positions",)
-            got = gradient(frames, corners, rest, state.object, state.probe, wanted, DARK_COUNTS)
-            level = lit_level(state.object, illumination(state.probe, corners, state.object.shape))
-            _move(state, frames, position_step(got.positions, state.probe, level, plan.loss), plan)  # type: ignore[arg-type]
-    # held-out frames may reach beyond what the others light; there the image that is judged afterwards is 0
-    return _loss_a_frame(state.judged(), heldout, gradient, plan)
+            stepper.step(batch, lengths, follows)
+    return sum(stepper.loss(batch) for batch in batches) / len(heldout)
+
+
+def _check(epoch: int, losses: dict[str, float | None]) -> None:
+    for which, loss in losses.items():
+        if loss is not None and not math.isfinite(loss):
+            raise BackendError(
+                f"sweeps diverged in epoch {epoch + 1}: the loss of {which} frames is {loss}. Refine fewer things at "
+                "once (probe, positions), or look for frames that are not of this scan."
+            )

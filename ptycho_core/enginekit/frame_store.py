@@ -19,6 +19,9 @@ KEPT_BYTES = 2**30
 _BLOCK_BYTES = 32 * 2**20
 """Counts that are read from the scan at once while it is brought in."""
 
+_AHEAD = 2
+"""Batches that are read ahead at most: the one that is asked for now, and the next."""
+
 
 def _rows(kept: Any, rows: NDArray[np.int64]) -> Any:
     return kept[rows]
@@ -51,7 +54,7 @@ class FrameStore:
         self._row = np.full(scan.raw.n_frames, -1, np.int64)
         self._row[self._used] = np.arange(len(self._used))
         self._reader: ThreadPoolExecutor | None = None
-        self._ahead: tuple[bytes, Future[NDArray[np.float32]]] | None = None
+        self._ahead: dict[bytes, Future[NDArray[np.float32]]] = {}
 
     def prepare(self, frames: NDArray[np.int64]) -> None:
         """Start to read some frames (n,) in the background, unless all are kept; the next that are asked for."""
@@ -59,7 +62,9 @@ class FrameStore:
             return
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, "frames")
-        self._ahead = (frames.tobytes(), self._reader.submit(self._raw.read_counts, frames))
+        self._ahead[frames.tobytes()] = self._reader.submit(self._raw.read_counts, frames)
+        while len(self._ahead) > _AHEAD:  # frames that were announced and never asked for are let go
+            self._ahead.pop(next(iter(self._ahead))).cancel()
 
     def get(self, frames: NDArray[np.int64]) -> Any:
         """The counts of some frames (n,), as :meth:`prepare` announced them or any others."""
@@ -69,7 +74,5 @@ class FrameStore:
                 blocks = (self._used[start : start + step] for start in range(0, len(self._used), step))
                 self._kept = self._join([self._convert(self._raw.read_counts(block)) for block in blocks])
             return self._pick(self._kept, self._row[frames])
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == frames.tobytes():
-            return self._convert(ahead[1].result())
-        return self._convert(self._raw.read_counts(frames))
+        ahead = self._ahead.pop(frames.tobytes(), None)
+        return self._convert(self._raw.read_counts(frames) if ahead is None else ahead.result())

@@ -15,6 +15,7 @@ from ..data.results import Image
 from ..errors import DataError
 from ..physics.patches import check_inside
 from ..physics.probe import add_modes
+from ..physics.relative import lit, peak_intensity
 from ..physics.steps import expected_total, illumination
 from .positions import FramePositions
 from .stitching import make_image, probe_weights
@@ -33,8 +34,6 @@ __all__ = [
 ]
 
 _CHUNK = 256
-_LIT = 0.1
-"""Pixels with at least this fraction of the largest coverage say what level the object has."""
 
 
 def coverage_of(
@@ -43,7 +42,7 @@ def coverage_of(
     origin_px: NDArray[np.int64],
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Σ_j w_j on a canvas in units of the largest weight, the coverage of an image (FM-7).
+    """Σ_j w_j on a canvas in units of the probe's peak, the coverage of an image (FM-7, FM-29).
 
     Args:
         positions_px: (J, 2) centres (y, x) of the frames that the image was made of.
@@ -56,10 +55,9 @@ def coverage_of(
     """
     N = probe.shape[-1]
     corners, rest = integer_corners(positions_px, N)
-    total, peak = np.zeros(shape, np.float32), 0.0
+    total, peak = np.zeros(shape, np.float32), peak_intensity(probe)
     for start in range(0, len(positions_px), _CHUNK):
         weights = probe_weights(probe, rest[start : start + _CHUNK])
-        peak = max(peak, float(weights.max()))
         for weight, (y, x) in zip(weights, corners[start : start + _CHUNK] - origin_px, strict=True):
             total[y : y + N, x : x + N] += weight
     return total / np.float32(peak) if peak > 0 else total
@@ -198,8 +196,7 @@ class Start:
                 f"({'a thick object' if image.slices is not None else 'its own physics'}); refine it with that one."
             )
         origin = _origin_of(image, scan)
-        lit = image.coverage >= _LIT * image.coverage.max()
-        level = complex(image.object[lit].mean(dtype=np.complex128))
+        level = complex(image.object[lit(image.coverage)].mean(dtype=np.complex128))
         return cls(
             scan=scan,
             object=np.where(image.coverage > 0, image.object, level).astype(dtype),
@@ -230,20 +227,23 @@ def finish(
         positions: of all frames.
         scale: s that the probe was multiplied with the root of.
         gain_squared: g² with which as many counts are expected as were measured, which goes into the scale.
-        intensities: (M,) intensity of each frame; None where all are 1.
+        intensities: (M,) intensity of each frame, None where all are 1; their mean over the training frames becomes 1,
+            and the object takes the rest.
         stats: plain values to say of it.
     """
-    N, places = scan.raw.side, positions.positions_px
+    N, places, mean = scan.raw.side, positions.positions_px, 1.0
+    if intensities is not None:
+        mean = float(intensities[scan.train_frames].mean())
     origin, (height, width) = canvas_of(places[scan.used_frames], N)
     y, x = origin - positions.origin_px
     shown = (np.asarray(probe) / np.sqrt(scale)).astype(np.complex64)
     coverage = coverage_of(places[scan.train_frames], shown, origin, (height, width))
     # held-out frames reach beyond what the others have lit; there the object is what it began with
-    made = np.where(coverage > 0, obj[y : y + height, x : x + width], 0).astype(np.complex64)
+    made = np.where(coverage > 0, obj[y : y + height, x : x + width] * math.sqrt(mean), 0).astype(np.complex64)
     image = make_image(made, coverage, origin, shown, scale * gain_squared, places, stats=stats)
-    if intensities is None or (np.asarray(intensities) == 1).all():
+    if intensities is None or (intensities == 1).all():
         return image
-    weights = np.repeat(np.asarray(intensities, np.float32)[:, None], len(shown), axis=1)
+    weights = np.repeat((intensities / mean).astype(np.float32)[:, None], len(shown), axis=1)
     return replace(image, mode_weights=weights)
 
 
@@ -323,8 +323,7 @@ class ScanState:
         origin = _origin_of(image, scan)
         obj, level = image.object, 0j
         if filled:
-            lit = image.coverage >= _LIT * image.coverage.max()
-            level = complex(obj[lit].mean(dtype=np.complex128))
+            level = complex(obj[lit(image.coverage)].mean(dtype=np.complex128))
             obj = np.where(image.coverage > 0, obj, level)
         return cls(
             scan=scan,
