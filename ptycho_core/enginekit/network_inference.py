@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
+from ..physics.relative import peak_intensity
 from ..protocol import Progress, ProgressEvent
 from ..runtime import Runtime
 from .groups import Groups, partition_of
@@ -102,8 +103,7 @@ def stitch_predictions(
         stitcher.add(patches[counted], weights[counted], corners[counted])
         done += int(counted.sum())
         report(done)
-    peak = float(np.sum(np.abs(scan.probe) ** 2, axis=0).max())
-    obj, coverage = stitcher.finish(peak)
+    obj, coverage = stitcher.finish(peak_intensity(scan.probe))
     return make_image(
         obj, coverage, stitcher.origin_px, scan.probe, scale, scan.raw.positions_px,
         stats={"dropped_non_finite_patches": stitcher.n_non_finite},

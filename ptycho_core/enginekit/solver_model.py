@@ -19,6 +19,7 @@ from ..data.container import PtychoDataContainer, Statistics, integer_corners
 from ..data.results import Image
 from ..errors import ArchiveError, DataError
 from ..physics.patches import extract
+from ..physics.relative import peak_intensity
 from ..protocol import Progress, ProgressEvent
 from ..provenance import machine, package_versions
 from .checkpoint import read_checkpoint, write_checkpoint
@@ -171,14 +172,13 @@ def reconstruct_solved(
             f"{raw.source.path or 'scan'}: it reaches beyond the object that engine '{model.backend}' solved; a "
             "solver's model holds for the scan it was made from. Train on this scan."
         )
-    peak, frames = 0.0, scan.train_frames
+    frames = scan.train_frames
     for start in range(0, len(frames), _CHUNK):
         chosen = frames[start : start + _CHUNK]
         weights = probe_weights(scan.probe, rest[chosen])
-        peak = max(peak, float(weights.max()))
         stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
         progress(ProgressEvent(stage="reconstruct", done=start + len(chosen), total=len(frames)))
-    obj, coverage = stitcher.finish(peak)
+    obj, coverage = stitcher.finish(peak_intensity(scan.probe))
     scale = scan.statistics.scale * model.scale / model.statistics.scale
     return make_image(obj, coverage, stitcher.origin_px, scan.probe, scale, raw.positions_px)
 

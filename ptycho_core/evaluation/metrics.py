@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data.findings import Comparison, FourierRingCorrelation
 from ..errors import EvaluationError
+from ..physics.relative import CONSTANT_BELOW, relative_variation
 from .alignment import Alignment, align
-from .registration import CONSTANT_BELOW, register, relative_variation
+from .registration import register
 
 __all__ = [
     "Alignment",

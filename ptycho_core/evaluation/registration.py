@@ -20,29 +20,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import EvaluationError
+from ..physics.relative import CONSTANT_BELOW, relative_variation
 
-__all__ = ["CONSTANT_BELOW", "register", "relative_variation"]
-
-CONSTANT_BELOW = 1e-5
-"""Relative variation below which an image counts as constant; rounding of complex64 leaves about 1e-7."""
+__all__ = ["register"]
 
 _TAPER_PX = 24
 _BORDER_PX = 3
 _FIT_PX = 640
 _MAX_STEPS = 40
-
-
-def relative_variation(image: NDArray[Any], weight: NDArray[Any]) -> float:
-    """Weighted standard deviation of an image over its root mean square; 0 for a constant or empty image.
-
-    Args:
-        image: (H, W) complex or real.
-        weight: (H, W) ≥ 0.
-    """
-    total = weight.sum()
-    power = np.sum(weight * np.abs(image) ** 2) / total
-    mean = np.sum(weight * image) / total
-    return float(np.sqrt(np.sum(weight * np.abs(image - mean) ** 2) / total / power)) if power > 0 else 0.0
 
 
 def _is_constant(image: NDArray[np.complex128], weight: NDArray[np.float64]) -> bool:

@@ -17,6 +17,7 @@ from ..data.propagation import FAR_FIELD, Propagation
 from .forward import exit_waves, shift_ramp
 from .likelihood import wave_gradient
 from .patches import accumulate, extract
+from .relative import lit
 
 __all__ = [
     "CURVATURE",
@@ -140,9 +141,8 @@ def patch_light(patches: NDArray[Any], intensities: NDArray[Any] | None = None) 
 
 
 def lit_level(obj: NDArray[Any], light: NDArray[Any]) -> float:
-    """⟨|O|²⟩ over the pixels that got a tenth of the most light, (H, W) each (FM-21)."""
-    lit = light > 0.1 * light.max()
-    return float(np.mean(np.abs(obj[lit]) ** 2))
+    """⟨|O|²⟩ over the pixels that are lit (FM-29), (H, W) each (FM-21)."""
+    return float(np.mean(np.abs(obj[lit(light)]) ** 2))
 
 
 def _damped(light: NDArray[Any]) -> NDArray[Any]:

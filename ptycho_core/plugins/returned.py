@@ -13,13 +13,11 @@ from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics, integer_corners
 from ..data.results import Image
 from ..errors import BackendError, BackendProtocolError, CollapseError
+from ..physics.relative import lit, relative_variation
 from ..protocol import TrainedModel
 from .guard import origin_of
 
 __all__ = ["check_counts", "check_image", "check_model"]
-
-_LIT = 0.1
-"""Pixels with at least this fraction of the largest coverage decide whether an object is constant."""
 
 
 def _array(value: Any, what: str, dtype: type, shape: tuple[int | None, ...], engine_name: str) -> None:
@@ -157,12 +155,10 @@ def check_counts(counts: Any, scan: PtychoDataContainer, frames: NDArray[np.int6
 
 
 def _check_variation(image: Image, engine_name: str, threshold: float) -> None:
-    coverage = image.coverage
-    lit = image.object[(coverage > 0) & (coverage >= _LIT * coverage.max())].astype(np.complex128)
-    if not lit.size:
+    weight = lit(image.coverage)
+    if not weight.any():
         raise BackendError(f"{origin_of(engine_name)}: the coverage is 0 everywhere; nothing was reconstructed.")
-    level = float(np.abs(lit).mean())
-    variation = float(lit.std()) / level if level > 0 else 0.0
+    variation = relative_variation(image.object.astype(np.complex128), weight)
     if variation < threshold:
         raise CollapseError(
             f"{origin_of(engine_name)}: the reconstructed object is constant (relative variation {variation:.2g}, "

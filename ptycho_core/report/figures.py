@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..data.container import Role
 from ..data.results import Image, Scored
 from ..physics.probe import mode_powers
+from ..physics.relative import LIT_FROM
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +86,7 @@ def _well_covered(coverage: NDArray[np.float32]) -> tuple[NDArray[np.float32], f
 
     smooth = np.asarray(uniform_filter(coverage, 5, mode="constant"), dtype=np.float32)
     lit = smooth[smooth > 0]
-    return smooth, 0.1 * float(np.percentile(lit, 95)) if lit.size else 0.0
+    return smooth, LIT_FROM * float(np.percentile(lit, 95)) if lit.size else 0.0
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
