@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
+    from .runtime import Runtime
     from .simulation.scan import SimulationConfig
     from .simulation.scan import simulate_scan as simulate
 
@@ -67,6 +68,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
+    "runtime": ("Runtime",),
     "simulation.scan": ("SimulationConfig",),
 }
 """Module → public names that it holds."""
@@ -97,6 +99,7 @@ __all__ = [
     "RefinementConfig",
     "Role",
     "Run",
+    "Runtime",
     "Scored",
     "SimulationConfig",
     "Source",

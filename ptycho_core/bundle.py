@@ -8,12 +8,12 @@ file comes from anywhere. Equal models give equal bytes: members are stored unco
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
 import math
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import TrainingConfig
-from .config_mapping import config_from_mapping, config_to_mapping, split_settings, with_typed_options
+from .config_mapping import config_from_mapping, config_to_mapping, with_typed_options
 from .data.container import Statistics
 from .data.raw import SIDES, SIDES_IN_WORDS
+from .enginekit.architectures import GENERATORS
 from .errors import ArchiveError, ConfigError
 from .io.atomic import write_bytes
+from .runtime import Runtime
 
 __all__ = ["FORMAT", "SCHEMA_VERSION", "Bundle", "read_bundle", "write_bundle"]
 
@@ -353,12 +355,19 @@ def _current_config(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """
     if manifest["schema_version"] > 1:
         return dict(manifest["config"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        config, _ = split_settings(manifest["config"])
+    hardware = {f.name for f in dataclasses.fields(Runtime)}
+    config = {name: value for name, value in manifest["config"].items() if name not in hardware}
+    inner = config.get("inference")
+    if isinstance(inner, Mapping):
+        config["inference"] = {n: v for n, v in inner.items() if n not in (*hardware, "batch_size")}
     if manifest["generator"] is None:
-        del config["model"]
+        config.pop("model", None)
         config["batch_size"] = None
+    model = config.get("model")
+    if isinstance(model, Mapping):  # it had the sizes of all generators
+        sizes = {record.name: {f.name for f in dataclasses.fields(record.sizes)} for record in GENERATORS}
+        foreign = set().union(*sizes.values()) - sizes.get(str(model.get("generator")), set())
+        config["model"] = {name: value for name, value in model.items() if name not in foreign}
     options = config.pop("options", None)
     if isinstance(options, Mapping) and options.get("engine") == "numpy":  # settings of all solvers now
         config["algorithm"] = options.get("algorithm", TrainingConfig.algorithm)

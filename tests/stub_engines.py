@@ -48,10 +48,10 @@ class Model:
 class Engine:
     name = "{name}"
     capabilities = Capabilities(
-        generators=("probe_unet",), losses=("amplitude",), schedules=("one_cycle",), mask=True, background=True
+        methods=("network",), generators=("probe_unet",), losses=("amplitude",), schedules=("one_cycle",), mask=True, background=True
     )
 
-    def train(self, scans, config, *, progress=None):
+    def train(self, scans, config, runtime=None, *, progress=None):
         CALLS.append(("train", scans, config, progress))
         scan = scans[0]
         history = {{"train_loss": [0.5, 0.25]}}
@@ -59,7 +59,7 @@ class Engine:
             history["test_loss"] = [0.6, 0.35]
         return Model(config, (scan.probe * np.exp(0.5j)).astype(np.complex64), scan.statistics, history)
 
-    def reconstruct(self, model, scan, config, *, progress=None):
+    def reconstruct(self, model, scan, config, runtime=None, *, progress=None):
         CALLS.append(("reconstruct", model, scan, config, progress))
         raw, frames = scan.raw, scan.train_frames
         stitcher = Stitcher.for_scan(scan, config.central_crop_px)

@@ -59,7 +59,7 @@ class StubEngine:
         max_scans=None,
     )
 
-    def train(self, scans, config, *, progress=no_progress):
+    def train(self, scans, config, runtime=None, *, progress=no_progress):
         StubEngine.seen.append((scans, config))
         if StubEngine.fail_with is not None:
             raise StubEngine.fail_with
@@ -83,7 +83,7 @@ class StubEngine:
             history["test_loss"] = [1.5 / (e + 1) for e in range(config.epochs)]
         return StubModel("pytorch", config, history, first.probe, first.statistics, checkpoint, first.raw.side)
 
-    def reconstruct(self, model, scan, config, *, progress=no_progress):
+    def reconstruct(self, model, scan, config, runtime=None, *, progress=no_progress):
         StubEngine.seen.append((model, scan, config))
         raw, N = scan.raw, scan.raw.side
         whole, _ = integer_corners(raw.positions_px, N)
@@ -112,7 +112,7 @@ class StubEngine:
                 backend="pytorch",
                 generator=None,
                 side=model.side,
-                config=replace(model.config, output_dir=None, resume_from=None),
+                config=model.config,
                 statistics=model.statistics,
                 scale=model.statistics.scale,
                 weights={"w": np.ones(3, np.float32)},

@@ -19,6 +19,7 @@ from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import add_modes, aperture_probe
+from ptycho_core.runtime import Runtime
 
 N = 32
 HELDOUT = np.array([2, 6, 40])
@@ -91,6 +92,7 @@ def make_run(scored: Scored, **changes: Any) -> Run:
         "model": None,
         "history": {"train_loss": [0.5, 0.2, 0.1], "test_loss": [0.6, 0.3, 0.2]},
         "config": TrainingConfig(epochs=3, model=ModelConfig(width=7)),
+        "runtime": Runtime(threads=3),
         "engine": "pytorch",
         "warnings": ("<script>alert(1)</script>", "saturated pixels"),
         "provenance": {"seed": np.int64(3), "versions": {"numpy": "2.0"}},

@@ -27,7 +27,13 @@ from ptycho_core.testing.problems import smooth_probe
 
 N = 32
 CONFIG = TrainingConfig(
-    backend="stub", test_fraction=0.2, seed=3, epochs=2, group_size=4, refinement=RefinementConfig(epochs=3)
+    backend="stub",
+    method="network",
+    test_fraction=0.2,
+    seed=3,
+    epochs=2,
+    group_size=4,
+    refinement=RefinementConfig(epochs=3),
 )
 
 
@@ -52,6 +58,7 @@ class Engine:
 
     name = "stub"
     capabilities = Capabilities(
+        methods=("network",),
         generators=("probe_unet",),
         losses=("amplitude", "poisson"),
         schedules=("one_cycle",),
@@ -72,7 +79,7 @@ class Engine:
     def _told(self, what: str, scan: Any, config: Any) -> None:
         Engine.calls.append((what, scan, config))
 
-    def train(self, scans, config, *, progress=no_progress):
+    def train(self, scans, config, runtime=None, *, progress=no_progress):
         self._told("train", list(scans), config)
         history = {"train_loss": [0.5, 0.25]}
         if any(len(scan.heldout_frames) for scan in scans):
@@ -81,7 +88,7 @@ class Engine:
         first = scans[0]
         return Model(config, history, (first.probe * np.exp(0.5j)).astype(np.complex64), first.statistics)
 
-    def reconstruct(self, model, scan, config, *, progress=no_progress):
+    def reconstruct(self, model, scan, config, runtime=None, *, progress=no_progress):
         self._told("reconstruct", scan, config)
         progress(ProgressEvent(stage="reconstruct", done=1, total=1))
         raw = scan.raw
@@ -93,7 +100,7 @@ class Engine:
         obj, coverage = stitcher.finish(float(weights.max()))
         return make_image(obj, coverage, stitcher.origin_px, scan.probe, scan.statistics.scale, raw.positions_px)
 
-    def refine(self, image, scan, config, *, progress=no_progress):
+    def refine(self, image, scan, config, runtime=None, *, progress=no_progress):
         self._told("refine", scan, config)
         for epoch in range(config.refinement.epochs):
             metrics = {"train_loss": 1.0 - 0.1 * epoch, "test_loss": 2.0 - 0.1 * epoch}
@@ -109,7 +116,7 @@ class Engine:
                 backend="stub",
                 generator="probe_unet",
                 side=model.probe.shape[-1],
-                config=replace(model.config, output_dir=None, resume_from=None),
+                config=model.config,
                 statistics=model.statistics,
                 scale=model.statistics.scale,
                 weights={"w": np.ones((2, 3), np.float32)},

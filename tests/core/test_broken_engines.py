@@ -27,7 +27,7 @@ from ptycho_core.plugins.registry import load_backend, options_class
 from ptycho_core.protocol import ProgressEvent
 from ptycho_core.testing.problems import make_scan
 
-CONFIG = TrainingConfig(backend="stub", group_size=4, epochs=2)
+CONFIG = TrainingConfig(backend="stub", method="network", group_size=4, epochs=2)
 FAULTS = {
     "train": ('        CALLS.append(("train"', "        {}\n"),
     "reconstruct": ('        CALLS.append(("reconstruct"', "        {}\n"),
@@ -65,7 +65,7 @@ def scan():
 
 def use(method: str, scan, folder: Path, backend: str = "stub") -> None:
     """Call a method of an engine the way users do: train, reconstruct, save, load."""
-    config = TrainingConfig(backend=backend, group_size=4, epochs=2)
+    config = TrainingConfig(backend=backend, method="network", group_size=4, epochs=2)
     model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
     if method == "reconstruct":
         ptycho_core.reconstruct(model, scan, InferenceConfig())
@@ -198,7 +198,7 @@ def test_refine_is_guarded_too(broken, scan, line, kind, words):
     broken(
         "mask=True, background=True\n    )\n",
         "mask=True, background=True, refine=True\n    )\n\n"
-        f"    def refine(self, image, scan, config, *, progress=None):\n        {line}\n",
+        f"    def refine(self, image, scan, config, runtime=None, *, progress=None):\n        {line}\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
     model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
@@ -235,7 +235,8 @@ def test_metrics_that_are_no_numbers_are_the_engines_fault(broken, scan, metrics
     broken(
         "mask=True, background=True\n    )\n",
         "mask=True, background=True, refine=True\n    )\n\n"
-        f"    def refine(self, image, scan, config, *, progress=None):\n        {told}\n        return image\n",
+        "    def refine(self, image, scan, config, runtime=None, *, progress=None):\n"
+        f"        {told}\n        return image\n",
     )
     config = replace(CONFIG, refinement=RefinementConfig(loss="amplitude"))
     model = ptycho_core.train_cdi_model(*scan.split(0.25, 0), config)["model"]
@@ -304,6 +305,8 @@ def test_two_faults_in_one_process_do_not_meet(broken, scan, tmp_path):
             use("train", scan, tmp_path)
     assert load_backend("whole").name == "whole"
     with pytest.raises(ConfigError):
-        ptycho_core.train_cdi_model(*scan.split(0.25, 0), TrainingConfig(backend="stub", loss="poisson"))
+        ptycho_core.train_cdi_model(
+            *scan.split(0.25, 0), TrainingConfig(backend="stub", method="network", loss="poisson")
+        )
     assert issubclass(BackendFaultError, PtychoError)
     assert np.isfinite(scan.frame_totals).all()

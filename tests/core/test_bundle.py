@@ -32,9 +32,7 @@ def make_bundle(**changes) -> Bundle:
         "backend": "pytorch",
         "generator": "cnn",
         "side": 32,
-        "config": TrainingConfig(
-            model=ModelConfig(generator="cnn", width=5), output_dir=Path("out"), loggers=("mlflow",), nphotons=3
-        ),
+        "config": TrainingConfig(model=ModelConfig(generator="cnn", width=5), nphotons=3),
         "statistics": Statistics(mean_counts=123.25, n_frames=17, scale=0.1),
         "scale": 1 / 3,
         "weights": {
@@ -299,9 +297,9 @@ def test_zip_bombs_are_refused_before_they_unfold(path, monkeypatch):
 def test_a_newer_schema_is_named_even_when_it_has_other_members(path):
     write_bundle(path, make_bundle())
     members = members_of(path)
-    manifest = json.loads(members["manifest.json"]) | {"schema_version": 2, "new_key": 1}
+    manifest = json.loads(members["manifest.json"]) | {"schema_version": 3, "new_key": 1}
     pack(path, [("manifest.json", json.dumps(manifest).encode()), ("optimizer.safetensors", b"")])
-    with pytest.raises(ArchiveError, match=r"schema 2 is newer than 1.*upgrade ptycho-core"):
+    with pytest.raises(ArchiveError, match=r"schema 3 is newer than 2.*upgrade ptycho-core"):
         read_bundle(path)
 
 
@@ -400,7 +398,7 @@ def with_options(engine, values, backend="pytorch"):
             backend=backend,
             model=ModelConfig(generator="cnn"),
             refinement=RefinementConfig(engine="auto" if engine == backend else engine),
-            options=PlainOptions(engine=engine, values=values),
+            options=(PlainOptions(engine=engine, values=values),),
         ),
     )
 
@@ -411,7 +409,8 @@ def test_options_of_an_engine_that_is_not_installed_stay_as_they_are(path, backe
     write_bundle(path, written)
     found = read_bundle(path)
     assert found.config == written.config
-    assert found.config.options == PlainOptions(engine="absent", values={"steps": [1, 2.5], "word": "é", "none": None})
+    kept = PlainOptions(engine="absent", values={"steps": [1, 2.5], "word": "é", "none": None})
+    assert found.config.options == (kept,)
     assert read_bundle(path, engine="tensorflow").config == written.config
     again = path.with_name("again.ptycho")
     write_bundle(again, found)
@@ -423,26 +422,82 @@ def test_options_of_an_engine_that_is_not_installed_stay_as_they_are(path, backe
 
 
 def test_options_become_those_of_their_engine_when_it_is_chosen(path, monkeypatch):
-    from ptycho_backend_numpy.options import NumpyOptions
+    from ptycho_backend_ptychi.options import PtychiOptions
 
-    write_bundle(path, with_options("numpy", {"algorithm": "lsq", "batch_frames": 3}))
-    typed = NumpyOptions(algorithm="lsq", batch_frames=3)
-    assert read_bundle(path, engine="numpy").config.options == typed
+    write_bundle(path, with_options("ptychi", {"algorithm": "rpie", "batch_frames": 3}))
+    typed = (PtychiOptions(algorithm="rpie", batch_frames=3),)
+    assert read_bundle(path, engine="ptychi").config.options == typed
     assert with_typed_options(read_bundle(path).config).options == typed
     with monkeypatch.context() as patch:
         patch.setattr(registry, "options_class", lambda name: pytest.fail(f"the plugin of {name} was looked for"))
         plain = read_bundle(path)
         assert plain == replace(plain, config=read_bundle(path, engine="pytorch").config)
-    assert plain.config.options == PlainOptions(engine="numpy", values={"algorithm": "lsq", "batch_frames": 3})
+    assert plain.config.options == (PlainOptions(engine="ptychi", values={"algorithm": "rpie", "batch_frames": 3}),)
     again = path.with_name("again.ptycho")
     write_bundle(again, replace(plain, config=replace(plain.config, options=typed)))
-    assert read_bundle(again, engine="numpy").config.options == typed
+    assert read_bundle(again, engine="ptychi").config.options == typed
 
 
 def test_unknown_options_are_refused_when_their_engine_is_chosen(path):
-    write_bundle(path, with_options("numpy", {"algoritm": "lsq"}))
+    write_bundle(path, with_options("ptychi", {"algoritm": "rpie"}))
     plain = read_bundle(path)
-    with pytest.raises(ConfigError, match=r"NumpyOptions has no field 'algoritm'.*algorithm"):
+    with pytest.raises(ConfigError, match=r"PtychiOptions has no field 'algoritm'.*algorithm"):
         with_typed_options(plain.config)
-    with pytest.raises(ArchiveError, match=r"model\.ptycho: its config cannot be used here: NumpyOptions has no field"):
-        read_bundle(path, engine="numpy")
+    words = r"model\.ptycho: its config cannot be used here: PtychiOptions has no field"
+    with pytest.raises(ArchiveError, match=words):
+        read_bundle(path, engine="ptychi")
+
+
+def test_options_of_both_engines_are_kept_apart(path):
+    two = (PlainOptions(engine="absent", values={"a": 1}), PlainOptions(engine="pytorch", values={"b": {"c": 2}}))
+    config = TrainingConfig(
+        backend="pytorch", model=ModelConfig(generator="cnn"), refinement=RefinementConfig(engine="absent"), options=two
+    )
+    write_bundle(path, make_bundle(config=config))
+    assert read_bundle(path).config.options == two
+
+
+def old_manifest(path: Path, **changes) -> None:
+    """Bring a bundle to what schema 1 held: hardware and folders in the config, no method, options of one engine."""
+    members = members_of(path)
+    manifest = json.loads(members["manifest.json"])
+    config = manifest["config"]
+    for name in ("method", "algorithm", "options"):
+        del config[name]
+    config |= {
+        "options": None, "accelerator": "cuda", "devices": 2, "strategy": "ddp", "precision": "bf16", "num_workers": 3,
+        "output_dir": "out", "resume_from": None, "loggers": ["mlflow"], "batch_size": 1, "loss": "amplitude",
+        "model": {"generator": "cnn", "width": 5, "depth": 3, "sweeps": 24, "passes": 4},
+    }  # fmt: skip
+    config["inference"] |= {"batch_size": 32, "accelerator": "cuda", "precision": "auto"}
+    config |= changes
+    manifest["schema_version"] = 1
+    del manifest["sha256"]
+    manifest["sha256"] = hashlib.sha256(
+        json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False, default=str).encode()
+    ).hexdigest()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (
+            members | {"manifest.json": json.dumps(manifest, indent=1, sort_keys=True).encode()}
+        ).items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.spec("BUNDLE-2")
+def test_a_bundle_of_schema_1_is_read_without_what_does_not_decide(path):
+    written = make_bundle()
+    write_bundle(path, written)
+    old_manifest(path)
+    found = read_bundle(path)
+    assert found.config == replace(written.config, epochs=found.config.epochs)
+    assert found.config.method == "network"
+
+
+def test_a_solvers_bundle_of_schema_1_keeps_its_settings_under_their_names_of_now(path):
+    write_bundle(path, make_bundle(backend="numpy", generator=None, config=TrainingConfig(backend="numpy", epochs=7)))
+    options = {"engine": "numpy", "algorithm": "lsq", "batch_frames": 3, "threads": 2}
+    old_manifest(path, options=options, model={"generator": "probe_unet", "width": 16}, backend="numpy", epochs=7)
+    config = read_bundle(path).config
+    assert (config.method, config.model, config.algorithm, config.batch_size) == ("solver", None, "lsq", 3)
+    assert config.options == ()
+    assert config.epochs == 7

@@ -34,11 +34,11 @@ def two_fields(apart: float, heldout: tuple[int, ...] = (), sizes: tuple[int, in
 def test_no_group_spans_the_ground_between_two_fields() -> None:
     """Neither in an epoch nor in an image, and each frame is still in one; the fields are 100 and 90 frames."""
     scan = two_fields(2000, heldout=tuple(range(0, 190, 5)))
-    draw = GroupDraw([scan], TrainingConfig(group_size=16))
+    draw = GroupDraw([scan], TrainingConfig(method="network", group_size=16))
     far = partition_of(scan, scan.used_frames, 16)
     assert far.n_groups == 7 + 6
     assert sorted(far.frame_indices[far.counted].tolist()) == list(range(190))
-    held = heldout_groups(scan, TrainingConfig(group_size=16))
+    held = heldout_groups(scan, TrainingConfig(method="network", group_size=16))
     assert held is not None
     for groups in (far, held, *(draw.groups(epoch) for epoch in range(8))):
         assert groups.canvas_shape.max() < 75 + N
@@ -71,7 +71,7 @@ def test_fields_hold_every_frame_once_and_fit_in_the_groups_of_an_epoch(M: int, 
     assert sorted(np.concatenate(fields).tolist()) == list(range(M))
     assert min(map(len, fields)) >= C
     sizes = [len(field) for field in fields]
-    assert sum(-(-n // C) for n in sizes) <= groups_an_epoch(sizes, TrainingConfig(group_size=C))
+    assert sum(-(-n // C) for n in sizes) <= groups_an_epoch(sizes, TrainingConfig(method="network", group_size=C))
 
 
 # ---- batches
@@ -83,7 +83,9 @@ def keys(batches) -> list[tuple[int, int]]:
 
 def draw_of(*sizes: int, batch_size: int = 2, seed: int = 3, n_groups: int | None = None) -> GroupDraw:
     scans = [make_scan(M, number) for number, M in enumerate(sizes)]
-    return GroupDraw(scans, TrainingConfig(group_size=2, batch_size=batch_size, seed=seed, n_groups=n_groups))
+    return GroupDraw(
+        scans, TrainingConfig(method="network", group_size=2, batch_size=batch_size, seed=seed, n_groups=n_groups)
+    )
 
 
 @pytest.mark.spec("CONV-7")

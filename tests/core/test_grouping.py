@@ -164,7 +164,7 @@ def test_impossible_groups_are_refused() -> None:
 
 
 def drawn(scan: PtychoDataContainer, group_size: int = 5, **changes) -> Groups:
-    return GroupDraw([scan], TrainingConfig(group_size=group_size, **changes)).groups(0)
+    return GroupDraw([scan], TrainingConfig(method="network", group_size=group_size, **changes)).groups(0)
 
 
 @pytest.mark.spec("DATA-11", "CONV-2")
@@ -236,11 +236,11 @@ def test_some_frames_of_a_scan_are_partitioned() -> None:
     assert set(groups.frame_indices.flat) == set(frames)
     few = partition_of(scan, frames[:2], 3)
     assert few.frame_indices.shape == (1, 2)
-    held = heldout_groups(scan, TrainingConfig(group_size=3))
+    held = heldout_groups(scan, TrainingConfig(method="network", group_size=3))
     assert held is not None
     assert sorted(held.frame_indices[held.counted].tolist()) == [2, 3, 11, 17]
     assert set(held.frame_indices.flat) == {2, 3, 11, 17}
-    assert heldout_groups(make_scan(), TrainingConfig()) is None
+    assert heldout_groups(make_scan(), TrainingConfig(method="network")) is None
 
 
 # ---- what is drawn for an epoch
@@ -262,7 +262,7 @@ def test_every_training_frame_is_in_some_group_of_every_epoch(
     unused = data.draw(st.sets(st.integers(0, M - 1), max_size=M // 4)) - heldout
     scan = make_scan(M, seed, heldout=sorted(heldout), unused={"tired": sorted(unused)})
     C = data.draw(st.integers(1, min(6, len(scan.train_frames))))
-    config = TrainingConfig(group_size=C, neighbor_pool_size=pool, seed=seed)
+    config = TrainingConfig(method="network", group_size=C, neighbor_pool_size=pool, seed=seed)
     draw = GroupDraw([scan], config)
     for epoch in (0, 1, 7):
         groups = draw.groups(epoch)
@@ -275,7 +275,7 @@ def test_every_training_frame_is_in_some_group_of_every_epoch(
 @pytest.mark.spec("DATA-8", "CONV-7")
 def test_groups_are_decided_by_seed_epoch_and_number_of_the_scan_alone() -> None:
     scan = make_scan(40)
-    config = TrainingConfig(group_size=6, neighbor_pool_size=10, seed=5)
+    config = TrainingConfig(method="network", group_size=6, neighbor_pool_size=10, seed=5)
     before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]  # noqa: NPY002
     draw, again = GroupDraw([scan, scan], config), GroupDraw([scan, scan], config)
     assert draw.groups(0) is draw.groups(0)  # an epoch is drawn once
@@ -283,7 +283,9 @@ def test_groups_are_decided_by_seed_epoch_and_number_of_the_scan_alone() -> None
     for epoch in (2, 0, 1):  # whatever was asked for before
         np.testing.assert_array_equal(again.groups(epoch).frame_indices, epochs[epoch])
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # type: ignore[index]  # noqa: NPY002
-    other_seed = GroupDraw([scan], TrainingConfig(group_size=6, neighbor_pool_size=10, seed=6)).groups(0)
+    other_seed = GroupDraw(
+        [scan], TrainingConfig(method="network", group_size=6, neighbor_pool_size=10, seed=6)
+    ).groups(0)
     others = [epochs[1], epochs[2], draw.groups(0, 1).frame_indices, other_seed.frame_indices]
     for other in others:
         assert (other != epochs[0]).any()
@@ -315,33 +317,33 @@ def test_a_pool_bounds_what_is_drawn_beside_the_cells() -> None:
 def test_as_many_groups_as_cells_hold_each_frame_and_fewer_are_refused() -> None:
     scan = make_scan(42, heldout=[5])
     for n_groups, size in ((11, 4), (41, 1), (1, 41)):
-        config = TrainingConfig(group_size=size, n_groups=n_groups)
+        config = TrainingConfig(method="network", group_size=size, n_groups=n_groups)
         for epoch in (0, 3):
             groups = GroupDraw([scan], config).groups(epoch).frame_indices
             assert groups.shape == (n_groups, size)
             assert set(groups.flat) == set(scan.train_frames.tolist())
     words = r"n_groups = 10, but the 41 training frames of the scan need at least 11 groups of 4.*out \(21 groups"
     with pytest.raises(ConfigError, match=words):
-        GroupDraw([scan], TrainingConfig(group_size=4, n_groups=10))
+        GroupDraw([scan], TrainingConfig(method="network", group_size=4, n_groups=10))
 
 
 def test_the_scan_that_does_not_go_with_the_groups_is_named() -> None:
     """By its file where it has one; n_groups is what an epoch draws from each scan."""
     small, large = make_scan(12), make_scan(40)
     named = replace(large, raw=replace(large.raw, source=replace(large.raw.source, path="night/b.npz")))
-    config = TrainingConfig(group_size=4, n_groups=9)
+    config = TrainingConfig(method="network", group_size=4, n_groups=9)
     for scans, name in (([small, large], "scan 1"), ([named, small], "night/b.npz"), ([large], "the scan")):
         with pytest.raises(ConfigError, match=rf"the 40 training frames of {name} need at least 10 groups"):
             GroupDraw(scans, config)
     with pytest.raises(ConfigError, match=r"group_size = 13, but scan 1 has 12 training frames; choose at most 12"):
-        GroupDraw([large, small], TrainingConfig(group_size=13))
+        GroupDraw([large, small], TrainingConfig(method="network", group_size=13))
 
 
 def test_how_many_groups_there_are() -> None:
-    assert groups_an_epoch([23], TrainingConfig(group_size=4)) == 12
-    assert groups_an_epoch([23], TrainingConfig(group_size=4, n_groups=6)) == 6
-    assert groups_an_epoch([9, 14], TrainingConfig(group_size=4, n_groups=7)) == 7
+    assert groups_an_epoch([23], TrainingConfig(method="network", group_size=4)) == 12
+    assert groups_an_epoch([23], TrainingConfig(method="network", group_size=4, n_groups=6)) == 6
+    assert groups_an_epoch([9, 14], TrainingConfig(method="network", group_size=4, n_groups=7)) == 7
     with pytest.raises(ConfigError, match="need at least 7 groups of 4"):
-        groups_an_epoch([9, 14], TrainingConfig(group_size=4, n_groups=6))
+        groups_an_epoch([9, 14], TrainingConfig(method="network", group_size=4, n_groups=6))
     with pytest.raises(ConfigError, match="group_size = 4, but scan 1 has 3 training frames; choose at most 3"):
-        GroupDraw([make_scan(), make_scan(9, heldout=range(6))], TrainingConfig(group_size=4))
+        GroupDraw([make_scan(), make_scan(9, heldout=range(6))], TrainingConfig(method="network", group_size=4))

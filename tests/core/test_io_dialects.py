@@ -268,7 +268,7 @@ def make_bundle(path, probe):
         backend="numpy",
         generator="probe_unet",
         side=16,
-        config=TrainingConfig(),
+        config=TrainingConfig(method="network"),
         statistics=Statistics(mean_counts=10.0, n_frames=3, scale=1.5),
         scale=1.5,
         weights={"layer": np.ones((2, 3), np.float32)},

@@ -20,6 +20,7 @@ from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ArchiveError, ConfigError, DataError
 from ptycho_core.io.result_folder import verify_result
+from ptycho_core.runtime import Runtime
 
 
 def bundle(**changes) -> Bundle:
@@ -76,8 +77,8 @@ class TestReconstruct:
             reconstruct(model, replace(scan, role=scan.role[1:]))
 
     def test_the_inference_config_is_checked_before_data_are_read(self, model, tmp_path):
-        with pytest.raises(ConfigError, match=r"'stub': inference\.accelerator = 'cuda'"):
-            reconstruct(model, tmp_path / "missing.npz", InferenceConfig(accelerator="cuda"))
+        with pytest.raises(ConfigError, match=r"'stub': accelerator = 'cuda'"):
+            reconstruct(model, tmp_path / "missing.npz", runtime=Runtime(accelerator="cuda"))
         with pytest.raises(ConfigError, match="= 33 is larger than the patches"):
             reconstruct(model, make_scan(), InferenceConfig(central_crop_px=33))
 

@@ -18,7 +18,7 @@ from ptycho_core.errors import DataError, OutputError
 from ptycho_core.io.reconstruction_file import plain_json, read_reconstruction, write_reconstruction
 from ptycho_core.physics.merit import SUMS
 
-CONFIG = TrainingConfig(epochs=3, model=ModelConfig(width=7), output_dir=Path("out"))
+CONFIG = TrainingConfig(epochs=3, model=ModelConfig(width=7))
 HISTORY = {"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate/peak": [1.0]}
 
 

@@ -176,7 +176,7 @@ def test_an_engine_of_protocol_1_is_told_what_to_change(site, version):
 @pytest.mark.spec("PLUG-6", "BE-1")
 def test_an_engine_that_says_2_and_takes_what_1_gave_is_told_what_to_change(site):
     install_stub(site)
-    old, new = "def train(self, scans, config, *", "def train(self, train, test, config, *"
+    old, new = "def train(self, scans, config, runtime=None, *", "def train(self, train, test, config, *"
     text = engine_module("stub")
     assert text.count(old) == 1
     (site / "stub_engine_module.py").write_text(text.replace(old, new))
@@ -185,8 +185,8 @@ def test_an_engine_that_says_2_and_takes_what_1_gave_is_told_what_to_change(site
     text = str(caught.value)
     assert "\n" not in text
     assert "'stub' (ptycho-stub 1.0" in text
-    assert "method train(train, test, config, *, progress=None) must accept 2 positional arguments" in text
-    assert "To bring it to protocol 2: train(scans, config)" in text
+    assert "method train(train, test, config, *, progress=None) must accept 3 positional arguments" in text
+    assert "To bring it to protocol 2: train(scans, config, runtime)" in text
 
 
 @pytest.mark.spec("PLUG-6")
@@ -281,11 +281,13 @@ def test_an_engine_that_fails_when_it_is_loaded_breaks_nothing_else(site, text, 
         ("class Engine", "class Motor", "no class 'Engine'"),
         ("    def train(", "    def practise(", "method train is missing"),
         ("    def load(self, path)", "    load = 3\n    def lode(self, path)", "method load is missing"),
-        ("def train(self, scans, config, *, progress=None)", "def train(self, scans, config)", "progress"),
+        ("config, runtime=None, *, progress=None)", "config, runtime)", "progress"),
         ("def save(self, model, path)", "def save(self, model)", "save.*must accept 2 positional"),
         ("capabilities = Capabilities(", "abilities = Capabilities(", "capabilities is a NoneType"),
         ("background=True", "background=True, refine=True", "method refine is missing"),
-        ("    def save", "    def refine(self, image): ...\n    def save", "refine.*3 positional.*progress"),
+        ("    def save", "    def refine(self, image): ...\n    def save", "refine.*4 positional.*progress"),
+        ("background=True", "background=True, stepping=True", "method stepper is missing"),
+        ("    def save", "    def stepper(self, image): ...\n    def save", "stepper.*4 positional"),
         ("    def save", "    def loss_and_gradient(self, obj): ...\n    def save", "loss_and_gradient.*4 pos"),
         ("    def save", "    def predict_patches(self): ...\n    def save", "predict_patches.*2 positional"),
         ("    def save", "    def expected_counts(self, image): ...\n    def save", "expected_counts.*3 positional"),

@@ -35,6 +35,7 @@ from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.io.result_folder import verify_result
 from ptycho_core.plugins import registry
 from ptycho_core.protocol import ProgressEvent
+from ptycho_core.runtime import Runtime
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 NUMPY = TrainingConfig(backend="numpy", test_fraction=0.2, seed=3, epochs=3, refinement=RefinementConfig(epochs=3))
@@ -104,7 +105,7 @@ class TestOnce:
             return make_scan()
 
         with pytest.raises(ConfigError, match=r"'stub': loss = 'amplitude'|accelerator = 'cuda'"):
-            run(reading, replace(CONFIG, accelerator="cuda"))
+            run(reading, CONFIG, Runtime(accelerator="cuda"))
         with pytest.raises(ConfigError, match=r"refinement\.positions"):
             run(reading, replace(CONFIG, refinement=RefinementConfig(positions=True)))
         with pytest.raises(UnknownBackendError, match=r"'strub'.*Did you mean 'stub'"):
@@ -121,7 +122,7 @@ class TestNothingIsWrittenTooEarly:
         ("make", "config", "kind", "words"),
         [
             (lambda: "missing.npz", CONFIG, DataError, "missing.npz"),
-            (make_scan, replace(CONFIG, accelerator="cuda"), ConfigError, "cuda"),
+            (make_scan, replace(CONFIG, schedule="cosine"), ConfigError, "cosine"),
             (make_scan, replace(CONFIG, backend="nobody"), UnknownBackendError, "nobody"),
             (make_scan, replace(CONFIG, n_subsample=99), ConfigError, "n_subsample = 99"),
             (
@@ -358,7 +359,7 @@ class TestNothingIsLost:
         path = Path(caught.value.checkpoint_path)
         assert path.is_file()
         assert path.parent == tmp_path / "out" / "training"
-        gone_on = run(make_scan(), replace(NUMPY, resume_from=path), out=tmp_path / "out")
+        gone_on = run(make_scan(), NUMPY, Runtime(resume_from=path), out=tmp_path / "out")
         np.testing.assert_array_equal(gone_on.image.object, run(make_scan(), NUMPY).image.object)
 
 
