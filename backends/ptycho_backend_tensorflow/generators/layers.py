@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -12,7 +12,8 @@ __all__ = ["conv", "conv_block", "doubled", "halved"]
 def conv(x: tf.Tensor, weights: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
     """3×3 convolution with zero padding, in the precision of its input."""
     kernel = tf.cast(tf.transpose(weights[f"{name}.weight"], (2, 3, 1, 0)), x.dtype)
-    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME") + tf.cast(weights[f"{name}.bias"], x.dtype)
+    # not a plain sum: TensorFlow knows this one, and has the gradient of the bias from that of the kernel
+    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), tf.cast(weights[f"{name}.bias"], x.dtype))
 
 
 def conv_block(x: tf.Tensor, weights: Mapping[str, tf.Tensor], name: str) -> tf.Tensor:
@@ -27,8 +28,17 @@ def halved(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.max_pool2d(x, 2, 2, "VALID")
 
 
-def doubled(x: tf.Tensor) -> tf.Tensor:
-    """Every pixel as 2×2."""
+@tf.custom_gradient
+def doubled(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Every pixel as 2×2.
+
+    Its gradient, the sum of 2×2 pixels, is written as pooling: TensorFlow's own, a sum over two axes in the middle, takes
+    eight times as long on a CPU, a tenth of a whole training step.
+    """
     b, h, w, channels = x.shape
     copies = tf.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, channels))
-    return tf.reshape(copies, (b, 2 * h, 2 * w, channels))
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return 4 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+    return tf.reshape(copies, (b, 2 * h, 2 * w, channels)), gradient
