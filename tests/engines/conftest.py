@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable
 
 import pytest
+from core.physics_problem import Problem, make_problem
 from engine_scans import CONFIG, train
+from frameworks import Framework, Side, framework_of
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.plugins.registry import backend_spec, load_backend
 from ptycho_core.protocol import ReconstructionBackend
+from ptycho_core.testing.tolerances import FLOAT32, FLOAT64
 
 ENGINES = [
     pytest.param("pytorch", marks=pytest.mark.torch),
@@ -26,6 +29,24 @@ def engine(request: pytest.FixtureRequest) -> ReconstructionBackend:
     for name, value in backend_spec(request.param).quiet_environment.items():
         os.environ.setdefault(name, value)  # as the command does
     return load_backend(request.param)
+
+
+@pytest.fixture(scope="module")
+def framework(engine: ReconstructionBackend) -> Framework:
+    """What tests say to the engine's framework."""
+    return framework_of(engine)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def side(framework: Framework, request: pytest.FixtureRequest) -> Side:
+    """The engine's twin of the oracle in one precision."""
+    return Side(framework, request.param, FLOAT32 if request.param == "float32" else FLOAT64)
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """Inputs that are hard on purpose."""
+    return make_problem()
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Framework", "framework_of"]
+from ptycho_core.testing.tolerances import relative_error
+
+__all__ = ["Framework", "Side", "framework_of"]
 
 
 class Framework(Protocol):
@@ -53,7 +56,7 @@ COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 
 class Torch:
-    helpers = frozenset()
+    helpers = frozenset({"add_patches", "free_slope", "reached"})
 
     def __init__(self) -> None:
         self.torch = importlib.import_module("torch")
@@ -155,3 +158,33 @@ _KINDS: dict[str, type[Framework]] = {"pytorch": Torch, "tensorflow": TensorFlow
 def framework_of(engine: Any) -> Framework:
     """The framework of an engine."""
     return _KINDS[engine.name]()
+
+
+@dataclass
+class Side:
+    """One precision of a twin.
+
+    Attributes:
+        framework: its framework.
+        precision: ``float32`` or ``float64``.
+        limits: largest error by quantity; see ``ptycho_core.testing.tolerances``.
+    """
+
+    framework: Framework
+    precision: str
+    limits: dict
+
+    @property
+    def twin(self) -> Any:
+        return self.framework.physics
+
+    def put(self, value: Any) -> Any:
+        return self.framework.put(value, self.precision)
+
+    def get(self, tensor: Any) -> np.ndarray:
+        return self.framework.get(tensor)
+
+    def agrees(self, found: Any, wanted: Any, quantity: str) -> None:
+        array = found if isinstance(found, (np.ndarray, np.generic)) else self.get(found)
+        assert array.dtype in (np.dtype(self.precision), np.result_type(self.precision, np.complex64))
+        assert relative_error(array, wanted) <= self.limits[quantity]

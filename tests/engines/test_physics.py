@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from core.physics_problem import complex_noise, make_problem
+from core.physics_problem import complex_noise
 from engine_scans import make_object, make_scan
-from frameworks import Framework, framework_of
 
 from ptycho_core.api.score import oracle_counts
 from ptycho_core.data import raw as raw_module
@@ -21,8 +19,8 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit import stitching
 from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.physics import forward, likelihood, patches, propagation, sweep
-from ptycho_core.testing.tolerances import FLOAT32, FLOAT64, relative_error
+from ptycho_core.physics import corrections, forward, likelihood, patches, probe, propagation, steps, sweep
+from ptycho_core.testing.tolerances import FLOAT32, relative_error
 
 SHAPE = (29, 22)
 ORACLE = {
@@ -31,49 +29,13 @@ ORACLE = {
     "exit_waves": forward, "expected_counts": forward, "extract": patches, "accumulate": patches, "merge": patches,
     "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": sweep,
     "mode_intensity": forward, "swept": sweep, "relative_weight": sweep, "weighted_size": sweep,
+    "loss_slope": likelihood, "shift_slope": steps, "position_gradient": steps, "illumination": steps,
+    "expected_total": steps, "patch_light": steps, "lit_level": steps, "object_step": steps, "probe_step": steps,
+    "position_step": steps, "least_squares_length": steps, "frame_gains": corrections, "orthogonalise": probe,
 }  # fmt: skip
 WAYS = (FAR_FIELD, Propagation("near_field", 0.21), Propagation("near_field", 0.21, 0.9))
 HELPERS = {"weighted_mean", "patch_index"}
 """Parts of the functions above that every twin has."""
-
-
-@dataclass
-class Side:
-    """One precision of a twin."""
-
-    framework: Framework
-    precision: str
-    limits: dict
-
-    @property
-    def twin(self) -> Any:
-        return self.framework.physics
-
-    def put(self, value: Any) -> Any:
-        return self.framework.put(value, self.precision)
-
-    def get(self, tensor: Any) -> np.ndarray:
-        return self.framework.get(tensor)
-
-    def agrees(self, found: Any, wanted: Any, quantity: str) -> None:
-        array = found if isinstance(found, (np.ndarray, np.generic)) else self.get(found)
-        assert array.dtype in (np.dtype(self.precision), np.result_type(self.precision, np.complex64))
-        assert relative_error(array, wanted) <= self.limits[quantity]
-
-
-@pytest.fixture(scope="module")
-def framework(engine) -> Framework:
-    return framework_of(engine)
-
-
-@pytest.fixture(params=["float32", "float64"])
-def side(framework, request) -> Side:
-    return Side(framework, request.param, FLOAT32 if request.param == "float32" else FLOAT64)
-
-
-@pytest.fixture(scope="module")
-def problem():
-    return make_problem()
 
 
 @pytest.mark.spec("BE-7")
