@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .options import Options, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
 from .tables import json_text, table
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from ..plugins.discovery import PluginStatus
 
 __all__ = ["build_parser", "execute", "say_faults"]
@@ -21,7 +19,7 @@ _SUMMARY = "List the reconstruction engines: which are ready, which are missing 
 EXAMPLE = "ptycho backends"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("backends", "", _SUMMARY, EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .options import Options, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
 from .tables import json_text, table
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from ..data.findings import Comparison
 
 __all__ = ["build_parser", "execute"]
@@ -23,12 +21,12 @@ scored against the truth, and B may be left out. A file is a reconstruction.h5, 
 EXAMPLE = "ptycho compare result/reconstruction.h5 other/reconstruction.h5 --truth scan.npz"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("compare", "A [B]", _SUMMARY, EXAMPLE)
-    parser.add_argument("a", type=str, metavar="A", help="image to score")
-    parser.add_argument("b", type=str, nargs="?", metavar="B", help="image to compare with, or a second one to score")
-    parser.add_argument("--truth", type=str, metavar="FILE", help="the true object; A and B are both scored against it")
+    parser.add_argument("a", metavar="A", help="image to score")
+    parser.add_argument("b", nargs="?", metavar="B", help="image to compare with, or a second one to score")
+    parser.add_argument("--truth", metavar="FILE", help="the true object; A and B are both scored against it")
     parser.add_argument(
         "--measurement", choices=["amplitude", "counts"], help="what a scan file's frames are, where it does not say"
     )

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..config import TrainingConfig
 from ..errors import BackendConflictError, BackendError, BackendUnavailableError, UnknownBackendError
-from .options import Options, add_config_options, given_settings, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
+from .settings import add_config_options, given_settings
 from .tables import json_text, table
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from ..testing.runner import Outcome, Sheet
 
 __all__ = ["build_parser", "execute"]
@@ -33,14 +31,14 @@ _NOT_ITS_FAULT = (UnknownBackendError, BackendUnavailableError, BackendConflictE
 """Why there is no engine to ask: none of that name, or one that lacks a package, or two."""
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("conform", "ENGINE", _SUMMARY, EXAMPLE)
-    parser.add_argument("engine", type=str, metavar="ENGINE", help="name of an installed engine")
-    parser.add_argument("--only", type=str, metavar="WORDS", help="run only the tests with this in their name")
+    parser.add_argument("engine", metavar="ENGINE", help="name of an installed engine")
+    parser.add_argument("--only", metavar="WORDS", help="run only the tests with this in their name")
     parser.add_argument("--side", type=int, default=32, help="side N of all frames, pixels (default: 32)")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
-    add_config_options(parser, TrainingConfig, omit=_OMIT)
+    add_config_options(parser, omit=_OMIT, presets=False)
     return parser
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .options import Options, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
 from .tables import facts, json_text
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 __all__ = ["build_parser", "execute"]
 
@@ -23,10 +20,10 @@ _SAID_BELOW = ("findings", "assumptions", "usable")
 _MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("inspect", "DATA", _SUMMARY, EXAMPLE)
-    parser.add_argument("data", type=str, metavar="DATA", help="file with the scan")
+    parser.add_argument("data", metavar="DATA", help="file with the scan")
     parser.add_argument(
         "--measurement", choices=["amplitude", "counts"], help="what the stored frames are, where the file does not say"
     )

@@ -30,9 +30,9 @@ _BEGAN = time.time()
 """When this program began. The process may be older: a shell can replace itself by the command."""
 
 _COMMANDS: dict[str, str] = {
-    "demo": "simulate a scan, train, reconstruct it and compare with the truth",
-    "run": "train on a scan, reconstruct it and write a report",
-    "train": "train on one scan or several and write a model bundle",
+    "demo": "simulate a scan, solve it, refine the image and compare with the truth",
+    "run": "from a scan to an image and a report",
+    "train": "train a network on one scan or several and write a model bundle",
     "reconstruct": "reconstruct a scan with a trained model bundle",
     "simulate": "simulate a scan and write it to a file",
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",

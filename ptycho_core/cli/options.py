@@ -1,49 +1,92 @@
-"""Options of a command: strict names, types from the config classes, and default < file < command line.
+"""The options of a command: argparse, and what it does not do by itself.
 
-jsonargparse reads types and values. Three rules are ours, because it does not keep them by itself: the command line
-wins over the file wherever ``--config`` stands, an unknown option is answered with the nearest names, and the old
-names of fields work on the command line as they do in a file.
+argparse parts the words of a command line, checks its flags and positional arguments, and writes ``--help``. Settings
+reach it as text, because three rules are ours: an unknown option is answered with the nearest names, dashes and old
+names are accepted, and a value is read by the annotation of its field. How settings come together with those of a file
+is in ``settings``.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import re
-import typing
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from ..config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
-from ..config_mapping import config_from_mapping, resolve_names
+from ..config_mapping import current_name
 from ..errors import ConfigError, suggest
-from .settings_file import read_settings
+from .fields import Field, fields_of
+from .settings_file import read_yaml
+from .values import default_text, type_text, typed_value
 
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
-__all__ = [
-    "Options",
-    "add_config_options",
-    "add_field_options",
-    "add_out_option",
-    "add_scan_options",
-    "build_config",
-    "given_fields",
-    "given_settings",
-    "make_parser",
-    "parse",
-]
+__all__ = ["Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
 
 Options = dict[str, Any]
-"""What a command was given: option name → value; fields of a config are there only when they were given."""
+"""What a command was given: option name → value; ``settings`` holds the given fields, as nested plain data."""
 
-_C = TypeVar("_C", TrainingConfig, InferenceConfig)
+_OF_ENGINES = "--options."
+"""How options begin whose names are an engine's own."""
 
 
-def make_parser(command: str, arguments: str, summary: str, example: str) -> ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that knows its own options, and raises what it has to say.
+
+    Attributes:
+        known: ``--name`` → the action of argparse, of every option.
+        settings: dotted name → the field, of the options that are settings.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        self.known: dict[str, argparse.Action] = {}
+        self.settings: dict[str, Field] = {}
+        super().__init__(allow_abbrev=False, **how)
+
+    def add_argument(self, *names: str, **how: Any) -> argparse.Action:
+        """As argparse has it."""
+        return self._remember(super().add_argument(*names, **how))
+
+    def add_group(self, title: str, options: Mapping[str, dict[str, Any]]) -> None:
+        """Add options under a heading, each with the arguments of ``add_argument``."""
+        group = self.add_argument_group(title)
+        for name, how in options.items():
+            self._remember(group.add_argument(name, **how))
+
+    def add_settings(self, title: str, config_type: type, *, omit: Collection[str] = (), prefix: str = "") -> None:
+        """Add an option for every field of a settings class under its dotted name.
+
+        Args:
+            title: the heading.
+            config_type: a dataclass whose docstring lists its attributes.
+            omit: fields that the command decides itself.
+            prefix: stands before each name.
+        """
+        fields = [field for field in fields_of(config_type, prefix) if field.name not in omit]
+        self.settings |= {field.name: field for field in fields}
+        self.add_group(title, {f"--{field.name}": _as_option(field) for field in fields})
+
+    def _remember(self, action: argparse.Action) -> argparse.Action:
+        self.known |= {option: action for option in action.option_strings if option.startswith("--")}
+        return action
+
+    def error(self, message: str) -> Any:
+        """Refuse a command line.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}. See '{self.prog} --help'.")
+
+
+def _as_option(field: Field) -> dict[str, Any]:
+    """How argparse shows a setting; it is kept as text, and only when it is given."""
+    return {
+        "dest": field.name,
+        "default": argparse.SUPPRESS,
+        "metavar": "{true,false}" if field.hint is bool else field.name.rpartition(".")[2].upper(),
+        "help": f"{field.text} (default: {default_text(field.default)})".replace("%", "%%"),
+    }
+
+
+def make_parser(command: str, arguments: str, summary: str, example: str) -> Parser:
     """Return the parser of one command, with the options that every command has.
 
     Args:
@@ -52,320 +95,143 @@ def make_parser(command: str, arguments: str, summary: str, example: str) -> Arg
         summary: one or more sentences for ``--help``.
         example: command lines, shown at the end of ``--help``; a test runs each.
     """
-    from jsonargparse import ArgumentParser
-
-    usage = " ".join(part for part in ("ptycho", command, arguments, "[options]") if part)
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"ptycho {command}",
-        usage=usage,
+        usage=" ".join(part for part in ("ptycho", command, arguments, "[options]") if part),
         description=summary,
         epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        exit_on_error=False,
-        default_env=False,
     )
-    common = parser.add_argument_group("messages")
-    common.add_argument("--verbose", action="store_true", help="say more on the terminal")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_group(
+        "messages",
+        {
+            "--verbose": {"action": "store_true", "help": "say more on the terminal"},
+            "--debug": {"action": "store_true", "help": "show the traceback of an error"},
+        },
+    )
     return parser
 
 
-def add_out_option(parser: ArgumentParser, default: str) -> None:
+def add_out_option(parser: Parser, default: str) -> None:
     """Add ``--out`` and ``--overwrite``."""
-    parser.add_argument("--out", type=str, metavar="FOLDER", help=f"folder for the results (default: {default})")
+    parser.add_argument("--out", metavar="FOLDER", help=f"folder for the results (default: {default})")
     parser.add_argument("--overwrite", action="store_true", help="replace a finished result that lies there")
 
 
-def add_scan_options(parser: ArgumentParser) -> None:
+def add_scan_options(parser: Parser) -> None:
     """Add what decides how a scan is read."""
-    group = parser.add_argument_group("reading the scan")
-    group.add_argument(
-        "--measurement",
-        choices=["amplitude", "counts"],
-        help="what the stored frames are, where the file does not say",
+    parser.add_group(
+        "reading the scan",
+        {
+            "--measurement": {
+                "choices": ["amplitude", "counts"],
+                "help": "what the stored frames are, where the file does not say",
+            },
+            "--propagation": {
+                "metavar": "far_field|near_field:F",
+                "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an "
+                "object pixel, pixel² / (wavelength × effective distance)",
+            },
+            "--dialect": {"metavar": "NAME", "help": "reader to use (default: found from the content)"},
+            "--despite_findings": {
+                "action": "store_true",
+                "help": "go on although the checks found what makes an image worthless, such as gaps of the detector "
+                "as counts",
+            },
+            "--probe": {
+                "metavar": "FILE",
+                "help": "take the probe from this file (npz, reconstruction.h5, model.ptycho)",
+            },
+        },
     )
-    group.add_argument("--dialect", type=str, metavar="NAME", help="reader to use (default: found from the content)")
-    group.add_argument(
-        "--despite_findings",
-        action="store_true",
-        help="go on although the checks found what makes an image worthless, such as gaps of the detector as counts",
-    )
-    group.add_argument(
-        "--probe", type=str, metavar="FILE", help="take the probe from this file (npz, reconstruction.h5, model.ptycho)"
-    )
 
 
-def _attribute_docs(config_type: type) -> dict[str, str]:
-    """The one-paragraph description of each field, from the ``Attributes`` section of its class."""
-    section = (config_type.__doc__ or "").partition("Attributes:")[2]
-    entries = re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE)
-    # None is written null on a command line and in YAML
-    plain = {name: re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text)) for name, text in entries}
-    return {name: text.replace("`", "").strip().rstrip(".") for name, text in plain.items()}
-
-
-def _config_options(config_type: type, prefix: str = "") -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield (dotted name, type, default, description) of every field, nested ones included."""
-    hints, docs = typing.get_type_hints(config_type), _attribute_docs(config_type)
-    for field in dataclasses.fields(config_type):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            yield from _config_options(hint, f"{prefix}{field.name}.")
-        elif EngineOptions in typing.get_args(hint):  # which class it is, the engine decides
-            yield f"{prefix}{field.name}", dict[str, Any], field.default, docs.get(field.name, "")
-        else:
-            yield f"{prefix}{field.name}", hint, field.default, docs.get(field.name, "")
-
-
-def _type_text(hint: Any) -> str:
-    if hint is bool:
-        return "true or false"
-    if typing.get_origin(hint) is dict:
-        return 'JSON such as \'{"algorithm": "rpie"}\''
-    options = [option for option in typing.get_args(hint) if option not in (type(None), Ellipsis)]
-    if typing.get_origin(hint) is tuple:
-        return "a list such as [a,b]"
-    words = {int: "an integer", float: "a number", str: "text", Path: "a path"}
-    text = " or ".join(words.get(option, str(option)) for option in (options or [hint]))
-    return f"{text} or null" if type(None) in typing.get_args(hint) else text
-
-
-def _default_text(default: Any) -> str:
-    if default is None:
-        return "null"
-    if isinstance(default, bool):
-        return str(default).lower()
-    return f"[{','.join(map(str, default))}]" if isinstance(default, tuple) else str(default)
-
-
-def add_config_options(
-    parser: ArgumentParser, config_type: type[TrainingConfig] | type[InferenceConfig], *, omit: Mapping[str, str]
-) -> None:
-    """Add ``--config FILE`` and one option for every field of a config, under its dotted name.
-
-    Args:
-        parser: the command's parser.
-        config_type: the config class; the fields of an ``InferenceConfig`` stand under ``inference.``.
-        omit: fields that the command decides itself, with what to say instead when one is given in a file.
-    """
-    add_field_options(parser, config_type, omit=omit, prefix="inference." if config_type is InferenceConfig else "")
-
-
-def add_field_options(
-    parser: ArgumentParser, config_type: type, *, omit: Collection[str] = (), prefix: str = ""
-) -> None:
-    """Add ``--config FILE`` and one option for every field of any dataclass whose docstring lists its attributes."""
-    group = parser.add_argument_group("settings (default < --config FILE < command line)")
-    group.add_argument("--config", type=str, metavar="FILE", help="YAML or JSON file with any of these settings")
-    for name, hint, default, text in _config_options(config_type, prefix):
-        if name in omit:
-            continue
-        # SUPPRESS: only what was given may override the file
-        group.add_argument(
-            f"--{name}",
-            type=hint,
-            default=argparse.SUPPRESS,
-            metavar="{true,false}" if hint is bool else name.rpartition(".")[2].upper(),
-            help=f"{text} (default: {_default_text(default)})".replace("%", "%%"),
-        )
-
-
-def given_fields(config_type: type, options: Options) -> dict[str, Any]:
-    """Return what file and command line set of a flat dataclass, the command line on top.
-
-    Raises:
-        ConfigError: the file cannot be read or holds an unknown name.
-    """
-    names = {name for name, *_ in _config_options(config_type)}
-    layer: dict[str, Any] = {}
-    if options.get("config"):
-        layer = read_settings(Path(options["config"]))
-        for name in layer:
-            if name not in names:
-                raise ConfigError(f"{options['config']}: no setting {name!r}.{suggest(str(name), names)}")
-    merged = {**layer, **{name: options[name] for name in names & options.keys()}}
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
-
-
-def _old_name(option: str) -> str | None:
-    """Return the dotted name that an old field name stands for now, with a deprecation notice; None if it is none.
-
-    Raises:
-        ConfigError: the old name is refused, with the advice that the config class gives.
-    """
-    parent, dot, leaf = option.rpartition(".")
-    owner = {
-        "": TrainingConfig,
-        "model": ModelConfig,
-        "inference": InferenceConfig,
-        "refinement": RefinementConfig,
-    }.get(parent)
-    if owner is None or leaf in {field.name for field in dataclasses.fields(owner)}:
-        return None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            (current,) = resolve_names(owner, {leaf: None})
-        except ConfigError as error:
-            advice = str(error).partition(" is refused: ")[2]
-            if advice:
-                raise ConfigError(f"--{option} is refused: {advice}") from error
-            return None
-    for warning in caught:
-        warnings.warn(f"--{option}: {warning.message}", DeprecationWarning, stacklevel=2)
-    return f"{parent}{dot}{current}"
-
-
-def _canonical_option(token: str, known: Sequence[str]) -> str:
-    """Return one ``--name`` as the parser knows it: dashes for underscores and old names are accepted.
-
-    Raises:
-        ConfigError: no such option; the nearest names are suggested.
-    """
-    name = token[2:]
-    spelled = name.replace("-", "_")
-    if spelled in known:
-        return f"--{spelled}"
-    current = _old_name(spelled) if "config" in known else None
-    if current in known:
-        return f"--{current}"
-    inner = [option for option in known if option.endswith(f".{spelled}")]
-    hint = f" Did you mean '--{inner[0]}'?" if inner else suggest(token, [f"--{option}" for option in known])
-    raise ConfigError(f"unknown option {token}.{hint}")
-
-
-def _checked_tokens(parser: ArgumentParser, arguments: Sequence[str]) -> list[str]:
-    """Refuse unknown options before jsonargparse sees them, and bring the known ones to their own spelling."""
-    known = [option[2:] for option in parser._option_string_actions if option.startswith("--")]
-    known = [option for option in known if not option.startswith("print_")]
-    tokens: list[str] = []
-    for index, token in enumerate(arguments):
-        if token == "--":
-            return tokens + list(arguments[index:])
-        if token.startswith("--"):
-            option, equals, value = token.partition("=")
-            token = _canonical_option(option, known) + equals + value
-        tokens.append(token)
-    return tokens
-
-
-def _one_line(parser: ArgumentParser, error: Exception) -> str:
-    """What a parsing error means, in one line: jsonargparse explains a wrong value over several."""
-    text = str(error)
-    found = re.search(r'(?:Parser|Value for) key "([^"]+)"', text)
-    value = re.search(r"(?:Got|Given) value: (.*)", text)
-    if found:
-        action = parser._option_string_actions.get(f"--{found[1]}")
-        hint = getattr(action, "_typehint", None)
-        needed = f"; it must be {_type_text(hint)}" if hint is not None else " has the wrong type"
-        return f"--{found[1]}{' = ' + value[1].strip() if value else ''}{needed}. See '{parser.prog} --help'."
-    head, required, missing = text.partition("the following arguments are required: ")
-    if required:  # jsonargparse names them without their dashes
-        options = parser._option_string_actions
-        shown = [f"--{name}" if f"--{name}" in options else name.upper() for name in missing.split(", ")]
-        text = f"{head}{required}{', '.join(shown)}"
-    return f"{' '.join(text.split())}. See '{parser.prog} --help'."
-
-
-def parse(parser: ArgumentParser, arguments: Sequence[str]) -> Options:
+def parse(parser: Parser, arguments: Sequence[str]) -> Options:
     """Parse a command line.
 
     Returns:
-        Options by name; the given fields of a config under their dotted names, and no others.
+        Options by name, and under ``settings`` those settings that were given, as nested plain data.
 
     Raises:
         ConfigError: an unknown option, a missing argument or a value of the wrong type, said in one line.
         SystemExit: ``--help`` was asked for.
     """
-    tokens = _checked_tokens(parser, arguments)
+    words, for_engines = _own_words(parser, arguments)
+    found: Options = vars(parser.parse_args(words))
+    given: dict[str, Any] = {}
+    for name in sorted(parser.settings.keys() & found.keys()):
+        given = merged(given, _nested(name, _value(parser, name, found.pop(name))))
+    for name, text in for_engines:
+        given = merged(given, _nested(name, read_yaml(text, f"--{name}")))
+    return {**found, "settings": given}
+
+
+def _value(parser: Parser, name: str, text: str) -> Any:
+    hint = parser.settings[name].hint
     try:
-        namespace = parser.parse_args(tokens)
-    except (argparse.ArgumentError, TypeError, ValueError) as error:
-        raise ConfigError(_one_line(parser, error)) from error
-    return dict(namespace.items())
+        return typed_value(text, hint)
+    except ValueError as error:
+        raise ConfigError(f"--{name} = {text}; it must be {type_text(hint)}. See '{parser.prog} --help'.") from error
 
 
-def _nested(options: Options, names: set[str]) -> dict[str, Any]:
-    """Turn dotted options into nested plain data."""
-    out: dict[str, Any] = {}
-    for dotted in names & options.keys():
-        *parents, leaf = dotted.split(".")
-        level = out
-        for parent in parents:
-            level = level.setdefault(parent, {})
-        level[leaf] = options[dotted]
-    return out
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
 
 
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+def merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Two layers of nested plain data, the second on top."""
     out = dict(low)
     for name, value in high.items():
         below = out.get(name)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        out[name] = _merged(below, value) if both and below is not None else value
+        out[name] = merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return out
 
 
-def build_config(
-    config_type: type[_C], options: Options, *, omit: Mapping[str, str], base: Mapping[str, Any] | None = None
-) -> _C:
-    """Build the config of a command: defaults, under the file, under the command line.
+def _own_words(parser: Parser, arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words under the names that the parser knows, and the settings of single engines (dotted name, text).
 
-    Args:
-        config_type: class to build.
-        options: as :func:`parse` returned them.
-        omit: as in :func:`add_config_options`.
-        base: a command's own starting values, below the file.
+    A value is put into one word with its option, so that one with a minus sign is not taken for an option.
+    """
+    words: list[str] = []
+    for_engines: list[tuple[str, str]] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            return [*words, word, *rest], for_engines
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        given, equals, value = word.partition("=")
+        option = _known_option(parser, given)
+        action = parser.known.get(option)
+        takes_value = action is None or action.nargs is None
+        if takes_value and not equals and rest and not rest[0].startswith("--"):
+            equals, value = "=", rest.pop(0)
+        if action is not None:
+            words.append(f"{option}{equals}{value}")
+        elif equals:
+            for_engines.append((option[2:], value))
+        else:
+            parser.error(f"argument {option}: expected one argument")
+    return words, for_engines
+
+
+def _known_option(parser: Parser, given: str) -> str:
+    """An option as the parser knows it: dashes for underscores and old names are accepted.
 
     Raises:
-        ConfigError: an unknown name, a wrong value, or an omitted field; a fault of the file names the file.
+        ConfigError: no such option; the nearest names are suggested.
     """
-    given = _given(config_type, options, omit)
-    return config_from_mapping(config_type, _merged(base or {}, given))
-
-
-def given_settings(options: Options, *, omit: Mapping[str, str]) -> dict[str, Any]:
-    """Return what file and command line set of a training's settings, as nested plain data under current names.
-
-    Raises:
-        ConfigError: as :func:`build_config`, but for values, which whoever takes the settings checks.
-    """
-    return _given(TrainingConfig, options, omit)
-
-
-def _given(config_type: type[_C], options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
-    """The file's settings, under those of the command line."""
-    prefix = "inference." if config_type is InferenceConfig else ""
-    names = {name for name, *_ in _config_options(config_type, prefix)}
-    given = _nested(options, names)
-    layer: Mapping[str, Any] = {}
-    if options.get("config"):
-        path = Path(options["config"])
-        layer = read_settings(path)
-        try:
-            layer = _file_layer(config_type, layer)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-        for name, advice in omit.items():
-            if name in layer:
-                raise ConfigError(f"{path}: '{name}' cannot be set here; {advice}.")
-    if prefix:
-        given = given.get("inference", {})
-    return _merged(layer, given)
-
-
-def _file_layer(config_type: type[_C], layer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The file's settings under current names; a file for inference holds them under ``inference``."""
-    if config_type is not InferenceConfig:
-        return resolve_names(config_type, layer)
-    others = set(layer) - {"inference"}
-    if others:
-        raise ConfigError(
-            f"{', '.join(map(repr, sorted(map(str, others))))} has no effect on a trained model; "
-            "only 'inference:' settings are allowed here."
-        )
-    inner = layer.get("inference") or {}
-    if not isinstance(inner, Mapping):
-        raise ConfigError("'inference' must hold 'name: value' settings.")
-    return resolve_names(config_type, inner)
+    option = "--" + given[2:].replace("-", "_").removeprefix("runtime.")
+    of_engine = "options" in parser.settings and option.startswith(_OF_ENGINES) and option != _OF_ENGINES
+    if option in parser.known or of_engine:
+        return option
+    if parser.settings and (current := current_name(option[2:])) in parser.settings:
+        return f"--{current}"
+    inner = [known for known in parser.known if known.endswith(f".{option[2:]}")]
+    hint = f" Did you mean '{inner[0]}'?" if inner else suggest(option, parser.known)
+    raise ConfigError(f"unknown option {given}.{hint}")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 
 from .backends import say_faults
-from .options import Options, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
 from .tables import json_text, table
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 __all__ = ["build_parser", "execute"]
 
@@ -21,7 +17,7 @@ _SUMMARY = (
 EXAMPLE = "ptycho readers"
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("readers", "", _SUMMARY, EXAMPLE)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

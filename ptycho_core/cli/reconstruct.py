@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..config import InferenceConfig
-from ..config_mapping import config_to_mapping
 from ..io.result_folder import default_folder
-from .options import Options, add_config_options, add_out_option, add_scan_options, build_config, make_parser
+from .options import Options, Parser, add_out_option, add_scan_options, make_parser
 from .progress import long_job
 from .session import Session
+from .settings import add_inference_options, build_inference
 from .words import files_given, reading, say_run
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
 
 __all__ = ["build_parser", "execute"]
 
@@ -23,15 +18,14 @@ Reconstruct a scan with a trained model bundle and write the same results as 'pt
 The probe is the scan's own if it has one, else the bundle's; --probe FILE takes another. Every frame with counts is
 part of the image."""
 EXAMPLE = "ptycho reconstruct --model result/model.ptycho scan.npz --measurement amplitude --out image"
-_OMIT: dict[str, str] = {}
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("reconstruct", "--model BUNDLE DATA", _SUMMARY, EXAMPLE)
-    parser.add_argument("data", type=str, metavar="DATA", help="file with the scan")
-    parser.add_argument("--model", type=str, metavar="BUNDLE", required=True, help="model.ptycho, as 'run' wrote it")
-    parser.add_argument("--backend", type=str, metavar="NAME", help="engine (default: the one that made the bundle)")
+    parser.add_argument("data", metavar="DATA", help="file with the scan")
+    parser.add_argument("--model", metavar="BUNDLE", required=True, help="model.ptycho, as 'run' wrote it")
+    parser.add_argument("--backend", metavar="NAME", help="engine (default: the one that made the bundle)")
     parser.add_argument(
         "--same_scan",
         action="store_true",
@@ -39,7 +33,7 @@ def build_parser() -> ArgumentParser:
     )
     add_out_option(parser, "NAME-image for a scan NAME.npz")
     add_scan_options(parser)
-    add_config_options(parser, InferenceConfig, omit=_OMIT)
+    add_inference_options(parser)
     return parser
 
 
@@ -50,14 +44,14 @@ def execute(options: Options, session: Session) -> int:
 
     data, bundle = Path(options["data"]), Path(options["model"])
     model, engine = load_with_engine(bundle, backend=options["backend"], observer=session)
-    base = config_to_mapping(model.config)["inference"]
-    inference = build_config(InferenceConfig, options, omit=_OMIT, base=base)
+    inference, runtime = build_inference(options, model.config.inference)
     with long_job() as progress:
         done = apply_and_report(
             model,
             engine,
             reading(options, session),
             inference,
+            runtime,
             out=options["out"] or default_folder(data, "-image"),
             overwrite=options["overwrite"],
             same_scan=options["same_scan"],

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import ConfigError
-from .options import Options
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+from .options import Options, Parser, merged
 
 __all__ = ["add_refine_option", "with_refine_option"]
 
 
-def add_refine_option(parser: ArgumentParser) -> None:
+def add_refine_option(parser: Parser) -> None:
     """Add ``--refine``."""
     parser.add_argument(
         "--refine",
-        type=str,
         metavar="none|ENGINE[:EPOCHS]",
-        help="engine that refines the image, and for how many passes at most; 'auto' is the one that trains, 'none' "
+        help="engine that refines the image, and for how many passes at most; 'auto' is the one that made it, 'none' "
         "leaves the image as it is; short for --refinement.engine and --refinement.epochs (default: auto)",
     )
 
@@ -36,5 +30,5 @@ def with_refine_option(options: Options) -> Options:
     engine, colon, epochs = given.partition(":")
     if not engine or (colon and not (epochs.isdecimal() and int(epochs) >= 1)):
         raise ConfigError(f"--refine = {given!r}; it must be none, auto or ENGINE, or ENGINE:EPOCHS such as numpy:40.")
-    long = {"refinement.engine": engine} | ({"refinement.epochs": int(epochs)} if colon else {})
-    return {**long, **options}
+    long = {"engine": engine} | ({"epochs": int(epochs)} if colon else {})
+    return {**options, "settings": merged({"refinement": long}, options["settings"])}

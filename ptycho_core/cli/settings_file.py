@@ -1,4 +1,4 @@
-"""The file of ``--config``: YAML (or JSON) without the traps of YAML."""
+"""YAML (or JSON) without the traps of YAML: the file of ``--config``, and lists and mappings on a command line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import Any
 
 from ..errors import ConfigError
 
-__all__ = ["read_settings"]
+__all__ = ["read_settings", "read_yaml"]
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML (or JSON) file as a mapping; a key given twice is refused, and ``1e-3`` is a number."""
-    import yaml  # type: ignore[import-untyped]
+def read_yaml(text: str, name: str) -> Any:
+    """Plain data of a YAML text; a key given twice is refused, and ``1e-3`` is a number.
+
+    Args:
+        text: the text.
+        name: what to call it in an error.
+
+    Raises:
+        ConfigError: it is no YAML.
+    """
+    import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """YAML 1.1 without its two traps: silent duplicates, and floats that must have a point."""
@@ -22,7 +30,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             keys = [key.value for key, _ in node.value]
             twice = {key for key in keys if keys.count(key) > 1}
             if twice:
-                raise ConfigError(f"{path}: {', '.join(map(repr, sorted(twice)))} is given twice; keep one.")
+                raise ConfigError(f"{name}: {', '.join(map(repr, sorted(twice)))} is given twice; keep one.")
             mapping: dict[Any, Any] = super().construct_mapping(node, deep)
             return mapping
 
@@ -30,11 +38,24 @@ def read_settings(path: Path) -> dict[str, Any]:
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not YAML or JSON ({' '.join(str(error).split())}).") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a YAML (or JSON) file as a mapping.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: the config file cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a YAML or JSON file ({' '.join(str(error).split())}).") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a YAML or JSON file ({error}).") from error
+    content = read_yaml(text, str(path))
     if content is None:
         return {}
     if not isinstance(content, dict):

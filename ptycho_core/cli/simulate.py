@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from .options import Options, add_field_options, given_fields, make_parser
+from .options import Options, Parser, make_parser
 from .session import Session
-
-if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+from .settings import add_field_options, given_fields
 
 __all__ = ["build_parser", "execute"]
 
@@ -22,12 +19,12 @@ EXAMPLE = "ptycho simulate --object dead_leaves --n_frames 100 --photons 1e5 --s
 _SUFFIXES = (".npz", ".h5", ".hdf5")
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """Return the parser of the command."""
     from ..simulation import SimulationConfig
 
     parser = make_parser("simulate", "", _SUMMARY, EXAMPLE)
-    parser.add_argument("--out", type=str, metavar="FILE", default="scan.npz", help="file to write (default: scan.npz)")
+    parser.add_argument("--out", metavar="FILE", default="scan.npz", help="file to write (default: scan.npz)")
     parser.add_argument("--compress", action="store_true", help="compress the frames; such a file is read into memory")
     add_field_options(parser, SimulationConfig)
     return parser

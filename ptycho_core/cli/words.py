@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled
+from ..data.propagation import Propagation
+from ..errors import Cancelled, ConfigError, DataError
 from .options import Options
 from .session import Session
 
@@ -17,26 +18,53 @@ if TYPE_CHECKING:
     from ..data.run import Run, Stage
     from ..physics.merit import Figures
 
-__all__ = ["CONFIG_OMIT", "files_given", "interrupted_with_advice", "reading", "say_run"]
+__all__ = ["files_given", "interrupted_with_advice", "propagation_given", "reading", "say_makers", "say_run"]
 
-CONFIG_OMIT = {"output_dir": "the folder is chosen with --out"}
+_TOOK_UP, _TRIED = "took_up_", "tried_"
+"""How names of an image's statistics begin that say what refining took up, and what it tried."""
+
+
+def propagation_given(options: Options) -> Propagation | None:
+    """What ``--propagation`` says, or None where nothing is said.
+
+    Raises:
+        ConfigError: it is neither ``far_field`` nor ``near_field:F`` with a number > 0.
+    """
+    text = options["propagation"]
+    if text is None:
+        return None
+    kind, colon, number = text.partition(":")
+    try:
+        return Propagation(kind, float(number) if colon else None)
+    except (DataError, ValueError) as error:
+        raise ConfigError(
+            f"--propagation = {text}; it must be far_field, or near_field:F with the Fresnel number F of an object "
+            "pixel, such as near_field:0.004."
+        ) from error
 
 
 def reading(options: Options, session: Session) -> Callable[[], RawData]:
     """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it."""
+    propagation = propagation_given(options)
 
     def read() -> RawData:
         from ..io import read_probe, read_scan
 
-        raw = read_scan(Path(options["data"]), measurement=options["measurement"], dialect=options["dialect"])
+        raw = read_scan(
+            Path(options["data"]),
+            measurement=options["measurement"],
+            dialect=options["dialect"],
+            propagation=propagation,
+        )
         if options["probe"]:
             raw = raw.with_probe(read_probe(Path(options["probe"])))
         for text in raw.source.assumptions:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
+        near = f", {raw.propagation}" if raw.propagation.is_near else ""
         session.say(
             f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
-            f"{raw.frame_totals.mean():.4g} photons a frame, {modes}"
+            f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
         )
         return raw
 
@@ -66,7 +94,7 @@ def _image_command(session: Session, data: Path | None, model: str) -> str:
         return f"the trained model was saved as {model}"
     words = ["ptycho", "reconstruct", "--same_scan", "--model", model, str(data)]
     for number, word in enumerate(session.command):
-        if word.partition("=")[0] in ("--measurement", "--dialect", "--probe"):
+        if word.partition("=")[0] in ("--measurement", "--propagation", "--dialect", "--probe"):
             words += session.command[number : number + (1 if "=" in word else 2)]
     return f"training is done, get the image with: {shlex.join(words)}"
 
@@ -113,6 +141,30 @@ def _say_stage(stage: Stage, session: Session) -> None:
     session.say(f"{stage.name:<10}{_figures(scored.train)}; {scored.train.n_frames} frames, {stage.seconds:.1f} s")
     if scored.heldout is not None:
         session.say(f"{'held out':<10}{_figures(scored.heldout)}; {scored.heldout.n_frames} frames")
+
+
+def say_makers(run: Run, session: Session) -> None:
+    """Say which engine made the image and which refined it, and what refining took up after a trial."""
+    verb = "trained" if run.config.method == "network" else "solved"
+    by = f"by {run.engine}, {_epochs(run.history)}"
+    if run.refined is not None:
+        by += f"; refined by {run.refined.engine}, {_epochs(run.refined.history)}"
+    session.say(f"{verb:<10}{by}")
+    trials = {} if run.refined is None else run.refined.best.image.stats
+    names = [name.removeprefix(_TOOK_UP) for name in trials if name.startswith(_TOOK_UP)]
+    if names:
+        session.say(f"took up   {'; '.join(_trial(name, trials) for name in names)}")
+
+
+def _epochs(history: Mapping[str, list[float]]) -> str:
+    return f"{len(history.get('train_loss', ()))} epochs"
+
+
+def _trial(name: str, stats: Mapping[str, Any]) -> str:
+    """What was taken up of one thing, and beside it what was tried."""
+    words, taken, tried = name.replace("_", " "), stats[_TOOK_UP + name], stats.get(_TRIED + name)
+    found = {True: words, False: f"{words} as given"}.get(taken) if isinstance(taken, bool) else f"{words} {taken}"
+    return f"{found}" if tried is None or isinstance(tried, bool) else f"{found} (tried {tried})"
 
 
 def say_run(run: Run, session: Session) -> None:

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "ptycho_core"
 FRAMEWORKS = ("torch", "lightning", "tensorflow", "keras", "jax", "ptychi")
-HEAVY = ("scipy", "matplotlib", "skimage", "h5py", "hdf5plugin", "rich", "jsonargparse", "safetensors", "pandas")
+HEAVY = ("scipy", "matplotlib", "skimage", "h5py", "hdf5plugin", "rich", "yaml", "safetensors", "pandas")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in CORE.rglob("*.py")

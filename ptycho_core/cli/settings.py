@@ -1,0 +1,191 @@
+"""The settings of a command: default < preset < file < command line, and the config and runtime that they make."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..config import InferenceConfig, TrainingConfig
+from ..config_mapping import config_from_mapping, resolve_names, settings_from_mapping, split_settings
+from ..errors import ConfigError, suggest
+from ..presets import PRESETS, preset
+from ..runtime import Runtime
+from .engine_choice import with_engine
+from .fields import fields_of
+from .options import Options, Parser, merged
+from .session import Session
+from .settings_file import read_settings
+
+__all__ = [
+    "OMIT",
+    "add_config_options",
+    "add_field_options",
+    "add_inference_options",
+    "build_inference",
+    "build_settings",
+    "given_fields",
+    "given_settings",
+]
+
+OMIT = {"output_dir": "the folder is chosen with --out"}
+"""Settings that the commands decide themselves → what to say when one is given in a file."""
+
+_OF_TRAINING = {
+    **OMIT,
+    "resume_from": "a trained model is applied, and there is nothing to go on from",
+    "loggers": "trackers follow a training",
+}
+"""The same of a command that only applies a model."""
+
+_CONFIG: dict[str, dict[str, Any]] = {
+    "--config": {"metavar": "FILE", "help": "YAML or JSON file with any of the settings below"}
+}
+_LAYERS = "settings that decide the result (default < --preset < --config FILE < command line)"
+_WORK = "settings of what does the work"
+
+
+def add_config_options(parser: Parser, *, omit: Mapping[str, str] = OMIT, presets: bool = True) -> None:
+    """Add ``--config``, ``--preset``, and an option for every field of a training's config and of a runtime."""
+    own: dict[str, dict[str, Any]] = {
+        "--preset": {
+            "choices": list(PRESETS),
+            "help": "settings to begin with: quick, an image in seconds; best, whatever time it takes (default: what "
+            "is said of each setting)",
+        }
+    }
+    parser.add_group("settings from elsewhere", {**_CONFIG, **(own if presets else {})})
+    parser.add_settings(_LAYERS, TrainingConfig, omit=omit)
+    parser.add_settings(_WORK, Runtime, omit=omit)
+
+
+def add_inference_options(parser: Parser) -> None:
+    """Add ``--config``, and an option for every field that says how a trained model is applied, and by what."""
+    parser.add_group("settings from elsewhere", _CONFIG)
+    parser.add_settings(
+        "settings of applying the model (its own < --config FILE < command line)", InferenceConfig, prefix="inference."
+    )
+    parser.add_settings(_WORK, Runtime, omit=_OF_TRAINING)
+
+
+def add_field_options(parser: Parser, config_type: type) -> None:
+    """Add ``--config``, and an option for every field of a flat dataclass whose docstring lists its attributes."""
+    parser.add_group("settings from elsewhere", _CONFIG)
+    parser.add_settings("settings (default < --config FILE < command line)", config_type)
+
+
+def given_fields(config_type: type, options: Options) -> dict[str, Any]:
+    """Return what file and command line set of a flat dataclass, the command line on top.
+
+    Raises:
+        ConfigError: the file cannot be read or holds an unknown name.
+    """
+    names = {field.name for field in fields_of(config_type)}
+    layer: dict[str, Any] = {}
+    if options["config"]:
+        layer = read_settings(Path(options["config"]))
+        for name in layer:
+            if name not in names:
+                raise ConfigError(f"{options['config']}: no setting {name!r}.{suggest(str(name), names)}")
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**layer, **options["settings"]}.items()
+    }
+
+
+def given_settings(options: Options, *, omit: Mapping[str, str] = OMIT) -> dict[str, Any]:
+    """Return what file and command line set of a training and what does its work, as nested plain data.
+
+    Raises:
+        ConfigError: an unknown name, or one that the command decides itself; a fault of the file names the file.
+    """
+    return _over(_file_layer(options, omit), _current(options["settings"]))
+
+
+def build_settings(options: Options, session: Session, *, method: str | None = None) -> tuple[TrainingConfig, Runtime]:
+    """Build the config and the runtime of a command, and say which engine it is and why.
+
+    Args:
+        options: as ``options.parse`` returned them.
+        session: told of an engine that was chosen.
+        method: what the command does where nothing says so; None leaves it to the config.
+
+    Raises:
+        ConfigError: an unknown name, a wrong value, or an omitted field; a fault of the file names the file.
+        BackendUnavailableError: no engine is named, and none is installed.
+    """
+    given = given_settings(options)
+    if method is not None and given.get("method") is None and given.get("model") is None:
+        given["method"] = method
+    if options["preset"] is not None:
+        given = _over(preset(options["preset"], given), given)
+    given, said = with_engine(given)
+    config, runtime = settings_from_mapping(given)
+    session.say(f"engine    {said}")
+    return config, runtime
+
+
+def build_inference(options: Options, model: InferenceConfig) -> tuple[InferenceConfig, Runtime]:
+    """Build how a trained model is applied: as it was trained to be, under the file, under the command line.
+
+    Raises:
+        ConfigError: as :func:`build_settings`; or a setting that has no effect on a trained model.
+    """
+    given = given_settings(options, omit=_OF_TRAINING)
+    inference, runtime = split_settings(given)
+    own = inference.pop("inference", None) or {}
+    if inference:
+        raise ConfigError(
+            f"{options['config']}: {', '.join(map(repr, sorted(inference)))} has no effect on a trained model; only "
+            "'inference:' settings and those of what does the work are allowed here."
+        )
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"{options['config']}: 'inference' must hold 'name: value' settings.")
+    changed = config_from_mapping(InferenceConfig, {**dataclasses.asdict(model), **own})
+    return changed, config_from_mapping(Runtime, runtime)
+
+
+def _current(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings under their current names, those of a runtime beside the others."""
+    config, runtime = split_settings(values)
+    return {**resolve_names(TrainingConfig, config), **resolve_names(Runtime, runtime)}
+
+
+def _file_layer(options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of ``--config``.
+
+    Raises:
+        ConfigError: it names the file.
+    """
+    if not options["config"]:
+        return {}
+    path = Path(options["config"])
+    content = read_settings(path)
+    try:
+        layer = _current(content)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    for name, advice in omit.items():
+        if name in layer:
+            raise ConfigError(f"{path}: '{name}' cannot be set here; {advice}.")
+    return layer
+
+
+def _over(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Two layers of settings, the second on top.
+
+    Raises:
+        ConfigError: one names the engine of its options, and the other does not.
+    """
+    kinds = {
+        all(isinstance(value, Mapping) for value in options.values())
+        for options in (low.get("options"), high.get("options"))
+        if isinstance(options, Mapping) and options
+    }
+    if len(kinds) == 2:
+        raise ConfigError(
+            "options are given with the name of their engine in one place, and without in another; name it in both: "
+            'options = {"ENGINE": {"SETTING": …}}.'
+        )
+    return merged(low, high)
