@@ -226,8 +226,4 @@ class PtychoNetwork:
 
     def _variation(self, values: Mapping[str, tf.Tensor], patches: tf.Tensor) -> tf.Tensor:
         """How much the object varies where the probe lights it, relative to its size."""
-        weight = physics.mode_intensity(complex_probe(values["probe"]))
-        weight = weight / tf.reduce_sum(weight)
-        mean = tf.reduce_mean(tf.reduce_sum(physics.times(patches, weight), axis=(-2, -1)))
-        spread = tf.reduce_mean(tf.reduce_sum(weight * tf.square(tf.abs(patches - mean)), axis=(-2, -1)))
-        return tf.sqrt(spread / tf.maximum(tf.square(tf.abs(mean)), 1e-12))
+        return physics.relative_variation(patches, physics.mode_intensity(complex_probe(values["probe"])))

@@ -40,6 +40,8 @@ __all__ = [
     "propagate",
     "propagate_adjoint",
     "rate_of_waves",
+    "relative_amplitude",
+    "relative_variation",
     "relative_weight",
     "shift_ramp",
     "solver_update",
@@ -194,6 +196,29 @@ def weighted_size(values: Tensor, weights: Tensor) -> Tensor:
     total = tf.reduce_sum(weights, axis=(-2, -1), keepdims=True)
     mean = tf.reduce_sum(weights * _squared(values), axis=(-2, -1), keepdims=True) / total
     return tf.sqrt(tf.maximum(mean, SIZE_FLOOR**2))
+
+
+def relative_amplitude(
+    counts: Tensor,
+    shifted_probe: Tensor,
+    scale: Tensor | float,
+    mask: Tensor | None = None,
+    background: Tensor | None = None,
+) -> Tensor:
+    """√(max(k − b, 0) / (s Σ_p Σ |S_j P_p|²)) · N/2, 0 in bad pixels: → (..., N, N) real (FM-31)."""
+    signal = tf.maximum(counts if background is None else counts - background, 0.0)
+    signal = signal if mask is None else tf.where(mask, signal, tf.zeros_like(signal))
+    expected = scale * tf.reduce_sum(mode_intensity(shifted_probe), axis=(-2, -1), keepdims=True)
+    return tf.sqrt(signal / expected) * (counts.shape[-1] / 2)
+
+
+def relative_variation(image: Tensor, weight: Tensor) -> Tensor:
+    """√(⟨|O − ⟨O⟩|²⟩ / ⟨|O|²⟩): (..., H, W) complex and (H, W) real → (), 0 for an empty image (FM-30)."""
+    total = tf.reduce_sum(weight) * tf.cast(tf.size(image) // tf.size(weight), weight.dtype)
+    mean = tf.reduce_sum(times(image, weight)) / tf.cast(total, image.dtype)
+    power = tf.reduce_sum(weight * _squared(image)) / total
+    spread = tf.reduce_sum(weight * _squared(image - mean)) / total
+    return tf.sqrt(tf.math.divide_no_nan(spread, power))
 
 
 class SolverPlan(NamedTuple):

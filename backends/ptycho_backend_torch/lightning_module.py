@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.enginekit.architectures import initial_weights
 from ptycho_core.enginekit.schedules import learning_rate_factor
+from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
-from .generators import GENERATORS, load_weights
+from .generators import build, load_weights
 from .sweeps import group_estimate, group_passes
 
 __all__ = ["PtychoModule", "complex_parameter"]
@@ -72,7 +72,8 @@ class PtychoModule(pl.LightningModule):
         super().__init__()
         self.config, self.total_steps = config, total_steps
         N = scans[0].raw.side
-        self.generator = GENERATORS[config.network.generator](config, N).to(memory_format=torch.channels_last)
+        self.network = network_of(config.network)
+        self.generator = build(config, N).to(memory_format=torch.channels_last)
         load_weights(self.generator, initial_weights(config, N))
         trained = scans[:n_trained]
         self.probes = nn.ParameterList([complex_parameter(scan.probe, config.probe_trainable) for scan in trained])
@@ -105,14 +106,14 @@ class PtychoModule(pl.LightningModule):
         weights, known = physics.mode_intensity(fixed), (scale.detach(), constants.mask, constants.background)
         with torch.no_grad():
             estimate = group_estimate(
-                batch["counts"], fixed, weights, corners, (height, width), *known, self.generator.sweeps
+                batch["counts"], fixed, weights, corners, (height, width), *known, self.network.sweeps
             )
 
         def one(estimate: Tensor) -> Tensor:
             patches: Tensor = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
             return patches
 
-        patches = group_passes(one, estimate, weights, corners, (height, width), self.generator.passes)
+        patches = group_passes(one, estimate, weights, corners, (height, width), self.network.passes)
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, constants.background)
@@ -146,10 +147,7 @@ class PtychoModule(pl.LightningModule):
     def _variation(self, patches: Tensor, scan: int) -> float:
         """How much the object varies where the probe lights it, relative to its size."""
         weight = physics.mode_intensity(self.probe_and_scale(scan)[0].detach())
-        weight = weight / weight.sum()
-        mean = (weight * patches).sum(dim=(-2, -1)).mean()
-        spread = (weight * (patches - mean).abs().square()).sum(dim=(-2, -1)).mean()
-        return float((spread / mean.abs().square().clamp_min(1e-12)).sqrt())
+        return float(physics.relative_variation(patches, weight))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam with groups for the network, each probe and the scales, and a schedule that steps with every batch."""

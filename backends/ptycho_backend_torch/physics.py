@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.physics.likelihood import RATE_FLOOR
+from ptycho_core.physics.relative import LIT_FROM
 from ptycho_core.physics.steps import CURVATURE, STEP_DAMPING
 from ptycho_core.physics.sweep import DAMPING, GAIN_LIMIT, RELAXATION, SIZE_FLOOR
 
@@ -52,6 +53,8 @@ __all__ = [
     "propagate_adjoint",
     "rate_of_waves",
     "reached",
+    "relative_amplitude",
+    "relative_variation",
     "relative_weight",
     "shift_ramp",
     "shift_slope",
@@ -261,6 +264,28 @@ def weighted_size(values: Tensor, weights: Tensor) -> Tensor:
     return ((weights * _squared(values)).sum(dim=(-2, -1), keepdim=True) / total).clamp_min(SIZE_FLOOR**2).sqrt()
 
 
+def relative_amplitude(
+    counts: Tensor,
+    shifted_probe: Tensor,
+    scale: Tensor | float,
+    mask: Tensor | None = None,
+    background: Tensor | None = None,
+) -> Tensor:
+    """√(max(k − b, 0) / (s Σ_p Σ |S_j P_p|²)) · N/2, 0 in bad pixels: → (..., N, N) real (FM-31)."""
+    signal = (counts if background is None else counts - background).clamp_min(0.0)
+    signal = signal if mask is None else torch.where(mask, signal, 0.0)
+    expected = scale * mode_intensity(shifted_probe).sum(dim=(-2, -1), keepdim=True)
+    return (signal / expected).sqrt() * (counts.shape[-1] / 2)
+
+
+def relative_variation(image: Tensor, weight: Tensor) -> Tensor:
+    """√(⟨|O − ⟨O⟩|²⟩ / ⟨|O|²⟩): (..., H, W) complex and (H, W) real → (), 0 for an empty image (FM-30)."""
+    total = weight.sum() * (image.numel() // weight.numel())
+    mean, power = (weight * image).sum() / total, (weight * _squared(image)).sum() / total
+    spread = (weight * _squared(image - mean)).sum() / total
+    return torch.where(power > 0, spread / torch.where(power > 0, power, 1.0), 0.0).sqrt()
+
+
 class SolverPlan:
     """Everything of :func:`solver_update` that stays the same from sweep to sweep; arguments as there.
 
@@ -361,8 +386,8 @@ def patch_light(patches: Tensor, intensities: Tensor | None = None) -> Tensor:
 
 
 def lit_level(obj: Tensor, light: Tensor) -> Tensor:
-    """⟨|O|²⟩ over the pixels that got a tenth of the most light: (H, W) complex and real → () (FM-21)."""
-    lit = light > 0.1 * light.max()
+    """⟨|O|²⟩ over the pixels that are lit (FM-29): (H, W) complex and real → () (FM-21)."""
+    lit = (light > 0) & (light >= LIT_FROM * light.max())
     return torch.where(lit, _squared(obj), 0.0).sum() / lit.sum()
 
 

@@ -23,7 +23,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.enginekit.checkpoint import refuse_foreign
 from ptycho_core.enginekit.network_training import HISTORY_FILE, check_resumable, check_trackers, write_history
 from ptycho_core.errors import ArchiveError, ConfigError
-from ptycho_core.io import atomic_path, ensure_output_folder
+from ptycho_core.io.atomic import atomic_path, ensure_output_folder
 from ptycho_core.protocol import Progress
 from ptycho_core.runtime import Runtime
 

@@ -19,7 +19,7 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit import stitching
 from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import ConfigError, DataError
-from ptycho_core.physics import corrections, forward, likelihood, patches, probe, propagation, steps, sweep
+from ptycho_core.physics import corrections, forward, likelihood, patches, probe, propagation, relative, steps, sweep
 from ptycho_core.testing.tolerances import FLOAT32, relative_error
 
 SHAPE = (29, 22)
@@ -29,6 +29,7 @@ ORACLE = {
     "exit_waves": forward, "expected_counts": forward, "extract": patches, "accumulate": patches, "merge": patches,
     "poisson_loss": likelihood, "amplitude_loss": likelihood, "solver_update": sweep,
     "mode_intensity": forward, "swept": sweep, "relative_weight": sweep, "weighted_size": sweep,
+    "relative_amplitude": relative, "relative_variation": relative,
     "loss_slope": likelihood, "shift_slope": steps, "position_gradient": steps, "illumination": steps,
     "expected_total": steps, "patch_light": steps, "lit_level": steps, "object_step": steps, "probe_step": steps,
     "position_step": steps, "least_squares_length": steps, "frame_gains": corrections, "orthogonalise": probe,
@@ -179,6 +180,20 @@ def test_weight_and_size_of_a_frame(problem, side):
     for values in (cut, 1e-9 * cut):
         found = side.twin.weighted_size(side.put(values), side.put(weight))
         side.agrees(found, sweep.weighted_size(values, weight), "rate")
+
+
+@pytest.mark.spec("BE-7", "FM-30", "FM-31")
+def test_what_is_relative(problem, side):
+    cut, shifted = cut_and_shifted(problem)
+    for mask, background in ((None, None), (problem.mask, problem.background)):
+        wanted = relative.relative_amplitude(problem.counts, shifted, problem.scale, mask, background)
+        given = (side.put(problem.counts), side.put(shifted), problem.scale, side.put(mask), side.put(background))
+        side.agrees(side.twin.relative_amplitude(*given), wanted, "rate")
+    weight = np.sum(np.abs(problem.probe) ** 2, axis=0)
+    for image in (cut, cut.reshape(2, 3, 16, 16), np.full_like(cut, 1 - 2j), np.zeros_like(cut)):
+        found = float(side.get(side.twin.relative_variation(side.put(image), side.put(weight))))
+        # the root makes 1e-3 of the rounding of a constant image in single precision
+        assert found == pytest.approx(relative.relative_variation(image, weight), rel=1e-5, abs=1e-3)
 
 
 @pytest.mark.spec("BE-7", "FM-8", "FM-9", "FM-10", "CONV-5")

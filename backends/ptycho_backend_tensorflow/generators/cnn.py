@@ -51,12 +51,8 @@ class Cnn:
             ConfigError: a group size other than the one it was made for.
         """
         check_group_size(self.group_size, counts.shape[1])
-        N = counts.shape[-1]
-        signal = tf.maximum(counts if background is None else counts - background, 0.0)
-        signal = signal if mask is None else tf.where(mask, signal, tf.zeros_like(signal))
-        # mean power of a frame becomes (N/2)², with the scale and the probe's power standing for the data's mean
-        power = tf.reduce_sum(physics.mode_intensity(shifted_probe), axis=(-2, -1), keepdims=True)
-        x = tf.transpose(tf.sqrt(signal / (scale * power)) * (N / 2), (0, 2, 3, 1))
+        shown = physics.relative_amplitude(counts, shifted_probe, scale, mask, background)
+        x = tf.transpose(shown, (0, 2, 3, 1))
         if low_precision is not None:
             x = tf.cast(x, low_precision)
         for level in range(self.n_encoder):

@@ -15,6 +15,7 @@ from torch.nn import functional
 from ptycho_core.config import TrainingConfig
 from ptycho_core.enginekit.architectures import check_group_size, cnn_filters
 
+from .. import physics
 from .layers import ConvBlock
 
 __all__ = ["Cnn"]
@@ -59,12 +60,7 @@ class Cnn(nn.Module):
             ConfigError: a group size other than the one it was made for.
         """
         check_group_size(self.group_size, counts.shape[1])
-        N = counts.shape[-1]
-        signal = (counts if background is None else counts - background).clamp_min(0.0)
-        signal = signal if mask is None else torch.where(mask, signal, 0.0)
-        # mean power of a frame becomes (N/2)², with the scale and the probe's power standing for the data's mean
-        expected = scale * shifted_probe.abs().square().sum(dim=(-3, -2, -1))[..., None, None]
-        x = (signal / expected).sqrt() * (N / 2)
+        x = physics.relative_amplitude(counts, shifted_probe, scale, mask, background)
         with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
             x = x.contiguous(memory_format=torch.channels_last)
             for level in range(self.n_encoder):
