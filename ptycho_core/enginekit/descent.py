@@ -46,6 +46,7 @@ class Descent:
         constraints: what a refined probe is held to.
         patience: epochs without a better held-out loss after which steps begin to shrink, and so the end begins.
         seed: of the order of the frames.
+        first_order: number of the order of the frames that the first epoch takes, so that what goes on takes others.
         least_squares: stretch each step of the object to where the curvature has its minimum along it.
         full_steps: part of the epochs that go by in full steps, at most; 1 never shrinks them, for a start that
             another descent goes on from.
@@ -59,6 +60,7 @@ class Descent:
     constraints: Constraints = field(default_factory=Constraints)
     patience: int | None = None
     seed: int = 0
+    first_order: int = 0
     least_squares: bool = False
     full_steps: float = FULL_STEPS
 
@@ -163,7 +165,7 @@ def descend(
     pace, best, epoch = _Pace(plan), None, first_epoch - 1
     pace.best = math.inf if least is None else least
     for epoch in range(first_epoch, plan.epochs):
-        order = np.random.default_rng([plan.seed, epoch]).permutation(frames)
+        order = np.random.default_rng([plan.seed, plan.first_order + epoch]).permutation(frames)
         total = _sweep(stepper, order, plan, plan.lengths(pace.length(epoch)))
         if "probe" in plan.wanted:
             stepper.settle(plan.constraints)

@@ -81,9 +81,11 @@ class FramePositions:
 
     def _take_common(self, frames: NDArray[np.int64], step: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move all used frames by the linear map that fits the steps (J, 2) best, and return what it leaves of them."""
+        used = self._used
+        if not self.linear.any():  # positions that were refined before have a map already
+            self.linear = affine_step(self.positions_px[used] - self._read[used], self._read[used])
         found = affine_step(step, self._read[frames])
         self.linear = self.linear + found
-        used = self._used
         self.positions_px[used] = np.clip(self.positions_px[used] + self._offset[used] @ found.T, *self._bounds)
         offsets = self._read[frames] - self._read[frames].mean(axis=0)
         return np.asarray(step - offsets @ found.T)

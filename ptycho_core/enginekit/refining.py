@@ -1,19 +1,67 @@
-"""Refining an image with an engine's steps, as ``config.refinement`` says (BE-16, BE-17)."""
+"""Refining an image with an engine's steps, as ``config.refinement`` says (BE-16, BE-17).
+
+What a config leaves open is tried (BE-27): after a few epochs that settle object and probe, one more probe mode and the
+positions each take some epochs from one state, on the same batches, beside a descent that goes on as it was. The one
+that explains the held-out frames best is gone on with, where it gains more than noise can, and there is another round.
+Modes are never added before the first has settled: from a poor probe they would settle in the corners of the window.
+"""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
-from ..protocol import Constraints, Progress, ProgressEvent, ReconstructionBackend
+from ..physics.corrections import loss_noise, saturated_loss
+from ..protocol import Constraints, Progress, ProgressEvent, Quantity, ReconstructionBackend, Stepper, SupportsStepping
 from ..runtime import Runtime
 from .descent import Descent, batch_size_for, descend
 from .loss_choice import refinement_loss
 from .state import room_to_move, with_modes, with_room
 
 __all__ = ["refine_by_steps"]
+
+SETTLE_EPOCHS = 5
+"""Epochs that settle object and probe before anything is added, at most; an eighth of all where that is less."""
+
+TRIAL_EPOCHS = 3
+"""Epochs of a trial: a mode that the scan has in it gains tenths in them, one that it has not next to nothing."""
+
+TRIAL_SHARE = 0.6
+"""Part of the epochs that may go into settling and trials."""
+
+MOST_MODES = 4
+"""Modes that are taken up unasked, at most."""
+
+NOISE_MARGIN = 3.0
+"""Standard deviations of the noise in the held-out loss that a trial must gain to be taken up."""
+
+LEAST_GAIN = 0.01
+"""Part of the held-out misfit that it must gain besides: epochs of full steps differ by as much from batch to batch."""
+
+AFFINE_ROOM = 0.05
+"""Stretch of a scan that its canvas has room for."""
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where refining stands.
+
+    Attributes:
+        image: laid out with room for positions to move.
+        positions: whether they are refined.
+        loss: loss a frame of the held-out frames; None where it is not known, or nothing is held out.
+    """
+
+    image: Image
+    positions: bool
+    loss: float | None
 
 
 def refine_by_steps(
@@ -24,33 +72,172 @@ def refine_by_steps(
     runtime: Runtime,
     progress: Progress,
 ) -> Image:
-    plan = config.refinement
-    loss = refinement_loss(config, engine.capabilities.losses)
-    frames, held = scan.train_frames, scan.heldout_frames
-    margin = room_to_move(image, scan, plan.position_limit_px) if plan.positions else 0
-    stepper = engine.stepper(with_room(image, margin), scan, loss, runtime)
-    least = stepper.loss(held) / len(held) if len(held) else None
-    if plan.probe_modes is not None:
-        stepper = engine.stepper(with_modes(with_room(image, margin), plan.probe_modes), scan, loss, runtime)
-    wanted = ("object",) + (("probe",) if plan.probe else ()) + (("positions",) if plan.positions else ())
-    power = image.scale * float(np.sum(np.abs(image.probe.astype(np.complex128)) ** 2))
-    descent = Descent(
-        epochs=plan.epochs,
-        batch_size=plan.batch_size or batch_size_for(len(frames)),
-        wanted=wanted,
-        position_limit_px=plan.position_limit_px,
-        constraints=Constraints(power=power),
-        patience=plan.patience,
-        seed=config.seed,
-        least_squares=config.algorithm == "lsq",
-    )
-    mean_counts = scan.statistics.mean_counts
+    """Go on from an image as ``config.refinement`` says.
 
-    def report(epoch, loss, heldout_loss):
-        metrics = {"epoch": float(epoch + 1), "train_loss": loss / mean_counts}
-        if heldout_loss is not None:
-            metrics["test_loss"] = heldout_loss / mean_counts
-        progress(ProgressEvent(stage="refine", done=epoch + 1, total=plan.epochs, metrics=metrics))
+    Args:
+        engine: that makes the steps; see ``protocol.SupportsStepping``.
+        image: object, probe, scale, positions and intensities to start from; left as it is.
+        scan: its scan, with the frames to refine on and those that are held out.
+        config: ``refinement``, ``algorithm`` and ``seed``. Modes and positions that it leaves open are taken up where
+            the held-out frames support them, as ``stats`` of what is returned say; without such frames nothing is.
+        runtime: what does the work.
+        progress: called after each epoch, those of trials among them; it may raise ``Cancelled``.
 
-    done = descend(stepper, descent, frames=frames, heldout=held, after_epoch=report, least=least)
-    return stepper.image() if done.better else image
+    Returns:
+        The state that explained the held-out frames best, that of `image` among them, which then comes back itself;
+        the last one without such frames.
+
+    Raises:
+        DataError: the image is of another scan.
+        ConfigError: more modes than can be added.
+        BackendError: refining diverged.
+    """
+    work, plan = _Work(engine, scan, config, runtime, progress), config.refinement
+    state, stepper = work.start(image)
+    first = state.loss
+    given = plan.probe_modes
+    if given is not None and given < len(image.probe):
+        state, stepper = _State(with_modes(state.image, given), state.positions, None), None
+    more = given if given is not None and given > len(image.probe) else None
+    settle = min(SETTLE_EPOCHS, plan.epochs // 8)
+    if settle and (more or work.candidates(state)):
+        state, stepper = work.descend(state, settle, 1.0, stepper), None
+    if more is not None:
+        state, stepper = _State(with_modes(state.image, more), state.positions, None), None
+    while candidates := work.candidates(state):
+        stepper = None
+        state, took_up = work.round(state, candidates)
+        if not took_up:
+            break
+    state = work.descend(state, plan.epochs - work.done, stepper=stepper)
+    if first is not None and not (state.loss is not None and state.loss < first):
+        return image
+    return replace(state.image, stats={**state.image.stats, **work.stats})
+
+
+class _Work:
+    """One refinement: descents one after another, which count their epochs together, and what trials found."""
+
+    def __init__(
+        self,
+        engine: ReconstructionBackend,
+        scan: PtychoDataContainer,
+        config: TrainingConfig,
+        runtime: Runtime,
+        progress: Progress,
+    ) -> None:
+        self.engine, self.scan, self.config, self.runtime, self.progress = engine, scan, config, runtime, progress
+        self.loss = refinement_loss(config, engine.capabilities.losses)
+        self.done, self.order = 0, 0
+        self.stats: dict[str, float | int | str] = {}
+
+    def stepper(self, image: Image) -> Stepper:
+        """The engine's stepper from an image."""
+        assert isinstance(self.engine, SupportsStepping)
+        return self.engine.stepper(image, self.scan, self.loss, self.runtime)
+
+    def start(self, image: Image) -> tuple[_State, Stepper]:
+        """The image laid out, how well it explains the held-out frames, and a stepper that is there."""
+        plan, held, margin = self.config.refinement, self.scan.heldout_frames, 0
+        if plan.positions is not False:
+            margin = room_to_move(image, self.scan, plan.position_limit_px)
+        if plan.position_affine:
+            extent = np.ptp(self.scan.raw.positions_px[self.scan.used_frames], axis=0).max()
+            margin += math.ceil(AFFINE_ROOM * extent / 2)
+        state = _State(with_room(image, margin), bool(plan.positions), None)
+        stepper = self.stepper(state.image)
+        return replace(state, loss=stepper.loss(held) / len(held) if len(held) else None), stepper
+
+    def descend(
+        self, state: _State, epochs: int, full_steps: float | None = None, stepper: Stepper | None = None
+    ) -> _State:
+        """The best state of a descent, or the state itself where none is better; `stepper` is in it already."""
+        if epochs < 1:
+            return state
+        stepper, mean_counts = stepper or self.stepper(state.image), self.scan.statistics.mean_counts
+
+        def report(epoch: int, loss: float, heldout_loss: float | None) -> None:
+            self.done += 1
+            metrics = {"epoch": float(self.done), "train_loss": loss / mean_counts}
+            if heldout_loss is not None:
+                metrics["test_loss"] = heldout_loss / mean_counts
+            total = self.config.refinement.epochs
+            self.progress(ProgressEvent(stage="refine", done=self.done, total=total, metrics=metrics))
+
+        found = descend(
+            stepper,
+            self._plan(state, epochs, full_steps),
+            frames=self.scan.train_frames,
+            heldout=self.scan.heldout_frames,
+            after_epoch=report,
+            least=state.loss,
+            name=self.scan.raw.source.path or "scan",
+        )
+        return replace(state, image=stepper.image(), loss=found.least) if found.better else state
+
+    def _plan(self, state: _State, epochs: int, full_steps: float | None) -> Descent:
+        plan, image, n_frames = self.config.refinement, state.image, len(self.scan.train_frames)
+        switches: tuple[tuple[bool, Quantity], ...] = (
+            (plan.probe, "probe"),
+            (state.positions, "positions"),
+            (plan.frame_scale, "frame_scale"),
+        )
+        power = image.scale * float(np.sum(np.abs(image.probe.astype(np.complex128)) ** 2))
+        support = None if plan.probe_support is None else plan.probe_support * self.scan.raw.side / 2
+        descent = Descent(
+            epochs=epochs,
+            batch_size=plan.batch_size or batch_size_for(n_frames),
+            wanted=("object", *(name for on, name in switches if on)),
+            position_limit_px=plan.position_limit_px,
+            position_affine=plan.position_affine,
+            constraints=Constraints(power=power if plan.probe_power == "kept" else None, support=support),
+            patience=plan.patience,
+            seed=self.config.seed,
+            first_order=self.order,
+            least_squares=self.config.algorithm == "lsq",
+        )
+        return descent if full_steps is None else replace(descent, full_steps=full_steps)
+
+    def candidates(self, state: _State) -> dict[str, _State]:
+        """What is left open and may still be tried: name → the state with it."""
+        plan, able, image = self.config.refinement, self.engine.capabilities, state.image
+        n_modes, most = len(image.probe), min(MOST_MODES, able.max_modes or MOST_MODES)
+        found = {}
+        if plan.probe and plan.probe_modes is None and n_modes < most:
+            found[f"mode_{n_modes + 1}"] = _State(with_modes(image, n_modes + 1), state.positions, None)
+        if plan.positions is None and not state.positions and able.refine_positions:
+            found["positions"] = _State(image, True, None)
+        settle = 0 if self.done else min(SETTLE_EPOCHS, plan.epochs // 8)
+        needed = self.done + settle + TRIAL_EPOCHS * (1 + len(found))
+        return found if len(self.scan.heldout_frames) and needed <= TRIAL_SHARE * plan.epochs else {}
+
+    def round(self, state: _State, candidates: dict[str, _State]) -> tuple[_State, bool]:
+        """Try each from the same state on the same batches; the best, and whether any was taken up."""
+        base = self.descend(state, TRIAL_EPOCHS, 1.0)
+        assert base.loss is not None
+        misfit, noise = self._misfit(base.loss)
+        needed = max(NOISE_MARGIN * noise, LEAST_GAIN * misfit)
+        best, most, winner = base, needed, ""
+        for name, candidate in candidates.items():
+            tried = self.descend(candidate, TRIAL_EPOCHS, 1.0)
+            assert tried.loss is not None
+            gain = (base.loss - tried.loss) * len(self.scan.heldout_frames)
+            self.stats[f"tried_{name}_gain"] = gain / misfit
+            self.stats[f"tried_{name}_gain_needed"] = needed / misfit
+            if gain > most:
+                best, most, winner = tried, gain, name
+        self.order += TRIAL_EPOCHS
+        if winner == "positions":
+            self.stats["took_up_positions"] = 1
+        elif winner:
+            self.stats["took_up_modes"] = int(self.stats.get("took_up_modes", 0)) + 1
+        return best, bool(winner)
+
+    def _misfit(self, loss: float) -> tuple[float, float]:
+        """The held-out loss above that of a perfect fit, and the standard deviation that noise gives it."""
+        raw, held, perfect, variance = self.scan.raw, self.scan.heldout_frames, 0.0, 0.0
+        for start in range(0, len(held), _BLOCK):
+            counts = raw.read_counts(held[start : start + _BLOCK])
+            perfect += saturated_loss(counts, self.loss, raw.mask)
+            variance += loss_noise(counts, self.loss, raw.mask) ** 2
+        return loss * len(held) - perfect, math.sqrt(variance)

@@ -135,7 +135,10 @@ def with_modes(image: Image, n_modes: int) -> Image:
     Raises:
         ConfigError: more modes than can be added.
     """
-    return replace(image, probe=add_modes(image.probe, n_modes))
+    weights = image.mode_weights
+    if weights is not None:  # what a frame takes of the main mode it takes of every mode
+        weights = np.repeat(weights[:, :1], n_modes, axis=1)
+    return replace(image, probe=add_modes(image.probe, n_modes), mode_weights=weights)
 
 
 def frame_intensities(image: Image, name: str) -> NDArray[np.float64]:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["affine_step", "frame_gains", "support_mask"]
+from .likelihood import amplitude_loss, poisson_loss
+
+__all__ = ["affine_step", "frame_gains", "loss_noise", "saturated_loss", "support_mask"]
 
 
 def affine_step(step: NDArray[Any], places_px: NDArray[Any]) -> NDArray[np.float64]:
@@ -59,3 +61,31 @@ def support_mask(N: int, radius_px: float) -> NDArray[np.bool_]:
     """
     r = np.arange(N) - (N - 1) / 2
     return np.asarray(r[:, None] ** 2 + r**2 <= radius_px**2)
+
+
+def saturated_loss(counts: NDArray[Any], loss: str, mask: NDArray[np.bool_] | None) -> float:
+    """The summed loss of counts (J, N, N) that are expected as they were measured, λ = k: none is lower (FM-29).
+
+    Args:
+        counts: measured counts k.
+        loss: ``poisson`` or ``amplitude``.
+        mask: (N, N) True = good, or None.
+    """
+    k = np.asarray(counts, np.float64)
+    return (poisson_loss if loss == "poisson" else amplitude_loss)(k, k, mask, 1.0)
+
+
+def loss_noise(counts: NDArray[Any], loss: str, mask: NDArray[np.bool_] | None) -> float:
+    """What noise spreads the summed loss above :func:`saturated_loss` by: √(n/2), for the amplitude √(n/8) (FM-29).
+
+    n are the good pixels with a count at least: there twice the Poisson loss, and four times that of the amplitude,
+    is about χ² with one degree of freedom, whose variance is 2. A dark pixel adds next to nothing.
+
+    Args:
+        counts: (J, N, N) measured counts k.
+        loss: ``poisson`` or ``amplitude``.
+        mask: (N, N) True = good, or None.
+    """
+    lit = np.asarray(counts) >= 1
+    n = int(np.count_nonzero(lit if mask is None else lit & mask))
+    return float(np.sqrt(n / (2 if loss == "poisson" else 8)))
