@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .data.propagation import Propagation
+
 if TYPE_CHECKING:
     from .data.raw import RawData
     from .io.candidate import Candidate
@@ -50,9 +52,12 @@ class ReadOptions:
 
     Attributes:
         measurement: ``amplitude`` or ``counts`` (``intensity`` means counts), where the file does not state it.
+        propagation: how waves get to the detector, where the file does not state it; a reader refuses one that
+            contradicts the file.
     """
 
     measurement: str | None = None
+    propagation: Propagation | None = None
 
 
 class Reader(Protocol):

@@ -33,7 +33,7 @@ class Propagation:
     wavelength_px: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in PROPAGATIONS:
+        if not isinstance(self.kind, str) or self.kind not in PROPAGATIONS:
             raise DataError(f"propagation = {self.kind!r}; allowed: {', '.join(PROPAGATIONS)}.")
         given = {"fresnel_number": self.fresnel_number, "wavelength_px": self.wavelength_px}
         for name, value in given.items():

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from ..data.raw import RawData
 from ..errors import DataError
-from ..io.far_field import check_far_field, measure_shadow_motion
+from ..io.far_field import check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
-from ..physics.propagation import far_field
+from ..physics.forward import mode_intensity
+from ..physics.propagation import HC_EV_M, fresnel_number_of, propagate
 from .facts import SATURATED_FROM, SATURATED_TIMES, Facts
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
@@ -256,10 +257,11 @@ def _overlap(raw: RawData, facts: Facts, step: float) -> list[Finding]:
 
 
 def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
-    """Whether the probe's far field looks like the mean pattern, and is on the scale of the counts."""
+    """Whether the probe at the detector looks like the mean pattern, and is on the scale of the counts."""
     if raw.probe is None:
         return [Finding("note", "No probe: it will be estimated from the mean pattern, or give --probe FILE.")]
-    pattern = np.sum(np.abs(far_field(raw.probe.astype(np.complex128))) ** 2, axis=0)
+    pattern = mode_intensity(propagate(raw.probe.astype(np.complex128), raw.propagation))
+    field = "near field" if raw.propagation.is_near else "far field"
     good = np.ones(pattern.shape, dtype=bool) if raw.mask is None else raw.mask
     level = raw.background if raw.background is not None else np.zeros(pattern.shape)
     good = good & (facts.stuck == 0)
@@ -269,10 +271,10 @@ def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
     facts.figures.update({"probe_likeness": likeness, "counts_per_probe_power": ratio})
     out = []
     if likeness < 0.7:
-        text = f"The probe's far field correlates only {likeness:.2f} with the mean pattern: a poor or a wrong probe."
+        text = f"The probe's {field} correlates only {likeness:.2f} with the mean pattern: a poor or a wrong probe."
         out.append(Finding("warning", f"{text} Refine it (probe_trainable), or check its axes and size."))
     else:
-        out.append(Finding("ok", f"The probe's far field correlates {likeness:.2f} with the mean pattern."))
+        out.append(Finding("ok", f"The probe's {field} correlates {likeness:.2f} with the mean pattern."))
     if raw.probe_calibrated and not 0.2 < ratio < 1.5:
         text = f"The probe is declared calibrated, but its power is {1 / ratio:.3g} of the mean counts a frame."
         out.append(Finding("warning", f"{text} Declare it uncalibrated, or correct it."))
@@ -292,25 +294,36 @@ def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:
     if not known:
         return [Finding("note", "No geometry in the file: images will be in pixels.")]
     out = [Finding("ok", "Geometry: " + ", ".join(f"{k} = {v:.6g}" for k, v in known.items()) + ".")]
-    if g.energy_eV and g.distance_m and g.detector_pixel_size_m and g.pixel_size_m:
-        expected = 1.239841984e-6 / g.energy_eV * g.distance_m / (raw.side * g.detector_pixel_size_m)
-        if abs(expected / g.pixel_size_m - 1) > 0.01:
-            text = f"pixel_size_m = {g.pixel_size_m:.6g}, but λz/(N p) of the geometry is {expected:.6g} m."
-            out.append(Finding("warning", f"{text} If it made the positions, they are wrong by that factor."))
+    energy, z, p, pixel = instrument(g)
+    if raw.propagation.fresnel_number is not None:
+        expected = fresnel_number_of(energy, z, p, p / pixel)
+        if abs(expected / raw.propagation.fresnel_number - 1) > 0.01:
+            text = f"It is a {raw.propagation}, but that of the geometry, pixel_size · p / (λz), is {expected:.4g}."
+            out.append(Finding("warning", f"{text} One of them is wrong."))
+        return out
+    expected = HC_EV_M / energy * z / (raw.side * p)
+    if abs(expected / pixel - 1) > 0.01:
+        text = f"pixel_size_m = {pixel:.6g}, but λz/(N p) of the geometry is {expected:.6g} m."
+        out.append(Finding("warning", f"{text} If it made the positions, they are wrong by that factor."))
     return out
 
 
 def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
     """Far field or near field, by how the frames follow the sample; grave where the geometry is known."""
     motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask)
+    if (motion is None or not motion.consistent) and raw.propagation.is_near:
+        return [Finding("note", f"Read as {raw.propagation}; the frames do not tell whether it is one.")]
     if motion is None or not motion.consistent:
         return [Finding("ok", "Nothing speaks for near field: frames are not one magnified image that moves.")]
     facts.figures.update({"shadow_px_per_object_px": motion.detector_px_per_object_px, "beam_width_px": motion.beam_px})
     try:
-        check_far_field(motion, raw.side, raw.geometry, raw.source.path or "scan")
+        check_propagation(motion, raw.side, raw.geometry, raw.propagation, raw.source.path or "scan")
     except DataError as error:
         # without geometry, positions on a wrong scale look the same
         return [Finding("warning", str(error)) if raw.geometry.distance_m is None else _grave(str(error))]
+    if raw.propagation.is_near:
+        moved = motion.detector_px_per_object_px
+        return [Finding("ok", f"A {raw.propagation}: frames move {moved:.3f} pixels when the beam moves by one.")]
     text = f"A defocused beam, about {motion.beam_px:.0f} of {raw.side} object pixels wide at the sample."
     return [Finding("ok", text)]
 

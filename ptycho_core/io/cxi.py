@@ -1,27 +1,34 @@
-"""CXI files of far-field ptychography scans (www.cxidb.org), SI units throughout.
+"""CXI files of ptychography scans (www.cxidb.org), SI units throughout.
 
 Read from ``/entry_1``: frames (M, N, N) counts, ``translation`` (M, 3) metres, ``distance``, ``x_pixel_size``,
 ``y_pixel_size``, ``energy`` (joules) or ``wavelength``, ``mask`` (bit field, 0 = good) and ``basis_vectors`` (3, 2),
 the steps in space from one detector row, and one column, to the next. ``translation`` is where the *sample* was moved
-to, so that the beam sits at minus that on the object; the axes of a far-field detector are the object's:
+to, so that the beam sits at minus that on the object; the axes of the detector are the object's:
 
-    position_px = −(translation · row direction, translation · column direction) / (λz / (N p)).
+    position_px = −(translation · row direction, translation · column direction) / pixel_size,
+    pixel_size = λz / (N p) in the far field, p / m in a near field magnified m times.
+
+A CXI file says neither which of the two it is nor where a cone beam has its focus. The frames tell both, see
+``far_field``. Where a near field is given instead, its Fresnel number gives m = p² / (F λ z) (FM-25).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import Hdf5Frames
+from ..data.propagation import FAR_FIELD, Propagation
 from ..data.raw import Geometry, RawData, Source
 from ..errors import DataError
+from ..physics.propagation import HC_EV_M, fresnel_number_of
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .far_field import check_far_field, measure_shadow_motion
+from .far_field import check_propagation, instrument, is_near_field, magnified, measure_shadow_motion
 from .measurement import resolve_measurement
 from .probes import NO_PROBE
 
@@ -32,7 +39,6 @@ _FRAMES = ("entry_1/data_1/data", f"{_DETECTOR}/data")
 _TRANSLATION = ("entry_1/sample_1/geometry_1/translation", "entry_1/data_1/translation", f"{_DETECTOR}/translation")
 _MASK = (f"{_DETECTOR}/mask", "entry_1/data_1/mask")
 _JOULES_PER_EV = 1.602176634e-19
-_EV_METRES = 1.239841984e-6  # hc
 # in a peak, artefact corrected, peak for the hit finder, background corrected: information, not defects
 _HARMLESS_BITS = 0x20 | 0x800 | 0x2000 | 0x4000 | ~0x7FFF
 
@@ -42,7 +48,7 @@ def ptycho_reader() -> ReaderSpec:
     """Describe the dialect."""
     return ReaderSpec(
         name="cxi",
-        title="CXI (HDF5) with entry_1/…, far field",
+        title="CXI (HDF5) with entry_1/…",
         kind="hdf5",
         module=__name__,
         protocol_version=1,
@@ -73,7 +79,7 @@ def _energy(h5: Any, file: Candidate, notes: list[str]) -> float:
     """Photon energy, electronvolts."""
     source = "entry_1/instrument_1/source_1"
     if f"{source}/wavelength" in h5:
-        return _EV_METRES / _scalar(h5, file, f"{source}/wavelength", "metres")
+        return HC_EV_M / _scalar(h5, file, f"{source}/wavelength", "metres")
     energy = _scalar(h5, file, f"{source}/energy", "the photon energy in joules; or give wavelength in metres")
     if energy > 1e-3:  # no photon that a detector sees has a millijoule
         notes.append(f"energy = {energy:g} cannot be joules; it was taken as electronvolts.")
@@ -82,6 +88,7 @@ def _energy(h5: Any, file: Candidate, notes: list[str]) -> float:
 
 
 def _geometry(h5: Any, file: Candidate, N: int, notes: list[str]) -> Geometry:
+    """The instrument, with the object pixel of the far field."""
     pixels = [_scalar(h5, file, f"{_DETECTOR}/{axis}_pixel_size", "metres") for axis in "yx"]
     if abs(pixels[0] - pixels[1]) > 1e-4 * pixels[0]:
         raise DataError(
@@ -94,12 +101,12 @@ def _geometry(h5: Any, file: Candidate, N: int, notes: list[str]) -> Geometry:
         energy_eV=energy,
         distance_m=distance,
         detector_pixel_size_m=pixels[0],
-        pixel_size_m=_EV_METRES / energy * distance / (N * pixels[0]),
+        pixel_size_m=HC_EV_M / energy * distance / (N * pixels[0]),
     )
 
 
-def _positions(h5: Any, file: Candidate, pixel_size_m: float, notes: list[str]) -> NDArray[np.float64]:
-    """Frame centres (M, 2) (y, x), object pixels."""
+def _positions_m(h5: Any, file: Candidate, notes: list[str]) -> NDArray[np.float64]:
+    """Frame centres (M, 2) (y, x) on the object, metres."""
     path = _first(h5, _TRANSLATION)
     if path is None:
         raise missing_key(file, _TRANSLATION[0], "(M, 3) sample translations, metres")
@@ -118,7 +125,7 @@ def _positions(h5: Any, file: Candidate, pixel_size_m: float, notes: list[str]) 
         notes.append("No basis_vectors: detector rows are taken to step along -y and columns along -x.")
         directions = np.array([[0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]])
     notes.append("translation is the motion of the sample; positions on the object are minus that, in object pixels.")
-    return np.asarray(-(translation @ directions) / pixel_size_m)
+    return np.asarray(-(translation @ directions))
 
 
 def _mask(h5: Any, N: int, notes: list[str]) -> NDArray[np.bool_] | None:
@@ -132,22 +139,67 @@ def _mask(h5: Any, N: int, notes: list[str]) -> NDArray[np.bool_] | None:
     return mask
 
 
+def _told(given: Propagation, geometry: Geometry, notes: list[str]) -> Geometry:
+    """The geometry with the object pixel of the propagation that the caller gives."""
+    if given.fresnel_number is None:
+        return geometry
+    energy, z, p, _ = instrument(geometry)
+    m = fresnel_number_of(energy, z, p) / given.fresnel_number
+    notes.append(f"Read as {given}, as given; so the frames are magnified {m:.4g} times.")
+    return replace(geometry, pixel_size_m=p / m)
+
+
+def _regime(
+    frames: Hdf5Frames,
+    positions_m: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    geometry: Geometry,
+    given: Propagation | None,
+    notes: list[str],
+) -> tuple[Geometry, Propagation]:
+    """How waves propagate, as given or as the frames tell, and the geometry with the object pixel that goes with it.
+
+    Raises:
+        DataError: the frames contradict what is given, or are inverted.
+    """
+    name, N = str(frames.path), frames.shape[1]
+    if given is not None:
+        geometry = _told(given, geometry, notes)
+    sound = len(positions_m) == frames.shape[0] and np.isfinite(positions_m).all()
+    if not sound or (mask is not None and mask.shape != frames.shape[1:]):
+        return geometry, given or FAR_FIELD  # what is wrong is told by the checks of the scan
+    _, z, p, pixel = instrument(geometry)
+    motion = measure_shadow_motion(frames, positions_m / pixel, mask)
+    if given is not None or motion is None or not is_near_field(motion, N):
+        check_propagation(motion, N, geometry, given or FAR_FIELD, name)
+        return geometry, given or FAR_FIELD
+    m, propagation = magnified(motion, geometry, name)
+    # the measured m of a parallel beam may come out a little below 1
+    focus = f", so that the focus is {z / (m - 1) * 1e3:.3g} mm before the sample" if m > 1.1 else ""
+    notes.append(
+        f"Read as {propagation}: the frames are images of the sample, magnified {m:.4g} times, as was measured on how "
+        f"they follow it. Distance is taken from sample to detector{focus}. "
+        "Give fresnel_number where it is known better."
+    )
+    return replace(geometry, pixel_size_m=p / m), propagation
+
+
 def read(file: Candidate, options: ReadOptions) -> RawData:
-    """Read a far-field scan; frames stay on disk.
+    """Read a scan; frames stay on disk.
 
     Args:
         file: an examined HDF5 file.
-        options: `measurement` must not contradict counts.
+        options: `measurement` must not contradict counts; `propagation` is measured when it is not given.
 
     Raises:
-        DataError: a dataset is missing or holds what it must not, or the scan is a near-field one.
+        DataError: a dataset is missing or holds what it must not, or frames contradict the propagation that is given.
     """
     import h5py
     import hdf5plugin  # noqa: F401  registers the compression filters detectors use
 
     name = str(file.path)
     resolve_measurement(name, "counts", options.measurement)
-    notes: list[str] = ["CXI frames are counts, with zero frequency at (N/2, N/2).", NO_PROBE]
+    notes: list[str] = [NO_PROBE]
     with h5py.File(file.path, "r") as h5:
         path = _first(h5, _FRAMES)
         if path is None:
@@ -156,15 +208,18 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         if len(shape) != 3 or shape[1] != shape[2] or 0 in shape or dtype.kind not in "biuf":
             raise DataError(f"{name}: {path!r} is {shape} {dtype}; frames must be (M, N, N) real counts.")
         geometry = _geometry(h5, file, shape[1], notes)
-        positions = _positions(h5, file, geometry.pixel_size_m or 1.0, notes)
+        positions_m = _positions_m(h5, file, notes)
         mask = _mask(h5, shape[1], notes)
     frames = Hdf5Frames(file.path, path, shape)
-    if len(positions) == shape[0] and np.isfinite(positions).all() and (mask is None or mask.shape == shape[1:]):
-        check_far_field(measure_shadow_motion(frames, positions, mask), shape[1], geometry, name)
+    geometry, propagation = _regime(frames, positions_m, mask, geometry, options.propagation, notes)
+    layout = "" if propagation.is_near else ", with zero frequency at (N/2, N/2)"
     return RawData.from_arrays(
         frames,
-        positions,
+        positions_m / instrument(geometry)[3],
         mask=mask,
         geometry=geometry,
-        source=Source(path=name, dialect="cxi", measurement="counts", assumptions=tuple(notes)),
+        propagation=propagation,
+        source=Source(
+            path=name, dialect="cxi", measurement="counts", assumptions=(f"CXI frames are counts{layout}.", *notes)
+        ),
     )

@@ -1,4 +1,4 @@
-"""Is a scan a far-field scan? The question is asked of the frames, because files seldom say.
+"""Far field or near field? The question is asked of the frames, because files seldom say.
 
 With the sample out of focus, its shadow moves over the detector as the sample moves, magnified m times. The beam, W
 wide on the detector, is then W/m wide at the sample. A far-field pattern of pixels p at distance z describes a window
@@ -6,7 +6,9 @@ of λz/p at the sample (N object pixels of λz/(Np)), so that it can be one only
 
     W / m ≤ λz / p,   in pixels:  W_px / κ ≤ N,   κ = detector pixels that the shadow moves per object pixel.
 
-Otherwise the frames are Fresnel (near-field) images, which no far-field engine can explain.
+Otherwise the frames are Fresnel (near-field) images of the sample, magnified m = κ p / (λz / (Np)) times; their pixel
+at the sample is p/m, with the Fresnel number F = p² / (m λ z) = 1 / (N κ) (FM-25). So a scan whose far-field window is
+too small for its beam never aliases as a near field: κ < 1 means F · N > 1.
 """
 
 from __future__ import annotations
@@ -17,16 +19,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import FrameSource
+from ..data.frames import ArrayFrames, FrameSource
+from ..data.propagation import Propagation
 from ..data.raw import Geometry
 from ..errors import DataError
+from ..physics.propagation import HC_EV_M, fresnel_number_of
 
-__all__ = ["ShadowMotion", "check_far_field", "measure_shadow_motion"]
+__all__ = ["ShadowMotion", "check_propagation", "instrument", "is_near_field", "magnified", "measure_shadow_motion"]
 
 _MAX_PAIRS = 240
-_LIT = 0.1
-_REACHES = (3, 12, 48)
+_AT_ONCE_BYTES = 128 * 2**20
+_BRIGHT = 0.1
+_REACHES = (3, 12, 24, 48)
 _MARGIN = 1.25  # the width of a beam is known no better
+_SKEW = 0.2  # how far the motion may be from −κ along both axes, as a part of κ: an astigmatic beam's is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,7 @@ class ShadowMotion:
         agreement: fraction of the frame pairs whose shift the motion explains within 2 pixels.
         beam_px: W/κ, width of the beam at the sample, object pixels.
         consistent: whether the frames really move as one magnified picture; if not, nothing follows.
+        matrix: (2, 2) detector pixels (y, x) for each object pixel (y, x) that the beam moves, row by row.
     """
 
     detector_px_per_object_px: float
@@ -46,6 +53,7 @@ class ShadowMotion:
     agreement: float
     beam_px: float
     consistent: bool
+    matrix: tuple[tuple[float, float], tuple[float, float]]
 
 
 def _pairs(positions_px: NDArray[np.float64], reach: int) -> NDArray[np.int64]:
@@ -65,22 +73,32 @@ def _pairs(positions_px: NDArray[np.float64], reach: int) -> NDArray[np.int64]:
 def _shifts(
     frames: FrameSource, pairs: NDArray[np.int64], lit: NDArray[np.bool_], mean: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Whole-pixel shift (y, x) between the two frames of each pair, what never changes divided out, (n, 2)."""
+    """Shift (y, x) between the two frames of each pair, what never changes divided out, (n, 2) pixels."""
     N = frames.shape[1]
     out = np.zeros((len(pairs), 2))
     for row, pair in enumerate(pairs):
         contrast = np.where(lit, frames.read(pair), 1.0) / np.where(lit, mean, 1.0) - 1.0
         waves = np.fft.rfft2(contrast)
         correlation = np.fft.irfft2(waves[1] * waves[0].conj(), (N, N))
-        peak = np.unravel_index(int(correlation.argmax()), (N, N))
-        out[row] = [(int(p) + N // 2) % N - N // 2 for p in peak]
+        y, x = (int(p) for p in np.unravel_index(int(correlation.argmax()), (N, N)))
+        across = (correlation[(y + np.arange(-1, 2)) % N, x], correlation[y, (x + np.arange(-1, 2)) % N])
+        out[row] = [(p + N // 2) % N - N // 2 + _vertex(c) for p, c in zip((y, x), across, strict=True)]
     return out
+
+
+def _vertex(values: NDArray[np.float64]) -> float:
+    """Where the parabola through a peak and its two neighbours is highest, −½ to ½."""
+    below, peak, above = (float(v) for v in values)
+    bend = 2 * peak - below - above
+    return min(max((above - below) / (2 * bend), -0.5), 0.5) if bend > 0 else 0.0
 
 
 def measure_shadow_motion(
     frames: FrameSource, positions_px: NDArray[np.float64], mask: NDArray[np.bool_] | None = None
 ) -> ShadowMotion | None:
     """Measure κ from pairs of frames, near ones first: far ones move more pixels but share less of the picture.
+
+    Of the distances at which the motion is consistent the farthest counts, since it is known best there.
 
     Args:
         frames: (M, N, N) counts.
@@ -90,10 +108,16 @@ def measure_shadow_motion(
     Returns:
         The motion, or None when there are too few frames to say.
     """
+    if 4 * math.prod(frames.shape) <= _AT_ONCE_BYTES:
+        # a file may keep pieces of many frames together, and would unpack them again for every pair
+        frames = ArrayFrames(frames.read(np.arange(frames.shape[0])))
     motion = None
     for reach in _REACHES:
-        motion = _motion_of_pairs(frames, positions_px, mask, _pairs(positions_px, reach)) or motion
-        if motion is None or motion.consistent or reach >= len(positions_px):
+        found = _motion_of_pairs(frames, positions_px, mask, _pairs(positions_px, reach))
+        if motion is not None and motion.consistent and (found is None or not found.consistent):
+            break
+        motion = found or motion
+        if motion is None or reach >= len(positions_px):
             break
     return motion
 
@@ -106,7 +130,7 @@ def _lit(
     for chunk in np.array_split(used, -(-len(used) // 16)):
         mean += frames.read(chunk).sum(axis=0, dtype=np.float64) / len(used)
     good = np.isfinite(mean) if mask is None else mask & np.isfinite(mean)
-    return mean, good & (mean > _LIT * np.percentile(mean[good], 99)) if good.any() else good
+    return mean, good & (mean > _BRIGHT * np.percentile(mean[good], 99)) if good.any() else good
 
 
 def _motion_of_pairs(
@@ -144,40 +168,102 @@ def _motion_of_pairs(
         agreement=agreement,
         beam_px=width / kappa if kappa > 0 else math.inf,
         consistent=bool(moves and agreement > 0.8 and likeness > 0.95),
+        matrix=((float(motion[0, 0]), float(motion[1, 0])), (float(motion[0, 1]), float(motion[1, 1]))),
     )
 
 
-def check_far_field(motion: ShadowMotion | None, N: int, geometry: Geometry, name: str) -> None:
-    """Refuse a near-field scan.
+def is_near_field(motion: ShadowMotion | None, N: int) -> bool:
+    """Whether the beam at the sample is wider than what a far-field pattern describes.
+
+    Args:
+        motion: what :func:`measure_shadow_motion` found with positions in far-field object pixels λz/(Np).
+        N: side of a frame, pixels.
+    """
+    return motion is not None and motion.consistent and motion.beam_px > _MARGIN * N
+
+
+def magnified(motion: ShadowMotion, geometry: Geometry, name: str) -> tuple[float, Propagation]:
+    """Magnification and Fresnel number of a near-field scan, from how its frames move (FM-25).
+
+    Args:
+        motion: what :func:`measure_shadow_motion` found; near field.
+        geometry: of the scan, complete; ``pixel_size_m`` is the one that positions were measured in.
+        name: the file, for messages.
+
+    Returns:
+        m, and the near field on the demagnified pixel.
+
+    Raises:
+        DataError: the frames are inverted, or move along other axes than the sample.
+    """
+    kappa, matrix = motion.detector_px_per_object_px, np.array(motion.matrix)
+    if np.abs(matrix + kappa * np.eye(2)).max() > _SKEW * kappa:
+        inverted = np.abs(matrix - kappa * np.eye(2)).max() <= _SKEW * kappa
+        why = "with the beam, so the sample lies before the focus" if inverted else "along other axes than the sample"
+        raise DataError(
+            f"{name}: this is a near-field scan whose frames move {why}: (y, x) by {np.round(matrix, 3).tolist()} of "
+            "an object pixel (y, x); it must be minus one number along both. Turn or mirror the frames, or correct "
+            "basis_vectors."
+        )
+    energy, z, p, pixel = instrument(geometry)
+    m = kappa * p / pixel
+    return m, Propagation("near_field", fresnel_number_of(energy, z, p, m))
+
+
+def instrument(geometry: Geometry) -> tuple[float, float, float, float]:
+    """Energy (eV), distance, detector pixel and object pixel (m) of a geometry; NaN for what is not known."""
+    found = (geometry.energy_eV, geometry.distance_m, geometry.detector_pixel_size_m, geometry.pixel_size_m)
+    energy, z, p, pixel = (math.nan if value is None else value for value in found)
+    return energy, z, p, pixel
+
+
+def check_propagation(
+    motion: ShadowMotion | None, N: int, geometry: Geometry, propagation: Propagation, name: str
+) -> None:
+    """Refuse a scan whose frames contradict the way in which its waves are said to propagate.
 
     Args:
         motion: what :func:`measure_shadow_motion` found.
         N: side of a frame, pixels.
         geometry: of the scan; with a complete one the message is in metres.
+        propagation: of the scan.
         name: the file, for messages.
 
     Raises:
-        DataError: the beam at the sample is wider than what a far-field pattern describes.
+        DataError: a far field, but the beam at the sample is wider than what a far-field pattern describes; or a near
+            field whose frames do not move as its positions do.
     """
-    if motion is None or not motion.consistent or motion.beam_px <= _MARGIN * N:
+    if motion is None or not motion.consistent:
         return
-    reason = (
-        f"the beam at the sample is about {motion.beam_px:.0f} object pixels wide, but a far-field pattern of "
-        f"{N}×{N} pixels describes only {N}; or positions are not in object pixels but in smaller ones"
-    )
-    if geometry.energy_eV and geometry.distance_m and geometry.detector_pixel_size_m and geometry.pixel_size_m:
-        wavelength = 1.239841984e-6 / geometry.energy_eV
-        z, p = geometry.distance_m, geometry.detector_pixel_size_m
-        magnification = motion.detector_px_per_object_px * p / geometry.pixel_size_m
-        beam = motion.lit_px * p / magnification
-        fresnel = beam**2 * magnification / (wavelength * z)
-        reason = (
-            f"distance {z:.4g} m, detector pixel {p * 1e6:.4g} µm and wavelength {wavelength * 1e9:.4g} nm describe "
-            f"{wavelength * z / p * 1e6:.3g} µm of the sample, but the beam there is about {beam * 1e6:.2g} µm wide: "
-            f"features follow the sample magnified {magnification:.0f} times, so the frames are images taken "
-            f"{z / magnification * 1e3:.3g} mm behind a point focus (Fresnel number {fresnel:.0f}, far field needs < 1)"
+    if propagation.is_near:
+        found = motion.detector_px_per_object_px
+        if not 1 / _MARGIN < found < _MARGIN:
+            raise DataError(
+                f"{name}: this is a {propagation}, but its frames move {found:.3g} pixels when the beam moves by one; "
+                "positions must be in (demagnified) detector pixels. Correct them, or the Fresnel number."
+            )
+    elif is_near_field(motion, N):
+        raise DataError(
+            f"{name}: this is a near-field scan, the far-field condition is not met: {_in_words(motion, N, geometry)}. "
+            "Give its Fresnel number (--fresnel-number, or fresnel_number in the file), with positions in demagnified "
+            "detector pixels."
         )
-    raise DataError(
-        f"{name}: this is a near-field scan, the far-field condition is not met: {reason}. "
-        "Far-field engines cannot reconstruct it; use a near-field (Fresnel, holographic) code for this file."
+
+
+def _in_words(motion: ShadowMotion, N: int, geometry: Geometry) -> str:
+    """Why a scan is no far-field scan."""
+    energy, z, p, pixel = instrument(geometry)
+    if math.isnan(energy * z * p * pixel):
+        return (
+            f"the beam at the sample is about {motion.beam_px:.0f} object pixels wide, but a far-field pattern of "
+            f"{N}×{N} pixels describes only {N}; or positions are not in object pixels but in smaller ones"
+        )
+    wavelength = HC_EV_M / energy
+    m = motion.detector_px_per_object_px * p / pixel
+    beam, F = motion.lit_px * p / m, fresnel_number_of(energy, z, p, m)
+    return (
+        f"distance {z:.4g} m, detector pixel {p * 1e6:.4g} µm and wavelength {wavelength * 1e9:.4g} nm describe "
+        f"{wavelength * z / p * 1e6:.3g} µm of the sample, but the beam there is about {beam * 1e6:.2g} µm wide: "
+        f"features follow the sample magnified {m:.0f} times, so the frames are images taken {z / m * 1e3:.3g} mm "
+        f"behind a point focus (Fresnel number {F:.3g} of a demagnified pixel)"
     )

@@ -4,13 +4,16 @@
 dataset           content
 ================  ==================================================================================================
 /                 attributes ``format`` = "ptycho-scan", ``version`` = 1
-/frames           (M, N, N), zero frequency at (N/2, N/2); attribute ``measurement``: ``amplitude`` or ``counts``
+/frames           (M, N, N), far field: zero frequency at (N/2, N/2); attribute ``measurement``: ``amplitude`` or
+                  ``counts``
 /positions_px     (M, 2) float64 frame centres (y, x), object pixels; they name pixel (N−1)/2 of a frame
 /probe            optional (P, N, N) complex64; attribute ``calibrated``: |F(probe · object)|² is in photons
 /mask             optional (N, N) bool, True = good
 /background       optional (N, N) float32 expected counts
 /object           optional (H, W) complex64; attribute ``origin_px`` (2,) (y, x) of the centre of pixel (0, 0)
 /provenance       optional text, JSON
+/propagation      group, far field when absent; attributes ``propagation`` = ``far_field`` or ``near_field``,
+                  ``fresnel_number``, and optional ``wavelength_px``, as in the NPZ dialect
 /geometry         group; optional attributes ``energy_eV``, ``distance_m``, ``detector_pixel_size_m``, ``pixel_size_m``
 ================  ==================================================================================================
 """
@@ -23,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import Hdf5Frames
+from ..data.propagation import Propagation
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
@@ -31,6 +35,7 @@ from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .probes import NO_PROBE, normalise_probe
+from .stated import PROPAGATION_KEYS, resolve_propagation
 
 __all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "recognises"]
 
@@ -89,15 +94,22 @@ def _object_guess(h5: Any, file: Candidate) -> ObjectGuess | None:
     return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
 
 
-def _geometry(h5: Any, file: Candidate) -> Geometry:
+def _positive(h5: Any, file: Candidate, group: str, keys: tuple[str, ...]) -> dict[str, float]:
+    """Attributes of a group, as far as they are there."""
     found: dict[str, float] = {}
-    for key in GEOMETRY_KEYS:
-        if "geometry" in h5 and key in h5["geometry"].attrs:
-            value = np.asarray(h5["geometry"].attrs[key])
+    for key in keys:
+        if group in h5 and key in h5[group].attrs:
+            value = np.asarray(h5[group].attrs[key])
             if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.ravel()[0]) > 0:
-                raise DataError(f"{file.path}: geometry {key!r} must be one positive number; found {value!r}.")
+                raise DataError(f"{file.path}: {group} {key!r} must be one positive number; found {value!r}.")
             found[key] = float(value.ravel()[0])
-    return Geometry(**found)
+    return found
+
+
+def _propagation(h5: Any, file: Candidate, given: Propagation | None) -> Propagation:
+    kind_key, *number_keys = PROPAGATION_KEYS
+    kind = _plain(h5["propagation"].attrs.get(kind_key)) if "propagation" in h5 else None
+    return resolve_propagation(str(file.path), given, kind, **_positive(h5, file, "propagation", tuple(number_keys)))
 
 
 def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
@@ -146,8 +158,13 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
         background = _numbers(h5, file, "background") if "background" in file.names else None
-        object_guess, geometry, provenance = _object_guess(h5, file), _geometry(h5, file), _provenance(h5, file)
+        object_guess, geometry, provenance = (
+            _object_guess(h5, file),
+            _positive(h5, file, "geometry", GEOMETRY_KEYS),
+            _provenance(h5, file),
+        )
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
+        propagation = _propagation(h5, file, options.propagation)
     if resolved == "amplitude":
         check_amplitudes(frames, mask, name)
     notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])
@@ -159,7 +176,8 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         mask=mask,
         background=background,
         object_guess=object_guess,
-        geometry=geometry,
+        geometry=Geometry(**geometry),
+        propagation=propagation,
         source=Source(
             path=name,
             dialect="hdf5",

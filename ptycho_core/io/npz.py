@@ -3,7 +3,7 @@
 =====================  ==============================================================================================
 key                    content
 =====================  ==============================================================================================
-diff3d | diffraction   (M, N, N) frames, zero frequency at (N/2, N/2); (N, N, M) in old files
+diff3d | diffraction   (M, N, N) frames, far field: zero frequency at (N/2, N/2); (N, N, M) in old files
 measurement            0-d text: ``amplitude`` (square roots of counts) or ``counts`` (``intensity`` means the same)
 xcoords, ycoords       (M,) frame centres, object pixels; ``*_start`` are nominal ones, used when these are missing
 pixel_centre           0-d text: ``(N-1)/2`` or ``N/2``, the pixel of a frame that its coordinates name. Absent: N/2,
@@ -13,6 +13,9 @@ probe_calibrated       0-d bool: |F(probe · object)|² is in photons
 objectGuess            (H, W) complex; the centre of its pixel (0, 0) is at ``object_origin_px`` (2,) (y, x), default 0
 mask | bad_pixels      (N, N) bool: True is good in ``mask``, and bad in ``bad_pixels``
 background             (N, N) expected counts
+propagation            0-d text: ``far_field``, taken when absent, or ``near_field``, taken with a fresnel_number
+fresnel_number         0-d: (object pixel)² / (wavelength × effective distance), near field; positions are in that pixel
+wavelength_px          0-d: wavelength / object pixel, near field of a parallel beam: exact instead of paraxial
 energy_eV, distance_m, detector_pixel_size_m, pixel_size_m   0-d numbers
 provenance             0-d text, JSON
 =====================  ==============================================================================================
@@ -30,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import ArrayFrames, NpzFrames
+from ..data.propagation import Propagation
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
@@ -37,6 +41,7 @@ from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .probes import NO_PROBE, normalise_probe
+from .stated import PROPAGATION_KEYS, resolve_propagation
 
 __all__ = ["GEOMETRY_KEYS", "KEYS", "ptycho_reader", "read", "recognises"]
 
@@ -48,6 +53,7 @@ KEYS = frozenset(
     ("probe_calibrated", "objectGuess", "object_origin_px", "mask", "bad_pixels", "background", "provenance"),
     _FRAMES,
     GEOMETRY_KEYS,
+    PROPAGATION_KEYS,
 )
 _SAMPLE_FRAMES = 4
 
@@ -109,6 +115,7 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         background=_real(file, "background") if "background" in file.names else None,
         object_guess=_object_guess(file, notes),
         geometry=Geometry(**{key: _number(file, key) for key in GEOMETRY_KEYS if key in file.names}),
+        propagation=_propagation(file, options.propagation),
         source=Source(
             path=name,
             dialect="npz",
@@ -132,6 +139,11 @@ def _number(file: Candidate, key: str) -> float:
     if values.size != 1 or not np.isfinite(values).all() or float(values.ravel()[0]) <= 0:
         raise DataError(f"{file.path}: {key!r} must be one positive number; found {values.shape} {values.dtype}.")
     return float(values.ravel()[0])
+
+
+def _propagation(file: Candidate, given: Propagation | None) -> Propagation:
+    numbers = (_number(file, key) if key in file.names else None for key in PROPAGATION_KEYS[1:])
+    return resolve_propagation(str(file.path), given, _text(file, PROPAGATION_KEYS[0]), *numbers)
 
 
 def _flag(file: Candidate, key: str) -> bool:

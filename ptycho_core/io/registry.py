@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+from ..data.propagation import Propagation
 from ..data.raw import RawData
 from ..errors import DataError, MissingPackageError, ReaderError
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
@@ -72,7 +73,13 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
     return DataError(" ".join([what, f"Known: {known or 'none'}.", *wrong]))
 
 
-def read_scan(path: Path | str, *, measurement: str | None = None, dialect: str | None = None) -> RawData:
+def read_scan(
+    path: Path | str,
+    *,
+    measurement: str | None = None,
+    dialect: str | None = None,
+    propagation: Propagation | None = None,
+) -> RawData:
     """Read a scan of any known dialect.
 
     Args:
@@ -80,6 +87,8 @@ def read_scan(path: Path | str, *, measurement: str | None = None, dialect: str 
         measurement: ``amplitude`` or ``counts`` (``intensity`` means counts), for files that do not state it.
         dialect: name of a reader (``npz``, ``tike``, ``cxi``, ``hdf5``, or one that was installed); None tells it from
             the content.
+        propagation: how waves get to the detector, for files that do not state it: ``Propagation("near_field", F)``.
+            Without it a file that says nothing is a far-field one, unless its reader can tell otherwise.
 
     Returns:
         The validated scan; ``source.assumptions`` says what was assumed, ``source.warnings`` which reader was passed
@@ -91,4 +100,4 @@ def read_scan(path: Path | str, *, measurement: str | None = None, dialect: str 
         ReaderError: two readers share a name, or the one that was named is broken.
     """
     reader, file = choose_reader(path, dialect)
-    return reader.read(file, ReadOptions(measurement=measurement))
+    return reader.read(file, ReadOptions(measurement=measurement, propagation=propagation))

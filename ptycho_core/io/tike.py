@@ -20,6 +20,7 @@ from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement
 from .probes import NO_PROBE, normalise_probe
+from .stated import resolve_propagation
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -75,6 +76,7 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
     """
     name = str(file.path)
     resolve_measurement(name, "counts", options.measurement)
+    resolve_propagation(name, options.propagation, "far_field")  # frames with a corner for zero frequency
     counts = np.fft.fftshift(_one_view(file, "data", 3), axes=(-2, -1))
     corners = _one_view(file, "scan", 2).astype(np.float64)
     notes = [

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 
 from ptycho_core.data.raw import Geometry, ObjectGuess, RawData, Source
+
+DETECTOR = "entry_1/instrument_1/detector_1"
+PIXEL, DISTANCE, WAVELENGTH = 75e-6, 2.0, 1.24e-10
 
 
 def arrays(M=7, N=16, P=2, seed=0):
@@ -69,6 +73,36 @@ def assert_same_scan(a: RawData, b: RawData):
         np.testing.assert_array_equal(a.object_guess.object, b.object_guess.object)
         np.testing.assert_array_equal(a.object_guess.origin_px, b.object_guess.origin_px)
     assert a.geometry == b.geometry
+    assert a.propagation == b.propagation
     assert a.source.assumptions == b.source.assumptions
     assert a.source.warnings == b.source.warnings
     assert a.source.details == b.source.details
+
+
+def cxi_file(path, frames, positions_px, *, basis=True, remove=(), **changes):
+    """Positions on the object become motions of the sample, in metres, along the detector's axes."""
+    N = frames.shape[-1]
+    step = WAVELENGTH * DISTANCE / (N * PIXEL)
+    rows, columns = (np.array([0, -1.0, 0]), np.array([-1.0, 0, 0]))
+    if basis:
+        rows, columns = np.array([1.0, 0, 0]), np.array([0, -1.0, 0])
+    translation = -step * (positions_px[:, :1] * rows + positions_px[:, 1:] * columns)
+    content = {
+        "cxi_version": 160,
+        f"{DETECTOR}/data": frames.astype(np.int32),
+        f"{DETECTOR}/distance": DISTANCE,
+        f"{DETECTOR}/x_pixel_size": PIXEL,
+        f"{DETECTOR}/y_pixel_size": PIXEL,
+        "entry_1/instrument_1/source_1/wavelength": WAVELENGTH,
+        "entry_1/sample_1/geometry_1/translation": translation,
+    }
+    if basis:
+        content[f"{DETECTOR}/basis_vectors"] = PIXEL * np.stack([rows, columns], axis=1)
+    content |= {key.replace("__", "/"): value for key, value in changes.items()}
+    with h5py.File(path, "w") as h5:
+        for key, value in content.items():
+            if key not in remove:
+                h5[key] = value
+        if DETECTOR + "/data" in h5:
+            h5["entry_1/data_1/data"] = h5py.SoftLink(f"/{DETECTOR}/data")
+    return path

@@ -8,7 +8,7 @@ import io
 import h5py
 import numpy as np
 import pytest
-from io_scans import arrays, full_scan, save
+from io_scans import DETECTOR, DISTANCE, PIXEL, WAVELENGTH, arrays, cxi_file, full_scan, save
 
 from ptycho_core.bundle import Bundle, write_bundle
 from ptycho_core.config import TrainingConfig
@@ -133,39 +133,6 @@ def test_a_newer_hdf5_format_is_refused(tmp_path):
         read_scan(tmp_path / "a.h5")
 
 
-DETECTOR = "entry_1/instrument_1/detector_1"
-PIXEL, DISTANCE, WAVELENGTH = 75e-6, 2.0, 1.24e-10
-
-
-def cxi_file(path, frames, positions_px, *, basis=True, remove=(), **changes):
-    """Positions on the object become motions of the sample, in metres, along the detector's axes."""
-    N = frames.shape[-1]
-    step = WAVELENGTH * DISTANCE / (N * PIXEL)
-    rows, columns = (np.array([0, -1.0, 0]), np.array([-1.0, 0, 0]))
-    if basis:
-        rows, columns = np.array([1.0, 0, 0]), np.array([0, -1.0, 0])
-    translation = -step * (positions_px[:, :1] * rows + positions_px[:, 1:] * columns)
-    content = {
-        "cxi_version": 160,
-        f"{DETECTOR}/data": frames.astype(np.int32),
-        f"{DETECTOR}/distance": DISTANCE,
-        f"{DETECTOR}/x_pixel_size": PIXEL,
-        f"{DETECTOR}/y_pixel_size": PIXEL,
-        "entry_1/instrument_1/source_1/wavelength": WAVELENGTH,
-        "entry_1/sample_1/geometry_1/translation": translation,
-    }
-    if basis:
-        content[f"{DETECTOR}/basis_vectors"] = PIXEL * np.stack([rows, columns], axis=1)
-    content |= {key.replace("__", "/"): value for key, value in changes.items()}
-    with h5py.File(path, "w") as h5:
-        for key, value in content.items():
-            if key not in remove:
-                h5[key] = value
-        if DETECTOR + "/data" in h5:
-            h5["entry_1/data_1/data"] = h5py.SoftLink(f"/{DETECTOR}/data")
-    return path
-
-
 def far_scan(M=12, N=32, seed=2):
     """Far-field counts of a complex object; object pixel (0, 0) at scan coordinate (0, 0)."""
     rng = np.random.default_rng(seed)
@@ -226,19 +193,6 @@ def test_bad_cxi_files(tmp_path, remove, changes, match):
     with pytest.raises(DataError, match=match) as caught:
         read_scan(path)
     assert str(path) in str(caught.value)
-
-
-def test_frames_that_are_magnified_images_of_the_sample_are_refused(tmp_path):
-    rng = np.random.default_rng(3)
-    N, M, kappa = 32, 80, 0.25
-    sample = rng.random((200, 220)) ** 3
-    positions = rng.uniform(0, 40, (M, 2)) / kappa
-    shifts = np.round(positions * kappa).astype(int)
-    # the shadow moves against the beam: a feature at X shows at κ(X − position)
-    images = np.stack([sample[y : y + N, x : x + N] for y, x in shifts])
-    path = cxi_file(tmp_path / "near.cxi", rng.poisson(200 * images + 5), positions)
-    with pytest.raises(DataError, match=r"near-field scan.*distance 2 m.*75 µm.*magnified.*Fresnel number"):
-        read_scan(path)
 
 
 def test_reader_is_chosen_by_content_and_unknown_content_lists_the_dialects(tmp_path):

@@ -1,4 +1,4 @@
-"""Real scans: dialects agree with each other and with a known reconstruction, and a near-field scan is refused."""
+"""Real scans: dialects agree with each other and with a known reconstruction, and a near-field scan is one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from ptycho_core.api.score import score
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.propagation import FAR_FIELD
 from ptycho_core.data.results import Image
 from ptycho_core.errors import DataError
 from ptycho_core.inspection.examine import inspect_scan
@@ -69,15 +70,24 @@ def test_model_probe_is_far_from_the_scale_of_the_counts(shared_data):
     assert np.sum(np.abs(probe) ** 2) == pytest.approx(206, rel=0.01)
 
 
-def test_near_field_scan_is_refused_with_its_reason(shared_data):
+def test_a_magnified_scan_is_read_as_a_near_field(shared_data):
     path = shared_data / "petra3_p25_near_field.cxi"
+    raw = read_scan(path)
+    assert raw.side == 100
+    # 3.65 mm from the zone plate's focus to the sample, which the file does not say: 307 times
+    m = 55e-6 / raw.geometry.pixel_size_m
+    assert m == pytest.approx(1.12 / 3.65e-3, rel=0.015)
+    assert raw.propagation.fresnel_number == pytest.approx(55e-6**2 / (m * 9.794912e-11 * 1.12), rel=1e-5)
+    (note,) = [text for text in raw.source.assumptions if "Read as near field, Fresnel number 0.09" in text]
+    assert float(note.split("focus is ")[1].split(" mm")[0]) == pytest.approx(3.65, rel=0.015)
+    assert np.ptp(raw.positions_px, axis=0) == pytest.approx([106, 112], abs=2)
+
+
+def test_a_magnified_scan_is_no_far_field(shared_data):
     with pytest.raises(DataError, match="near-field scan, the far-field condition is not met") as caught:
-        read_scan(path)
-    text = str(caught.value)
-    for fact in (str(path), "1.12 m", "55 µm", "0.09795 nm", "1.99 µm", "Fresnel number", "near-field (Fresnel"):
-        assert fact in text
-    # the focus lies 3.65 mm before the sample; the frames alone tell it to a few per cent
-    assert float(text.split("images taken ")[1].split(" mm")[0]) == pytest.approx(3.65, rel=0.04)
+        read_scan(shared_data / "petra3_p25_near_field.cxi", propagation=FAR_FIELD)
+    for fact in ("petra3_p25", "1.12 m", "55 µm", "0.09795 nm", "1.99 µm", "Fresnel number", "--fresnel-number"):
+        assert fact in str(caught.value)
 
 
 def test_star_written_and_read_again(shared_data, tmp_path):
@@ -100,5 +110,5 @@ def test_inspection_of_the_star(shared_data):
     assert found.facts["probe_width_px"] == pytest.approx(35, abs=1)
     assert found.facts["counts_per_probe_power"] == pytest.approx(1.03, abs=0.01)
     near = inspect_scan(shared_data / "petra3_p25_near_field.cxi")
-    assert not near.usable
-    assert "near-field" in near.findings[0].text
+    assert near.usable
+    assert [f.level for f in near.findings if "near field, Fresnel number" in f.text] == ["ok"]
