@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..enginekit.architectures import GENERATORS
 from ..errors import BackendProtocolError
+from ..generators import Generator
 from ..protocol import ACCEPTED_VERSIONS, BackendSpec, Capabilities
 from .discovery import ENGINES, Versions, accepts, check_promises
+from .guard import engine_at_work
 
-__all__ = ["check_engine", "check_spec"]
+__all__ = ["check_engine", "check_registered", "check_spec", "generators_of", "records_of"]
 
 _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
     "train": (3, ("progress",)),
@@ -87,14 +91,68 @@ def check_engine(engine: Any, spec: BackendSpec, who: str) -> None:
         elif not accepts(function, n_positional, keywords):
             wanted = f"{n_positional} positional arguments" + "".join(f" and the keyword {k}" for k in keywords)
             faults.append(f"method {method}{inspect.signature(function)} must accept {wanted}")
+    old = _is_of_protocol_1(engine)
+    if old:
+        given = inspect.signature(engine.train)
+        faults.append(f"method train{given} must take scans, config and runtime, in this order")
     if faults:
         raise BackendProtocolError(
             f"{who} does not keep the engine protocol {spec.protocol_version}: {'; '.join(faults)}."
-            f"{' ' + _WHAT_CHANGED[1] if _is_of_protocol_1(engine) else ''}"
+            f"{' ' + _WHAT_CHANGED[1] if old else ''}"
         )
 
 
 def _is_of_protocol_1(engine: Any) -> bool:
-    """Whether training takes the parameters of protocol 1: groups, a test set and a config."""
-    train = getattr(engine, "train", None)
-    return callable(train) and accepts(train, 3, ("progress",)) and not accepts(train, 4, ("progress",))
+    """Whether training takes the parameters of protocol 1: groups, a test set and then a config, as many as now."""
+    try:
+        names = list(inspect.signature(engine.train).parameters)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return "config" in names[2:]
+
+
+def records_of(spec: BackendSpec) -> tuple[Generator, ...]:
+    """What an engine registers itself.
+
+    Raises:
+        BackendProtocolError: something else than records, or two of one name.
+        BackendFaultError: the module of the records raised, which is the cause.
+    """
+    if not spec.generators:
+        return ()
+    module_name, _, name = spec.generators.partition(":")
+    with engine_at_work(spec.name, "the import of its generators"):
+        found: Any = getattr(importlib.import_module(module_name), name, None)
+    formed = isinstance(found, Sequence) and all(isinstance(record, Generator) for record in found)
+    if not formed or len({record.name for record in found}) != len(found):
+        raise BackendProtocolError(
+            f"engine '{spec.name}': generators = {spec.generators!r}; it must name a tuple of Generator records, each "
+            "with a name of its own."
+        )
+    return tuple(found)
+
+
+def generators_of(spec: BackendSpec) -> tuple[Generator, ...]:
+    """The records that an engine's generators may be of: those that it registers, then those that ship.
+
+    Raises:
+        BackendError: its records cannot be had.
+    """
+    own = records_of(spec)
+    return own + tuple(record for record in GENERATORS if record.name not in {mine.name for mine in own})
+
+
+def check_registered(spec: BackendSpec, capabilities: Capabilities, who: str) -> None:
+    """Refuse an engine whose capabilities name a generator that nobody has described.
+
+    Raises:
+        BackendProtocolError: one without a record.
+        BackendError: its records cannot be had.
+    """
+    known = {record.name for record in generators_of(spec)}
+    missing = [name for name in capabilities.generators if name not in known]
+    if missing:
+        raise BackendProtocolError(
+            f"{who}: capabilities.generators names {missing[0]!r}, which has no record; give the BackendSpec "
+            "generators = 'module:NAME' of a tuple of Generator records (docs/write-an-engine.md, \"A network\")."
+        )

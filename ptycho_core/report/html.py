@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
 from ..io.reconstruction_file import plain_json
+from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .stages import stage_pictures, stages_table
 
@@ -277,10 +278,19 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return out
 
 
+def _workers(run: Run) -> str:
+    """The engines that took part, and the processor."""
+    refined = "" if run.refined is None else f", refined by {run.refined.engine}"
+    processor = dict(run.provenance.get("machine", {})).get("processor")
+    return f"Engine {run.engine}{refined}" + (f" on {processor}." if processor else ".")
+
+
 def _details(run: Run) -> str:
     settings = _flat(config_to_mapping(run.config))
-    defaults = _flat(config_to_mapping(TrainingConfig()))
+    defaults = _flat(config_to_mapping(TrainingConfig(method=run.config.method)))
     changed = frozenset(name for name, value in settings.items() if defaults.get(name) != value)
+    work, usual = _flat(runtime_to_mapping(run.runtime)), _flat(runtime_to_mapping(DEFAULT_RUNTIME))
+    asked = frozenset(name for name, value in work.items() if usual[name] != value)
     total = _total_seconds(run) or 1.0
     seconds = [(humanised(k), f"{v:.2f} s ({v / total:.0%})") for k, v in run.seconds.items()]
     dropped = [(humanised(k), str(v)) for k, v in run.scored.dropped.items()]
@@ -297,6 +307,7 @@ def _details(run: Run) -> str:
         ),
         _card("Left out", _table(dropped) if dropped else "<p>Nothing was left out.</p>"),
         _card("Time by stage", _table(seconds) if seconds else "<p>Not measured.</p>"),
+        _card("What did the work", f"<p>{escape(_workers(run))}</p>" + _table(work.items(), asked)),
         _card("Versions", _table((k, str(v)) for k, v in dict(run.provenance.get("versions", {})).items())),
     ]
     chosen = _card(

@@ -20,6 +20,7 @@ from ..data.run import Run
 from ..io.reconstruction_file import figures_of, plain_json, write_reconstruction
 from ..io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
 from ..protocol import TrainedModel
+from ..runtime import runtime_to_mapping
 from . import figures, plots
 from .html import render_report
 from .stages import draw_stages, stage_summaries
@@ -60,6 +61,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "stages": stage_summaries(run.stages),
             "refinement": _refinement_summary(run.refined),
             "config": config_to_mapping(run.config),
+            "runtime": runtime_to_mapping(run.runtime),
             "provenance": dict(run.provenance),
         }
     )

@@ -48,7 +48,6 @@ def test_what_is_written_is_read_back(written: Path, scored: Scored) -> None:
     assert (stored.scale, stored.pixel_size_m, stored.format_version) == (image.scale, 26e-9, 2)
     assert stored.losses == {"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate_peak": [1.0]}
     assert stored.config["model"]["width"] == 7
-    assert stored.config["output_dir"] == "out"
     assert stored.provenance == {"seed": 4, "nan": None}
     np.testing.assert_array_equal(stored.role, scored.scan.role)
     assert stored.figures == {"train": scored.train.to_mapping(), "heldout": scored.heldout.to_mapping()}

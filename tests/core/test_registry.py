@@ -160,7 +160,7 @@ def test_an_engine_of_protocol_1_is_told_what_to_change(site, version):
     for words in (
         "engine 'stub' (ptycho-stub 1.0, stub_plugin_module) was written for engine protocol 1",
         "this ptycho-core accepts 2.",
-        "train(scans, config)",
+        "train(scans, config, runtime)",
         "scan.train_frames, scan.heldout_frames",
         "ptycho_core.enginekit.stitching.make_image",
         "expected_counts",
@@ -185,7 +185,7 @@ def test_an_engine_that_says_2_and_takes_what_1_gave_is_told_what_to_change(site
     text = str(caught.value)
     assert "\n" not in text
     assert "'stub' (ptycho-stub 1.0" in text
-    assert "method train(train, test, config, *, progress=None) must accept 3 positional arguments" in text
+    assert "method train(train, test, config, *, progress=None) must take scans, config and runtime, in this" in text
     assert "To bring it to protocol 2: train(scans, config, runtime)" in text
 
 

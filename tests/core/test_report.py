@@ -241,7 +241,9 @@ def test_the_style_sheet_is_in_the_page_and_fetches_nothing(results: Path) -> No
 def test_settings_that_differ_from_the_default_stand_out(results: Path) -> None:
     source = (results / "report.html").read_text(encoding="utf-8")
     changed = re.findall(r'<th scope="row">([^<]+)</th><td class=changed>([^<]+)</td>', source)
-    assert changed == [("model.width", "7"), ("epochs", "3")]
+    assert changed == [("threads", "3"), ("model.width", "7"), ("epochs", "3")]
+    assert "Engine pytorch" in source
+    assert json.loads((results / "summary.json").read_text(encoding="utf-8"))["runtime"]["threads"] == 3
 
 
 def test_a_bare_run_gives_a_report_too(tmp_path: Path) -> None:

@@ -384,7 +384,6 @@ class TestHalves:
         for half, settings in halves:
             assert half.unused["blank"].tolist() == [7]
             assert len(half.heldout_frames) == round(0.2 * len(half.used_frames))
-            assert settings.output_dir is None
             np.testing.assert_array_equal(half.probe, scan.probe)
             assert half.statistics.n_frames == len(half.train_frames)
         assert all(stage.half_data_frc is not None for stage in done.stages)
@@ -432,7 +431,7 @@ class TestResults:
         }  # fmt: skip
         np.testing.assert_array_equal(read_reconstruction(folder / "reconstruction.h5").object, done.image.object)
         np.testing.assert_array_equal(load_model(folder / "model.ptycho").probe, done.model.probe)
-        assert summary["config"]["output_dir"] == str(folder / "training")
+        assert summary["runtime"]["output_dir"] == str(folder / "training")
 
     def test_images_are_compared_with_the_truth(self, stub, monkeypatch):
         monkeypatch.setattr(stub, "disturbed", lambda obj: (1 + 0.5j) * (obj + 0.8 * np.conj(obj[::-1, ::-1])))
