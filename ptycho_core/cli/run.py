@@ -27,7 +27,7 @@ After Ctrl-C it says how to go on.
 
 --preset quick makes an image in seconds; --preset best takes its time. --method network trains a network on the scan,
 which makes the image before it is refined; --model.generator says which. Figures are in docs/which-engine.md."""
-EXAMPLE = "ptycho run scan.npz --measurement amplitude --refinement.epochs 30 --out result"
+EXAMPLE = "ptycho run scan.npz --measurement amplitude --epochs 20 --seed 3 --out result"
 
 
 def build_parser() -> Parser:

@@ -18,6 +18,7 @@ from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import Cancelled
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec, Capabilities, ProgressEvent, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME
 
 
 @hookimpl
@@ -45,7 +46,9 @@ class StubEngine:
     interrupt_with = signal.SIGINT
     fail_with: BaseException | None = None
     seen: list = []  # noqa: RUF012
+    runtimes: list = []  # noqa: RUF012
     capabilities = Capabilities(
+        methods=("network", "solver"),
         generators=("probe_unet",),
         losses=("amplitude", "poisson"),
         mask=True,
@@ -59,11 +62,12 @@ class StubEngine:
         max_scans=None,
     )
 
-    def train(self, scans, config, runtime=None, *, progress=no_progress):
+    def train(self, scans, config, runtime=DEFAULT_RUNTIME, *, progress=no_progress):
         StubEngine.seen.append((scans, config))
+        StubEngine.runtimes.append(runtime)
         if StubEngine.fail_with is not None:
             raise StubEngine.fail_with
-        checkpoint = None if config.output_dir is None else Path(config.output_dir) / "last.json"
+        checkpoint = None if runtime.output_dir is None else Path(runtime.output_dir) / "last.json"
         for epoch in range(config.epochs):
             if StubEngine.interrupt_at == epoch:
                 os.kill(os.getpid(), StubEngine.interrupt_with)
@@ -83,8 +87,9 @@ class StubEngine:
             history["test_loss"] = [1.5 / (e + 1) for e in range(config.epochs)]
         return StubModel("pytorch", config, history, first.probe, first.statistics, checkpoint, first.raw.side)
 
-    def reconstruct(self, model, scan, config, runtime=None, *, progress=no_progress):
+    def reconstruct(self, model, scan, config, runtime=DEFAULT_RUNTIME, *, progress=no_progress):
         StubEngine.seen.append((model, scan, config))
+        StubEngine.runtimes.append(runtime)
         raw, N = scan.raw, scan.raw.side
         whole, _ = integer_corners(raw.positions_px, N)
         origin, shape = scan.canvas()

@@ -44,6 +44,7 @@ def stub(monkeypatch):
     offer_only(monkeypatch, [entry])
     engine = cli_stub_engine.StubEngine
     monkeypatch.setattr(engine, "seen", [])
+    monkeypatch.setattr(engine, "runtimes", [])
     return engine
 
 

@@ -71,10 +71,11 @@ def test_run_writes_everything(stub, scan, tmp_path, capsys):
 def test_one_split_serves_training_and_image(stub, scan, tmp_path):
     assert cli.main(["run", str(scan), *QUICK, "--out", "result"]) == 0
     ((trained,), config), (model, data, inference) = stub.seen
+    for runtime in stub.runtimes:
+        assert runtime.output_dir == (tmp_path / "result" / "training").relative_to(tmp_path)
     assert (len(trained.train_frames), len(trained.heldout_frames)) == (18, 6)
     np.testing.assert_array_equal(data.role, trained.role)
     assert data.statistics == trained.statistics, "the constants are those of the training frames"
-    assert config.output_dir == (tmp_path / "result" / "training").relative_to(tmp_path)
     assert model.config is config
     assert inference == config.inference
     with h5py.File(tmp_path / "result" / "reconstruction.h5") as file:
@@ -214,7 +215,7 @@ def test_half_data_frc_trains_each_half_alone(stub, scan, tmp_path):
     assert not halves[0] & halves[1]
     assert halves[0] | halves[1] == set(range(24))
     assert one.seed != other.seed, "two halves that share first weights agree on them"
-    assert one.output_dir is other.output_dir is None
+    assert all(runtime.output_dir is None for runtime in stub.runtimes[2:]), "only the whole is checkpointed"
     summary = summary_of(tmp_path / "r")
     assert summary["half_data_frc"]["cutoff_one_seventh"] > 0
     assert not any("no test data" in text for text in summary["warnings"])
@@ -288,7 +289,7 @@ def test_interrupted_training_says_how_to_go_on(stub, scan, tmp_path, monkeypatc
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     monkeypatch.setattr(stub, "interrupt_at", None)
     assert cli.main(command[1:]) == 0
-    assert str(stub.seen[-2][1].resume_from) == checkpoint
+    assert str(stub.runtimes[-2].resume_from) == checkpoint
 
 
 def test_interrupted_image_leaves_the_model(stub, scan, tmp_path, monkeypatch, capsys):
@@ -296,7 +297,7 @@ def test_interrupted_image_leaves_the_model(stub, scan, tmp_path, monkeypatch, c
         raise KeyboardInterrupt
 
     whole = stub.reconstruct
-    monkeypatch.setattr(stub, "reconstruct", lambda self, model, data, config, *, progress: stop(self))
+    monkeypatch.setattr(stub, "reconstruct", lambda self, *_, progress: stop(self))
     given = ["--measurement=counts", "--probe", str(scan)]
     assert cli.main(["run", str(scan), *QUICK, *given, "--out", "r"]) == 130
     command = shlex.split(capsys.readouterr().err.partition("get the image with: ")[2])
@@ -308,8 +309,8 @@ def test_interrupted_image_leaves_the_model(stub, scan, tmp_path, monkeypatch, c
 def test_signal_after_the_last_step_keeps_the_model(stub, scan, monkeypatch, capsys):
     whole = stub.train
 
-    def train(self, scans, config, *, progress):
-        model = whole(self, scans, config, progress=progress)
+    def train(self, scans, config, runtime, *, progress):
+        model = whole(self, scans, config, runtime, progress=progress)
         os.kill(os.getpid(), signal.SIGTERM)
         return model
 
@@ -319,7 +320,7 @@ def test_signal_after_the_last_step_keeps_the_model(stub, scan, monkeypatch, cap
 
 
 def test_a_framework_that_leaves_the_process_was_interrupted(stub, scan, monkeypatch, capsys):
-    def train(self, scans, config, *, progress):
+    def train(self, scans, config, runtime, *, progress):
         os.kill(os.getpid(), signal.SIGTERM)
         raise SystemExit(1)
 
@@ -328,7 +329,7 @@ def test_a_framework_that_leaves_the_process_was_interrupted(stub, scan, monkeyp
 
 
 def test_second_signal_stops_at_once(stub, scan, monkeypatch, capsys):
-    def train(self, scans, config, *, progress):
+    def train(self, scans, config, runtime, *, progress):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second signal did not stop it")
@@ -347,9 +348,9 @@ def test_train_then_reconstruct(stub, scan, tmp_path):
     assert zipfile.is_zipfile(tmp_path / "m" / "model.ptycho")
     assert summary_of(tmp_path / "m")["kind"] == "model"
     model = ["--model", "m/model.ptycho"]
-    assert cli.main(["reconstruct", *model, str(scan), "--out", "r", "--inference.batch_size", "8"]) == 0
-    _, data, inference = stub.seen[-1]
-    assert inference.batch_size == 8
+    assert cli.main(["reconstruct", *model, str(scan), "--out", "r", "--frames_at_once", "8"]) == 0
+    _, data, _ = stub.seen[-1]
+    assert stub.runtimes[-1].frames_at_once == 8
     assert names(tmp_path / "r") >= FILES - {"model.ptycho"}
     summary = summary_of(tmp_path / "r")
     assert summary["frames"] == {"train": 24, "heldout": 0, "unused": 0, "all": 24}
@@ -410,13 +411,8 @@ def test_demo_without_an_engine(monkeypatch, capsys):
     assert "pip install 'ptycho-core[torch]'" in capsys.readouterr().err
 
 
-def test_every_demo_object_has_settings_that_are_fields():
-    from ptycho_core.config import TrainingConfig
-    from ptycho_core.config_mapping import config_from_mapping
-
-    for network in (True, False):
-        config_from_mapping(TrainingConfig, demo.demo_training_config(network=network))
-    for kind in demo.build_parser()._option_string_actions["--object"].choices:
+def test_every_demo_object_can_be_simulated():
+    for kind in demo.OBJECTS:
         assert demo.demo_simulation(kind, 7).seed == 7
         assert demo.demo_simulation(kind, 7).object == kind
     assert demo.demo_simulation("texture", 0).frame_count == 1764
@@ -556,10 +552,15 @@ def test_missing_engine(monkeypatch, scan, capsys):
     real = importlib.metadata.EntryPoint("pytorch", "ptycho_backend_torch.plugin", "ptycho.backends")
     offer_only(monkeypatch, [real])
     monkeypatch.setattr(registry, "is_missing", lambda module: True)
-    assert cli.main(["run", str(scan)]) == 2
+    assert cli.main(["run", str(scan), "--backend", "pytorch"]) == 2
     error = capsys.readouterr().err
     assert "PyTorch backend selected" in error
     assert "pip install" in error
+    assert cli.main(["run", str(scan)]) == 2
+    error = capsys.readouterr().err
+    assert "no engine that solves is installed; install one with: pip install" in error
+    assert "pytorch is missing: not installed: torch, lightning" in error
+    assert error.count("\n") == 1
 
 
 def test_logging_and_warnings_are_put_back(stub, scan):
