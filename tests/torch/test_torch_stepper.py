@@ -1,0 +1,295 @@
+"""The stepper beside the reference: the same descent, what crosses the border, and what a run goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ptycho_backend_numpy.stepper import NumpyStepper
+from ptycho_backend_torch import gradient, physics, stepper
+from ptycho_backend_torch.stepper import TorchStepper
+from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.propagation import Propagation
+from ptycho_core.enginekit.descent import Descent, descend
+from ptycho_core.enginekit.state import flat_image, reached, with_room
+from ptycho_core.protocol import Constraints, StepLengths
+from ptycho_core.runtime import Runtime
+from ptycho_core.testing.problems import make_scan
+
+EVERYTHING = ("object", "probe", "positions", "frame_scale")
+LENGTHS = StepLengths(object=0.9, probe=0.4, momentum=0.5, least_squares=True, position_limit_px=1.0)
+PLAN = Descent(
+    epochs=4,
+    batch_size=6,
+    wanted=EVERYTHING,
+    position_limit_px=1.5,
+    position_affine=True,
+    constraints=Constraints(power=9e4, support=14.0),
+    seed=2,
+)
+
+
+def hard_scan(**changes) -> PtychoDataContainer:
+    """Complex, off the grid, two modes, more rows than columns, bad pixels, a background, frames of every role."""
+    mask = np.ones((32, 32), bool)
+    mask[3:7, 20:29] = False
+    raw = make_scan(n_modes=2, background=True, mask=mask, rows=6, columns=4, photons=3e4)
+    return PtychoDataContainer.of(replace(raw, **changes), heldout=[3, 7, 12], unused={"shaken": [5]})
+
+
+@pytest.fixture(scope="module")
+def scan() -> PtychoDataContainer:
+    return hard_scan()
+
+
+def made(kind, scan, loss="poisson", **runtime):
+    """A stepper that starts from an object with some structure: a flat one says nothing of positions."""
+    image = with_room(flat_image(scan), 3)
+    texture = np.random.default_rng(8).normal(size=(2, *image.object.shape))
+    image = replace(image, object=(image.object * (1 + 0.1 * texture[0] + 0.1j * texture[1])).astype(np.complex64))
+    return kind(image, scan, loss, Runtime(**{"accelerator": "cpu", "threads": 1} | runtime))
+
+
+def descended(kind, scan, loss="poisson", plan=PLAN, **runtime):
+    """A stepper after a descent, and the losses of its epochs."""
+    one, losses = made(kind, scan, loss, **runtime), []
+    descend(
+        one,
+        plan,
+        frames=scan.train_frames,
+        heldout=scan.heldout_frames,
+        after_epoch=lambda _, *found: losses.append(found),
+    )
+    return one, np.array(losses)
+
+
+def differ(one, two) -> dict[str, float]:
+    """Largest differences of two images, the object's and the probe's relative to their largest magnitudes."""
+    assert one.object.shape == two.object.shape
+    found = {
+        "object": np.abs(one.object - two.object).max() / np.abs(two.object).max(),
+        "probe": np.abs(one.probe - two.probe).max() / np.abs(two.probe).max(),
+        "positions": np.abs(one.positions_px - two.positions_px).max(),
+        "scale": abs(one.scale / two.scale - 1),
+    }
+    if two.mode_weights is not None:
+        found["intensities"] = np.abs(one.mode_weights - two.mode_weights).max()
+    return found
+
+
+@pytest.mark.spec("BE-7", "FM-10", "FM-19", "FM-21", "FM-27")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_descent_is_that_of_the_reference(scan, loss, threads):
+    (one, losses), (two, wanted) = (
+        descended(kind, scan, loss, precision="64", threads=n)
+        for kind, n in ((TorchStepper, threads), (NumpyStepper, 1))
+    )
+    np.testing.assert_allclose(losses, wanted, rtol=1e-9)
+    assert np.abs(two.positions.linear).max() > 1e-4  # all that is asked for has happened
+    assert np.ptp(two.intensities[scan.train_frames]) > 1e-3
+    assert max(differ(one.image(), two.image()).values()) < 1e-6  # an image is in single precision
+    for name, array in two.arrays().items():
+        np.testing.assert_allclose(one.arrays()[name], array, rtol=1e-7, atol=1e-8 * np.abs(array).max())
+
+
+@pytest.mark.spec("BE-7")
+@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
+def test_single_precision_comes_to_the_same_image(scan, loss):
+    (one, losses), (two, wanted) = (descended(kind, scan, loss) for kind in (TorchStepper, NumpyStepper))
+    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
+    found = differ(one.image(), two.image())
+    assert found.pop("object") < 2e-2
+    assert max(found.values()) < 5e-3
+    assert one.object.dtype == one.probe.dtype == torch.complex64
+
+
+@pytest.mark.spec("FM-23")
+@pytest.mark.parametrize("wavelength_px", [None, 0.4])
+def test_near_field(wavelength_px):
+    scan = hard_scan(propagation=Propagation("near_field", 0.11, wavelength_px))
+    (one, losses), (two, wanted) = (descended(kind, scan, precision="64") for kind in (TorchStepper, NumpyStepper))
+    np.testing.assert_allclose(losses, wanted, rtol=1e-9)
+    assert max(differ(one.image(), two.image()).values()) < 1e-6
+
+
+def test_the_level_of_an_uncalibrated_probe_is_that_of_the_counts():
+    """Without bad pixels: with some, the sum of what is expected says nothing of the good ones."""
+    scan = hard_scan(mask=None)
+    (one, losses), (two, wanted) = (descended(kind, scan, precision="64") for kind in (TorchStepper, NumpyStepper))
+    np.testing.assert_allclose(losses, wanted, rtol=1e-9)
+    assert one.image().scale == pytest.approx(two.image().scale, rel=1e-9)
+    assert abs(two.image().scale / flat_image(scan).scale - 1) > 1e-3
+
+
+@pytest.mark.spec("BE-24")
+@pytest.mark.parametrize("wanted", [("positions",), ("frame_scale",), ("positions", "frame_scale")])
+def test_what_is_not_wanted_stays(scan, wanted):
+    one, two = made(TorchStepper, scan, precision="64"), made(NumpyStepper, scan, precision="64")
+    before, held = one.arrays(), scan.heldout_frames
+    told = [float(each.step(held, LENGTHS, wanted)) for each in (one, two)]
+    assert told[0] == pytest.approx(told[1], rel=1e-10)
+    after, expected = one.arrays(), two.arrays()
+    for name in ("object", "probe"):
+        np.testing.assert_array_equal(after[name], before[name])
+    for name, quantity in (("positions_px", "positions"), ("intensities", "frame_scale")):
+        np.testing.assert_allclose(after[name], expected[name], atol=1e-9)
+        assert (after[name] != before[name]).any() == (quantity in wanted)
+
+
+@pytest.mark.spec("BE-25")
+def test_a_batch_touches_what_its_frames_reach(scan):
+    """Everything beyond their rectangle is made useless, and is neither read nor written."""
+    one = made(TorchStepper, scan)
+    frames = scan.train_frames[:3]
+    corners, _ = one.positions.corners(frames)
+    inside = torch.zeros(one.object.shape, dtype=torch.bool)
+    low, high = corners.min(axis=0), corners.max(axis=0) + 32
+    inside[low[0] : high[0], low[1] : high[1]] = True
+    assert not inside.all()
+    one.object[~inside] = one.velocity[~inside] = complex("nan")
+    assert np.isfinite(float(one.step(frames, LENGTHS, EVERYTHING)))
+    for array in (one.object, one.velocity):
+        np.testing.assert_array_equal(torch.isfinite(torch.view_as_real(array)).all(dim=-1), inside)
+    assert torch.isfinite(torch.view_as_real(one.probe)).all()
+
+
+class Border:
+    """Bytes that cross between NumPy and PyTorch, by each way there is."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.crossed: list[int] = []
+        into = torch.from_numpy
+
+        def from_numpy(array):
+            self.crossed.append(array.nbytes)
+            return into(array)
+
+        monkeypatch.setattr(torch, "from_numpy", from_numpy)
+        for name in ("numpy", "tolist", "item", "__float__", "__array__"):
+            monkeypatch.setattr(torch.Tensor, name, self._counting(getattr(torch.Tensor, name)))
+
+    def _counting(self, method):
+        def called(tensor, *args, **more):
+            self.crossed.append(tensor.numel() * tensor.element_size())
+            return method(tensor, *args, **more)
+
+        return called
+
+
+@pytest.mark.spec("BE-26")
+def test_nothing_the_size_of_the_object_crosses_in_an_epoch(scan, monkeypatch):
+    one = made(TorchStepper, scan)
+    size = one.object.numel() * one.object.element_size()
+
+    def epoch():
+        one.begin()
+        for frames in np.array_split(scan.train_frames, 3):
+            one.prepare(frames)
+            float(one.step(frames, LENGTHS, EVERYTHING))
+        one.settle(Constraints(power=9e4, support=14.0))
+        one.loss(scan.heldout_frames)
+        one.restore(one.snapshot())
+
+    epoch()  # the frames are brought in
+    border = Border(monkeypatch)
+    epoch()
+    assert 0 < sum(border.crossed) < size / 4
+    border.crossed.clear()
+    one.image()
+    assert max(border.crossed) >= size  # a picture that is asked for does cross, and is seen
+
+
+@pytest.mark.spec("BE-27")
+def test_frames_that_do_not_fit_are_read_ahead_and_change_nothing(scan, monkeypatch):
+    wanted = descended(TorchStepper, scan)
+    monkeypatch.setattr(stepper, "_kept_bytes", lambda device: 0)
+    one, losses = descended(TorchStepper, scan)
+    assert not one.store.keeps
+    np.testing.assert_array_equal(losses, wanted[1])
+    for name, array in wanted[0].arrays().items():
+        np.testing.assert_array_equal(one.arrays()[name], array)
+
+
+def test_chunks_of_any_size_add_up(scan, monkeypatch):
+    wanted = descended(TorchStepper, scan, precision="64")[1]
+    monkeypatch.setattr(gradient, "_CHUNK_BYTES", 1)
+    np.testing.assert_allclose(descended(TorchStepper, scan, precision="64")[1], wanted, rtol=1e-10)
+
+
+@pytest.mark.spec("BE-26")
+@pytest.mark.parametrize("precision", ["32", "64"])
+def test_a_run_goes_on_to_the_last_bit(scan, precision):
+    full, half, again = (made(TorchStepper, scan, precision=precision) for _ in range(3))
+    plan = replace(PLAN, full_steps=1.0)
+    told = {"frames": scan.train_frames, "heldout": scan.heldout_frames, "choose": False, "after_epoch": print}
+    descend(full, plan, **told)
+    descend(half, replace(plan, epochs=2), **told)
+    again.take(half.arrays())
+    descend(again, plan, first_epoch=2, **told)
+    for name, array in full.arrays().items():
+        np.testing.assert_array_equal(again.arrays()[name], array)
+        assert not np.iscomplexobj(array)
+    assert (full.arrays()["object"] != half.arrays()["object"]).any()
+
+
+def test_a_snapshot_is_put_aside_and_gone_back_to_again(scan):
+    one = made(TorchStepper, scan)
+    one.step(scan.train_frames[:6], LENGTHS, EVERYTHING)
+    kept, wanted = one.snapshot(), one.arrays()
+    for _ in range(2):
+        one.step(scan.train_frames, LENGTHS, EVERYTHING)
+        one.settle(Constraints(power=1e4))
+        assert (one.arrays()["object"] != wanted["object"]).any()
+        one.restore(kept)
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(one.arrays()[name], array)
+
+
+def test_threads_are_as_before_and_asked_for_where_they_compute(scan):
+    before = torch.get_num_threads()
+    one = made(TorchStepper, scan, threads=before + 1)
+    assert one.physics.threads == before + 1
+    one.step(scan.train_frames, LENGTHS, EVERYTHING)
+    assert torch.get_num_threads() == before
+    assert made(TorchStepper, scan, threads=None).physics.threads == before
+    with gradient.computing_threads(torch.device("cpu"), before + 2):
+        assert torch.get_num_threads() == before + 2
+    assert torch.get_num_threads() == before
+
+
+def test_threads_are_as_before_after_a_failure(scan, monkeypatch):
+    before, one = torch.get_num_threads(), made(TorchStepper, scan)
+    one.threads = before + 1
+    monkeypatch.setattr(one.physics, "gradient", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        one.step(scan.train_frames, LENGTHS, EVERYTHING)
+    assert torch.get_num_threads() == before
+
+
+def test_an_empty_set_of_frames_loses_nothing(scan):
+    assert made(TorchStepper, scan).loss(np.zeros(0, np.int64)) == 0.0
+
+
+def test_parts_that_only_this_twin_has():
+    rng = np.random.default_rng(3)
+    corners = rng.integers(0, [13, 6], (9, 2))
+    found = physics.reached(torch.from_numpy(corners), 16, (29, 22))
+    np.testing.assert_array_equal(found.numpy(), reached(corners, 16, (29, 22)))
+    patches = torch.complex(*(torch.from_numpy(rng.normal(size=(9, 16, 16))) for _ in range(2)))
+    canvas = torch.zeros((33, 30), dtype=torch.complex128)
+    physics.add_patches(canvas[2:31, 5:27], patches, torch.from_numpy(corners))
+    wanted = physics.accumulate(patches[None], torch.from_numpy(corners)[None], (29, 22))[0]
+    torch.testing.assert_close(canvas[2:31, 5:27], wanted)
+    assert canvas.count_nonzero() == wanted.count_nonzero()
+    cut = physics.extract(canvas[None, 2:31, 5:27], torch.from_numpy(corners)[None], 16)
+    torch.testing.assert_close(cut, physics.extract(wanted[None], torch.from_numpy(corners)[None], 16))
+    rate, counts = (torch.from_numpy(rng.uniform(0.1, 9, (2, 4, 4))) for _ in range(2))
+    mask = torch.from_numpy(rng.random((4, 4)) > 0.4)
+    for loss in physics.LOSSES:
+        torch.testing.assert_close(
+            physics.free_slope(loss, rate, counts, mask), physics.loss_slope(loss, rate, counts, mask)
+        )
