@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "ptycho_core"
 
-VALUES = {"config", "config_checks", "data", "errors", "physics", "runtime"}
+VALUES = {"config", "config_checks", "data", "errors", "generators", "physics", "runtime"}
 """What says what things are, and the formulas; all may import these."""
 
 ROOMS = {
@@ -32,7 +32,8 @@ ROOMS = {
 """Room → what its modules may import of core, itself apart."""
 
 FOR_ENGINES = {
-    "config", "data", "enginekit", "errors", "io.atomic", "physics", "plugins.hookspecs", "protocol", "runtime"
+    "bundle", "config", "data", "enginekit", "errors", "generators", "io.atomic", "physics", "plugins.hookspecs",
+    "protocol", "runtime",
 }  # fmt: skip
 """What an engine may import of core; the rest is the host's side."""
 
