@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .config_checks import check_choice, check_range, check_types
+from .enginekit.architectures import GENERATORS
 from .errors import ConfigError
+from .generators import GeneratorSizes, PlainSizes
 
 __all__ = [
     "SUPPORTED_SIDES",
@@ -23,7 +25,6 @@ __all__ = [
     "PlainOptions",
     "RefinementConfig",
     "TrainingConfig",
-    "passes_of",
 ]
 
 SUPPORTED_SIDES = tuple(range(16, 513, 16))
@@ -35,43 +36,39 @@ METHODS = ("solver", "network")
 ALGORITHMS = ("rpie", "lsq")
 PROBE_POWERS = ("kept", "free")
 
-_WITHOUT_EFFECT = {"cnn": ("depth", "sweeps", "passes"), "probe_unet": ("passes",)}
-"""Generator → sizes that it does not have."""
+_SHIPPED = {record.name: record for record in GENERATORS}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, init=False)
 class ModelConfig:
     """The network: which generator, and its sizes. Two engines given the same one build the same network.
+
+    Sizes belong to the generator: ``ModelConfig(generator="unrolled", width=8, passes=4)``. Those of a generator that
+    ships with core are checked at once; those of another stay plain until its engine is chosen, and are checked then.
 
     Attributes:
         generator: name of the generator in the engine: ``probe_unet`` where each frame must be answered by itself
             after the solver's sweeps, ``unrolled`` (a learned solver) where the scan is whole, or ``cnn``.
-        width: channels of the first level of the network.
-        depth: number of times the U-net halves the side (not ``cnn``); the side must be divisible by 2**depth.
-        sweeps: parallel solver sweeps on the canvas before the network sees it (not ``cnn``); with 0 a ``probe_unet``
-            sees each frame by itself, and an ``unrolled`` starts from the flat object.
-        passes: learned passes over the canvas in training (``unrolled``); ``inference.passes`` may ask for others.
+        sizes: its sizes, those not given at their defaults.
     """
 
     generator: str = "probe_unet"
-    width: int = 16
-    depth: int = 3
-    sweeps: int = 24
-    passes: int = 4
+    sizes: GeneratorSizes = field(default_factory=PlainSizes)
 
-    def __post_init__(self) -> None:
+    def __init__(self, *, generator: str = generator, sizes: GeneratorSizes | None = None, **given: Any) -> None:
+        if sizes is not None:
+            if not isinstance(sizes, GeneratorSizes):
+                raise ConfigError(f"ModelConfig.sizes = {sizes!r}; it must be the sizes of a generator.")
+            given = sizes.plain() | given
+        if isinstance(generator, str) and generator in _SHIPPED:
+            sizes = _SHIPPED[generator].read(given)
+        elif sizes is not None and not isinstance(sizes, PlainSizes):
+            sizes = type(sizes)(**given)
+        else:
+            sizes = PlainSizes(values=given)
+        object.__setattr__(self, "generator", generator)
+        object.__setattr__(self, "sizes", sizes)
         check_types(self)
-        check_range("ModelConfig", "width", self.width, 1, 512)
-        check_range("ModelConfig", "depth", self.depth, 1, 5)
-        check_range("ModelConfig", "sweeps", self.sweeps, 0, 1000)
-        check_range("ModelConfig", "passes", self.passes, 1, 100)
-        for name in _WITHOUT_EFFECT.get(self.generator, ()):
-            given, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if given != default:
-                raise ConfigError(
-                    f"ModelConfig.{name} = {given} has no effect on generator '{self.generator}'; "
-                    f"leave it out, or choose {'unrolled' if name == 'passes' else 'probe_unet'!r}."
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +77,8 @@ class InferenceConfig:
 
     Attributes:
         central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
-        passes: learned passes over the canvas (``unrolled``); None makes as many as in training.
+        passes: learned passes over the canvas, of a generator that repeats them (``unrolled``); None makes as many as
+            in training.
     """
 
     central_crop_px: int | None = None
@@ -90,27 +88,6 @@ class InferenceConfig:
         check_types(self)
         check_range("InferenceConfig", "passes", self.passes, 1, 1000)
         check_range("InferenceConfig", "central_crop_px", self.central_crop_px, 1)
-
-
-def passes_of(model: ModelConfig, inference: InferenceConfig | None = None) -> int:
-    """Learned passes over the canvas: 1 of every generator but ``unrolled``.
-
-    Args:
-        model: the network.
-        inference: how it is applied; None asks for the passes in training.
-
-    Raises:
-        ConfigError: `inference` asks for passes, and the generator has none to repeat.
-    """
-    asked = None if inference is None else inference.passes
-    if model.generator == "unrolled":
-        return model.passes if asked is None else asked
-    if asked is not None:
-        raise ConfigError(
-            f"InferenceConfig.passes = {asked} has no effect on generator '{model.generator}', which passes once; "
-            "leave it out, or use a model of generator 'unrolled'."
-        )
-    return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,8 +325,8 @@ class TrainingConfig:
         for name, value in settled.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if self.model is not None:
-            passes_of(self.model, self.inference)
+        if self.model is not None and self.model.generator in _SHIPPED:
+            _SHIPPED[self.model.generator].passes_for(self.model.sizes, self.inference.passes)
 
     def _check_options(self) -> None:
         engines = {self.backend, self.refinement.engine}

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .config import EngineOptions, InferenceConfig, ModelConfig, PlainOptions, RefinementConfig, TrainingConfig
+from .enginekit.architectures import GENERATORS
 from .errors import ConfigError, suggest
 from .runtime import Runtime
 
 __all__ = [
     "config_from_mapping",
+    "config_in",
     "config_to_mapping",
+    "current_name",
     "resolve_names",
     "settings_from_mapping",
     "split_settings",
@@ -92,21 +95,51 @@ def split_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return given, runtime
 
 
+def current_name(dotted: str) -> str | None:
+    """What an old dotted name of a setting is called now; None where it is no old name.
+
+    Warns:
+        DeprecationWarning: it is one.
+
+    Raises:
+        ConfigError: an old name that is refused, with advice.
+    """
+    parent, dot, leaf = dotted.rpartition(".")
+    if leaf in _REFUSED:
+        raise ConfigError(f"'{dotted}' is refused: {_REFUSED[leaf]}.")
+    current = _OF_RUNTIME.get(dotted)
+    if current is None and leaf in _RENAMED:
+        current = f"{parent}{dot}{_RENAMED[leaf]}"
+    if current is not None:
+        warnings.warn(f"'{dotted}' is deprecated; say '{current}'.", DeprecationWarning, stacklevel=2)
+    return current
+
+
+def _names_in(config_type: type) -> list[str]:
+    """Names that plain data of a config may hold; of a network the sizes of every generator that ships."""
+    if config_type is ModelConfig:
+        return list(dict.fromkeys(["generator", *(f.name for g in GENERATORS for f in dataclasses.fields(g.sizes))]))
+    return [f.name for f in dataclasses.fields(config_type)]
+
+
 def _field_hint(config_type: type, name: str) -> str:
     own = [f.name for f in dataclasses.fields(config_type)]
     nested = []
+    hints = typing.get_type_hints(config_type)
     for f in dataclasses.fields(config_type):
-        sub = typing.get_type_hints(config_type)[f.name]
-        if dataclasses.is_dataclass(sub):
-            nested += [f"{f.name}.{g.name}" for g in dataclasses.fields(sub)]
-            if name in {g.name for g in dataclasses.fields(sub)}:
+        sub = config_in(hints[f.name])
+        if sub is not None:
+            inner = _names_in(sub)
+            nested += [f"{f.name}.{leaf}" for leaf in inner]
+            if name in inner:
                 return f" Did you mean '{f.name}.{name}'?"
-    return suggest(name, own + nested)
+    others = [f.name for f in dataclasses.fields(Runtime)] if config_type is TrainingConfig else []
+    return suggest(name, own + nested + others)
 
 
 def _coerce(value: Any, annotation: Any, name: str) -> Any:
     """Turn plain YAML or JSON data into the field's type: lists to tuples, text to Path, mappings to configs."""
-    inner = _config_in(annotation)
+    inner = config_in(annotation)
     if inner is not None and isinstance(value, Mapping):
         return config_from_mapping(inner, value)
     if isinstance(value, list) and typing.get_origin(annotation) is tuple:
@@ -116,8 +149,8 @@ def _coerce(value: Any, annotation: Any, name: str) -> Any:
     return value
 
 
-def _config_in(annotation: Any) -> Any:
-    """The config class that a field holds, alone or beside None; None where it holds none."""
+def config_in(annotation: Any) -> Any:
+    """The config class that a field with this annotation holds, alone or beside None; None where it holds none."""
     options = (annotation, *typing.get_args(annotation))
     found = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     return found[0] if found and typing.get_origin(annotation) is not tuple else None
@@ -135,6 +168,8 @@ def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str,
         ConfigError: unknown field (the nearest names are suggested), a field given under two names, or a refused old
             name.
     """
+    if config_type is ModelConfig:  # its sizes are its generator's, which says what it has
+        return {str(name): value for name, value in values.items()}
     hints = typing.get_type_hints(config_type)
     resolved: dict[str, Any] = {}
     for given, value in values.items():
@@ -152,7 +187,7 @@ def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str,
             raise ConfigError(f"{config_type.__name__} has no field '{given}'.{_field_hint(config_type, str(given))}")
         if name in resolved:
             raise ConfigError(f"{config_type.__name__}: '{name}' is given twice, once under its old name.")
-        inner = _config_in(hints[name])
+        inner = config_in(hints[name])
         resolved[name] = resolve_names(inner, value) if inner is not None and isinstance(value, Mapping) else value
     return resolved
 
@@ -171,6 +206,8 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any], *, pla
     """
     hints = typing.get_type_hints(config_type)
     resolved = resolve_names(config_type, values)
+    if config_type is ModelConfig:
+        return config_type(**resolved)
     if config_type is TrainingConfig and isinstance(resolved.get("options"), Mapping):
         resolved["options"] = _plain_options(resolved) if plain_options else _typed_options(resolved)
     return config_type(**{name: _coerce(value, hints[name], name) for name, value in resolved.items()})
@@ -263,8 +300,11 @@ def config_to_mapping(
             return {k: plain(v) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
+    if isinstance(config, ModelConfig):
+        return {"generator": config.generator, **plain(config.sizes.plain())}
     mapping = {k: plain(v) for k, v in dataclasses.asdict(config).items()}
     if isinstance(config, TrainingConfig):
+        mapping["model"] = None if config.model is None else config_to_mapping(config.model)
         mapping["options"] = {
             options.engine: plain(options.values if isinstance(options, PlainOptions) else dataclasses.asdict(options))
             for options in config.options

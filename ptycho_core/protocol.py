@@ -105,7 +105,8 @@ class Capabilities:
 
     Attributes:
         methods: words accepted in ``TrainingConfig.method``: ``solver``, ``network`` or both.
-        generators: names accepted in ``ModelConfig.generator``; empty for a solver.
+        generators: names accepted in ``ModelConfig.generator``, each with a record (``BackendSpec.generators``); empty
+            for a solver.
         losses: names accepted in ``TrainingConfig.loss``.
         max_scans: most scans that one training takes, or None for any number.
         max_modes: most incoherent probe modes, or None for any number.
@@ -128,8 +129,8 @@ class Capabilities:
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
         threads: whether ``Runtime.threads`` has an effect.
-        ignored_fields: fields of the config (``epochs``, ``model.width``) or, after ``runtime.``, of the runtime with
-            no effect here: refused unless left at default.
+        ignored_fields: fields of the config (``epochs``, ``refinement.probe``) or, after ``runtime.``, of the runtime
+            with no effect here: refused unless left at default.
             ``seed`` says that the engine draws nothing; it is never refused, since core draws held-out frames by it.
     """
 
@@ -174,6 +175,8 @@ class BackendSpec:
             where nobody had to.
         options: ``"module:Class"`` of the settings that this engine alone has, a subclass of ``EngineOptions`` in
             a module that imports no framework; empty for an engine without any.
+        generators: ``"module:NAME"`` of a tuple of ``Generator`` records, in a module that imports no framework; empty
+            for an engine with none but those that ship.
         quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
             starts; the command sets those that are not set, in its own process only. They must change nothing else.
     """
@@ -185,6 +188,7 @@ class BackendSpec:
     title: str = ""
     protocol_version: int = 1
     options: str = ""
+    generators: str = ""
     quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -289,7 +293,9 @@ class SupportsPhysicsGradient(Protocol):
 class SupportsPatches(Protocol):
     """Optional: patches before stitching."""
 
-    def predict_patches(self, model: TrainedModel, groups: Groups) -> NDArray[np.complex64]:
+    def predict_patches(
+        self, model: TrainedModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
+    ) -> NDArray[np.complex64]:
         """Predicted patches (B, C, N, N) complex64, each group by itself."""
 
 

@@ -13,13 +13,13 @@ from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.architectures import full_channels
 from ptycho_core.enginekit.groups import Groups
-from ptycho_core.enginekit.network_inference import laid_out_for, stitch_predictions
+from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
 from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
 from ptycho_core.enginekit.network_training import check_trackers, check_trainable, run_facts
 from ptycho_core.enginekit.refining import refine_image
 from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.weights import network_of
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
@@ -29,7 +29,7 @@ from . import physics
 from .data import GroupData
 from .generators import GENERATORS
 from .hardware import Work, choose_devices, choose_hardware
-from .inference import ScanPredictor
+from .inference import TensorflowScan
 from .network import PtychoNetwork, constant
 from .refinement import TensorflowGradient
 from .training import BACKEND, Training
@@ -76,7 +76,8 @@ class TensorFlowBackend:
         check_trackers(runtime)
         data, N = GroupData(scans, config, runtime), scans[0].raw.side
         frames = config.epochs * sum(data.draw.n_groups) * config.group_size
-        work = Work(frames * N**2, full_channels(config.network, N), config.network.sweeps)
+        asked = network_of(config.network)
+        work = Work(frames * N**2, asked.channels(N), asked.sweeps)
         hardware = choose_hardware(runtime.accelerator, runtime.precision, work, runtime.devices)
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
@@ -104,9 +105,7 @@ class TensorFlowBackend:
         progress: Progress = no_progress,
     ) -> Image:
         """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
-        model.check_side(scan)
-        scale, groups = model.scale_for(scan), laid_out_for(model, scan)
-        return stitch_predictions(ScanPredictor(model, groups, scale, config, runtime), groups, scale, config, progress)
+        return reconstruct_network(model, scan, config, runtime, TensorflowScan, progress)
 
     def refine(
         self,
@@ -121,11 +120,11 @@ class TensorFlowBackend:
         device = choose_devices(runtime.accelerator)[0]
         return refine_image(image, scan, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
 
-    def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
+    def predict_patches(
+        self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
+    ) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        model.check_side(groups.scan)
-        predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference, Runtime())
-        return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
+        return predict_groups(model, groups, runtime, TensorflowScan)
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]

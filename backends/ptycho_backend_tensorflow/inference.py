@@ -1,8 +1,7 @@
-"""Applying a trained generator to a whole scan, a bounded number of frames at a time."""
+"""A trained generator bound to a scan and a device; the order of sweeps, passes and chunks is ``enginekit``'s."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,31 +9,27 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from ptycho_core.config import InferenceConfig
-from ptycho_core.enginekit import network_inference as networks_inference
-from ptycho_core.enginekit.architectures import full_channels
 from ptycho_core.enginekit.groups import Groups
-from ptycho_core.enginekit.network_inference import bytes_kept, groups_at_once
+from ptycho_core.enginekit.network_inference import Part, ScanLayout
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.runtime import Runtime
 
 from . import physics
-from .generators import GENERATORS
+from .generators import build
 from .hardware import Work, choose_hardware
 from .network import constant
 from .sweeps import group_estimate, group_passes
 from .tracing import traced
 
-__all__ = ["Chunk", "ScanPredictor"]
+__all__ = ["Chunk", "TensorflowScan"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some groups on the device. All chunks of a scan have as many, the last filled up, so that one trace serves all.
+    """Some groups on the device. All chunks of a scan have as many, so that one trace serves all.
 
     Attributes:
-        groups: (b,) their numbers; the first of them again where a chunk was filled up.
-        n_real: how many of them are there in their own right.
+        groups: (b,) their numbers.
         counts: (b, C, N, N).
         shifted_probe: (b, C, P, N, N) complex.
         weights: (b, C, N, N) of the merge.
@@ -45,7 +40,6 @@ class Chunk:
     """
 
     groups: NDArray[np.int64]
-    n_real: int
     counts: tf.Tensor
     shifted_probe: tf.Tensor
     weights: tf.Tensor
@@ -59,81 +53,98 @@ class Chunk:
         (y, x), (height, width) = self.window_px, shape
         return canvas[y : y + height, x : x + width]
 
+    def add(self, canvas: tf.Variable, window: tf.Tensor) -> None:
+        """Add what fills the window to a canvas (H, W)."""
+        part = self.part(canvas, window.shape)
+        part.assign(part + window)
 
-class ScanPredictor:
-    """A generator bound to a scan and a device.
+
+class TensorflowScan:
+    """See ``enginekit.network_inference.ScanWork``; canvases are (H, W).
 
     Args:
         model: trained.
         data: groups of frames.
         scale: s.
-        config: passes over the canvas.
+        passes: learned passes over the canvas of a group alone.
         runtime: frames at once, accelerator, precision.
 
     Raises:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(
-        self, model: NetworkModel, data: Groups, scale: float, config: InferenceConfig, runtime: Runtime
-    ) -> None:
-        raw = data.scan.raw
-        self.data, self.scale = data, scale
-        self.generator = GENERATORS[model.config.network.generator](model.config, model.probe.shape[-1])
-        self.passes = model.passes_for(config)
-        self.sweeps = self.generator.sweeps + self.passes - 1
-        work = Work(data.frame_indices.size * raw.side**2, 0, self.generator.sweeps)
+    def __init__(self, model: NetworkModel, data: Groups, scale: float, passes: int, runtime: Runtime) -> None:
+        raw, network = data.scan.raw, model.network
+        self.data, self.scale, self.passes, self.solver_sweeps = data, scale, passes, network.sweeps
+        self.generator = build(model.config, model.probe.shape[-1])
+        work = Work(data.frame_indices.size * raw.side**2, 0, network.sweeps)
         hardware = choose_hardware(runtime.accelerator, runtime.precision, work)
         (self.device,), self.reduced = hardware.devices, hardware.low_precision
-        self.step = min(groups_at_once(data, runtime, full_channels(model.config.network, raw.side)), data.n_groups)
-        self.origin_px = data.canvas_origin_px.min(axis=0)
-        height, width = (data.canvas_origin_px + data.canvas_shape).max(axis=0) - self.origin_px
-        self.shape = (int(height), int(width))
-        self.corners_px = data.corners_px + (data.canvas_origin_px - self.origin_px)[:, None]
-        # a chunk is swept in the window where its groups lie, so that a sweep's work grows with the frames alone
-        starts = range(0, data.n_groups, self.step)
-        spans = [np.ptp(self.corners_px[start : start + self.step], axis=(0, 1)) for start in starts]
-        height, width = np.max(spans, axis=0) + raw.side
-        self.window = (int(height), int(width))
+        self.layout = ScanLayout(data, runtime, network.channels(raw.side), filled=True)
+        self.window, (height, width) = self.layout.window, data.canvas_shape.max(axis=0)
+        self.group_shape = (int(height), int(width))
         with tf.device(self.device):
             self.weights = {name: tf.constant(value) for name, value in model.weights.items()}
-            self.probe, self.mask, self.background = (
-                tf.constant(data.scan.probe),
-                constant(raw.mask),
-                constant(raw.background),
-            )
+            self.probe = tf.constant(data.scan.probe)
+            self.mask, self.background = constant(raw.mask), constant(raw.background)
+            self._numerator = tf.Variable(tf.zeros(self.layout.shape, tf.complex64))
+            self._denominator = tf.Variable(tf.zeros(self.layout.shape))
         self._sweep = traced(self._swept_sum, compiled=hardware.compile_sweeps)
         self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
         self._alone = traced(self._group_patches)
         self._prepared = traced(self._arrays)
         self._network = traced(self._patches)
         self._pass = traced(self._passed_sum)
-        self._kept: list[Chunk] | None = None
-        if self.sweeps and bytes_kept(data) <= networks_inference.BYTES_KEPT:
-            self._kept = list(self._read())
 
-    def chunks(self) -> Iterator[Chunk]:
-        """A few groups after another: kept from sweep to sweep where the scan is small, else read again each time."""
-        yield from self._read() if self._kept is None else self._kept
+    def flat(self) -> tf.Tensor:
+        """The flat canvas."""
+        with tf.device(self.device):
+            return tf.ones(self.layout.shape, tf.complex64)
 
-    def _read(self) -> Iterator[Chunk]:
-        data = self.data
-        for start in range(0, data.n_groups, self.step):
-            real = np.arange(start, min(start + self.step, data.n_groups))
-            groups = np.concatenate([real, np.full(self.step - len(real), real[0])])
-            counted = data.counted[groups] & (np.arange(self.step) < len(real))[:, None]
-            corners = self.corners_px[groups].reshape(1, -1, 2)
-            window = np.minimum(corners.min(axis=(0, 1)), np.subtract(self.shape, self.window))
-            with tf.device(self.device):
-                arrays = self._prepared(
-                    tf.constant(data.read_counts(groups)),
-                    tf.constant(data.subpixel_px[groups]),
-                    tf.constant(counted[..., None, None].astype(np.float32)),
-                )
-                chunk = Chunk(
-                    groups, len(real), *arrays, (int(window[0]), int(window[1])), tf.constant(corners - window)
-                )
-            yield chunk
+    def prepare(self, part: Part) -> Chunk:
+        """Some groups on the device."""
+        with tf.device(self.device):
+            arrays = self._prepared(
+                tf.constant(self.data.read_counts(part.groups)),
+                tf.constant(self.data.subpixel_px[part.groups]),
+                tf.constant(part.counting),
+            )
+            corners = part.corners_px.reshape(1, -1, 2) - part.window_px
+            return Chunk(part.groups, *arrays, part.window_px, tf.constant(corners))
+
+    def weigh(self, chunk: Chunk) -> None:
+        """Add weights."""
+        with tf.device(self.device):
+            chunk.add(self._denominator, self._sum(chunk.counting, chunk.corners_px))
+
+    def add(self, chunk: Chunk, canvas: tf.Tensor, learned: bool) -> None:
+        """Add patches."""
+        with tf.device(self.device):
+            before, place = chunk.part(canvas, self.window), (chunk.counting, chunk.corners_px)
+            if learned:
+                swept = self._pass(before, chunk.counts, chunk.shifted_probe, *place)
+            else:
+                swept = self._sweep(before, chunk.plan, *place)
+            chunk.add(self._numerator, swept)
+
+    def merged(self) -> tf.Tensor:
+        """The weighted mean."""
+        with tf.device(self.device):
+            canvas = physics.weighted_mean(self._numerator, self._denominator)
+            self._numerator.assign(tf.zeros_like(canvas))
+            return canvas
+
+    def predict(self, chunk: Chunk, canvas: tf.Tensor | None) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+        """Patches and weights."""
+        with tf.device(self.device):
+            if canvas is None:
+                corners = tf.constant(self.data.corners_px[chunk.groups])
+                seen = (chunk.counts, chunk.shifted_probe, chunk.weights, corners)
+                patches = self._alone(self._estimate(*seen), *seen)
+            else:
+                estimate = self._cut(chunk.part(canvas, self.window), chunk.corners_px, chunk.counts)
+                patches = self._network(estimate, chunk.counts, chunk.shifted_probe)
+            return patches.numpy(), chunk.weights.numpy()
 
     def _arrays(self, counts: tf.Tensor, subpixel_px: tf.Tensor, counted: tf.Tensor) -> tuple[Any, ...]:
         """Counts, shifted probe, weights, counting and plan of a chunk."""
@@ -165,35 +176,6 @@ class ScanPredictor:
         patches = self._patches(self._cut(window, corners_px, weights), counts, shifted_probe)
         return self._sum(physics.times(patches, weights), corners_px)
 
-    def _moved_sum(self, chunk: Chunk, canvas: tf.Tensor, learned: bool) -> tf.Tensor:
-        """The same after a solver sweep or a learned pass."""
-        before, place = chunk.part(canvas, self.window), (chunk.counting, chunk.corners_px)
-        if learned:
-            return self._pass(before, chunk.counts, chunk.shifted_probe, *place)
-        return self._sweep(before, chunk.plan, *place)
-
-    def scan_estimate(self, on_sweep: Callable[[int], None]) -> tf.Tensor:
-        """Canvas (H, W) of the scan after sweeps from the flat object, and all passes but the last.
-
-        Each frame counts once.
-        """
-        with tf.device(self.device):
-            canvas = tf.ones(self.shape, tf.complex64)
-            numerator, denominator = tf.Variable(tf.zeros_like(canvas)), tf.Variable(tf.zeros(self.shape))
-        for sweep in range(self.sweeps):
-            for chunk in self.chunks():
-                with tf.device(self.device):
-                    swept = self._moved_sum(chunk, canvas, learned=sweep >= self.generator.sweeps)
-                    chunk.part(numerator, self.window).assign(chunk.part(numerator, self.window) + swept)
-                    if sweep == 0:  # weights are the same in every sweep
-                        weights = self._sum(chunk.counting, chunk.corners_px)
-                        chunk.part(denominator, self.window).assign(chunk.part(denominator, self.window) + weights)
-            with tf.device(self.device):
-                canvas = physics.weighted_mean(numerator, denominator)
-                numerator.assign(tf.zeros_like(canvas))
-            on_sweep(sweep)
-        return canvas
-
     def _patches(self, estimate: tf.Tensor, counts: tf.Tensor, shifted_probe: tf.Tensor) -> tf.Tensor:
         return self.generator(
             self.weights, estimate, counts, shifted_probe, self.scale, self.mask, self.background, self.reduced
@@ -203,10 +185,9 @@ class ScanPredictor:
         self, counts: tf.Tensor, shifted_probe: tf.Tensor, weights: tf.Tensor, corners_px: tf.Tensor
     ) -> tf.Tensor:
         """An estimate for each group alone, on canvases that would hold any group of the scan."""
-        height, width = self.data.canvas_shape.max(axis=0)
         return group_estimate(
-            counts, shifted_probe, weights, corners_px, (int(height), int(width)), self.scale, self.mask,
-            self.background, self.generator.sweeps,
+            counts, shifted_probe, weights, corners_px, self.group_shape, self.scale, self.mask, self.background,
+            self.solver_sweeps,
         )  # fmt: skip
 
     def _group_patches(
@@ -218,32 +199,8 @@ class ScanPredictor:
         corners_px: tf.Tensor,
     ) -> tf.Tensor:
         """Patches of groups on canvases of their own, before the last merge."""
-        height, width = self.data.canvas_shape.max(axis=0)
 
         def one(estimate: tf.Tensor) -> tf.Tensor:
             return self._patches(estimate, counts, shifted_probe)
 
-        return group_passes(one, estimate, weights, corners_px, (int(height), int(width)), self.passes)
-
-    def predict(
-        self, canvas: tf.Tensor | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.complex64], NDArray[np.float32]]]:
-        """Predict all patches.
-
-        Args:
-            canvas: estimate of the scan (H, W); None makes an estimate for each group alone.
-
-        Yields:
-            group numbers (b,), patches (b, C, N, N) complex64, weights (b, C, N, N).
-        """
-        for chunk in self.chunks():
-            with tf.device(self.device):
-                if canvas is None:
-                    corners = tf.constant(self.data.corners_px[chunk.groups])
-                    seen = (chunk.counts, chunk.shifted_probe, chunk.weights, corners)
-                    patches = self._alone(self._estimate(*seen), *seen)
-                else:
-                    estimate = self._cut(chunk.part(canvas, self.window), chunk.corners_px, chunk.counts)
-                    patches = self._network(estimate, chunk.counts, chunk.shifted_probe)
-            n = chunk.n_real
-            yield chunk.groups[:n], patches.numpy()[:n], chunk.weights.numpy()[:n]
+        return group_passes(one, estimate, weights, corners_px, self.group_shape, self.passes)

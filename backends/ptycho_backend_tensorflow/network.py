@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
-from .generators import GENERATORS
+from .generators import build
 from .hardware import Hardware
 from .optimizer import ParameterGroup
 from .sweeps import group_estimate, group_passes
@@ -73,7 +73,8 @@ class PtychoNetwork:
     ) -> None:
         N = scans[0].raw.side
         self.config, self.low_precision = config, hardware.low_precision
-        self.generator = GENERATORS[config.network.generator](config, N)
+        self.generator, network = build(config, N), network_of(config.network)
+        self.sweeps, self.passes = network.sweeps, network.passes
         values: dict[str, NDArray[np.float32]] = {
             _GENERATOR + name: value for name, value in initial_weights(config, N).items()
         }
@@ -165,7 +166,7 @@ class PtychoNetwork:
         shifted = self._shifted(values, batch["subpixel_px"])
         scale, weights = tf.exp(values["log_scale"]), physics.mode_intensity(shifted)
         estimate = group_estimate(
-            batch["counts"], shifted, weights, batch["corners_px"], shape, scale, *known, self.generator.sweeps
+            batch["counts"], shifted, weights, batch["corners_px"], shape, scale, *known, self.sweeps
         )
         return tf.stop_gradient(estimate)
 
@@ -186,7 +187,7 @@ class PtychoNetwork:
         def one(estimate: tf.Tensor) -> tf.Tensor:
             return self.generator(network, estimate, batch["counts"], fixed, fixed_scale, *known, self.low_precision)
 
-        patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.generator.passes)
+        patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.passes)
         canvas = physics.merge(patches, weights, batch["corners_px"], shape)
         agreed = physics.extract(canvas, batch["corners_px"], batch["counts"].shape[-1])
         return physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, known.background), agreed

@@ -14,10 +14,12 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
-from ptycho_core.enginekit.network_inference import laid_out_for, stitch_predictions
-from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
+from ptycho_core.enginekit.models import load_model, save_model
+from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
+from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.enginekit.network_training import check_trainable
-from ptycho_core.enginekit.refining import refine_image
+from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
+from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
@@ -28,19 +30,20 @@ from . import physics
 from .data import GroupDataModule
 from .generators import GENERATORS
 from .hardware import choose_device, low_precision
-from .inference import ScanPredictor
+from .inference import TorchScan
 from .lightning_module import PtychoModule
-from .refinement import TorchGradient
+from .stepper import TorchStepper
 from .training import fit
 
 __all__ = ["TorchBackend"]
 
 
 class TorchBackend:
-    """Physics-informed networks in PyTorch, trained with Lightning."""
+    """A solver, and physics-informed networks trained with Lightning, in PyTorch."""
 
     name = "pytorch"
     capabilities = Capabilities(
+        methods=("solver", "network"),
         generators=tuple(GENERATORS),
         losses=tuple(physics.LOSSES),
         max_scans=None,
@@ -48,8 +51,11 @@ class TorchBackend:
         background=True,
         probe_trainable=True,
         scale_trainable=True,
-        refine=True,
+        stepping=True,
         refine_positions=True,
+        position_affine=True,
+        probe_constraints=True,
+        frame_scale=True,
         resume=True,
         precisions=("auto", "32", "bf16"),
         accelerators=("auto", "cpu", "cuda", "mps"),
@@ -65,11 +71,13 @@ class TorchBackend:
         runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
-    ) -> NetworkModel:
-        """Train one generator on all scans through the forward model; see ``ReconstructionBackend.train``.
+    ) -> NetworkModel | SolverModel:
+        """Solve a scan, or train one generator on all scans through the forward model; see ``ReconstructionBackend``.
 
         Probe, scale and statistics of the model are those of the first scan.
         """
+        if config.method == "solver":
+            return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
         data = GroupDataModule(scans, config, runtime)
         steps = config.epochs * data.train_set.draw.steps_an_epoch(runtime.devices)
@@ -91,40 +99,29 @@ class TorchBackend:
 
     def reconstruct(
         self,
-        model: NetworkModel,
+        model: NetworkModel | SolverModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
         runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
-        """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
-        model.check_side(scan)
-        scale, groups = model.scale_for(scan), laid_out_for(model, scan)
+        """Cut out, or predict and merge, the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
+        if isinstance(model, SolverModel):
+            return reconstruct_solved(model, scan, config, progress)
         with torch.inference_mode():
-            return stitch_predictions(
-                ScanPredictor(model, groups, scale, config, runtime), groups, scale, config, progress
-            )
+            return reconstruct_network(model, scan, config, runtime, TorchScan, progress)
 
-    def refine(
-        self,
-        image: Image,
-        scan: PtychoDataContainer,
-        config: TrainingConfig,
-        runtime: Runtime = DEFAULT_RUNTIME,
-        *,
-        progress: Progress = no_progress,
-    ) -> Image:
-        """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
-        device = choose_device(runtime.accelerator)
-        return refine_image(image, scan, config, lambda raw, loss: TorchGradient(raw, loss, device), progress)
+    def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TorchStepper:
+        """Steps from an image, in single precision; see ``SupportsStepping``."""
+        return TorchStepper(image, scan, loss, runtime)
 
-    def predict_patches(self, model: NetworkModel, groups: Groups) -> NDArray[np.complex64]:
+    def predict_patches(
+        self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
+    ) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        model.check_side(groups.scan)
         with torch.inference_mode():
-            predictor = ScanPredictor(model, groups, model.scale_for(groups.scan), model.config.inference, Runtime())
-            return np.concatenate([patches for _, patches, _ in predictor.predict(None)])
+            return predict_groups(model, groups, runtime, TorchScan)
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
@@ -134,13 +131,16 @@ class TorchBackend:
         Raises:
             DataError: a frame leaves the image.
         """
-        N, level = scan.raw.side, scan.raw.background
+        raw = scan.raw
         corners, subpixel = corners_on(image, frames)
         with torch.inference_mode():
             obj, probe = (torch.from_numpy(np.array(part, np.complex64)) for part in (image.object, image.probe))
-            patches = physics.extract(obj[None], torch.from_numpy(corners)[None], N)
-            background = None if level is None else torch.from_numpy(level.copy())
-            rate = physics.expected_counts(patches, probe, torch.from_numpy(subpixel)[None], image.scale, background)
+            patches = physics.extract(obj[None], torch.from_numpy(corners)[None], raw.side)
+            waves = physics.exit_waves(patches, probe, torch.from_numpy(subpixel)[None])
+            if image.mode_weights is not None:
+                waves *= torch.from_numpy(image.mode_weights[frames]).sqrt()[:, :, None, None]
+            level = None if raw.background is None else torch.from_numpy(raw.background.copy())
+            rate = physics.rate_of_waves(waves, image.scale, level, raw.propagation)
         return rate[0].numpy().copy()
 
     def loss_and_gradient(
@@ -163,7 +163,7 @@ class TorchBackend:
         for indices, counts in raw.chunks():
             patches = physics.extract(object_leaf[None], torch.from_numpy(corners[indices])[None], raw.side)
             rate = physics.expected_counts(
-                patches, probe_leaf, torch.from_numpy(subpixel[indices])[None], background=level
+                patches, probe_leaf, torch.from_numpy(subpixel[indices])[None], 1.0, level, raw.propagation
             )
             value = physics.LOSSES[loss](rate, torch.from_numpy(counts)[None], mask, divisor)
             torch.autograd.backward(value)
@@ -172,10 +172,10 @@ class TorchBackend:
         assert probe_leaf.grad is not None
         return total, object_leaf.grad.numpy().copy(), probe_leaf.grad.numpy().copy()
 
-    def save(self, model: NetworkModel, path: Path) -> None:
+    def save(self, model: NetworkModel | SolverModel, path: Path) -> None:
         """Write the model as a bundle; see specs/50-model-bundle."""
-        save_network(model, path, ("torch", "lightning"))
+        save_model(model, path, ("torch", "lightning"))
 
-    def load(self, path: Path) -> NetworkModel:
-        """Read a bundle of any engine whose generator is known here."""
-        return load_network(path, self.name, tuple(GENERATORS))
+    def load(self, path: Path) -> NetworkModel | SolverModel:
+        """Read what this engine solved, or a bundle of any engine whose generator is known here."""
+        return load_model(path, self.name, tuple(GENERATORS))

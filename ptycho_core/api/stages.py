@@ -18,6 +18,7 @@ from ..plugins.capabilities import (
     check_refinement_capabilities,
     check_scan_capabilities,
 )
+from ..plugins.generators import with_typed_model
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_described
 from ..plugins.returned import check_image, check_model
@@ -68,7 +69,7 @@ class Engines:
         self.runtime = runtime
         self.observer = observer
         self._loaded: dict[str, LoadedBackend] = {}
-        self.config = with_typed_options(config)
+        self.config = with_typed_model(with_typed_options(config))
         self.trainer = self.load(config.backend)
         check_capabilities(self.config, self.trainer.capabilities, self.trainer.name, runtime)
         chosen = refining_engine(self.config, self.trainer.capabilities)

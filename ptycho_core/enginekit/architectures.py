@@ -1,29 +1,23 @@
-"""Architectures: the names, shapes and first values of every weight, once for all engines (specs/50-model-bundle).
+"""Architectures of the three generators that ship: their sizes, and the names and shapes of every weight, once for all.
 
-A network is code in each engine, but its weights are named, laid out and initialised here, so that one weight file
-serves every engine and one seed gives every engine the same start. Convolution kernels are (out, in, 3, 3) and are
-applied as cross-correlations with zero padding.
+Their records say so to core and to any engine that has them (specs/50-model-bundle); ``weights`` gives them their first
+values. Convolution kernels are (out, in, 3, 3) and are applied as cross-correlations with zero padding.
 """
 
 from __future__ import annotations
 
-import math
-import zlib
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..config import ModelConfig, TrainingConfig
-from ..errors import ConfigError, suggest
+from ..config_checks import check_range
+from ..errors import ConfigError
+from ..generators import Generator, GeneratorSizes
 
 __all__ = [
     "GENERATORS",
-    "check_group_size",
+    "CnnSizes",
+    "ProbeUnetSizes",
+    "UnrolledSizes",
     "cnn_filters",
-    "full_channels",
-    "generator_shapes",
-    "initial_weights",
     "probe_unet_widths",
 ]
 
@@ -34,6 +28,59 @@ UNROLLED_FEATURES = 6
 """Those of ``probe_unet``, and |P| and the weight of the merge, both relative to their largest value."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ProbeUnetSizes(GeneratorSizes):
+    """Sizes of ``probe_unet``.
+
+    Attributes:
+        width: channels of the first level of the network.
+        depth: number of times the U-net halves the side, which must be divisible by 2**depth.
+        sweeps: parallel solver sweeps on the canvas before the network sees it; with 0 a probe_unet sees each frame by
+            itself, and an unrolled starts from the flat object.
+    """
+
+    width: int = 16
+    depth: int = 3
+    sweeps: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        owner = type(self).__name__
+        check_range(owner, "width", self.width, 1, 512)
+        check_range(owner, "depth", self.depth, 1, 5)
+        check_range(owner, "sweeps", self.sweeps, 0, 1000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnrolledSizes(ProbeUnetSizes):
+    """Sizes of ``unrolled``: those of ``probe_unet``, and its passes.
+
+    Attributes:
+        passes: learned passes over the canvas in training; inference.passes may ask for others.
+    """
+
+    passes: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(type(self).__name__, "passes", self.passes, 1, 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnSizes(GeneratorSizes):
+    """Sizes of ``cnn``.
+
+    Attributes:
+        width: channels of all levels, 16 being the reference's.
+    """
+
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(type(self).__name__, "width", self.width, 1, 512)
+
+
 def _conv(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (n_out, n_in, 3, 3), f"{name}.bias": (n_out,)}
 
@@ -42,35 +89,35 @@ def _block(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
     return _conv(f"{name}.conv0", n_in, n_out) | _conv(f"{name}.conv1", n_out, n_out)
 
 
-def probe_unet_widths(model: ModelConfig) -> list[int]:
+def probe_unet_widths(sizes: ProbeUnetSizes) -> list[int]:
     """Channels of each level of the U-net, finest first; each level has twice those of the one above."""
-    return [model.width * 2**level for level in range(model.depth + 1)]
+    return [sizes.width * 2**level for level in range(sizes.depth + 1)]
 
 
-def _u_net(model: ModelConfig, N: int, n_features: int) -> dict[str, tuple[int, ...]]:
-    if N % 2**model.depth:
+def _u_net(sizes: ProbeUnetSizes, N: int, n_features: int) -> dict[str, tuple[int, ...]]:
+    if N % 2**sizes.depth:
         raise ConfigError(
-            f"model.depth = {model.depth} halves the side {model.depth} times, but N = {N} is not a multiple of "
-            f"{2**model.depth}; choose a smaller depth."
+            f"model.depth = {sizes.depth} halves the side {sizes.depth} times, but N = {N} is not a multiple of "
+            f"{2**sizes.depth}; choose a smaller depth."
         )
-    widths = probe_unet_widths(model)
+    widths = probe_unet_widths(sizes)
     shapes: dict[str, tuple[int, ...]] = {}
     for level, width in enumerate(widths):
         shapes |= _block(f"encoder{level}", n_features if level == 0 else widths[level - 1], width)
-    for level in reversed(range(model.depth)):
+    for level in reversed(range(sizes.depth)):
         shapes |= _block(f"decoder{level}", widths[level + 1] + widths[level], widths[level])
     return shapes | _conv("head", widths[0], 2)
 
 
-def _probe_unet(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
-    return _u_net(model, N, PROBE_UNET_FEATURES)
+def _probe_unet(sizes: ProbeUnetSizes, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+    return _u_net(sizes, N, PROBE_UNET_FEATURES)
 
 
-def _unrolled(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
-    return _u_net(model, N, UNROLLED_FEATURES)
+def _unrolled(sizes: UnrolledSizes, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+    return _u_net(sizes, N, UNROLLED_FEATURES)
 
 
-def cnn_filters(model: ModelConfig, N: int) -> tuple[list[int], list[int]]:
+def cnn_filters(sizes: CnnSizes, N: int) -> tuple[list[int], list[int]]:
     """Filters of the encoder and of each decoder of the skip-free network, coarse to fine for the decoder.
 
     Raises:
@@ -86,35 +133,13 @@ def cnn_filters(model: ModelConfig, N: int) -> tuple[list[int], list[int]]:
     encoder, decoder = tables[N]
     last = 2048 // N
     return (
-        [max(1, f * model.width // 16) for f in encoder],
-        [max(1, f * model.width // 16) for f in [*decoder, last]],
+        [max(1, f * sizes.width // 16) for f in encoder],
+        [max(1, f * sizes.width // 16) for f in [*decoder, last]],
     )
 
 
-def full_channels(model: ModelConfig, N: int) -> int:
-    """Channels at full resolution for frames of side N, which decide memory and work.
-
-    Raises:
-        ConfigError: see :func:`cnn_filters`.
-    """
-    return max(cnn_filters(model, N)[1]) if model.generator == "cnn" else model.width
-
-
-def check_group_size(trained: int, given: int) -> None:
-    """Refuse groups that a ``cnn``, whose channels are the frames of a group, was not made for.
-
-    Raises:
-        ConfigError: another group size.
-    """
-    if given != trained:
-        raise ConfigError(
-            f"generator 'cnn' was trained with group_size = {trained} and was given groups of "
-            f"{given} frames; use that size, or 'probe_unet', which takes any."
-        )
-
-
-def _cnn(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
-    encoder, decoder = cnn_filters(model, N)
+def _cnn(sizes: CnnSizes, N: int, group_size: int) -> dict[str, tuple[int, ...]]:
+    encoder, decoder = cnn_filters(sizes, N)
     shapes: dict[str, tuple[int, ...]] = {}
     for level, width in enumerate(encoder):
         shapes |= _block(f"encoder{level}", group_size if level == 0 else encoder[level - 1], width)
@@ -125,43 +150,38 @@ def _cnn(model: ModelConfig, N: int, group_size: int) -> dict[str, tuple[int, ..
     return shapes
 
 
-GENERATORS: Mapping[str, Callable[[ModelConfig, int, int], dict[str, tuple[int, ...]]]] = {
-    "probe_unet": _probe_unet,
-    "unrolled": _unrolled,
-    "cnn": _cnn,
-}
-"""Name of each generator → the function that lists its weights."""
+def _width(sizes: ProbeUnetSizes, N: int) -> int:
+    return sizes.width
 
 
-def generator_shapes(config: TrainingConfig, N: int) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every weight of the generator of a config, for frames of side N.
-
-    Raises:
-        ConfigError: unknown generator, or sizes that do not fit N.
-    """
-    name = config.network.generator
-    if name not in GENERATORS:
-        raise ConfigError(f"model.generator = {name!r}; allowed: {', '.join(GENERATORS)}.{suggest(name, GENERATORS)}")
-    return GENERATORS[name](config.network, N, config.group_size)
+def _cnn_channels(sizes: CnnSizes, N: int) -> int:
+    return max(cnn_filters(sizes, N)[1])
 
 
-def initial_weights(config: TrainingConfig, N: int) -> dict[str, NDArray[np.float32]]:
-    """First value of every weight, decided by ``config.seed`` alone.
+def _sweeps(sizes: ProbeUnetSizes) -> int:
+    return sizes.sweeps
 
-    Kernels are He-normal (standard deviation √(2 / fan-in)), biases zero. The heads of ``probe_unet`` and
-    ``unrolled`` are zero, so that their first prediction is the solver's; the heads of ``cnn`` are scaled down by
-    ten, so that it starts near O = 1.
-    Each weight has its own random stream, named by its name, so that adding a layer leaves the others as they were.
 
-    Raises:
-        ConfigError: see :func:`generator_shapes`.
-    """
-    weights: dict[str, NDArray[np.float32]] = {}
-    for name, shape in generator_shapes(config, N).items():
-        if name.endswith(".bias") or name == "head.weight":
-            weights[name] = np.zeros(shape, np.float32)
-            continue
-        rng = np.random.default_rng([config.seed, zlib.crc32(name.encode())])
-        spread = math.sqrt(2.0 / math.prod(shape[1:])) * (0.1 if "_head" in name else 1.0)
-        weights[name] = (spread * rng.standard_normal(shape)).astype(np.float32)
-    return weights
+def _passes(sizes: UnrolledSizes) -> int:
+    return sizes.passes
+
+
+_FROM_THE_SOLVER = {"head.weight": 0.0}
+"""With a head of zeros the first prediction is the solver's."""
+
+GENERATORS: tuple[Generator, ...] = (
+    Generator(
+        name="probe_unet", sizes=ProbeUnetSizes, shapes=_probe_unet, channels=_width, sweeps=_sweeps,
+        gains=_FROM_THE_SOLVER,
+    ),
+    Generator(
+        name="unrolled", sizes=UnrolledSizes, shapes=_unrolled, channels=_width, sweeps=_sweeps, passes=_passes,
+        repeats=True, gains=_FROM_THE_SOLVER,
+    ),
+    Generator(
+        name="cnn", sizes=CnnSizes, shapes=_cnn, channels=_cnn_channels, fixed_group=True,
+        # near O = 1
+        gains={"amplitude_head.weight": 0.1, "phase_head.weight": 0.1},
+    ),
+)  # fmt: skip
+"""The generators that ship, known without any engine."""

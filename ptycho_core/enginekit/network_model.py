@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle, read_bundle, write_bundle
-from ..config import InferenceConfig, TrainingConfig, passes_of
+from ..bundle import read_bundle
+from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics
 from ..errors import ArchiveError, ConfigError
-from ..provenance import machine, package_versions
-from .architectures import generator_shapes
+from ..generators import Generator
+from .architectures import GENERATORS
+from .model_file import common_of, write_model
+from .weights import Network, generator_shapes, network_of
 
 __all__ = ["NetworkModel", "load_network", "save_network"]
 
@@ -32,6 +34,7 @@ class NetworkModel:
         probe: (P, N, N) complex64 at the end of training.
         history: name → one float an epoch.
         checkpoint_path: where training can be resumed from, or None.
+        generators: records of the engine's generators, its own among them.
     """
 
     backend: str
@@ -42,10 +45,16 @@ class NetworkModel:
     probe: NDArray[np.complex64]
     history: Mapping[str, list[float]]
     checkpoint_path: Path | None = None
+    generators: Sequence[Generator] = GENERATORS
 
-    def scale_for(self, data: PtychoDataContainer) -> float:
+    @property
+    def network(self) -> Network:
+        """Its generator and sizes."""
+        return network_of(self.config.network, self.generators)
+
+    def scale_for(self, scan: PtychoDataContainer) -> float:
         """The intensity scale for a scan: its own, times what training changed of the scale it started from (BE-4)."""
-        return data.statistics.scale * self.scale / self.statistics.scale
+        return scan.statistics.scale * self.scale / self.statistics.scale
 
     def passes_for(self, config: InferenceConfig) -> int:
         """Learned passes over the canvas: as many as `config` says, or else as in training.
@@ -53,74 +62,60 @@ class NetworkModel:
         Raises:
             ConfigError: passes are asked for, and the generator makes one only.
         """
-        return passes_of(self.config.network, config)
+        network = self.network
+        return network.record.passes_for(network.sizes, config.passes)
 
-    def check_side(self, data: PtychoDataContainer) -> None:
-        """Refuse frames of a side that the network cannot take.
+    def check_groups(self, scan: PtychoDataContainer, group_size: int) -> None:
+        """Refuse frames of a side, or groups of a size, that the network cannot take.
 
         Raises:
-            ConfigError: the side is not the one it is tied to, or cannot be halved often enough.
+            ConfigError: sides or groups that it has no weights for, or a side that cannot be halved often enough.
         """
-        side = self.probe.shape[-1]
-        if self.config.network.generator == "cnn" and data.raw.side != side:
-            raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {data.raw.side}.")
-        generator_shapes(self.config, data.raw.side)
+        side, asked = self.probe.shape[-1], scan.raw.side
+        network, trained = self.network, self.config.group_size
+        if network.record.fixed_group and group_size != trained:
+            raise ConfigError(
+                f"generator {network.record.name!r} was trained with group_size = {trained} and was given groups of "
+                f"{group_size} frames; use that size, or a generator that takes any."
+            )
+        if network.record.shapes(network.sizes, asked, trained) != network.record.shapes(network.sizes, side, trained):
+            raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {asked}.")
 
 
 def save_network(model: NetworkModel, path: Path, packages: Collection[str]) -> None:
-    """Write a model as a bundle (specs/50-model-bundle).
-
-    Args:
-        model: what to write.
-        path: file, by convention named ``model.ptycho``.
-        packages: distributions whose versions are kept with it.
-
-    Raises:
-        ArchiveError, OutputError: see ``bundle.write_bundle``.
-    """
-    bundle = Bundle(
-        backend=model.backend,
-        generator=model.config.network.generator,
-        side=model.probe.shape[-1],
-        config=model.config,
-        statistics=model.statistics,
-        scale=model.scale,
-        weights=model.weights,
-        probe=model.probe,
-        history={name: list(values) for name, values in model.history.items()},
-        provenance={
-            "versions": package_versions(tuple(packages)),
-            "machine": machine(),
-            "seed": model.config.seed,
-        },
-    )
-    write_bundle(path, bundle)
+    """Write a model as a bundle; arguments and errors as ``model_file.write_model``."""
+    write_model(model, path, packages, generator=model.config.network.generator, weights=model.weights)
 
 
-def load_network(path: Path, backend: str, generators: Collection[str]) -> NetworkModel:
+def load_network(
+    path: Path, backend: str, generators: Collection[str] | None = None, records: Sequence[Generator] = GENERATORS
+) -> NetworkModel:
     """Read a bundle of any engine, if its generator is known here.
 
     Args:
         path: the bundle.
         backend: name of the engine that reads it.
-        generators: names that this engine knows.
+        generators: names of those among `records` that this engine has; None is all.
+        records: of its generators.
 
     Raises:
         ArchiveError: damaged, unsafe, or of a generator or an engine that this one cannot follow; both are named.
     """
     bundle = read_bundle(path)
-    if bundle.generator is None or bundle.generator not in generators:
+    own = tuple(record for record in records if generators is None or record.name in generators)
+    names = [record.name for record in own]
+    if bundle.generator is None or bundle.generator not in names:
         raise ArchiveError(
             f"{path}: made by engine {bundle.backend!r} with generator {bundle.generator!r}, which engine "
-            f"{backend!r} does not have (it has {', '.join(generators)}); load it with the engine that made it."
+            f"{backend!r} does not have (it has {', '.join(names)}); load it with the engine that made it."
         )
-    bundle = read_bundle(path, expected_weights=generator_shapes, engine=backend)
-    return NetworkModel(
-        backend=backend,
-        config=bundle.config,
-        weights=bundle.weights,
-        statistics=bundle.statistics,
-        scale=bundle.scale,
-        probe=bundle.probe,
-        history=bundle.history,
-    )
+    model = bundle.config.network
+    try:
+        sizes = network_of(model, own).sizes
+    except ConfigError as error:
+        raise ArchiveError(
+            f"{path}: its sizes are not those of the generator in engine {backend!r}: {error}"
+        ) from error
+    bundle = read_bundle(path, expected_weights=lambda config, N: generator_shapes(config, N, own), engine=backend)
+    typed = replace(bundle.config, model=ModelConfig(generator=model.generator, sizes=sizes))
+    return NetworkModel(**common_of(bundle, backend) | {"config": typed}, weights=bundle.weights, generators=own)

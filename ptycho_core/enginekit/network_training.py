@@ -15,8 +15,11 @@ from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
 from ..data.container import PtychoDataContainer
 from ..errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
+from ..generators import Generator
 from ..io.atomic import write_text
 from ..runtime import Runtime
+from .architectures import GENERATORS
+from .weights import network_of
 
 __all__ = [
     "HISTORY_FILE",
@@ -50,20 +53,27 @@ _TRACKER_MODULES = {
 }
 
 
-def check_trainable(scans: Sequence[PtychoDataContainer], config: TrainingConfig) -> None:
+def check_trainable(
+    scans: Sequence[PtychoDataContainer], config: TrainingConfig, generators: Sequence[Generator] = GENERATORS
+) -> None:
     """Refuse scans that the config cannot be followed with, or that do not go together.
 
+    Args:
+        scans: at least one.
+        config: of the training.
+        generators: records of the engine's generators.
+
     Raises:
-        ConfigError: held-out frames too few for a ``cnn``, or a trainable scale of a calibrated probe.
+        ConfigError: held-out frames too few for groups of a fixed size, or a trainable scale of a calibrated probe.
         DataError: scans whose frames or numbers of modes differ, or a first scan without training frames.
     """
-    first = scans[0]
+    first, record = scans[0], network_of(config.network, generators).record
     for number, scan in enumerate(scans):
         name, held = scan.raw.source.path or f"scan {number}", len(scan.heldout_frames)
-        if config.network.generator == "cnn" and 0 < held < config.group_size:
+        if record.fixed_group and 0 < held < config.group_size:
             raise ConfigError(
-                f"generator 'cnn' needs test groups of {config.group_size} frames, like its training groups, but "
-                f"{name} has only {held} held-out frames; lower group_size or raise test_fraction."
+                f"generator {record.name!r} needs test groups of {config.group_size} frames, like its training groups, "
+                f"but {name} has only {held} held-out frames; lower group_size or raise test_fraction."
             )
         if config.scale_trainable and scan.raw.probe_calibrated:
             raise ConfigError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle, read_bundle, write_bundle
+from ..bundle import Bundle, read_bundle
 from ..config import InferenceConfig, TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics, integer_corners
 from ..data.results import Image
@@ -21,8 +21,8 @@ from ..errors import ArchiveError, DataError
 from ..physics.patches import extract
 from ..physics.relative import peak_intensity
 from ..protocol import Progress, ProgressEvent
-from ..provenance import machine, package_versions
 from .checkpoint import read_checkpoint, write_checkpoint
+from .model_file import common_of, write_model
 from .network_training import HISTORY_FILE, check_resumable, write_history
 from .stitching import Stitcher, make_image, probe_weights
 
@@ -87,19 +87,7 @@ def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> No
         "object": obj.view(np.float32).reshape(*obj.shape, 2),
         "origin_px": model.origin_px.astype(np.int64),
     }
-    bundle = Bundle(
-        backend=model.backend,
-        generator=None,
-        side=model.probe.shape[-1],
-        config=model.config,
-        statistics=model.statistics,
-        scale=model.scale,
-        weights=weights,
-        probe=model.probe,
-        history={name: list(values) for name, values in model.history.items()},
-        provenance={"versions": package_versions(tuple(packages)), "machine": machine(), "seed": model.config.seed},
-    )
-    write_bundle(path, bundle)
+    write_model(model, path, packages, generator=None, weights=weights)
 
 
 def _object_in(bundle: Bundle, path: Path) -> tuple[NDArray[np.complex64], NDArray[np.int64]]:
@@ -137,16 +125,7 @@ def load_solver(path: Path, backend: str) -> SolverModel:
             f"Load it with backend = {bundle.backend!r}."
         )
     obj, origin = _object_in(bundle, path)
-    return SolverModel(
-        backend=backend,
-        config=bundle.config,
-        history={name: list(values) for name, values in bundle.history.items()},
-        probe=bundle.probe,
-        statistics=bundle.statistics,
-        scale=bundle.scale,
-        object=obj,
-        origin_px=origin,
-    )
+    return SolverModel(**common_of(bundle, backend), object=obj, origin_px=origin)
 
 
 def reconstruct_solved(

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ..config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
+from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..data.raw import RawData
 from ..errors import BackendProtocolError, ConfigError, suggest
 from ..protocol import OPTIMISER_FIELDS, Capabilities
@@ -202,11 +202,10 @@ def check_inference_capabilities(
     """Compare how a model is to be applied with what an engine can do; errors as :func:`check_capabilities`."""
     runtime = runtime or Runtime()
     ignored = {f for f in _ignored(capabilities, engine_name) if f.startswith(("inference.", "runtime."))}
-    if config.passes is not None and "unrolled" not in capabilities.generators:
-        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
-    # the generator for which every one of these fields has an effect; whether the model is one, the engine says
-    whole = TrainingConfig(model=ModelConfig(generator="unrolled"), inference=config)
-    _check_ignored(whole, runtime, ignored, engine_name)
+    if config.passes is not None and not capabilities.generators:
+        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no network")
+    # whether passes have an effect on the generator of the model, the engine says
+    _check_ignored(TrainingConfig(inference=config), runtime, ignored, engine_name)
     check_runtime_capabilities(runtime, capabilities, engine_name)
 
 

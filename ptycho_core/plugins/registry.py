@@ -40,7 +40,7 @@ from .discovery import (
     pip_line,
 )
 from .guard import engine_at_work
-from .promises import check_engine, check_spec
+from .promises import check_engine, check_registered, check_spec
 
 __all__ = [
     "INSTALL_ONE",
@@ -217,6 +217,7 @@ def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
     with engine_at_work(spec.name, "its import"):
         engine = _constructed(spec, who)
         check_engine(engine, spec, who)
+        check_registered(spec, engine.capabilities, who)
     return LoadedBackend(engine, spec, distribution)
 
 

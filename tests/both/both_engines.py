@@ -20,7 +20,7 @@ from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image, Scored
-from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.protocol import ReconstructionBackend
 
@@ -89,7 +89,7 @@ def losses_on(
 ) -> tuple[np.ndarray, NetworkModel]:
     """Loss of every step of a training on containers, and the model."""
     seen: list[float] = []
-    model = engine.train(scans, config_for(engine, config), progress=lambda event: seen.append(event.metrics["loss"]))
+    model = engine.train(scans, *config_for(engine, config), progress=lambda event: seen.append(event.metrics["loss"]))
     return np.array(seen), model
 
 

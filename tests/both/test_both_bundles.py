@@ -17,7 +17,7 @@ from engines.engine_scans import EXACT, train, vary
 
 import ptycho_core
 from ptycho_core.bundle import read_bundle
-from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.io import write_scan
 from ptycho_core.testing.tolerances import relative_error
 
@@ -67,7 +67,7 @@ def test_what_one_trains_the_other_reconstructs(made, scan, trainer, reader):
     loaded = ptycho_core.load_model(path, backend=reader)
     assert (loaded.backend, loaded.config.backend) == (reader, trainer)
     assert (loaded.scale, loaded.statistics, loaded.history) == (model.scale, model.statistics, model.history)
-    images = [ptycho_core.reconstruct(m, scan, EXACT, same_scan=True) for m in (model, loaded)]
+    images = [ptycho_core.reconstruct(m, scan, *EXACT, same_scan=True) for m in (model, loaded)]
     assert images[0].train.fourier_error < 0.02
     assert_figures_alike(*images)
     one, other = (scored.image for scored in images)
@@ -81,7 +81,7 @@ def test_what_one_trains_the_other_reconstructs(made, scan, trainer, reader):
 def test_a_model_in_memory_needs_no_file(made, scan, held_out, trainer, reader):
     """The engine may be named when a scan is reconstructed; also one that the model has not seen."""
     model, _ = made[trainer]
-    one, other = (ptycho_core.reconstruct(model, held_out, EXACT, backend=name) for name in (trainer, reader))
+    one, other = (ptycho_core.reconstruct(model, held_out, *EXACT, backend=name) for name in (trainer, reader))
     assert_figures_alike(one, other)
     np.testing.assert_array_equal(other.image.probe, held_out.probe)
 
@@ -142,7 +142,7 @@ print(json.dumps({{"fourier_error": result.train.fourier_error, "backend": model
 def test_a_fresh_process_needs_the_reading_engine_alone(made, scan, tmp_path: Path, trainer, reader, frameworks):
     model, path = made[trainer]
     write_scan(tmp_path / "scan.npz", scan)
-    here = ptycho_core.reconstruct(model, tmp_path / "scan.npz", EXACT, same_scan=True)
+    here = ptycho_core.reconstruct(model, tmp_path / "scan.npz", *EXACT, same_scan=True)
     done = subprocess.run(
         [sys.executable, "-c", ALONE.format(reader=reader), str(path), str(tmp_path / "scan.npz")],
         cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False,

@@ -126,7 +126,7 @@ class Torn:
 
 def torn_data(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
     data = container(scan)
-    return engine.train([replace(data, raw=replace(scan, frames=Torn(scan)))], config_for(engine, model={"sweeps": 0}))
+    return engine.train([replace(data, raw=replace(scan, frames=Torn(scan)))], *config_for(engine, model={"sweeps": 0}))
 
 
 def resumed_with_another_scan(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
@@ -178,7 +178,7 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     ),
     "cnn applied to other groups": (
         ConfigError,
-        lambda e, s, f: e.predict_patches(
+        lambda e, s, f: patches_of(e, 
             untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(hard_scan(64, 2, 2), 2)
         ),
     ),
@@ -190,7 +190,7 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     ),
     "cnn applied to another side": (
         ConfigError,
-        lambda e, s, f: e.predict_patches(untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(s)),
+        lambda e, s, f: patches_of(e, untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(s)),
     ),
     "depth that does not divide N": (ConfigError, lambda e, s, f: train(e, s, vary(model={"depth": 5}))),
     "depth that does not divide another N": (

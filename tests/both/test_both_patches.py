@@ -50,7 +50,7 @@ def test_one_bundle_predicts_the_same_patches_in_both(case, engines, writer, tmp
     engines[writer].save(untrained(raw, config, writer), tmp_path / "model.ptycho")
     read = {name: engine.load(tmp_path / "model.ptycho") for name, engine in engines.items()}
     assert [model.backend for model in read.values()] == list(NAMES)
-    found, wanted = (engines[name].predict_patches(read[name], lay_out(raw)) for name in NAMES)
+    found, wanted = (patches_of(engines[name], read[name], lay_out(raw)) for name in NAMES)
     assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
     assert relative_error(found, wanted) <= PATCHES
     assert np.std(np.abs(wanted)) > 100 * PATCHES  # there is something to agree on
@@ -97,7 +97,7 @@ def test_memory_is_divided_alike(engines, batch_size):
     """Batches that do not fill up, or are larger than the scan, change neither engine's answer."""
     raw = scan_of(16)
     model = untrained(raw, CASES["alone"][1])
-    images = [image_of(engine, model, raw, batch_size=batch_size).object for engine in engines.values()]
+    images = [image_of(engine, model, raw, frames_at_once=batch_size).object for engine in engines.values()]
     images.append(image_of(engines["pytorch"], model, raw).object)
     for image in images[:2]:
         assert relative_error(image, images[2]) <= PATCHES
@@ -117,7 +117,7 @@ def test_a_frame_without_counts_is_left_out_alike(engines):
     others = dark.subset(np.setdiff1d(np.arange(17), 5))
     for engine, image in zip(engines.values(), images, strict=True):
         assert relative_error(image_of(engine, model, others).object[lit], image.object[lit]) <= PATCHES
-    one, other = (engine.predict_patches(model, lay_out(dark)) for engine in engines.values())
+    one, other = (patches_of(engine, model, lay_out(dark)) for engine in engines.values())
     assert np.isfinite(one).all()
     assert relative_error(one, other) <= PATCHES
     for loss in ("poisson", "amplitude"):
@@ -130,7 +130,7 @@ def test_a_bundle_made_for_one_side_serves_another_in_both(engines):
     """The network of a ``probe_unet`` is not tied to the side of its frames."""
     model = untrained(scan_of(16), CASES["swept"][1])
     larger = hard_scan(32, 2, 3, seed=4)
-    one, other = (engine.predict_patches(model, lay_out(larger)) for engine in engines.values())
+    one, other = (patches_of(engine, model, lay_out(larger)) for engine in engines.values())
     assert one.shape[-1] == 32
     assert relative_error(one, other) <= PATCHES
 
@@ -140,10 +140,10 @@ def test_bfloat16_rounds_about_as_much_in_both(engines):
     raw, config = scan_of(16), CASES["alone"][1]
     exact = untrained(raw, config)
     coarse = replace(exact, config=replace(config, inference=replace(EXACT, precision="bf16")))
-    wanted = engines["pytorch"].predict_patches(exact, lay_out(raw))
+    wanted = patches_of(engines["pytorch"], exact, lay_out(raw))
     errors = []
     for engine in engines.values():
-        errors.append(relative_error(engine.predict_patches(coarse, lay_out(raw)), wanted))
+        errors.append(relative_error(patches_of(engine, coarse, lay_out(raw)), wanted))
         assert 1e-5 < errors[-1] < 5e-3
     assert max(errors) < 3 * min(errors)
 
@@ -152,16 +152,16 @@ def test_the_tolerance_would_notice_another_network(engines):
     """A thousandth of one weight's size, a hundredth of a pixel, or one bad pixel that counts: all are above it."""
     raw, config = scan_of(16), CASES["alone"][1]
     model = untrained(raw, config)
-    wanted = engines["pytorch"].predict_patches(model, lay_out(raw))
+    wanted = patches_of(engines["pytorch"], model, lay_out(raw))
     name = "encoder0.conv0.weight"
     weights = {**model.weights, name: model.weights[name] * np.float32(1.003)}
-    changed = engines["tensorflow"].predict_patches(replace(model, weights=weights), lay_out(raw))
+    changed = patches_of(engines["tensorflow"], replace(model, weights=weights), lay_out(raw))
     assert relative_error(changed, wanted) > PATCHES
     data = lay_out(raw)
     moved = replace(data, subpixel_px=data.subpixel_px + np.float32(0.01))
-    assert relative_error(engines["tensorflow"].predict_patches(model, moved), wanted) > PATCHES
+    assert relative_error(patches_of(engines["tensorflow"], model, moved), wanted) > PATCHES
     unmasked = replace(raw, mask=None)
-    assert relative_error(engines["tensorflow"].predict_patches(model, lay_out(unmasked)), wanted) > PATCHES
+    assert relative_error(patches_of(engines["tensorflow"], model, lay_out(unmasked)), wanted) > PATCHES
 
 
 def test_the_base_config_names_no_hardware():

@@ -10,11 +10,12 @@ import pytest
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.enginekit.architectures import (
     GENERATORS,
+    CnnSizes,
+    ProbeUnetSizes,
     cnn_filters,
-    generator_shapes,
-    initial_weights,
     probe_unet_widths,
 )
+from ptycho_core.enginekit.weights import generator_shapes, initial_weights
 from ptycho_core.errors import ConfigError
 
 
@@ -35,7 +36,7 @@ def test_probe_unet_written_out():
         wanted[f"{name}.weight"], wanted[f"{name}.bias"] = (n_out, n_in, 3, 3), (n_out,)
     assert found == wanted
     assert list(found) == list(wanted)
-    assert probe_unet_widths(ModelConfig(width=5, depth=3)) == [5, 10, 20, 40]
+    assert probe_unet_widths(ProbeUnetSizes(width=5, depth=3)) == [5, 10, 20, 40]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
@@ -63,7 +64,7 @@ def test_a_depth_that_the_side_cannot_be_halved_by():
 
 @pytest.mark.parametrize(("N", "n_encoder", "n_decoder"), [(64, 3, 3), (128, 4, 4), (256, 5, 5)])
 def test_cnn_reaches_8_by_8_and_comes_back(N, n_encoder, n_decoder):
-    encoder, decoder = cnn_filters(ModelConfig(), N)
+    encoder, decoder = cnn_filters(CnnSizes(), N)
     assert (len(encoder), len(decoder)) == (n_encoder, n_decoder)
     assert 8 * 2**n_encoder == N == 8 * 2**n_decoder
     shapes = generator_shapes(config(generator="cnn"), N)
@@ -76,9 +77,9 @@ def test_cnn_reaches_8_by_8_and_comes_back(N, n_encoder, n_decoder):
 
 def test_width_scales_the_cnn():
     for N in (64, 128, 256):
-        plain, half = cnn_filters(ModelConfig(width=16), N), cnn_filters(ModelConfig(width=8), N)
+        plain, half = cnn_filters(CnnSizes(width=16), N), cnn_filters(CnnSizes(width=8), N)
         assert [[2 * f for f in arm] for arm in half] == list(plain)
-        assert all(f >= 1 for arm in cnn_filters(ModelConfig(width=1), N) for f in arm)
+        assert all(f >= 1 for arm in cnn_filters(CnnSizes(width=1), N) for f in arm)
 
 
 def test_what_is_refused():
@@ -92,7 +93,7 @@ def test_what_is_refused():
         initial_weights(config(generator="unet"), 64)
 
 
-@pytest.mark.parametrize("generator", sorted(GENERATORS))
+@pytest.mark.parametrize("generator", [record.name for record in GENERATORS])
 def test_first_weights_follow_the_shapes_and_the_law(generator):
     made = config(generator=generator, width=16)
     weights = initial_weights(made, 64)

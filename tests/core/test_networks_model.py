@@ -14,8 +14,8 @@ from ptycho_core.bundle import read_bundle, write_bundle
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
-from ptycho_core.enginekit.architectures import initial_weights
 from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.errors import ArchiveError, ConfigError, OutputError
 
 GENERATORS = ("probe_unet", "unrolled", "cnn")
@@ -72,18 +72,18 @@ def test_the_scale_of_a_scan_is_its_own_times_what_training_changed():
 
 def test_a_cnn_takes_the_side_it_was_trained_on_only():
     model = make_model("cnn")
-    model.check_side(make_data(64))
+    model.check_groups(make_data(64), 3)
     with pytest.raises(ConfigError, match=r"the model was trained on frames of 64×64; this scan has 128"):
-        model.check_side(make_data(128))
+        model.check_groups(make_data(128), 3)
 
 
 def test_a_probe_unet_takes_any_side_that_can_be_halved_often_enough():
     model = make_model()
     for side in (16, 64, 48):
-        model.check_side(make_data(side))
+        model.check_groups(make_data(side), 9)
     deep = make_model(config=TrainingConfig(model=ModelConfig(depth=5)))
     with pytest.raises(ConfigError, match=r"depth = 5 halves .* N = 48 is not a multiple of 32"):
-        deep.check_side(make_data(48))
+        deep.check_groups(make_data(48), 1)
 
 
 @pytest.mark.spec("BE-2", "FM-20")

@@ -5,9 +5,9 @@ Nothing here imports a framework: an engine is passed in, as ``load_backend`` gi
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,28 +18,39 @@ from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.architectures import initial_weights
 from ptycho_core.enginekit.groups import GroupDraw, Groups, partition_of
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.errors import Cancelled
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.protocol import Progress, ReconstructionBackend, no_progress
+from ptycho_core.runtime import Runtime
 
-EXACT = InferenceConfig(accelerator="cpu", precision="32")
+SINGLE = Runtime(accelerator="cpu", precision="32")
+"""Single precision, so that what tests compare is not rounding."""
 
-CONFIG = TrainingConfig(
-    model=ModelConfig(width=4, depth=1),
-    inference=EXACT,
-    group_size=4,
-    epochs=2,
-    schedule="constant",
-    accelerator="cpu",
-    precision="32",
-    seed=1,
+
+class Settings(NamedTuple):
+    """What a training is given beside its scans: ``engine.train(scans, *settings)``."""
+
+    config: TrainingConfig
+    runtime: Runtime
+
+
+class Applied(NamedTuple):
+    """What applying a model is given beside its scan: ``engine.reconstruct(model, scan, *applied)``."""
+
+    config: InferenceConfig
+    runtime: Runtime
+
+
+CONFIG = Settings(
+    TrainingConfig(model=ModelConfig(width=4, depth=1), group_size=4, epochs=2, schedule="constant", seed=1), SINGLE
 )
-"""A base that tests vary: single precision, so that what they compare is not rounding. It names no engine of its own:
-see :func:`config_for`."""
+"""A base that tests vary. It names no engine of its own: see :func:`config_for`."""
+
+EXACT = Applied(InferenceConfig(), SINGLE)
 
 ALONE = {"model": {"sweeps": 0}}
 """Changes to the config that leave the network without a solver before it."""
@@ -100,15 +111,15 @@ def make_scan(
     )
 
 
-def config_for(engine: ReconstructionBackend, config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
-    """The config with some fields varied, for an engine."""
-    return replace(vary(config, **changes), backend=engine.name)
+def config_for(engine: ReconstructionBackend, settings: Settings = CONFIG, **changes: Any) -> Settings:
+    """The settings with some fields varied, for an engine."""
+    return vary(settings, **changes, backend=engine.name)
 
 
 def train(
     engine: ReconstructionBackend,
     raw: RawData | PtychoDataContainer,
-    config: TrainingConfig = CONFIG,
+    settings: Settings = CONFIG,
     test: RawData | None = None,
     *,
     progress: Progress = no_progress,
@@ -119,8 +130,8 @@ def train(
     """
     scan = raw if isinstance(raw, PtychoDataContainer) else PtychoDataContainer.of(raw)
     scans = [scan] if test is None else [scan, held_out_scan(test, scan)]
-    config = replace(config, n_groups=config.n_groups or len(scan.train_frames))
-    return engine.train(scans, config_for(engine, config), progress=progress)
+    n_groups = settings.config.n_groups or len(scan.train_frames)
+    return engine.train(scans, *config_for(engine, settings, n_groups=n_groups), progress=progress)
 
 
 def held_out_scan(raw: RawData, like: PtychoDataContainer) -> PtychoDataContainer:
@@ -129,14 +140,14 @@ def held_out_scan(raw: RawData, like: PtychoDataContainer) -> PtychoDataContaine
     return PtychoDataContainer.of(raw, heldout=np.arange(raw.n_frames), statistics=like.statistics)
 
 
-def train_groups(raw: RawData, config: TrainingConfig = CONFIG, epoch: int = 0) -> Groups:
+def train_groups(raw: RawData, settings: Settings = CONFIG, epoch: int = 0) -> Groups:
     """The groups that :func:`train` goes over in an epoch."""
-    config = replace(config, n_groups=config.n_groups or raw.n_frames)
+    config = replace(settings.config, n_groups=settings.config.n_groups or raw.n_frames)
     return GroupDraw([PtychoDataContainer.of(raw)], config).groups(epoch)
 
 
 def interrupted(
-    engine: ReconstructionBackend, raw: RawData, config: TrainingConfig, at: int, test: RawData | None = None
+    engine: ReconstructionBackend, raw: RawData, settings: Settings, at: int, test: RawData | None = None
 ) -> Path | None:
     """Train until a step, and return the checkpoint left."""
     seen = []
@@ -147,7 +158,7 @@ def interrupted(
             raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough") as caught:
-        train(engine, raw, config, test, progress=stop)
+        train(engine, raw, settings, test, progress=stop)
     assert seen[-1] == at
     assert seen == list(range(seen[0], at + 1))
     return None if caught.value.checkpoint_path is None else Path(caught.value.checkpoint_path)
@@ -160,7 +171,17 @@ def lay_out(raw: RawData, group_size: int = 4) -> Groups:
 
 def image_of(engine: ReconstructionBackend, model: NetworkModel, raw: RawData, **changes: Any) -> Image:
     """A scan reconstructed in single precision on the CPU, unless told otherwise."""
-    return engine.reconstruct(model, PtychoDataContainer.of(raw), replace(EXACT, **changes))
+    return engine.reconstruct(model, PtychoDataContainer.of(raw), *exact(**changes))
+
+
+def patches_of(engine: ReconstructionBackend, model: NetworkModel, groups: Groups, **changes: Any) -> np.ndarray:
+    """Patches of groups, in single precision on the CPU, unless told otherwise."""
+    return engine.predict_patches(model, groups, replace(SINGLE, **changes))
+
+
+def exact(**changes: Any) -> Applied:
+    """:data:`EXACT` with some fields of its config or its runtime replaced."""
+    return Applied(*_split(EXACT, changes))
 
 
 def error_of(engine: ReconstructionBackend, raw: RawData, image: Image) -> float:
@@ -168,14 +189,29 @@ def error_of(engine: ReconstructionBackend, raw: RawData, image: Image) -> float
     return score(image, PtychoDataContainer.of(raw), engine.name, engine).train.fourier_error
 
 
-def vary(config: TrainingConfig = CONFIG, **changes: Any) -> TrainingConfig:
-    """The config with some fields replaced; ``model`` and ``inference`` take mappings of theirs."""
-    for name in ("model", "inference"):
-        if name in changes:
-            if changes[name].get("generator") == "cnn":  # it has no depth and no sweeps of its own
-                changes[name] = {"depth": ModelConfig.depth, "sweeps": ModelConfig.sweeps} | changes[name]
-            changes[name] = replace(getattr(config, name), **changes[name])
-    return replace(config, **changes)
+def vary(settings: Settings = CONFIG, **changes: Any) -> Settings:
+    """The settings with some fields of config or runtime replaced; ``model`` and ``inference`` take mappings of theirs."""
+    config = settings.config
+    if "model" in changes:
+        changes["model"] = model_of(config.network, **changes["model"])
+    if "inference" in changes:
+        changes["inference"] = replace(config.inference, **changes["inference"])
+    return Settings(*_split(settings, changes))
+
+
+def model_of(model: ModelConfig, **changes: Any) -> ModelConfig:
+    """A network with some sizes replaced, or of another generator: of the sizes so far those that it has as well."""
+    other = ModelConfig(generator=changes.get("generator", model.generator))
+    kept = {name: value for name, value in model.sizes.plain().items() if name in other.sizes.plain()}
+    return ModelConfig(**{"generator": model.generator, **kept, **changes})
+
+
+def _split(pair: tuple[Any, Runtime], changes: dict[str, Any]) -> tuple[Any, Runtime]:
+    """Config and runtime with some fields of either replaced."""
+    own = {f.name for f in fields(Runtime)}
+    of_config = {name: value for name, value in changes.items() if name not in own}
+    of_runtime = {name: value for name, value in changes.items() if name in own}
+    return replace(pair[0], **of_config), replace(pair[1], **of_runtime)
 
 
 def weights_of(model: NetworkModel) -> dict[str, np.ndarray]:
@@ -197,10 +233,10 @@ def differ(one: NetworkModel, other: NetworkModel) -> bool:
     return any(not np.array_equal(one.weights[name], other.weights[name]) for name in one.weights)
 
 
-def untrained(engine: ReconstructionBackend, raw: RawData, config: TrainingConfig = CONFIG) -> NetworkModel:
+def untrained(engine: ReconstructionBackend, raw: RawData, settings: Settings = CONFIG) -> NetworkModel:
     """A model with the first weights, as training would start from."""
     statistics = PtychoDataContainer.of(raw).statistics
-    config = config_for(engine, config)
+    config = config_for(engine, settings).config
     return NetworkModel(
         backend=engine.name,
         config=config,
@@ -222,5 +258,5 @@ def shaken(model: NetworkModel, seed: int = 3, size: float = 0.1) -> NetworkMode
 def without_network(model: NetworkModel, sweeps: int) -> NetworkModel:
     """A model whose network adds nothing: what remains is the solver, with some sweeps and the network's own one."""
     zeros = {name: np.zeros_like(model.weights[name]) for name in ("head.weight", "head.bias")}
-    config = vary(model.config, model={"sweeps": sweeps})
+    config = replace(model.config, model=replace(model.config.network, sweeps=sweeps))
     return replace(model, config=config, weights={**model.weights, **zeros})

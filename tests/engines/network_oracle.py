@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ptycho_core.config import TrainingConfig, passes_of
-from ptycho_core.enginekit.architectures import cnn_filters, initial_weights
+from ptycho_core.config import TrainingConfig
+from ptycho_core.enginekit.architectures import cnn_filters
 from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.weights import initial_weights, network_of
 from ptycho_core.physics.forward import expected_counts, fourier_shift
 from ptycho_core.physics.likelihood import amplitude_loss, poisson_loss
 from ptycho_core.physics.patches import accumulate, extract, merge
@@ -61,7 +62,7 @@ def u_net(features: np.ndarray, weights: Weights, depth: int) -> np.ndarray:
 
 def cnn(x: np.ndarray, weights: Weights, config: TrainingConfig) -> np.ndarray:
     """(C, N, N) amplitudes of a group → (C, N, N) complex patches."""
-    encoder, decoder = cnn_filters(config.model, x.shape[-1])
+    encoder, decoder = cnn_filters(config.network.sizes, x.shape[-1])
     for level in range(len(encoder)):
         x = halved(block(x, weights, f"encoder{level}"))
     arms = {}
@@ -76,7 +77,7 @@ def cnn(x: np.ndarray, weights: Weights, config: TrainingConfig) -> np.ndarray:
 def one_pass(estimate: np.ndarray, known: tuple, weights: Weights, config: TrainingConfig) -> np.ndarray:
     """Q + ρ u + net of frames (C, N, N), before the merge: `known` is what ``solver_update`` takes besides Q."""
     update = solver_update(estimate, *known)
-    if config.model.generator == "probe_unet":
+    if config.network.generator == "probe_unet":
         parts, size = [estimate.real - 1, estimate.imag, update.real, update.imag], 1.0
     else:
         intensity = np.sum(np.abs(known[0]) ** 2, axis=-3)
@@ -85,7 +86,7 @@ def one_pass(estimate: np.ndarray, known: tuple, weights: Weights, config: Train
         relative = update / size
         parts = [estimate.real - 1, estimate.imag, relative.real, relative.imag, np.sqrt(lit), lit]
     features = np.stack(parts, axis=1)
-    return swept(estimate, update) + size * np.array([u_net(x, weights, config.model.depth) for x in features])
+    return swept(estimate, update) + size * np.array([u_net(x, weights, config.network.sizes.depth) for x in features])
 
 
 def passed(
@@ -105,7 +106,7 @@ def _of_group(data: Groups, b: int, config: TrainingConfig, weights: Weights, sc
     raw = data.scan.raw
     shifted = fourier_shift(data.scan.probe[None].astype(complex), data.subpixel_px[b][:, None])
     power, counts = np.sum(np.abs(shifted) ** 2, axis=1), data.read_counts(b).astype(float)
-    if config.model.generator == "cnn":
+    if config.network.generator == "cnn":
         signal = np.maximum(counts - (0 if raw.background is None else raw.background), 0)
         signal = signal if raw.mask is None else np.where(raw.mask, signal, 0)
         mean_power = scale * power.sum(axis=(-2, -1), keepdims=True)
@@ -113,11 +114,12 @@ def _of_group(data: Groups, b: int, config: TrainingConfig, weights: Weights, sc
     known = (shifted, counts, raw.mask, raw.background, scale)
     corners, shape = data.corners_px[b], tuple(data.canvas_shape[b])
     estimate = np.ones_like(shifted[:, 0])
-    for _ in range(config.model.sweeps):
+    for _ in range(network_of(config.network).sweeps):
         canvas = merge(swept(estimate, solver_update(estimate, *known)), power, corners, shape)
         estimate = extract(canvas, corners, raw.side)
     patches = one_pass(estimate, known, weights, config)
-    for _ in range(passes_of(config.model, config.inference) - 1):
+    network = network_of(config.network)
+    for _ in range(network.record.passes_for(network.sizes, config.inference.passes) - 1):
         estimate = extract(merge(patches, power, corners, shape), corners, raw.side)
         patches = one_pass(estimate, known, weights, config)
     return patches

@@ -11,7 +11,7 @@ from engine_scans import image_of, make_scan, shaken, untrained, vary
 from engine_scripts import run
 
 from ptycho_core.bundle import Bundle, read_bundle, write_bundle
-from ptycho_core.enginekit.architectures import generator_shapes
+from ptycho_core.enginekit.weights import generator_shapes
 from ptycho_core.errors import ArchiveError
 from ptycho_core.plugins.registry import backend_spec
 

@@ -189,6 +189,6 @@ def test_inference_fields(engine, scan):
     steps = []
     for batch_size in (4, 64):
         events = []
-        ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, batch_size=batch_size), progress=events.append)
+        ptycho_core.reconstruct(model, scan, *exact(frames_at_once=batch_size), progress=events.append)
         steps.append(len(events))
     assert steps[0] > steps[1]

@@ -97,4 +97,4 @@ def test_an_error_while_reading_is_the_error_itself(engine, scan, monkeypatch):
 
     monkeypatch.setattr(Groups, "read_counts", fail)
     with pytest.raises(OSError, match="the disk is gone"):
-        engine.train([PtychoDataContainer.of(scan)], config_for(engine))
+        engine.train([PtychoDataContainer.of(scan)], *config_for(engine))

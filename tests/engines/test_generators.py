@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engine_scans import lay_out, make_scan, shaken, untrained, vary, without_network
+from engine_scans import config_for, lay_out, make_scan, patches_of, shaken, untrained, vary, without_network
 from network_oracle import predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit import architectures
 from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.weights import generator_shapes
 from ptycho_core.errors import ConfigError
 
 CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
@@ -31,12 +32,12 @@ def filled(model, **values):
 
 
 def test_every_architecture_has_a_generator(engine):
-    assert set(engine.capabilities.generators) == set(architectures.GENERATORS)
+    assert set(engine.capabilities.generators) == {record.name for record in architectures.GENERATORS}
 
 
 @pytest.mark.spec("BE-7")
 @pytest.mark.parametrize(
-    ("config", "N"),
+    ("settings", "N"),
     [
         (ALONE, 16),
         (vary(model={"depth": 4, "width": 3, "sweeps": 0}), 48),
@@ -47,12 +48,12 @@ def test_every_architecture_has_a_generator(engine):
     ],
     ids=["unet", "deep unet", "unrolled", "cnn 64", "cnn 128", "cnn 256"],
 )
-def test_predictions_are_those_of_the_network_written_out(engine, config, N):
+def test_predictions_are_those_of_the_network_written_out(engine, settings, N):
     """With noise on every weight, two modes, bad pixels and a background; without sweeps, which blow rounding up."""
     scan = make_scan(N, 2, 2 if N < 256 else 1, n_modes=2, bad=True, background=2.0)
-    model = shaken(untrained(engine, scan, config), size=0.1)
-    groups = lay_out(scan, min(config.group_size, scan.n_frames))
-    found = engine.predict_patches(model, groups)
+    model = shaken(untrained(engine, scan, settings), size=0.1)
+    groups = lay_out(scan, min(settings.config.group_size, scan.n_frames))
+    found = patches_of(engine, model, groups)
     wanted = predicted_patches(groups, model.config, model.weights, model.scale_for(groups.scan))
     assert np.std(wanted) > 0.1
     np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
@@ -65,7 +66,7 @@ def test_sweeps_on_the_canvas_of_a_group_are_the_oracle_s(engine, sweeps):
     scan = make_scan(n_modes=2, bad=True, background=2.0)
     model = untrained(engine, scan, vary(model={"sweeps": sweeps}))
     groups = lay_out(scan)
-    found = engine.predict_patches(model, groups)
+    found = patches_of(engine, model, groups)
     wanted = predicted_patches(groups, model.config, model.weights, model.scale)
     assert np.abs(wanted - 1).max() > 0.1
     np.testing.assert_allclose(found, wanted, atol=2e-4)
@@ -75,16 +76,16 @@ def test_half_precision_is_for_the_network_alone(engine):
     """What the solver says is not rounded to half precision: a network that adds nothing gives the same to the bit."""
     scan = make_scan(n_modes=2, bad=True, background=2.0)
     model = without_network(untrained(engine, scan), 2)
-    half = replace(model, config=vary(model.config, inference={"precision": "bf16"}))
-    plain, reduced = (engine.predict_patches(m, lay_out(scan)) for m in (model, half))
+    precisions, noisy = ("32", "bf16"), shaken(model, size=0.05)
+    plain, reduced = (patches_of(engine, model, lay_out(scan), precision=p) for p in precisions)
     np.testing.assert_allclose(reduced, plain, atol=1e-6)
-    noisy = [engine.predict_patches(shaken(m, size=0.05), lay_out(scan)) for m in (model, half)]
+    noisy = [patches_of(engine, noisy, lay_out(scan), precision=p) for p in precisions]
     assert not np.allclose(*noisy, atol=1e-5)
 
 
 def test_first_prediction_of_frames_of_the_flat_object_is_flat(engine):
     scan = make_scan(flat=True, noise=False, n_modes=2, background=2.0, bad=True, calibrated=True)
-    assert np.abs(engine.predict_patches(untrained(engine, scan, ALONE), lay_out(scan)) - 1).max() < 2e-4
+    assert np.abs(patches_of(engine, untrained(engine, scan, ALONE), lay_out(scan)) - 1).max() < 2e-4
 
 
 def test_a_correction_reaches_every_amplitude_and_phase(engine):
@@ -92,19 +93,19 @@ def test_a_correction_reaches_every_amplitude_and_phase(engine):
     scan = make_scan(rows=2, columns=2, flat=True, noise=False)
     model = untrained(engine, scan, ALONE)
     for wanted in (3.0 + 0j, -1.0 + 1e-3j, -1.0 - 1e-3j, -2.5j):
-        patches = engine.predict_patches(filled(model, head__bias=[wanted.real - 1, wanted.imag]), lay_out(scan))
+        patches = patches_of(engine, filled(model, head__bias=[wanted.real - 1, wanted.imag]), lay_out(scan))
         assert np.abs(patches - wanted).max() < 2e-4
 
 
 def test_predictions_of_the_cnn_are_inside_its_range(engine):
     scan = make_scan(64, 2, 3)
     model = untrained(engine, scan, CNN)
-    patches = engine.predict_patches(model, lay_out(scan, 3))
+    patches = patches_of(engine, model, lay_out(scan, 3))
     assert patches.shape == (2, 3, 64, 64)
     assert np.abs(np.abs(patches) - 1).max() < 0.9
     for sign in (-1, 1):
         pushed = filled(model, amplitude_head__bias=50.0 * sign, phase_head__bias=50.0 * sign)
-        bounded = engine.predict_patches(pushed, lay_out(scan, 3))
+        bounded = patches_of(engine, pushed, lay_out(scan, 3))
         assert np.abs(np.abs(bounded) - (1 + sign)).max() < 1e-4
     assert np.abs(np.abs(np.angle(bounded)) - math.pi).max() < 1e-3
 
@@ -115,7 +116,7 @@ def test_permuted_frames_give_permuted_patches(engine, sweeps):
     model = shaken(untrained(engine, scan, vary(model={"sweeps": sweeps})), size=0.05)
     groups, order = lay_out(scan), [2, 0, 3, 1]
     swapped = Groups.of(groups.scan, groups.frame_indices[:, order])
-    plain, permuted = (engine.predict_patches(model, data) for data in (groups, swapped))
+    plain, permuted = (patches_of(engine, model, data) for data in (groups, swapped))
     np.testing.assert_allclose(permuted, plain[:, order], atol=2e-4)
     assert np.abs(permuted - plain).max() > 0.05
 
@@ -123,10 +124,10 @@ def test_permuted_frames_give_permuted_patches(engine, sweeps):
 def test_cnn_refuses_what_it_was_not_made_for(engine):
     scan = make_scan(64, 2, 2)
     with pytest.raises(ConfigError, match="trained with group_size = 3 and was given groups of 4"):
-        engine.predict_patches(untrained(engine, scan, CNN), lay_out(scan, 4))
+        patches_of(engine, untrained(engine, scan, CNN), lay_out(scan, 4))
     small = PtychoDataContainer.of(make_scan(32, 2, 2))
     with pytest.raises(ConfigError, match=r"'cnn' supports N = 64, 128 or 256; frames are 32×32"):
-        engine.train([small], replace(CNN, backend=engine.name))
+        engine.train([small], *config_for(engine, CNN))
 
 
 def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
@@ -141,7 +142,7 @@ def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
         )  # fmt: skip
         data = lay_out(raw, 3)
         known = {"statistics": data.scan.statistics, "scale": data.scan.statistics.scale}
-        return engine.predict_patches(replace(model, **known), data)
+        return patches_of(engine, replace(model, **known), data)
 
     plain, spoilt = patches(), scan.frames.read(np.arange(6))
     spoilt[:, ~scan.mask] = 3.0
@@ -150,14 +151,14 @@ def test_cnn_does_not_see_bad_pixels_or_the_units_of_the_probe(engine):
     assert np.abs(patches(background=scan.background + 5) - plain).max() > 1e-3
 
 
-@pytest.mark.parametrize("config", [ALONE, UNROLLED], ids=["unet", "unrolled"])
-def test_every_weight_matters(engine, config):
+@pytest.mark.parametrize("settings", [ALONE, UNROLLED], ids=["unet", "unrolled"])
+def test_every_weight_matters(engine, settings):
     """None is left out, taken twice, or taken for another: the prediction changes with each, and differently."""
     scan = make_scan(rows=2, columns=2)
-    model = shaken(untrained(engine, scan, config), size=0.1)
-    plain, seen = engine.predict_patches(model, lay_out(scan)), []
-    for name in architectures.generator_shapes(config, 16):
+    model = shaken(untrained(engine, scan, settings), size=0.1)
+    plain, seen = patches_of(engine, model, lay_out(scan)), []
+    for name in generator_shapes(settings.config, 16):
         raised = replace(model, weights={**model.weights, name: model.weights[name] + np.float32(0.1)})
-        seen.append(np.abs(engine.predict_patches(raised, lay_out(scan)) - plain).sum())
+        seen.append(np.abs(patches_of(engine, raised, lay_out(scan)) - plain).sum())
     assert min(seen) > 1e-3
     assert len(np.unique(np.round(seen, 6))) == len(seen)

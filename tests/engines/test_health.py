@@ -155,7 +155,7 @@ def test_inputs_are_not_changed(engine):
         return [*(array.copy() for array in arrays), raw.frames.read(np.arange(12))]
 
     before = everything()
-    engine.train([scan], config_for(engine, probe_trainable=True, **ONE_STEP))
+    engine.train([scan], *config_for(engine, probe_trainable=True, **ONE_STEP))
     for a, b in zip(before, everything(), strict=True):
         np.testing.assert_array_equal(a, b)
 

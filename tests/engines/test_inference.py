@@ -77,7 +77,7 @@ def test_every_frame_counts_once(engine, scan, network):
     for batch_size in (1, 5, 64):
         events = []
         data = PtychoDataContainer.of(scan)
-        result = engine.reconstruct(network, data, replace(EXACT, batch_size=batch_size), progress=events.append)
+        result = engine.reconstruct(network, data, *exact(frames_at_once=batch_size), progress=events.append)
         np.testing.assert_allclose(result.coverage, wanted, atol=1e-5)
         np.testing.assert_array_equal(result.origin_px, origin)
         assert events[-1].done == events[-1].total == 17
@@ -96,7 +96,7 @@ def test_an_image_is_made_of_training_frames_on_the_canvas_of_all_used_ones(engi
     config = vary(model={"generator": generator, "width": 2})
     model = shaken(untrained(engine, scan, config), size=0.05)
     roles = {"heldout": [0, 8], "unused": {"tired": [3]}, "statistics": model.statistics}
-    images = [engine.reconstruct(model, PtychoDataContainer.of(raw, **roles), EXACT) for raw in (scan, poisoned)]
+    images = [engine.reconstruct(model, PtychoDataContainer.of(raw, **roles), *EXACT) for raw in (scan, poisoned)]
     np.testing.assert_array_equal(images[0].object, images[1].object)
     corners, rest = integer_corners(scan.positions_px, N)
     train = np.setdiff1d(np.arange(12), [0, 3, 8])
@@ -125,7 +125,7 @@ def test_sweeps_over_a_scan_are_the_oracle_s(engine, batch_size):
         canvas = merge(patches + RELAXATION * update, weights, corners, canvas.shape)
     events = []
     model = without_network(untrained(engine, scan), 3)
-    found = engine.reconstruct(model, data, replace(EXACT, batch_size=batch_size), progress=events.append)
+    found = engine.reconstruct(model, data, *exact(frames_at_once=batch_size), progress=events.append)
     np.testing.assert_allclose(found.object, canvas, atol=2e-3)
     assert [event.done for event in events[:3]] == [17, 34, 51]
     assert events[-1].done == events[-1].total == 68
@@ -136,7 +136,7 @@ def test_batch_size_changes_memory_and_not_the_answer(engine, scan, model, netwo
     for trained, tolerance in ((network, 1e-5), (model, 2e-2)):
         image = image_of(engine, trained, scan).object
         batches.clear()
-        other = image_of(engine, trained, scan, batch_size=batch_size).object
+        other = image_of(engine, trained, scan, frames_at_once=batch_size).object
         assert max(batches) == min(batch_size, 17)
         np.testing.assert_allclose(other, image, atol=tolerance * np.abs(image).max())
 
@@ -146,24 +146,24 @@ def test_memory_is_bounded_whatever_is_asked_for(engine, scan, network, batches,
     for allowed, wanted in ((8 * one, 8), (5 * one + 1, 5), (1, 1)):
         batches.clear()
         monkeypatch.setattr(inference, "BYTES_AT_ONCE", allowed)
-        image_of(engine, network, scan, batch_size=10**6)
+        image_of(engine, network, scan, frames_at_once=10**6)
         assert max(batches) == wanted
 
 
 def test_what_is_kept_between_sweeps_does_not_change_the_answer(engine, scan, model, batches, monkeypatch):
     """A large scan is read again in each sweep, a small one once."""
-    kept = image_of(engine, model, scan, batch_size=4).object
+    kept = image_of(engine, model, scan, frames_at_once=4).object
     assert sum(batches) < 2 * 17
     batches.clear()
     monkeypatch.setattr(inference, "BYTES_KEPT", 0)
-    np.testing.assert_array_equal(image_of(engine, model, scan, batch_size=4).object, kept)
+    np.testing.assert_array_equal(image_of(engine, model, scan, frames_at_once=4).object, kept)
     assert max(batches) == 4
     assert sum(batches) >= 17 * (CONFIG.model.sweeps + 1)
 
 
 def test_progress_counts_sweeps_and_can_stop(engine, scan, model):
     events = []
-    engine.reconstruct(model, PtychoDataContainer.of(scan), EXACT, progress=events.append)
+    engine.reconstruct(model, PtychoDataContainer.of(scan), *EXACT, progress=events.append)
     total = 17 * (CONFIG.model.sweeps + 1)
     assert [event.done for event in events] == sorted(event.done for event in events)
     assert events[-1].done == total == events[0].total
@@ -172,16 +172,16 @@ def test_progress_counts_sweeps_and_can_stop(engine, scan, model):
         raise Cancelled("enough")
 
     with pytest.raises(Cancelled, match="enough"):
-        engine.reconstruct(model, PtychoDataContainer.of(scan), EXACT, progress=stop)
+        engine.reconstruct(model, PtychoDataContainer.of(scan), *EXACT, progress=stop)
 
 
 def test_patches_before_the_merge(engine, scan, model, network):
     groups = lay_out(scan)
     for trained in (model, network):
-        patches = engine.predict_patches(trained, groups)
+        patches = patches_of(engine, trained, groups)
         assert (patches.shape, patches.dtype) == ((5, 4, 16, 16), np.complex64)
         assert isinstance(patches, np.ndarray)
-    result = engine.reconstruct(network, groups.scan, EXACT)
+    result = engine.reconstruct(network, groups.scan, *EXACT)
     where = groups.counted
     corners = (groups.corners_px + groups.canvas_origin_px[:, None])[where] - result.origin_px.astype(np.int64)
     weights = probe_weights(scan.probe, groups.subpixel_px[where])
@@ -190,13 +190,13 @@ def test_patches_before_the_merge(engine, scan, model, network):
 
 def test_patches_follow_the_model_s_own_inference_settings(engine, scan, network, batches):
     groups = lay_out(scan)
-    plain = engine.predict_patches(network, groups)
+    plain = patches_of(engine, network, groups)
     batches.clear()
     small = replace(network, config=vary(network.config, inference={"batch_size": 8}))
-    np.testing.assert_allclose(engine.predict_patches(small, groups), plain, atol=1e-5)
+    np.testing.assert_allclose(patches_of(engine, small, groups), plain, atol=1e-5)
     assert max(batches) == 8
     coarse = replace(network, config=vary(network.config, inference={"precision": "bf16"}))
-    assert not np.array_equal(engine.predict_patches(coarse, groups), plain)
+    assert not np.array_equal(patches_of(engine, coarse, groups), plain)
 
 
 def test_central_crop(engine, scan, network):
@@ -234,10 +234,10 @@ def test_an_object_means_the_same_at_any_exposure(engine, network):
 
 def test_the_scale_is_the_scan_s_times_what_training_changed_and_the_probe_the_container_s(engine, scan, model):
     data = PtychoDataContainer.of(scan)
-    result = engine.reconstruct(model, data.with_probe(model.probe), EXACT)
+    result = engine.reconstruct(model, data.with_probe(model.probe), *EXACT)
     np.testing.assert_array_equal(result.probe, model.probe)
     assert result.scale == pytest.approx(model.scale, rel=1e-6) != data.statistics.scale
-    other = engine.reconstruct(model, data, EXACT)
+    other = engine.reconstruct(model, data, *EXACT)
     np.testing.assert_array_equal(other.probe, scan.probe)
     assert not np.array_equal(result.object, other.object)
 
@@ -263,9 +263,9 @@ def test_reconstructing_changes_nothing_given(engine, scan, model):
     framework.seed(4)
     drawn = framework.draw()
     framework.seed(4)
-    one = engine.reconstruct(model, data, EXACT)
+    one = engine.reconstruct(model, data, *EXACT)
     assert framework.draw() == drawn
-    two = engine.reconstruct(model, data, EXACT)
+    two = engine.reconstruct(model, data, *EXACT)
     np.testing.assert_array_equal(one.object, two.object)
     for a, b in zip(before, [model.probe, data.probe, data.role, scan.mask], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -285,9 +285,9 @@ def test_cnn_is_tied_to_its_group_and_side(engine):
     model = untrained(engine, scan, config)
     assert np.isfinite(image_of(engine, model, scan).object).all()
     with pytest.raises(ConfigError, match="trained with group_size = 2 and was given groups of 4"):
-        engine.predict_patches(model, lay_out(scan, 4))
+        patches_of(engine, model, lay_out(scan, 4))
     small = make_scan(rows=2, columns=2)
-    for ask in (lambda: image_of(engine, model, small), lambda: engine.predict_patches(model, lay_out(small, 2))):
+    for ask in (lambda: image_of(engine, model, small), lambda: patches_of(engine, model, lay_out(small, 2))):
         with pytest.raises(ConfigError, match=r"trained on frames of 64×64; this scan has 16"):
             ask()
 

@@ -164,7 +164,7 @@ def test_the_process_is_left_as_it_was(scan, engine, framework, other_scan, tmp_
         assert ending == "cancelled"
     else:
         image_of(engine, model, scan)
-        engine.predict_patches(model, lay_out(scan))
+        patches_of(engine, model, lay_out(scan))
     assert framework.draw() == drawn
     assert process_state(framework) == before
     assert list(tmp_path.iterdir()) == []

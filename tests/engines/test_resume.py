@@ -186,7 +186,7 @@ def test_another_scan_or_probe_is_refused(scan, held_out, engine, checkpoint):
     other_roles = PtychoDataContainer.of(scan, heldout=[3])
     for given in (scans[1:], scans[:1], scans, [other_roles, held_out_scan(held_out, scans[0])]):
         with pytest.raises(ArchiveError, match=r"(made with scans = \[|weights differ)"):
-            engine.train(given, config_for(engine, config, n_groups=12))
+            engine.train(given, *config_for(engine, config, n_groups=12))
     with pytest.raises(ArchiveError, match=r"1 weights differ, first 'probe.*2, 16, 16, 2\)"):
         train(engine, scan.with_probe(scan.probe[:1]), config)
 

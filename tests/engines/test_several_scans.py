@@ -36,7 +36,7 @@ def scans():
 
 
 def fit(engine, scans, config=CONFIG, progress=lambda event: None):
-    return engine.train(scans, config_for(engine, config), progress=progress)
+    return engine.train(scans, *config_for(engine, config), progress=progress)
 
 
 @pytest.mark.spec("BE-3")

@@ -74,7 +74,7 @@ def test_many_jobs_in_one_process_say_nothing(scan, engine, caplog, capfd):
             config = vary(epochs=1, batch_size=12, model={"width": width, "sweeps": 1})
             model = untrained(engine, scan, config)
             image_of(engine, model, scan)
-            engine.predict_patches(model, lay_out(scan))
+            patches_of(engine, model, lay_out(scan))
             train(engine, scan, config)
     assert [record.getMessage() for record in caplog.records] == []
     assert capfd.readouterr() == ("", "")

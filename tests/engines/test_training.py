@@ -11,7 +11,7 @@ from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.schedules import learning_rate_factor
 from ptycho_core.errors import ConfigError
 

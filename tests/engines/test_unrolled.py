@@ -25,7 +25,7 @@ from network_oracle import first_losses, passed, predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.enginekit import network_inference as inference
-from ptycho_core.enginekit.architectures import initial_weights
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.forward import fourier_shift
@@ -92,7 +92,7 @@ def test_passes_over_groups_are_the_oracle_s(engine, scan, sweeps):
     for config in (start, vary(start, inference={"passes": 5})):
         model = shaken(untrained(engine, scan, config), size=0.05)
         wanted = predicted_patches(groups, model.config, model.weights, model.scale)
-        found = engine.predict_patches(model, groups)
+        found = patches_of(engine, model, groups)
         np.testing.assert_allclose(found, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
@@ -116,7 +116,7 @@ def test_a_pass_leaves_a_scan_that_is_explained_alone(engine):
     """The correction is relative to the update: where the solver has nothing to change, neither has the network."""
     scan = make_scan(flat=True, noise=False, n_modes=2, background=2.0, bad=True, calibrated=True)
     model = shaken(untrained(engine, scan, UNROLLED), size=0.1)
-    assert np.abs(engine.predict_patches(model, lay_out(scan)) - 1).max() < 1e-3
+    assert np.abs(patches_of(engine, model, lay_out(scan)) - 1).max() < 1e-3
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 1000])
@@ -132,7 +132,7 @@ def test_memory_is_bounded_and_does_not_change_the_answer(engine, scan, model, b
         return real(self, groups)
 
     monkeypatch.setattr(Groups, "read_counts", read)
-    found = image_of(engine, model, scan, batch_size=batch_size)
+    found = image_of(engine, model, scan, frames_at_once=batch_size)
     np.testing.assert_allclose(found.object, plain.object, atol=1e-3 * np.abs(plain.object).max())
     assert max(seen) == min(batch_size, 17)
     assert sum(seen) >= 3 * 17

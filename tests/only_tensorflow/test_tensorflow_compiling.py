@@ -79,7 +79,7 @@ def test_compiled_steps_are_the_plain_ones(scan, monkeypatch, called):
     groups = lay_out(scan)
     compiling(monkeypatch, False)
     plain = train(engine, scan, STEADY)
-    image, patches = image_of(engine, plain, scan), engine.predict_patches(plain, groups)
+    image, patches = image_of(engine, plain, scan), patches_of(engine, plain, groups)
     assert called == {False}
     compiling(monkeypatch, True)
     called.clear()
@@ -93,4 +93,4 @@ def test_compiled_steps_are_the_plain_ones(scan, monkeypatch, called):
     again = image_of(engine, plain, scan)
     assert True in called
     np.testing.assert_allclose(again.object, image.object, atol=1e-3 * np.abs(image.object).max())
-    np.testing.assert_allclose(engine.predict_patches(plain, groups), patches, atol=1e-3 * np.abs(patches).max())
+    np.testing.assert_allclose(patches_of(engine, plain, groups), patches, atol=1e-3 * np.abs(patches).max())

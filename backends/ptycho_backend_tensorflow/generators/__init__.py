@@ -4,33 +4,30 @@ A generator is called with its weights first, a mapping from the canonical names
 ``ptycho_core.enginekit.architectures`` to tensors of the shapes listed there, then
 ``(estimate, counts, shifted_probe, scale, mask, background, low_precision)``: (B, C, N, N) complex estimate and
 counts, and (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex patches. It holds
-no arrays. Its ``sweeps`` says how many parallel solver sweeps make the estimate; without any, the estimate is the flat
-object. Its ``passes`` says how often it is asked in training, each time for what the merge of its last answers gives.
+no arrays. Its record there has the solver sweeps that make its estimate, and how often it is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from ptycho_core.config import TrainingConfig
+from ptycho_core.enginekit.weights import network_of
 
 from .cnn import Cnn
 from .probe_unet import ProbeUNet
 from .unrolled import Unrolled
 
-__all__ = ["GENERATORS", "Generator"]
+__all__ = ["GENERATORS", "Generator", "build"]
 
 
 class Generator(Protocol):
     """What every generator offers."""
 
-    sweeps: int
-    passes: int
-
-    def __init__(self, config: TrainingConfig, N: int) -> None: ...
+    def __init__(self, sizes: Any, N: int, group_size: int) -> None: ...
 
     def __call__(
         self,
@@ -47,4 +44,10 @@ class Generator(Protocol):
 
 
 GENERATORS: dict[str, type[Generator]] = {"probe_unet": ProbeUNet, "unrolled": Unrolled, "cnn": Cnn}
-"""Generator name → class, called with the config and the side N of a frame."""
+"""Generator name → class, called with its sizes, the side N of a frame and the size C of a group."""
+
+
+def build(config: TrainingConfig, N: int) -> Generator:
+    """The generator of a config, for frames of side N."""
+    network = network_of(config.network)
+    return GENERATORS[network.record.name](network.sizes, N, config.group_size)

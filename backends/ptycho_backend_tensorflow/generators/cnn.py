@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from ptycho_core.config import TrainingConfig
-from ptycho_core.enginekit.architectures import check_group_size, cnn_filters
+from ptycho_core.enginekit.architectures import CnnSizes, cnn_filters
 
 from .. import physics
 from .layers import conv, conv_block, doubled, halved
@@ -23,9 +22,8 @@ __all__ = ["Cnn"]
 class Cnn:
     """Encoder to 8×8, one decoder for amplitude, 2σ(z), and one for phase, π tanh(z)."""
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
-        self.group_size, self.sweeps, self.passes = config.group_size, 0, 1
-        encoder, decoder = cnn_filters(config.network, N)
+    def __init__(self, sizes: CnnSizes, N: int, group_size: int) -> None:
+        encoder, decoder = cnn_filters(sizes, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
 
     def _decode(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor], arm: str) -> tf.Tensor:
@@ -45,12 +43,7 @@ class Cnn:
         background: tf.Tensor | None,
         low_precision: tf.DType | None = None,
     ) -> tf.Tensor:
-        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers.
-
-        Raises:
-            ConfigError: a group size other than the one it was made for.
-        """
-        check_group_size(self.group_size, counts.shape[1])
+        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers."""
         shown = physics.relative_amplitude(counts, shifted_probe, scale, mask, background)
         x = tf.transpose(shown, (0, 2, 3, 1))
         if low_precision is not None:

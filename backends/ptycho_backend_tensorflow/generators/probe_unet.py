@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from ptycho_core.config import TrainingConfig, passes_of
+from ptycho_core.enginekit.architectures import ProbeUnetSizes
 
 from .. import physics
 from .layers import conv, conv_block, doubled, halved
@@ -21,8 +21,8 @@ __all__ = ["ProbeUNet"]
 class ProbeUNet:
     """U-net with skips over estimate and update of a frame; the head is a complex correction of its sweep (FM-16)."""
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
-        self.depth, self.sweeps, self.passes = config.network.depth, config.network.sweeps, passes_of(config.network)
+    def __init__(self, sizes: ProbeUnetSizes, N: int, group_size: int) -> None:
+        self.depth = sizes.depth
 
     def body(self, x: tf.Tensor, weights: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """(b, N, N, features) → (b, N, N, width)."""
@@ -45,8 +45,7 @@ class ProbeUNet:
         if low_precision is not None:
             x = tf.cast(x, low_precision)
         x = tf.cast(self.body(x, weights), tf.float32)
-        x = tf.reshape(conv(x, weights, "head"), (B, C, N, N, 2))
-        return tf.complex(x[..., 0], x[..., 1])
+        return tf.complex(*tf.unstack(tf.reshape(conv(x, weights, "head"), (B, C, N, N, 2)), axis=-1))
 
     def correction(
         self,

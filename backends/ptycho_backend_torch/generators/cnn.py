@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.config import TrainingConfig
-from ptycho_core.enginekit.architectures import check_group_size, cnn_filters
+from ptycho_core.enginekit.architectures import CnnSizes, cnn_filters
 
 from .. import physics
 from .layers import ConvBlock
@@ -24,11 +23,10 @@ __all__ = ["Cnn"]
 class Cnn(nn.Module):
     """Encoder to 8×8, one decoder for amplitude, 2σ(z), and one for phase, π tanh(z)."""
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
+    def __init__(self, sizes: CnnSizes, N: int, group_size: int) -> None:
         super().__init__()
-        self.group_size = config.group_size
-        self.sweeps, self.passes = 0, 1
-        encoder, decoder = cnn_filters(config.network, N)
+        self.group_size = group_size
+        encoder, decoder = cnn_filters(sizes, N)
         self.n_encoder, self.n_decoder = len(encoder), len(decoder)
         for level, width in enumerate(encoder):
             self.add_module(f"encoder{level}", ConvBlock(self.group_size if level == 0 else encoder[level - 1], width))
@@ -54,12 +52,7 @@ class Cnn(nn.Module):
         background: Tensor | None,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
-        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers.
-
-        Raises:
-            ConfigError: a group size other than the one it was made for.
-        """
-        check_group_size(self.group_size, counts.shape[1])
+        """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers."""
         x = physics.relative_amplitude(counts, shifted_probe, scale, mask, background)
         with torch.autocast(x.device.type, dtype=low_precision, enabled=low_precision is not None):
             x = x.contiguous(memory_format=torch.channels_last)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ptycho_core.config import TrainingConfig, passes_of
-from ptycho_core.enginekit.architectures import PROBE_UNET_FEATURES, probe_unet_widths
+from ptycho_core.enginekit.architectures import PROBE_UNET_FEATURES, ProbeUnetSizes, probe_unet_widths
 
 from .. import physics
 from .layers import ConvBlock
@@ -24,10 +23,9 @@ class ProbeUNet(nn.Module):
 
     n_features = PROBE_UNET_FEATURES
 
-    def __init__(self, config: TrainingConfig, N: int) -> None:
+    def __init__(self, sizes: ProbeUnetSizes, N: int, group_size: int) -> None:
         super().__init__()
-        widths = probe_unet_widths(config.network)
-        self.depth, self.sweeps, self.passes = config.network.depth, config.network.sweeps, passes_of(config.network)
+        widths, self.depth = probe_unet_widths(sizes), sizes.depth
         for level, width in enumerate(widths):
             n_in = self.n_features if level == 0 else widths[level - 1]
             self.add_module(f"encoder{level}", ConvBlock(n_in, width))
