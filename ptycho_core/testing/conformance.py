@@ -9,6 +9,7 @@ from .section_protocol import ProtocolSection
 from .section_refinement import RefinementSection
 from .section_resuming import ResumingSection
 from .section_roles import RoleSection
+from .section_stepping import SteppingSection
 from .section_training import ResultSection, TrainingSection
 
 __all__ = ["BackendConformance"]
@@ -18,6 +19,7 @@ __all__ = ["BackendConformance"]
 class BackendConformance(
     IsolationSection,
     RefinementSection,
+    SteppingSection,
     BundleSection,
     ResumingSection,
     RoleSection,
