@@ -54,11 +54,15 @@ class _Reference:
         where = (corners - np.round(image.origin_px).astype(np.int64), rest.astype(np.float64))
         dark = DARK_COUNTS + (0.0 if raw.background is None else raw.background.astype(np.float64))
         level = np.broadcast_to(dark, (N, N))
-        given = (raw.read_counts(frames).astype(np.float64), loss, raw.mask, level)
-        _, self.d_obj, self.d_probe, *_ = loss_and_gradient(self.obj, self.probe, *where, *given)
+        counts = raw.read_counts(frames).astype(np.float64)
+        _, self.d_obj, self.d_probe, _ = loss_and_gradient(
+            self.obj, self.probe, *where, counts, loss, raw.mask, level, propagation=raw.propagation
+        )
         self.light = illumination(self.probe, where[0], (image.object.shape[0], image.object.shape[1]))
         self.patches = extract(self.obj, where[0], N)
-        self.d_positions = position_gradient(self.obj, self.probe, *where, *given)
+        self.d_positions = position_gradient(
+            self.obj, self.probe, *where, counts, loss, raw.mask, level, propagation=raw.propagation
+        )
 
     def object_step(self, *, least_squares: bool = False) -> NDArray[Any]:
         step = object_step(self.d_obj, self.light, self.loss)
