@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ptycho_core.api.prepare import ensure_container
@@ -9,7 +11,7 @@ from ptycho_core.config import RefinementConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.state import ScanState
+from ptycho_core.enginekit import state
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe
@@ -53,9 +55,9 @@ def with_roles(raw: RawData, config: TrainingConfig = CONFIG) -> PtychoDataConta
 
 def flat_image(scan: PtychoDataContainer) -> Image:
     """The image of an engine that saw nothing: O = 1, with a little structure, so that it has not collapsed."""
-    state = ScanState.flat(scan)
-    state.object *= 1 + 0.01 * np.random.default_rng(0).normal(size=state.object.shape).astype(np.float32)
-    return state.image()
+    image = state.flat_image(scan)
+    grain = 1 + 0.01 * np.random.default_rng(0).normal(size=image.object.shape).astype(np.float32)
+    return replace(image, object=image.object * grain)
 
 
 def likeness(image: Image, margin: int = 22) -> float:
