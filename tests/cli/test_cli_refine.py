@@ -16,11 +16,13 @@ from stub_engines import offer_only
 
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
+from ptycho_core.cli.engine_choice import with_engine
+from ptycho_core.errors import BackendUnavailableError
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec
 
 SOLVER = ["--epochs", "1", "--test_fraction", "0.25", "--out", "result"]
-QUICK = [*SOLVER, "--group_size", "4"]
+QUICK = [*SOLVER, "--method", "network", "--group_size", "4"]
 
 
 @pytest.fixture
@@ -29,6 +31,7 @@ def engines(stub, monkeypatch):
     entries = [
         importlib.metadata.EntryPoint("pytorch", "cli_stub_engine", "ptycho.backends"),
         importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
+        importlib.metadata.EntryPoint("ptychi", "ptycho_backend_ptychi.plugin", "ptycho.backends"),
     ]
     offer_only(monkeypatch, entries)
     monkeypatch.setattr(stub, "disturbance", 0.3)  # an image that there is something to refine in
@@ -106,7 +109,7 @@ def test_half_data_of_both_images(engines, scan, tmp_path):
     [
         (["--refine", "numpy:many"], "--refine = 'numpy:many'; it must be none, auto or ENGINE"),
         (["--refine", ":3"], "--refine = ':3'"),
-        (["--refine", "numpi"], "unknown engine 'numpi'; installed: numpy, pytorch. Did you mean 'numpy'?"),
+        (["--refine", "numpi"], "unknown engine 'numpi'; installed: numpy, ptychi, pytorch. Did you mean 'numpy'?"),
         (["--refine", "pytorch"], "engine 'pytorch': refinement.engine = 'pytorch' is not supported"),
         (["--refinement.probe", "false"], "engine 'pytorch' cannot refine an image"),
     ],
@@ -117,12 +120,12 @@ def test_what_cannot_be_refined_with_is_refused_before_data_are_read(engines, tm
 
 
 def test_a_refinement_that_is_worse_is_reported_and_not_shown(engines, scan, tmp_path, monkeypatch, capsys):
-    from ptycho_backend_numpy.backend import NumpyBackend
+    from ptycho_core.api import refine
 
-    def worse(self, image, scan, config, *, progress):
+    def worse(engine, image, *_):
         return replace(image, object=image.object.conj())
 
-    monkeypatch.setattr(NumpyBackend, "refine", worse)
+    monkeypatch.setattr(refine, "refine_by_steps", worse)
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:2"]) == 0
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["network"]
@@ -131,57 +134,52 @@ def test_a_refinement_that_is_worse_is_reported_and_not_shown(engines, scan, tmp
     assert "was discarded" in capsys.readouterr().err
 
 
-def test_the_numpy_engine_trains_and_refines_by_itself(engines, scan, tmp_path):
-    words = ["--backend", "numpy", "--options", '{"algorithm": "lsq"}', "--refinement.epochs", "2"]
+def test_the_numpy_engine_solves_and_refines_by_itself(engines, scan, tmp_path, capsys):
+    words = ["--algorithm", "lsq", "--refinement.epochs", "2", "--threads", "1"]
     assert cli.main(["run", str(scan), *SOLVER, *words]) == 0
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["solver", "refined"]
-    assert summary["config"]["options"] == {
-        "engine": "numpy", "algorithm": "lsq", "batch_frames": None, "threads": None
-    }  # fmt: skip
+    assert summary["config"]["algorithm"] == "lsq"
+    assert "solved    by numpy, 1 epochs; refined by numpy, 2 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["--backend", "numpy", "--options", '{"algorithm": "epie"}'],
-            "NumpyOptions.algorithm = 'epie'; allowed: rpie",
-        ),
-        (["--backend", "numpy", "--options", '{"algoritm": "lsq"}'], "NumpyOptions has no field 'algoritm'"),
-        (["--options", '{"algorithm": "lsq"}'], "engine 'pytorch' has none"),
+        (["--options", '{"algorithm": "epy"}'], "PtychiOptions.algorithm = 'epy'; allowed: lsqml"),
+        (["--options.ptychi.algoritm", "rpie"], "PtychiOptions has no field 'algoritm'. Did you mean 'algorithm'?"),
+        (["--options", "{numpy: {algorithm: rpie}}"], "engine 'numpy' has none"),
+        (["--backend", "numpy", "--options", '{"algorithm": "lsq"}'], "engine 'numpy' has none"),
     ],
 )
 @pytest.mark.spec("PLUG-10")
 def test_options_are_those_of_the_engine(engines, scan, capsys, words, said):
-    assert cli.main(["run", str(scan), *QUICK, *words]) == 2
+    assert cli.main(["run", str(scan), *SOLVER, "--backend", "ptychi", *words]) == 2
     assert said in capsys.readouterr().err
 
 
-def test_demo_takes_the_numpy_engine_where_there_is_no_other_and_says_so(
-    engines, monkeypatch, tiny_simulation, tmp_path, capsys
-):
+def test_demo_solves_without_a_framework_and_says_so(engines, monkeypatch, tiny_simulation, tmp_path, capsys):
     monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
-    entry = importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends")
-    offer_only(monkeypatch, [entry])
     words = ["--epochs", "3", "--refinement.epochs", "2", "--out", "demo"]
     assert cli.main(["demo", *words]) == 0
-    assert "engine    numpy (no framework is installed: solver sweeps, without a network)" in (capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert "engine    numpy solves; the fastest on a CPU" in out
+    assert "solved    by numpy, 3 epochs; refined by numpy, 2 epochs" in out
     assert summary_of(tmp_path / "demo")["engine"] == "numpy"
 
 
 def test_an_interruption_while_refining_leaves_the_image_before(engines, scan, tmp_path, monkeypatch, capsys):
-    from ptycho_backend_numpy import gradient
+    from ptycho_backend_numpy.stepper import NumpyStepper
 
-    call, asked = gradient.NumpyGradient.__call__, []
+    step, asked = NumpyStepper.step, []
 
     def interrupt_once(self, *arguments):
         if not asked:
             asked.append(True)
             os.kill(os.getpid(), signal.SIGINT)
-        return call(self, *arguments)
+        return step(self, *arguments)
 
-    monkeypatch.setattr(gradient.NumpyGradient, "__call__", interrupt_once)
+    monkeypatch.setattr(NumpyStepper, "step", interrupt_once)
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5", "--half_data_frc"]) == 130
     assert "stopped while refining, 1 of 5; the image so far is in result" in capsys.readouterr().err
     summary = summary_of(tmp_path / "result")
@@ -193,43 +191,35 @@ def test_an_interruption_while_refining_leaves_the_image_before(engines, scan, t
 
 
 def test_a_second_interruption_while_refining_leaves_the_model(engines, scan, tmp_path, monkeypatch, capsys):
+    from ptycho_backend_numpy.stepper import NumpyStepper
 
-    from ptycho_backend_numpy import gradient
-
-    call = gradient.NumpyGradient.__call__
+    step = NumpyStepper.step
 
     def interrupt(self, *arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        return call(self, *arguments)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
 
-    monkeypatch.setattr(gradient.NumpyGradient, "__call__", interrupt)
+    monkeypatch.setattr(NumpyStepper, "step", interrupt)
     assert cli.main(["run", str(scan), *QUICK, "--refine", "numpy:5"]) == 130
     assert "training is done, get the image with: ptycho reconstruct" in capsys.readouterr().err
     assert (tmp_path / "result" / "training" / "model.ptycho").is_file()
 
 
-@pytest.mark.parametrize("losses", [("poisson", "amplitude"), ("amplitude",)])
-def test_demo_prefers_an_engine_of_this_project_and_a_loss_it_has(
-    engines, monkeypatch, tiny_simulation, tmp_path, losses
-):
-    """A stranger whose name comes first is not taken for the default, and is not asked for what it does not offer."""
-    from cli_stub_engine import StubEngine
-
-    monkeypatch.setattr(demo, "demo_simulation", lambda kind, seed: replace(tiny_simulation, object=kind, seed=seed))
-    entries = [
-        importlib.metadata.EntryPoint("aardvark", "aardvark_plugin", "ptycho.backends"),
-        importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends"),
-    ]
+def test_a_stranger_is_taken_only_where_no_engine_of_this_project_is(engines, monkeypatch):
+    """Though its name comes first."""
+    numpy = importlib.metadata.EntryPoint("numpy", "ptycho_backend_numpy.plugin", "ptycho.backends")
+    aardvark = importlib.metadata.EntryPoint("aardvark", "aardvark_plugin", "ptycho.backends")
     stranger = types.ModuleType("aardvark_plugin")
     spec = BackendSpec(name="aardvark", factory="aardvark_plugin:Engine", protocol_version=2)
     stranger.ptycho_backend = hookimpl(lambda: spec)
-    offers = replace(StubEngine.capabilities, generators=(), losses=losses)
-    stranger.Engine = type("Engine", (StubEngine,), {"name": "aardvark", "capabilities": offers})
     monkeypatch.setitem(sys.modules, "aardvark_plugin", stranger)
-    offer_only(monkeypatch, entries)
-    assert demo._installed_engine("pytorch") == "numpy"
-    offer_only(monkeypatch, entries[:1])
-    assert demo._installed_engine("pytorch") == "aardvark"
-    chosen = demo._training_config({"config": None}, "aardvark", offers)
-    assert chosen.loss == losses[0]
-    assert chosen.backend == "aardvark"
+    offer_only(monkeypatch, [aardvark, numpy])
+    assert with_engine({})[0]["backend"] == "numpy"
+    offer_only(monkeypatch, [aardvark])
+    assert with_engine({"epochs": 3}) == (
+        {"epochs": 3, "backend": "aardvark"},
+        "aardvark solves; the first engine that is installed (--backend names another)",
+    )
+    with pytest.raises(BackendUnavailableError, match="no engine that trains a network"):
+        with_engine({"method": "network"})
