@@ -104,7 +104,7 @@ class Torch:
 
 
 class TensorFlow:
-    helpers = frozenset({"times"})
+    helpers = frozenset({"free_slope", "times"})
 
     def __init__(self) -> None:
         self.tf = importlib.import_module("tensorflow")
