@@ -29,6 +29,7 @@ from ptycho_core.protocol import Constraints, Quantity, StepLengths
 from ptycho_core.runtime import Runtime
 
 from .gradient import NumpyGradient
+from .physics import Propagator
 
 __all__ = ["NumpyStepper"]
 
@@ -71,7 +72,7 @@ class NumpyStepper:
         self.object, self.probe = start.object, start.probe
         self.positions, self.intensities = start.positions, start.intensities
         self.velocity = np.zeros_like(self.object)
-        self.store = FrameStore(scan, lambda counts: self.gradient.propagator.detector_layout(counts))
+        self.store = FrameStore(scan, Propagator(scan.raw.propagation, scan.raw.side).detector_layout)
         self.gradient = NumpyGradient(scan.raw, loss, runtime.threads, self.object.dtype.type, self.store)
 
     def prepare(self, frames: NDArray[np.int64]) -> None:

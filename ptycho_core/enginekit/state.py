@@ -87,6 +87,7 @@ def room_to_move(image: Image, scan: PtychoDataContainer, limit_px: float) -> in
         DataError: an image of another scan.
     """
     _check_of_scan(image, scan)
+    _origin_of(image, scan)  # a margin would hide frames that lie beyond the image
     used = scan.used_frames
     moved = float(np.abs(image.positions_px - scan.raw.positions_px)[used].max(initial=0.0))
     return math.ceil(moved + limit_px) + 1

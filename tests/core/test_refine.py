@@ -15,16 +15,24 @@ from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image, Refined
-from ptycho_core.enginekit.state import ScanState, coverage_of
+from ptycho_core.enginekit import state
+from ptycho_core.enginekit.refining import refine_by_steps
+from ptycho_core.enginekit.state import Start, coverage_of
 from ptycho_core.errors import BackendError, Cancelled, ConfigError, DataError
 from ptycho_core.evaluation.positions import position_report
 from ptycho_core.plugins import registry
-from ptycho_core.protocol import ProgressEvent, ReconstructionBackend
+from ptycho_core.protocol import ProgressEvent, ReconstructionBackend, no_progress
+from ptycho_core.runtime import DEFAULT_RUNTIME
 
 
 def refined_by(scan: PtychoDataContainer, image: Image | None = None, **changes: Any) -> Refined:
     initial = score(image or flat_image(scan), scan, "numpy")
+    changes = {"positions": False} | changes  # unless a test asks for them, they are not tried
     return refine(initial, replace(CONFIG, refinement=replace(CONFIG.refinement, **changes)))
+
+
+def by_steps(image: Image, scan: PtychoDataContainer, config: Any, progress: Any = no_progress) -> Image:
+    return refine_by_steps(registry.load_backend("numpy"), image, scan, config, DEFAULT_RUNTIME, progress)
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +151,8 @@ def test_it_stops_when_held_out_frames_are_explained_no_better(scan: PtychoDataC
     def note(event: ProgressEvent) -> None:
         losses.append(event.metrics["test_loss"])
 
-    plan = RefinementConfig(probe=False, epochs=200, patience=2, batch_size=16)
-    image = engine.refine(flat_image(odd), odd, replace(CONFIG, refinement=plan), progress=note)
+    plan = RefinementConfig(probe=False, positions=False, epochs=200, patience=2, batch_size=16)
+    image = by_steps(flat_image(odd), odd, replace(CONFIG, refinement=plan), note)
     assert len(losses) < 100
     best = int(np.argmin(losses))
     assert best < len(losses) - 1
@@ -158,7 +166,7 @@ def test_an_image_that_is_as_good_as_it_gets_comes_back_itself(scan: PtychoDataC
     good = refined_by(scan, probe=False, epochs=40).best.image
     # one epoch of full steps brings noise only
     config = replace(CONFIG, refinement=RefinementConfig(epochs=1, probe_modes=2, batch_size=4))
-    assert registry.load_backend("numpy").refine(good, scan, config) is good
+    assert by_steps(good, scan, config) is good
     with pytest.warns(UserWarning, match="explained no better than by the image it began with"):
         done = refine(score(good, scan, "numpy"), config)
     assert not done.kept
@@ -192,18 +200,29 @@ def test_it_can_be_cancelled(scan: PtychoDataContainer) -> None:
 
 @pytest.mark.parametrize("positions", [False, True])
 def test_an_image_of_another_scan_is_refused(scan: PtychoDataContainer, positions: bool) -> None:
-    engine, image = registry.load_backend("numpy"), flat_image(scan)
+    image = flat_image(scan)
     config = replace(CONFIG, refinement=replace(CONFIG.refinement, positions=positions))
     with pytest.raises(DataError, match=r"it has 20 frames of 32×32, but the image to refine was made from 70"):
-        engine.refine(image, PtychoDataContainer.of(scan.raw.subset(range(20))), config)
+        by_steps(image, PtychoDataContainer.of(scan.raw.subset(range(20))), config)
     cut = replace(image, object=image.object[:-3], coverage=image.coverage[:-3])
     with pytest.raises(DataError, match="beyond the image to refine"):
-        engine.refine(cut, scan, config)
+        by_steps(cut, scan, config)
 
 
-def test_the_state_of_an_image_gives_that_image_again(scan: PtychoDataContainer) -> None:
+def test_the_start_of_an_image_gives_that_image_again(scan: PtychoDataContainer) -> None:
     image = flat_image(scan)
-    again = ScanState.of_image(image, scan, margin_px=3).image()
+    weights = 1 + 0.2 * np.random.default_rng(1).normal(size=(scan.raw.n_frames, 1)).astype(np.float32)
+    weights /= weights[scan.train_frames].mean()
+    beam = replace(image, mode_weights=weights)
+    start = Start.of(state.with_modes(state.with_room(beam, 3), 2), scan)
+    again = state.finish(scan, start.object, start.probe, start.positions, scale=start.scale)
+    known = {"scale": start.scale, "intensities": 3.0 * start.intensities}
+    bright = state.finish(scan, start.object, start.probe, start.positions, **known)
+    np.testing.assert_allclose(bright.mode_weights, np.repeat(weights, 2, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(bright.object, np.sqrt(3) * image.object, rtol=1e-5)  # their mean is 1: it has the rest
+    start = Start.of(state.with_room(image, 3), scan)
+    again = state.finish(scan, start.object, start.probe, start.positions, scale=start.scale)
+    assert again.mode_weights is None
     np.testing.assert_allclose(again.object, image.object, atol=1e-6)
     np.testing.assert_allclose(again.probe, image.probe, rtol=1e-5)
     np.testing.assert_array_equal(again.origin_px, image.origin_px)
@@ -259,7 +278,7 @@ class Spoiler:
         self.capabilities = registry.load_backend("numpy").capabilities
         self.answer = answer
 
-    def refine(self, image: Image, scan: Any, config: Any, *, progress: Any) -> Any:
+    def refine(self, image: Image, scan: Any, config: Any, runtime: Any, *, progress: Any) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer(image)

@@ -14,7 +14,6 @@ import pytest
 from refinement_scan import make_scan, with_roles
 
 from ptycho_backend_numpy.backend import NumpyBackend
-from ptycho_backend_numpy.options import NumpyOptions
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
@@ -23,12 +22,13 @@ from ptycho_core.enginekit.solver_model import SolverModel
 from ptycho_core.errors import ArchiveError, Cancelled
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import no_progress
+from ptycho_core.runtime import Runtime
 
 CONFIG = TrainingConfig(backend="numpy", test_fraction=0.1, epochs=5, loss="poisson", seed=2)
 VARIANTS: dict[str, dict[str, Any]] = {
     "probe": {"probe_trainable": True},
     "double": {"probe_trainable": True, "precision": "64"},
-    "least squares": {"options": NumpyOptions(algorithm="lsq")},
+    "least squares": {"algorithm": "lsq"},
     "amplitude": {"loss": "amplitude"},
 }
 
@@ -48,7 +48,9 @@ def scan() -> PtychoDataContainer:
 
 
 def train(scan: PtychoDataContainer, progress: Any = no_progress, **changes: Any) -> SolverModel:
-    return NumpyBackend().train([scan], replace(CONFIG, **changes), progress=progress)
+    runtime = {name: changes.pop(name) for name in ("precision", "output_dir", "resume_from") if name in changes}
+    runtime = Runtime(threads=1, **runtime)
+    return NumpyBackend().train([scan], replace(CONFIG, **changes), runtime, progress=progress)
 
 
 def interrupted(scan: PtychoDataContainer, folder: Path, after: int, **changes: Any) -> Path:
@@ -90,8 +92,9 @@ def test_a_killed_run_resumes_to_the_same_bits(scan: PtychoDataContainer, tmp_pa
         "from ptycho_backend_numpy.backend import NumpyBackend\n"
         "import test_solver_resume as own\n"
         "kill = lambda event: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "config = replace(own.CONFIG, probe_trainable=True, output_dir=pathlib.Path(sys.argv[1]))\n"
-        "NumpyBackend().train([own.two_modes()], config, progress=kill)\n"
+        "config = replace(own.CONFIG, probe_trainable=True)\n"
+        "runtime = own.Runtime(threads=1, output_dir=pathlib.Path(sys.argv[1]))\n"
+        "NumpyBackend().train([own.two_modes()], config, runtime, progress=kill)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(Path(__file__).parent)], check=False, timeout=120
@@ -131,7 +134,8 @@ def test_a_checkpoint_of_another_run_is_refused(scan: PtychoDataContainer, tmp_p
         ({"seed": 3}, "made with seed = 2, now it is 3"),
         ({"probe_trainable": True}, "made with probe_trainable = False, now it is True"),
         ({"precision": "64"}, "made with precision = auto, now it is 64"),
-        ({"options": NumpyOptions(batch_frames=9)}, "made with options = .*'batch_frames': None.*'batch_frames': 9"),
+        ({"algorithm": "lsq"}, "made with algorithm = rpie, now it is lsq"),
+        ({"batch_size": 9}, "made with batch_size = None, now it is 9"),
     ]:
         with pytest.raises(ArchiveError, match=words):
             train(scan, resume_from=path, **changes)
@@ -149,7 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused(scan: PtychoDataContainer, tmp_p
     for other in others:
         with pytest.raises(ArchiveError, match=r"made with scans = .*resume with the scan and the settings"):
             train(other, resume_from=path)
-    assert len(train(scan, resume_from=path, options=NumpyOptions()).history["train_loss"]) == 5
+    assert len(train(scan, resume_from=path).history["train_loss"]) == 5
 
 
 @pytest.mark.spec("BE-15")
@@ -189,7 +193,7 @@ def test_what_is_no_checkpoint_of_a_solver_is_refused(scan: PtychoDataContainer,
 def test_a_checkpoint_is_there_before_the_first_epoch_is_told_of_and_at_the_end(
     scan: PtychoDataContainer, tmp_path: Path
 ) -> None:
-    path, kept = tmp_path / "numpy_checkpoint.safetensors", []
+    path, kept = tmp_path / "solver_checkpoint.safetensors", []
 
     def look(event: Any) -> None:
         kept.append(len(read_checkpoint(path, "numpy")[1]["history"]["train_loss"]))
