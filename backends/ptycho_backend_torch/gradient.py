@@ -56,7 +56,8 @@ class BatchGradient:
         loss: () summed over the good pixels of the frames, without the dark counts of a step.
         object: (h, w) complex ∂L/∂O, or None when not asked for.
         probe: (P, N, N) complex ∂L/∂P, or None.
-        patch_light: (N, N) real Σ_j w_j |Q_j|², with `probe`.
+        light: (h, w) real W of the object's step, with `object` or `positions`.
+        patch_light: (N, N) real V of the probe's step, with `probe`.
         positions: (J, 2) real ∂L/∂δ (y, x), or None.
         gains: (J,) real of FM-27, or None.
     """
@@ -64,6 +65,7 @@ class BatchGradient:
     loss: Tensor
     object: Tensor | None = None
     probe: Tensor | None = None
+    light: Tensor | None = None
     patch_light: Tensor | None = None
     positions: Tensor | None = None
     gains: Tensor | None = None
@@ -71,12 +73,9 @@ class BatchGradient:
     def add(self, other: BatchGradient) -> None:
         """Add what the next frames say."""
         self.loss += other.loss
-        for mine, more in (
-            (self.object, other.object),
-            (self.probe, other.probe),
-            (self.patch_light, other.patch_light),
-        ):
-            if mine is not None and more is not None:
+        for name in ("object", "probe", "light", "patch_light"):
+            mine, more = getattr(self, name), getattr(other, name)
+            if mine is not None:
                 mine += more
         if other.positions is not None:
             self.positions = _joined(self.positions, other.positions)
@@ -177,6 +176,9 @@ class ScanPhysics:
         sums = BatchGradient(loss=torch.zeros((), dtype=_sum_dtype(self.device), device=self.device))
         if "object" in wanted:
             sums.object = torch.zeros_like(obj, memory_format=torch.contiguous_format)
+        if "object" in wanted or "positions" in wanted:
+            shape = (obj.shape[0], obj.shape[1])
+            sums.light = physics.illumination(probe, batch.corners_px, shape, batch.intensities)
         if "probe" in wanted:
             sums.probe, sums.patch_light = torch.zeros_like(probe), torch.zeros_like(probe[0].real)
         for chunk in self._chunks(batch, probe):

@@ -81,19 +81,17 @@ class TorchStepper:
         low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
         obj, batch = self.object[box], self._batch(frames, corners - low, rest)
-        with computing_threads(self.device, self.threads):
+        with computing_threads(self.device, 1):
             got = self.physics.gradient(obj, self.probe, batch, wanted)
-            light = torch.zeros(())
-            if got.object is not None or got.positions is not None:
-                light = physics.illumination(self.probe, batch.corners_px, _shape(obj), batch.intensities)
-            if got.positions is not None:
-                self._move(frames, batch, got.positions, physics.lit_level(obj, light), lengths, "object" in wanted)
+            if got.positions is not None and got.light is not None:
+                level = physics.lit_level(obj, got.light)
+                self._move(frames, batch, got.positions, level, lengths, common="object" in wanted)
             if got.probe is not None and got.patch_light is not None:
                 self.probe += lengths.probe * physics.probe_step(got.probe, got.patch_light, self.loss_name)
             if got.gains is not None:
                 self.intensities[frames] *= got.gains.cpu().numpy().astype(np.float64) ** (lengths.object / 2)
-            if got.object is not None:
-                self._advance(obj, self.velocity[box], got.object, light, lengths)
+            if got.object is not None and got.light is not None:
+                self._advance(obj, self.velocity[box], got.object, got.light, lengths)
         return got.loss
 
     def _move(
@@ -103,6 +101,7 @@ class TorchStepper:
         slope: Tensor,
         level: Tensor,
         lengths: StepLengths,
+        *,
         common: bool,
     ) -> None:
         """Move frames by the slopes (J, 2) of their loss and the level () of the object."""
@@ -139,7 +138,7 @@ class TorchStepper:
         corners, rest = self.positions.corners(frames)
         low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
-        with computing_threads(self.device, self.threads):
+        with computing_threads(self.device, 1):
             shown = self.object[box] * self._reached()[box]
             probe = self.probe * self._gain_squared() ** 0.5
             return float(self.physics.loss(shown, probe, self._batch(frames, corners - low, rest)))
