@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["files_given", "interrupted_with_advice", "propagation_given", "reading", "say_makers", "say_run"]
 
-_TOOK_UP, _TRIED = "took_up_", "tried_"
-"""How names of an image's statistics begin that say what refining took up, and what it tried."""
-
 
 def propagation_given(options: Options) -> Propagation | None:
     """What ``--propagation`` says, or None where nothing is said.
@@ -150,21 +147,29 @@ def say_makers(run: Run, session: Session) -> None:
     if run.refined is not None:
         by += f"; refined by {run.refined.engine}, {_epochs(run.refined.history)}"
     session.say(f"{verb:<10}{by}")
-    trials = {} if run.refined is None else run.refined.best.image.stats
-    names = [name.removeprefix(_TOOK_UP) for name in trials if name.startswith(_TOOK_UP)]
-    if names:
-        session.say(f"took up   {'; '.join(_trial(name, trials) for name in names)}")
+    stats = {} if run.refined is None else run.refined.best.image.stats
+    trials = [name.removeprefix("tried_").removesuffix("_gain") for name in stats if name.endswith("_gain")]
+    if trials:
+        tried = ", ".join(_trial(name, stats) for name in trials)
+        session.say(f"took up   {_taken_up(stats)}; part of the held-out misfit that each trial gained: {tried}")
 
 
 def _epochs(history: Mapping[str, list[float]]) -> str:
     return f"{len(history.get('train_loss', ()))} epochs"
 
 
+def _taken_up(stats: Mapping[str, Any]) -> str:
+    """What refining added unasked, by ``enginekit.refining``."""
+    modes = int(stats.get("took_up_modes", 0))
+    found = [f"{modes} more probe mode{'s' if modes > 1 else ''}"] if modes else []
+    found += ["positions"] if stats.get("took_up_positions") else []
+    return " and ".join(found) or "nothing"
+
+
 def _trial(name: str, stats: Mapping[str, Any]) -> str:
-    """What was taken up of one thing, and beside it what was tried."""
-    words, taken, tried = name.replace("_", " "), stats[_TOOK_UP + name], stats.get(_TRIED + name)
-    found = {True: words, False: f"{words} as given"}.get(taken) if isinstance(taken, bool) else f"{words} {taken}"
-    return f"{found}" if tried is None or isinstance(tried, bool) else f"{found} (tried {tried})"
+    """What a trial gained, and what it had to."""
+    gain, needed = (100 * stats[f"tried_{name}_{what}"] for what in ("gain", "gain_needed"))
+    return f"{name.replace('_', ' ')} {gain:.1f} % of {needed:.1f} % needed"
 
 
 def say_run(run: Run, session: Session) -> None:

@@ -104,9 +104,7 @@ def test_values_of_each_type():
     assert config.nphotons == 1e6
     assert config.n_groups is None
     assert config.refinement.positions is False
-    assert runtime == Runtime(
-        resume_from=Path("a b/last.ckpt"), loggers=("mlflow",), frames_at_once=32, precision="32"
-    )
+    assert runtime == Runtime(resume_from=Path("a b/last.ckpt"), loggers=("mlflow",), frames_at_once=32, precision="32")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +151,7 @@ def test_what_a_value_must_be_is_said_for_every_setting():
 
 @pytest.mark.parametrize("value", ["-1e-3", "-.5"])
 def test_a_negative_value_is_no_option(value):
-    with pytest.raises(ConfigError, match=rf"nphotons = -[\d.e-]+; it must be at least"):
+    with pytest.raises(ConfigError, match=r"nphotons = -[\d.e-]+; it must be at least"):
         config_of("--nphotons", value)
 
 
@@ -327,7 +325,7 @@ def test_options_with_and_without_the_name_of_an_engine_do_not_mix(tmp_path):
 
 
 def test_settings_of_an_engine_without_a_part_are_refused():
-    with pytest.raises(ConfigError, match="no part here|has none"):
+    with pytest.raises(ConfigError, match="engine 'numpy' has none"):
         config_of("--options.numpy.algorithm", "rpie")
 
 
@@ -482,4 +480,3 @@ def test_fields_of_a_simulation(tmp_path):
     options = parse(simulate.build_parser(), ["--config", write(tmp_path, "photon: 3\n", "d.yaml")])
     with pytest.raises(ConfigError, match="Did you mean 'photons'"):
         given_fields(SimulationConfig, options)
-

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from ptycho_core.config import (
     PlainOptions,
     RefinementConfig,
     TrainingConfig,
-    passes_of,
 )
-from ptycho_core.config_mapping import config_from_mapping, config_to_mapping, resolve_names
-from ptycho_core.errors import ConfigError, UnknownBackendError
+from ptycho_core.config_mapping import config_from_mapping, config_to_mapping
+from ptycho_core.enginekit.architectures import GENERATORS
+from ptycho_core.errors import ConfigError
+from ptycho_core.runtime import Runtime
 
-CONFIGS = (ModelConfig, InferenceConfig, TrainingConfig)
+CONFIGS = (InferenceConfig, RefinementConfig, TrainingConfig, Runtime)
 
 
 @pytest.mark.spec("CONV-10")
@@ -50,10 +50,13 @@ def test_configs_are_frozen_values(config_type: Any) -> None:
         (TrainingConfig, {"learning_rte": 1}, "'learning_rate'"),
         (TrainingConfig, {"width": 8}, r"no field 'width'\. Did you mean 'model\.width'\?"),
         (TrainingConfig, {"central_crop_px": 8}, r"Did you mean 'inference\.central_crop_px'\?"),
-        (TrainingConfig, {"model": {"widht": 8}}, r"ModelConfig has no field 'widht'\. Did you mean 'width'"),
+        (TrainingConfig, {"model": {"widht": 8}}, r"model\.widht = 8: generator 'probe_unet' .*Did you mean 'width'"),
+        (TrainingConfig, {"threads": 8}, r"'threads': it does not decide the result\. Put it in a Runtime"),
+        (TrainingConfig, {"thread": 8}, r"no field 'thread'\. Did you mean 'threads'"),
+        (Runtime, {"thread": 8}, r"Runtime has no field 'thread'\. Did you mean 'threads'"),
         (TrainingConfig, {"zzzzzzz": 8}, r"TrainingConfig has no field 'zzzzzzz'\.$"),
         (TrainingConfig, {7: 8}, "TrainingConfig has no field '7'"),
-        (ModelConfig, {"epochs": 8}, "ModelConfig has no field 'epochs'"),
+        (ModelConfig, {"epochs": 8}, "model.epochs = 8: generator 'probe_unet' has no such size"),
     ],
 )
 def test_unknown_fields_are_refused_with_the_nearest_names(
@@ -77,14 +80,16 @@ def test_unknown_fields_are_refused_with_the_nearest_names(
         (TrainingConfig, "probe_trainable", 1),
         (TrainingConfig, "probe_trainable", "no"),
         (TrainingConfig, "n_groups", False),
-        (TrainingConfig, "loggers", "tensorboard"),
-        (TrainingConfig, "loggers", (1,)),
-        (TrainingConfig, "output_dir", 3),
+        (Runtime, "loggers", "tensorboard"),
+        (Runtime, "loggers", (1,)),
+        (Runtime, "output_dir", 3),
+        (Runtime, "frames_at_once", None),
         (TrainingConfig, "backend", None),
+        (TrainingConfig, "options", PlainOptions(engine="x", values={})),
         (TrainingConfig, "model", {"width": 8}),
         (TrainingConfig, "model", InferenceConfig()),
-        (ModelConfig, "width", 8.0),
-        (InferenceConfig, "batch_size", None),
+        (RefinementConfig, "positions", 1),
+        (InferenceConfig, "passes", 3.0),
     ],
 )
 def test_values_of_another_type_are_refused(config_type: Any, field: str, value: Any) -> None:
@@ -101,11 +106,13 @@ def test_values_of_another_type_are_refused(config_type: Any, field: str, value:
         (TrainingConfig, "n_groups", 0, "at least 1"),
         (TrainingConfig, "n_subsample", -5, "at least 1"),
         (TrainingConfig, "batch_size", 0, "at least 1"),
-        (TrainingConfig, "devices", 0, "at least 1"),
+        (Runtime, "devices", 0, "at least 1"),
+        (Runtime, "threads", 0, "at least 1"),
+        (Runtime, "frames_at_once", 0, "at least 1"),
         (TrainingConfig, "probe_modes", 0, "at least 1"),
         (TrainingConfig, "early_stopping_patience", 0, "at least 1"),
         (TrainingConfig, "seed", -1, "at least 0"),
-        (TrainingConfig, "num_workers", -1, "at least 0"),
+        (Runtime, "num_workers", -1, "at least 0"),
         (TrainingConfig, "weight_decay", -0.1, "at least 0"),
         (TrainingConfig, "collapse_threshold", -0.1, "at least 0"),
         (TrainingConfig, "learning_rate", 0.0, "at least 1e-12"),
@@ -117,14 +124,12 @@ def test_values_of_another_type_are_refused(config_type: Any, field: str, value:
         (TrainingConfig, "test_fraction", 0.95, "between 0 and 0.9"),
         (TrainingConfig, "loss", "poison", r"allowed: poisson, amplitude\. Did you mean 'poisson'"),
         (TrainingConfig, "schedule", "linear", "allowed: one_cycle, cosine, exponential, constant"),
-        (TrainingConfig, "precision", "16", "allowed: auto, 32, 64, bf16"),
+        (TrainingConfig, "method", "solve", r"allowed: solver, network\. Did you mean 'solver'"),
+        (TrainingConfig, "algorithm", "epie", r"allowed: rpie, lsq"),
+        (Runtime, "precision", "16", "allowed: auto, 32, 64, bf16"),
         (TrainingConfig, "test_split", "regions", "Did you mean 'region'"),
-        (TrainingConfig, "loggers", ("csv",), "allowed: tensorboard, mlflow"),
+        (Runtime, "loggers", ("csv",), "allowed: tensorboard, mlflow"),
         (TrainingConfig, "neighbor_pool_size", 14, "smaller than the 15 neighbours that group_size = 16 needs"),
-        (ModelConfig, "width", 0, "between 1 and 512"),
-        (ModelConfig, "depth", 6, "between 1 and 5"),
-        (InferenceConfig, "batch_size", 0, "at least 1"),
-        (InferenceConfig, "precision", "128", "allowed: auto, 32, 64, bf16"),
         (InferenceConfig, "central_crop_px", 0, "at least 1"),
     ],
 )
@@ -137,57 +142,37 @@ def test_values_out_of_range_are_refused(config_type: Any, field: str, value: An
 @pytest.mark.spec("CONV-10")
 def test_the_ends_of_the_ranges_are_accepted() -> None:
     TrainingConfig(test_fraction=0.0, weight_average=0.99999, seed=0, neighbor_pool_size=15, learning_rate=1)
-    TrainingConfig(n_groups=None, gradient_clip_norm=None, nphotons=10**9, output_dir=Path("a"))
-    ModelConfig(width=512, depth=5)
+    TrainingConfig(n_groups=None, gradient_clip_norm=None, nphotons=10**9)
+    Runtime(output_dir=Path("a"), num_workers=0, threads=1)
+    ModelConfig(width=512, depth=5, sweeps=0)
 
 
-@pytest.mark.spec("CONV-11")
-def test_old_names_are_accepted_with_a_warning() -> None:
-    with pytest.warns(DeprecationWarning, match="'nepochs' is deprecated; say 'epochs'"):
-        assert config_from_mapping(TrainingConfig, {"nepochs": 7}).epochs == 7
-    with pytest.warns(DeprecationWarning, match="'neighbor_count' is deprecated; say 'neighbor_pool_size'"):
-        assert config_from_mapping(TrainingConfig, {"neighbor_count": 30}).neighbor_pool_size == 30
-    with pytest.raises(ConfigError, match="ModelConfig has no field 'nepochs'"):
-        config_from_mapping(ModelConfig, {"nepochs": 7})
+@pytest.mark.spec("CONV-10")
+@pytest.mark.parametrize(
+    ("size", "value", "allowed"),
+    [("width", 0, "between 1 and 512"), ("depth", 6, "between 1 and 5"), ("sweeps", -1, "between 0 and 1000")],
+)
+def test_sizes_out_of_range_are_refused(size: str, value: int, allowed: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Sizes\.{size} = {value}; it must be {allowed}"):
+        ModelConfig(**{size: value})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"Sizes\.{size} = 8.0 is a float"):
+        ModelConfig(**{size: 8.0})  # type: ignore[arg-type]
 
 
-@pytest.mark.spec("CONV-11")
-def test_a_field_under_two_names_is_refused() -> None:
-    for values in ({"epochs": 3, "nepochs": 3}, {"nepochs": 3, "epochs": 3}):
-        with (
-            pytest.warns(DeprecationWarning, match="say 'epochs'"),
-            pytest.raises(ConfigError, match="'epochs' is given twice"),
-        ):
-            config_from_mapping(TrainingConfig, values)
-
-
-@pytest.mark.spec("CONV-11")
-def test_n_images_is_refused_with_advice() -> None:
-    with pytest.raises(ConfigError, match=r"'n_images' is refused: .*n_subsample .*n_groups"):
-        config_from_mapping(TrainingConfig, {"n_images": 100})
-
-
-@pytest.mark.spec("CONV-11")
-def test_current_names_do_not_warn_and_layers_can_be_merged() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        values = {"epochs": 2, "model": {"width": 8}}
-        assert resolve_names(TrainingConfig, values) == values
-    with pytest.warns(DeprecationWarning, match="say 'epochs'"):
-        assert resolve_names(TrainingConfig, {"nepochs": 2}) | {"epochs": 5} == {"epochs": 5}
-
-
-@pytest.mark.spec("CONV-12")
-def test_plain_data_becomes_the_type_of_the_field() -> None:
-    config = config_from_mapping(
-        TrainingConfig,
-        {"loggers": ["mlflow"], "output_dir": "out/a", "model": {"depth": 2}, "inference": {"batch_size": 4}},
-    )
-    assert config.loggers == ("mlflow",)
-    assert config.output_dir == Path("out/a")
-    assert config.model == ModelConfig(depth=2)
-    assert config.inference == InferenceConfig(batch_size=4)
-    assert config_from_mapping(TrainingConfig, {"model": ModelConfig(depth=2)}).model.depth == 2
+@pytest.mark.spec("CONV-10")
+def test_what_a_method_takes_where_nothing_is_said() -> None:
+    solver, network = TrainingConfig(), TrainingConfig(method="network")
+    assert (solver.method, solver.model, solver.loss, solver.epochs, solver.batch_size) == (
+        "solver", None, None, 10, None
+    )  # fmt: skip
+    assert (network.model, network.loss, network.epochs, network.batch_size) == (ModelConfig(), "amplitude", 5, 1)
+    assert TrainingConfig(model=ModelConfig(width=4)).method == "network"
+    assert TrainingConfig(method="network", loss="poisson", epochs=3).loss == "poisson"
+    assert dataclasses.replace(network, epochs=3).method == "network", "it is settled once"
+    with pytest.raises(ConfigError, match="method = 'solver' has no network, and model names 'unrolled'"):
+        TrainingConfig(method="solver", model=ModelConfig(generator="unrolled"))
+    with pytest.raises(ConfigError, match="method = 'solver' has no network; say method = 'network'"):
+        _ = solver.network
 
 
 @pytest.mark.spec("CONV-12")
@@ -205,8 +190,6 @@ def test_plain_data_becomes_the_type_of_the_field() -> None:
         probe_trainable=st.booleans(),
         nphotons=st.none() | st.floats(1, 1e12),
         seed=st.integers(0, 2**40),
-        output_dir=st.none() | st.sampled_from([Path("out"), Path("a/b c")]),
-        loggers=st.sampled_from([(), ("mlflow",), ("tensorboard", "mlflow")]),
     )
 )
 @settings(max_examples=40, deadline=None)
@@ -220,22 +203,22 @@ def test_every_field_is_documented() -> None:
     for config_type in CONFIGS:
         for field in dataclasses.fields(config_type):
             assert f"        {field.name}: " in (config_type.__doc__ or ""), f"{config_type.__name__}.{field.name}"
+    for record in GENERATORS:
+        text = "".join(base.__doc__ or "" for base in record.sizes.__mro__)
+        assert all(f"        {size.name}: " in text for size in dataclasses.fields(record.sizes)), record.name
 
 
 @pytest.mark.spec("BE-2")
 @pytest.mark.parametrize(
-    ("generator", "name", "value", "advice"),
-    [
-        ("cnn", "depth", 2, "probe_unet"),
-        ("cnn", "sweeps", 3, "probe_unet"),
-        ("cnn", "passes", 3, "unrolled"),
-        ("probe_unet", "passes", 3, "unrolled"),
-    ],
+    ("generator", "name", "value"),
+    [("cnn", "depth", 2), ("cnn", "sweeps", 3), ("cnn", "passes", 3), ("probe_unet", "passes", 3)],
 )
-def test_sizes_that_a_generator_does_not_have_are_refused(generator: str, name: str, value: int, advice: str) -> None:
-    with pytest.raises(ConfigError, match=rf"ModelConfig.{name} = {value} has no effect .*'{generator}'.*'{advice}'"):
-        ModelConfig(generator=generator, **{name: value})
-    ModelConfig(generator="unrolled", **{name: value})
+def test_sizes_that_a_generator_does_not_have_are_refused(generator: str, name: str, value: int) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"model\.{name} = {value}: generator '{generator}' has no such size; it has"
+    ):
+        ModelConfig(generator=generator, **{name: value})  # type: ignore[arg-type]
+    ModelConfig(generator="unrolled", **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.spec("BE-2")
@@ -244,10 +227,7 @@ def test_passes_at_inference_are_refused_for_a_generator_that_passes_once() -> N
     for generator in ("probe_unet", "cnn"):
         with pytest.raises(ConfigError, match=rf"InferenceConfig.passes = 7 has no effect on generator '{generator}'"):
             TrainingConfig(model=ModelConfig(generator=generator), inference=inference)
-        assert passes_of(ModelConfig(generator=generator), InferenceConfig()) == 1
-    config = TrainingConfig(model=ModelConfig(generator="unrolled", passes=3), inference=inference)
-    assert (passes_of(config.model), passes_of(config.model, config.inference)) == (3, 7)
-    assert passes_of(config.model, InferenceConfig()) == 3
+    TrainingConfig(model=ModelConfig(generator="unrolled", passes=3), inference=inference)
 
 
 @pytest.mark.spec("BE-2")
@@ -255,7 +235,15 @@ def test_passes_at_inference_are_refused_for_a_generator_that_passes_once() -> N
     ("fields", "words"),
     [
         ({"engine": "none", "epochs": 3}, "engine = 'none' refines nothing"),
-        ({"position_limit_px": 1.0}, "position_limit_px = 1.0 has no effect while positions = False"),
+        (
+            {"positions": False, "position_limit_px": 1.0},
+            "position_limit_px = 1.0 has no effect while positions = False",
+        ),
+        ({"position_affine": True}, "position_affine = True fits positions, and positions is not True"),
+        ({"probe": False, "probe_support": 0.5}, "probe_support = 0.5 has no effect while probe = False"),
+        ({"probe": False, "probe_power": "free"}, "probe_power = free has no effect while probe = False"),
+        ({"probe_power": "lost"}, "probe_power = 'lost'; allowed: kept, free"),
+        ({"probe_support": 0.0}, "probe_support = 0.0; it must be between"),
         ({"positions": True, "position_limit_px": 0.0}, "position_limit_px = 0.0; it must be between"),
         ({"probe": False, "probe_modes": 2}, "probe_modes = 2 adds modes that probe = False would leave"),
         ({"loss": "mae"}, "loss = 'mae'; allowed: poisson, amplitude"),
@@ -266,34 +254,3 @@ def test_settings_of_refining_without_effect_are_refused(fields: dict[str, Any],
     with pytest.raises(ConfigError, match=words):
         RefinementConfig(**fields)
     assert RefinementConfig(engine="none").engine == "none"
-
-
-@pytest.mark.spec("PLUG-10")
-@pytest.mark.parametrize(("backend", "refiner"), [("numpy", "auto"), ("pytorch", "numpy"), ("ptychi", "numpy")])
-def test_options_come_back_as_those_of_their_engine(backend: str, refiner: str) -> None:
-    from ptycho_backend_numpy.options import NumpyOptions
-
-    config = TrainingConfig(
-        backend=backend, refinement=RefinementConfig(engine=refiner), options=NumpyOptions(algorithm="lsq")
-    )
-    plain = json.loads(json.dumps(config_to_mapping(config)))
-    assert plain["options"]["engine"] == "numpy"
-    assert config_from_mapping(TrainingConfig, plain) == config
-
-
-@pytest.mark.spec("CONV-12", "PLUG-10")
-def test_options_that_are_left_plain_come_back_plain() -> None:
-    config = TrainingConfig(backend="absent", options=PlainOptions(engine="absent", values={"a": [1, "é"], "b": None}))
-    plain = json.loads(json.dumps(config_to_mapping(config)))
-    assert plain["options"] == {"engine": "absent", "a": [1, "é"], "b": None}
-    assert config_from_mapping(TrainingConfig, plain, plain_options=True) == config
-    with pytest.raises(UnknownBackendError, match="absent"):
-        config_from_mapping(TrainingConfig, plain)
-    # a file that does not say whose they are means the engine beside them
-    del plain["options"]["engine"]
-    assert config_from_mapping(TrainingConfig, plain, plain_options=True) == config
-    assert len({config, config_from_mapping(TrainingConfig, plain, plain_options=True)}) == 1
-    with pytest.raises(ConfigError, match="settings of engine 'other', which has no part here"):
-        TrainingConfig(options=PlainOptions(engine="other", values={}))
-    with pytest.raises(ConfigError, match=r"PlainOptions\.values = 3"):
-        PlainOptions(engine="other", values=3)  # type: ignore[arg-type]

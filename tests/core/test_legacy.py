@@ -12,6 +12,7 @@ import ptycho_core
 from ptycho_core import legacy
 from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import ConfigError
+from ptycho_core.runtime import Runtime
 
 
 @pytest.mark.spec("CDI-3")
@@ -19,9 +20,9 @@ def test_every_key_of_the_table_has_its_value():
     cfg: dict = {"mine": 1}
     config = TrainingConfig(
         backend="other", group_size=9, neighbor_pool_size=12, n_groups=5, n_subsample=40, epochs=3, batch_size=2,
-        loss="poisson", probe_trainable=True, scale_trainable=True, nphotons=1e5, seed=11, output_dir=Path("o"),
+        loss="poisson", probe_trainable=True, scale_trainable=True, nphotons=1e5, seed=11,
     )  # fmt: skip
-    legacy.update_legacy_dict(cfg, config, side=64)
+    legacy.update_legacy_dict(cfg, config, Runtime(output_dir=Path("o")), side=64)
     assert cfg == {
         "mine": 1, "N": 64, "gridsize": 3, "group_size": 9, "object.big": True, "probe.big": True, "probe.mask": False,
         "probe.trainable": True, "intensity_scale.trainable": True, "pad_object": False, "nphotons": 1e5, "nepochs": 3,
@@ -34,10 +35,9 @@ def test_every_key_of_the_table_has_its_value():
 
 def test_nothing_is_left_of_an_earlier_config():
     cfg: dict = {"mine": 1}
-    legacy.update_legacy_dict(
-        cfg, TrainingConfig(group_size=4, nphotons=7.0, n_groups=2, output_dir=Path("o")), side=64
-    )
-    legacy.update_legacy_dict(cfg, TrainingConfig(group_size=5))
+    config = TrainingConfig(group_size=4, nphotons=7.0, n_groups=2)
+    legacy.update_legacy_dict(cfg, config, Runtime(output_dir=Path("o")), side=64)
+    legacy.update_legacy_dict(cfg, TrainingConfig(method="network", group_size=5))
     assert not {"N", "gridsize", "nphotons", "n_groups", "n_subsample", "output_dir"} & set(cfg)
     assert (cfg["mae_weight"], cfg["nll_weight"], cfg["neighbor_count"], cfg["mine"]) == (1.0, 0.0, 4, 1)
     legacy.update_legacy_dict(cfg, TrainingConfig(group_size=1))
