@@ -14,10 +14,13 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.models import load_model, save_model
 from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
-from ptycho_core.enginekit.network_model import NetworkModel, load_network, save_network
-from ptycho_core.enginekit.network_training import check_trackers, check_trainable, run_facts
-from ptycho_core.enginekit.refining import refine_image
+from ptycho_core.enginekit.network_loop import Training, trained_network
+from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.network_training import check_trainable, run_facts
+from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
+from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.enginekit.weights import network_of
 from ptycho_core.errors import ConfigError
@@ -31,17 +34,19 @@ from .generators import GENERATORS
 from .hardware import Work, choose_devices, choose_hardware
 from .inference import TensorflowScan
 from .network import PtychoNetwork, constant
-from .refinement import TensorflowGradient
-from .training import BACKEND, Training
+from .options import options_of
+from .stepper import TensorflowStepper
+from .training import TensorflowLearner
 
 __all__ = ["TensorFlowBackend"]
 
 
 class TensorFlowBackend:
-    """Physics-informed networks in TensorFlow."""
+    """A solver, and physics-informed networks, in TensorFlow."""
 
-    name = BACKEND
+    name = "tensorflow"
     capabilities = Capabilities(
+        methods=("solver", "network"),
         generators=tuple(GENERATORS),
         losses=tuple(physics.LOSSES),
         max_scans=None,
@@ -49,8 +54,11 @@ class TensorFlowBackend:
         background=True,
         probe_trainable=True,
         scale_trainable=True,
-        refine=True,
+        stepping=True,
         refine_positions=True,
+        position_affine=True,
+        probe_constraints=True,
+        frame_scale=True,
         resume=True,
         precisions=("auto", "32", "bf16"),
         accelerators=("auto", "cpu", "cuda"),
@@ -67,58 +75,44 @@ class TensorFlowBackend:
         runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
-    ) -> NetworkModel:
-        """Train one generator on all scans through the forward model; see ``ReconstructionBackend.train``.
+    ) -> NetworkModel | SolverModel:
+        """Solve a scan, or train one generator on all scans through the forward model; see ``ReconstructionBackend``.
 
         Probe, scale and statistics of the model are those of the first scan.
         """
+        if config.method == "solver":
+            return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
-        check_trackers(runtime)
         data, N = GroupData(scans, config, runtime), scans[0].raw.side
         frames = config.epochs * sum(data.draw.n_groups) * config.group_size
         asked = network_of(config.network)
         work = Work(frames * N**2, asked.channels(N), asked.sweeps)
-        hardware = choose_hardware(runtime.accelerator, runtime.precision, work, runtime.devices)
+        jit = options_of(config).jit
+        hardware = choose_hardware(runtime.accelerator, runtime.precision, work, runtime.devices, jit=jit)
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
-            training = Training(network, data, run_facts(config, scans, runtime), hardware.devices, progress)
-        training.run()
-        values = training.final_values()
-        return NetworkModel(
-            backend=self.name,
-            config=config,
-            weights=network.generator_weights(values),
-            statistics=data.scans[0].statistics,
-            scale=float(np.exp(values["log_scales.0"])),
-            probe=np.ascontiguousarray(values["probes.0"]).view(np.complex64)[..., 0],
-            history=training.state.history,
-            checkpoint_path=training.checkpoint_path,
-        )
+            learner = TensorflowLearner(network, data, hardware.devices)
+        facts = run_facts(config, scans, runtime)
+        learnt = Training(learner, config, runtime, self.name, facts, progress).run()
+        return trained_network(learnt, scans, self.name, config)
 
     def reconstruct(
         self,
-        model: NetworkModel,
+        model: NetworkModel | SolverModel,
         scan: PtychoDataContainer,
         config: InferenceConfig,
         runtime: Runtime = DEFAULT_RUNTIME,
         *,
         progress: Progress = no_progress,
     ) -> Image:
-        """Predict and merge the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
+        """Cut out, or predict and merge, the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
+        if isinstance(model, SolverModel):
+            return reconstruct_solved(model, scan, config, progress)
         return reconstruct_network(model, scan, config, runtime, TensorflowScan, progress)
 
-    def refine(
-        self,
-        image: Image,
-        scan: PtychoDataContainer,
-        config: TrainingConfig,
-        runtime: Runtime = DEFAULT_RUNTIME,
-        *,
-        progress: Progress = no_progress,
-    ) -> Image:
-        """Go on from an image through the engine's own physics, in float32; see ``SupportsRefinement``."""
-        device = choose_devices(runtime.accelerator)[0]
-        return refine_image(image, scan, config, lambda raw, loss: TensorflowGradient(raw, loss, device), progress)
+    def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TensorflowStepper:
+        """Steps from an image, in single precision; see ``SupportsStepping``."""
+        return TensorflowStepper(image, scan, loss, runtime)
 
     def predict_patches(
         self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
@@ -134,13 +128,15 @@ class TensorFlowBackend:
         Raises:
             DataError: a frame leaves the image.
         """
-        N = scan.raw.side
+        raw = scan.raw
         corners, subpixel = corners_on(image, frames)
         with tf.device(_host()):
             obj, probe = (tf.constant(part, tf.complex64) for part in (image.object, image.probe))
-            patches = physics.extract(obj[None], tf.constant(corners)[None], N)
-            background = constant(scan.raw.background)
-            rate = physics.expected_counts(patches, probe, tf.constant(subpixel)[None], image.scale, background)
+            patches = physics.extract(obj[None], tf.constant(corners)[None], raw.side)
+            waves = physics.exit_waves(patches, probe, tf.constant(subpixel)[None])
+            if image.mode_weights is not None:
+                waves = physics.times(waves, np.sqrt(image.mode_weights[frames])[:, :, None, None])
+            rate = physics.rate_of_waves(waves, image.scale, constant(raw.background), raw.propagation)
         return np.array(rate[0])
 
     def loss_and_gradient(
@@ -164,20 +160,20 @@ class TensorFlowBackend:
                     tape.watch(leaves)
                     patches = physics.extract(leaves[0][None], tf.constant(corners[indices])[None], raw.side)
                     rest = tf.constant(subpixel[indices])[None]
-                    rate = physics.expected_counts(patches, leaves[1], rest, background=level)
+                    rate = physics.expected_counts(patches, leaves[1], rest, 1.0, level, raw.propagation)
                     value = physics.LOSSES[loss](rate, tf.constant(counts)[None], mask, divisor)
                 total += float(value)
                 for part, gradient in zip(sums, tape.gradient(value, leaves), strict=True):
                     part += tf.convert_to_tensor(gradient).numpy()
         return total, sums[0], sums[1]
 
-    def save(self, model: NetworkModel, path: Path) -> None:
+    def save(self, model: NetworkModel | SolverModel, path: Path) -> None:
         """Write the model as a bundle; see specs/50-model-bundle."""
-        save_network(model, path, ("tensorflow",))
+        save_model(model, path, ("tensorflow",))
 
-    def load(self, path: Path) -> NetworkModel:
-        """Read a bundle of any engine whose generator is known here."""
-        return load_network(path, self.name, tuple(GENERATORS))
+    def load(self, path: Path) -> NetworkModel | SolverModel:
+        """Read what this engine solved, or a bundle of any engine whose generator is known here."""
+        return load_model(path, self.name, tuple(GENERATORS))
 
 
 def _host() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,6 @@ __all__ = [
     "HISTORY_FILE",
     "check_loss",
     "check_resumable",
-    "check_trackers",
     "check_trainable",
     "check_variation",
     "run_facts",
@@ -46,11 +44,6 @@ _FREE_WHEN_RESUMED = frozenset({
     "collapse_threshold",  # stops a training and does not change it
 })  # fmt: skip
 """Settings that may be others when a training is resumed; every other field of the config must be the same."""
-
-_TRACKER_MODULES = {
-    "tensorboard": ("tensorboard",),
-    "mlflow": ("mlflow", "sqlalchemy", "alembic"),  # MLflow's small package comes without its database
-}
 
 
 def check_trainable(
@@ -214,25 +207,3 @@ def check_resumable(
             f"{path}: it has done {step} steps, more than the {total_steps} that are asked for; raise epochs to train "
             "on, or leave them as they were to take its result."
         )
-
-
-def check_trackers(runtime: Runtime) -> None:
-    """Refuse trackers that cannot be used, before anything is computed.
-
-    Raises:
-        ConfigError: trackers without a folder to write to, or one that is not installed.
-    """
-    if runtime.loggers and runtime.output_dir is None:
-        raise ConfigError(
-            f"loggers = {list(runtime.loggers)}, but output_dir is None, which writes nothing; set output_dir."
-        )
-    for name in runtime.loggers:
-        try:
-            for module in _TRACKER_MODULES[name]:
-                importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                f"loggers = {list(runtime.loggers)}: {name!r} needs a package that is not installed "
-                f"({str(error).splitlines()[0]}). "
-                f"Run: pip install 'ptycho-core[{name}]', or leave it out."
-            ) from error
