@@ -23,7 +23,7 @@ from .tracing import traced
 
 __all__ = ["Batch", "BatchGradient", "ScanPhysics"]
 
-_CHUNK_BYTES = {"CPU": 4 * 2**20}
+_CHUNK_BYTES = 4 * 2**20
 """Waves of one chunk: several arrays of this size are alive at once, and they should stay near the processor."""
 
 _CHUNK_BYTES_ELSEWHERE = 128 * 2**20
@@ -95,7 +95,8 @@ class ScanPhysics:
     """
 
     def __init__(self, raw: RawData, loss: str, device: str) -> None:
-        self.loss, self.side, self.device = loss, raw.side, device
+        self.loss, self.side = loss, raw.side
+        self._on_processor = tf.DeviceSpec.from_string(device).device_type == "CPU"
         with tf.device(device):
             self.propagator = physics.Propagator.of(raw.propagation, raw.side)
             self.mask, self.background = self._plane(raw.mask), self._plane(raw.background)
@@ -113,8 +114,8 @@ class ScanPhysics:
 
     def chunk(self, probe: Tensor) -> int:
         """Frames whose waves are worth having on the device at once."""
-        kind = tf.DeviceSpec.from_string(self.device).device_type
-        return max(1, _CHUNK_BYTES.get(kind, _CHUNK_BYTES_ELSEWHERE) // (8 * math.prod(probe.shape)))
+        size = _CHUNK_BYTES if self._on_processor else _CHUNK_BYTES_ELSEWHERE
+        return max(1, size // (8 * math.prod(probe.shape)))
 
     def gradient(
         self,
@@ -210,7 +211,7 @@ class ScanPhysics:
 
     def _cut(self, obj: Tensor, corners: Tensor) -> Tensor:
         """Patches (J, N, N) of a window; on a processor one by one, since an index for every pixel takes longer."""
-        if tf.DeviceSpec.from_string(self.device).device_type != "CPU":
+        if not self._on_processor:
             return physics.extract(obj[None], corners[None], self.side)[0]
         N, J = self.side, tf.shape(corners)[0]
         patches = tf.TensorArray(obj.dtype, size=J, element_shape=(N, N))

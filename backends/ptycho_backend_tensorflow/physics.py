@@ -391,8 +391,9 @@ def patch_light(patches: Tensor, intensities: Tensor | None = None) -> Tensor:
 
 def lit_level(obj: Tensor, light: Tensor) -> Tensor:
     """⟨|O|²⟩ over the pixels that are lit (FM-29): (H, W) complex and real → () (FM-21)."""
-    lit = tf.cast((light > 0) & (light >= LIT_FROM * tf.reduce_max(light)), light.dtype)
-    return tf.cast(_total(lit * _squared(obj)) / _total(lit), light.dtype)
+    lit = (light > 0) & (light >= LIT_FROM * tf.reduce_max(light))
+    squares = tf.where(lit, _squared(obj), tf.zeros_like(light))
+    return tf.cast(_total(squares) / _total(tf.cast(lit, light.dtype)), light.dtype)
 
 
 def _over_curvature(gradient: Tensor, light: Tensor, loss: str) -> Tensor:

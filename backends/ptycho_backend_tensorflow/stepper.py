@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.frame_store import FrameStore
+from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
 from ptycho_core.enginekit.state import Start, finish
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
@@ -38,6 +38,11 @@ class _Kept(NamedTuple):
     intensities: NDArray[np.float64]
 
 
+def _kept_bytes() -> int:
+    """Counts that may stay on a device, which TensorFlow does not tell the size of."""
+    return KEPT_BYTES
+
+
 class TensorflowStepper:
     """See ``protocol.Stepper``; the reference is that of the NumPy engine.
 
@@ -60,7 +65,7 @@ class TensorflowStepper:
             self.object, self.velocity = Canvas(start.object), Canvas(np.zeros_like(start.object))
             self.probe = tf.constant(start.probe)
         self.positions, self.intensities = start.positions, start.intensities
-        self.store = FrameStore(scan, self._put_counts, join=self._joined, pick=self._picked)
+        self.store = FrameStore(scan, self._put_counts, _kept_bytes(), join=self._joined, pick=self._picked)
         self._lit: tuple[NDArray[np.int64], Tensor] | None = None
         self._trace()
 

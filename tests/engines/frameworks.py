@@ -25,10 +25,12 @@ class Framework(Protocol):
     Attributes:
         physics: the engine's twin of ``ptycho_core.physics``.
         helpers: public functions of the twin that only this framework needs.
+        package: import name of the engine.
     """
 
     physics: ModuleType
     helpers: frozenset[str]
+    package: str
 
     def put(self, value: Any, precision: str) -> Any:
         """An array as a tensor; real and complex ones in the precision ``float32`` or ``float64``. None stays None."""
@@ -51,11 +53,15 @@ class Framework(Protocol):
     def batches(self, scans: Any, config: Any, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Training batches of the engine's own data pipeline, in the order of an epoch."""
 
+    def border(self, monkeypatch: Any) -> list[int]:
+        """The bytes of each array that crosses between NumPy and the framework from now on, either way."""
+
 
 COMPLEX = {"float32": "complex64", "float64": "complex128"}
 
 
 class Torch:
+    package = "ptycho_backend_torch"
     helpers = frozenset({"add_patches", "free_slope", "reached"})
 
     def __init__(self) -> None:
@@ -102,8 +108,28 @@ class Torch:
         for batch in loader:
             yield {name: value.numpy() for name, value in batch.items()}
 
+    def border(self, monkeypatch):
+        crossed, torch, into = [], self.torch, self.torch.from_numpy
+
+        def from_numpy(array):
+            crossed.append(array.nbytes)
+            return into(array)
+
+        def counting(method):
+            def called(tensor, *args, **more):
+                crossed.append(tensor.numel() * tensor.element_size())
+                return method(tensor, *args, **more)
+
+            return called
+
+        monkeypatch.setattr(torch, "from_numpy", from_numpy)
+        for name in ("numpy", "tolist", "item", "__float__", "__array__"):
+            monkeypatch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name)))
+        return crossed
+
 
 class TensorFlow:
+    package = "ptycho_backend_tensorflow"
     helpers = frozenset({"free_slope", "times"})
 
     def __init__(self) -> None:
@@ -150,6 +176,23 @@ class TensorFlow:
     def batches(self, scans, config, epoch=0):
         for batch in importlib.import_module("ptycho_backend_tensorflow.data").GroupData(scans, config).epoch(epoch):
             yield {name: value.numpy() for name, value in batch.items()}
+
+    def border(self, monkeypatch):
+        constants = importlib.import_module("tensorflow.python.framework.constant_op")
+        eager = importlib.import_module("tensorflow.python.framework.ops").EagerTensor
+        crossed, into, out = [], constants.convert_to_eager_tensor, eager._numpy
+
+        def convert(value, *args, **more):
+            crossed.append(np.asarray(value).nbytes)
+            return into(value, *args, **more)
+
+        def read(tensor):
+            crossed.append(tensor.dtype.size * int(np.prod(tensor.shape)))
+            return out(tensor)
+
+        monkeypatch.setattr(constants, "convert_to_eager_tensor", convert)
+        monkeypatch.setattr(eager, "_numpy", read)
+        return crossed
 
 
 _KINDS: dict[str, type[Framework]] = {"pytorch": Torch, "tensorflow": TensorFlow}
