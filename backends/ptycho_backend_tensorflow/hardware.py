@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import functools
+import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port  # where Intel's guide to TensorFlow asks whether oneDNN is on
 
-from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
+from ptycho_core.enginekit.hardware import choose_accelerator
 from ptycho_core.errors import ConfigError
+
+from .tracing import traced
 
 __all__ = ["Hardware", "Work", "choose_devices", "choose_hardware"]
 
@@ -22,6 +26,9 @@ XLA_PAYS_FOR_SWEEPS = 5e7
 
 _BF16_CAPABILITY = (8, 0)
 """First CUDA compute capability that multiplies bfloat16 in hardware."""
+
+_BF16_GAIN, _MEASURED_CALLS = 1.3, 8
+"""How much faster a CPU that multiplies bfloat16 is at least: 1.8 times or more where it does, 0.4 to 1 elsewhere."""
 
 
 def _leave_memory_to_others(gpu: tf.config.PhysicalDevice) -> None:
@@ -76,26 +83,38 @@ def _is_gpu(device: str) -> bool:
     return tf.DeviceSpec.from_string(device).device_type == "GPU"
 
 
-def _cpu_has(*features: str) -> bool:
-    """Whether the processor has any of some features; Linux tells, elsewhere the answer is no."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return False
-    return not set(features).isdisjoint(flags)
-
-
 def _onednn_is_on() -> bool:
-    """Whether TensorFlow uses oneDNN: what its own switch says, else on processors made for neural networks."""
-    switch = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower()
-    if switch in ("0", "false", "1", "true"):
-        return switch in ("1", "true")
-    return _cpu_has("avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16")
+    """Whether convolutions on a CPU are oneDNN's, which TensorFlow decides by the processor and a switch of its own."""
+    return bool(_pywrap_util_port.IsMklEnabled())
 
 
+def _least_seconds(function: Callable[..., tf.Tensor], dtypes: Sequence[tf.DType]) -> list[float]:
+    """Least processor seconds of a function of an image and a kernel in each type, of several calls taken in turns."""
+    given = [(tf.ones((16, 16, 16, 64), dtype), tf.ones((3, 3, 64, 64), dtype)) for dtype in dtypes]
+    seconds: list[list[float]] = [[] for _ in dtypes]
+    for _ in range(_MEASURED_CALLS + 1):
+        for arrays, found in zip(given, seconds, strict=True):
+            start = time.process_time()
+            function(*arrays)
+            found.append(time.process_time() - start)
+    return [min(found[1:]) for found in seconds]  # the first call makes the kernel
+
+
+@functools.cache
 def _cpu_multiplies_bf16() -> bool:
-    """Whether convolutions in bfloat16 are fast: by oneDNN, with instructions that the processor has and it may use."""
-    return _cpu_has("avx512_bf16", "amx_bf16") and _onednn_is_on() and onednn_may_use_bf16(os.environ)
+    """Whether convolutions in bfloat16 are fast here: measured, in a tenth of a second, once in a process.
+
+    TensorFlow does not tell what its oneDNN may use of a processor. The system's list of features does not either: a
+    sandbox or an older kernel leaves out what the processor has, and then a training took more than twice as long.
+    """
+    if not _onednn_is_on():
+        return False
+    convolve = traced(lambda image, kernel: tf.nn.conv2d(image, kernel, 1, "SAME"))
+    try:
+        single, reduced = _least_seconds(convolve, (tf.float32, tf.bfloat16))
+    except tf.errors.OpError:  # oneDNN is held to fewer instructions than bfloat16 takes
+        return False
+    return single > _BF16_GAIN * reduced
 
 
 def _gpu_multiplies_bf16() -> bool:
@@ -107,9 +126,12 @@ def _low_precision(precision: str, device: str) -> tf.DType | None:
     """bfloat16 where it was asked for, or where ``auto`` finds hardware that computes it faster; None is float32."""
     if precision == "32":
         return None
-    if precision == "bf16" or (_gpu_multiplies_bf16() if _is_gpu(device) else _cpu_multiplies_bf16()):
+    if precision == "bf16":
         return tf.bfloat16
-    return None
+    if _is_gpu(device):
+        return tf.bfloat16 if _gpu_multiplies_bf16() else None
+    with tf.device(device):
+        return tf.bfloat16 if _cpu_multiplies_bf16() else None
 
 
 @dataclass(frozen=True)
@@ -134,9 +156,10 @@ class Hardware:
     Attributes:
         devices: names of the devices.
         low_precision: of the generator's body; None is float32.
-        compile_sweeps: whether XLA compiles solver sweeps: on a CPU, where it fuses their many small operations.
-        compile_network: whether XLA compiles the training step of a network: on a CPU without oneDNN, where it wins
-            with the gradients of convolutions. With oneDNN the plain step is the faster one.
+        compile_sweeps: whether XLA compiles solver sweeps; left to choose, on a CPU, where it fuses their many small
+            operations.
+        compile_network: whether XLA compiles the training step of a network; left to choose, on a CPU without oneDNN,
+            where it wins with the gradients of convolutions. With oneDNN the plain step is the faster one.
     """
 
     devices: tuple[str, ...]
@@ -145,20 +168,24 @@ class Hardware:
     compile_network: bool
 
 
-def choose_hardware(accelerator: str, precision: str, work: Work, n_devices: int = 1) -> Hardware:
-    """Decide once for a job. GPUs work without XLA, since it has never been measured on one.
+def choose_hardware(accelerator: str, precision: str, work: Work, n_devices: int = 1, *, jit: str = "auto") -> Hardware:
+    """Decide once for a job. GPUs work without XLA unless told otherwise, since it has never been measured on one.
 
     Args:
-        accelerator: as in a config.
-        precision: as in a config.
+        accelerator: as in a runtime.
+        precision: as in a runtime.
         work: how much there is to do.
         n_devices: how many devices.
+        jit: as in ``TensorflowOptions``.
 
     Raises:
         ConfigError: see :func:`choose_devices`.
     """
     devices = choose_devices(accelerator, n_devices)
-    reduced, on_cpu = _low_precision(precision, devices[0]), not _is_gpu(devices[0])
+    reduced = _low_precision(precision, devices[0])
+    if jit != "auto":
+        return Hardware(devices, reduced, compile_sweeps=jit == "on", compile_network=jit == "on")
+    on_cpu = not _is_gpu(devices[0])
     return Hardware(
         devices=devices,
         low_precision=reduced,

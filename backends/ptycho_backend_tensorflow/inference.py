@@ -18,6 +18,7 @@ from . import physics
 from .generators import build
 from .hardware import Work, choose_hardware
 from .network import constant
+from .options import options_of
 from .sweeps import group_estimate, group_passes
 from .tracing import traced
 
@@ -78,7 +79,8 @@ class TensorflowScan:
         self.data, self.scale, self.passes, self.solver_sweeps = data, scale, passes, network.sweeps
         self.generator = build(model.config, model.probe.shape[-1])
         work = Work(data.frame_indices.size * raw.side**2, 0, network.sweeps)
-        hardware = choose_hardware(runtime.accelerator, runtime.precision, work)
+        jit = options_of(model.config).jit
+        hardware = choose_hardware(runtime.accelerator, runtime.precision, work, jit=jit)
         (self.device,), self.reduced = hardware.devices, hardware.low_precision
         self.layout = ScanLayout(data, runtime, network.channels(raw.side), filled=True)
         self.window, (height, width) = self.layout.window, data.canvas_shape.max(axis=0)

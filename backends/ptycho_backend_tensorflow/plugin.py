@@ -18,5 +18,6 @@ def ptycho_backend() -> BackendSpec:
         extra="ptycho-core[tensorflow]",
         title="TensorFlow",
         protocol_version=2,
+        options="ptycho_backend_tensorflow.options:TensorflowOptions",
         quiet_environment={"TF_CPP_MIN_LOG_LEVEL": "2"},
     )

@@ -32,8 +32,8 @@ def halved(x: tf.Tensor) -> tf.Tensor:
 def doubled(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """Every pixel as 2×2.
 
-    Its gradient, the sum of 2×2 pixels, is written as pooling: TensorFlow's own, a sum over two axes in the middle, takes
-    eight times as long on a CPU, a tenth of a whole training step.
+    Its gradient, the sum of 2×2 pixels, is written as pooling: TensorFlow's own, a sum over two axes in the middle,
+    takes eight times as long on a CPU, a tenth of a whole training step.
     """
     b, h, w, channels = x.shape
     copies = tf.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, channels))
