@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.frame_store import FrameStore
+from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
 from ptycho_core.enginekit.state import Start, finish, reached
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.physics.probe import orthogonalise
@@ -72,7 +72,7 @@ class NumpyStepper:
         self.object, self.probe = start.object, start.probe
         self.positions, self.intensities = start.positions, start.intensities
         self.velocity = np.zeros_like(self.object)
-        self.store = FrameStore(scan, Propagator(scan.raw.propagation, scan.raw.side).detector_layout)
+        self.store = FrameStore(scan, Propagator(scan.raw.propagation, scan.raw.side).detector_layout, KEPT_BYTES)
         self.gradient = NumpyGradient(scan.raw, loss, runtime.threads, self.object.dtype.type, self.store)
 
     def prepare(self, frames: NDArray[np.int64]) -> None:

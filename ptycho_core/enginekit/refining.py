@@ -19,7 +19,7 @@ from ..data.results import Image
 from ..physics.corrections import loss_noise, saturated_loss
 from ..protocol import Constraints, Progress, ProgressEvent, Quantity, ReconstructionBackend, Stepper, SupportsStepping
 from ..runtime import Runtime
-from .descent import Descent, batch_size_for, descend
+from .descent import FULL_STEPS, Descent, batch_size_for, descend
 from .loss_choice import refinement_loss
 from .state import room_to_move, with_modes, with_room
 
@@ -93,23 +93,21 @@ def refine_by_steps(
         BackendError: refining diverged.
     """
     work, plan = _Work(engine, scan, config, runtime, progress), config.refinement
-    state, stepper = work.start(image)
-    first = state.loss
-    given = plan.probe_modes
-    if given is not None and given < len(image.probe):
-        state, stepper = _State(with_modes(state.image, given), state.positions, None), None
-    more = given if given is not None and given > len(image.probe) else None
+    state = work.start(image)
+    first, given, n_modes = state.loss, plan.probe_modes, len(image.probe)
+    if given is not None and given < n_modes:
+        state = work.with_modes(state, given)
+    more = given is not None and given > n_modes
     settle = min(SETTLE_EPOCHS, plan.epochs // 8)
-    if settle and (more or work.candidates(state)):
-        state, stepper = work.descend(state, settle, 1.0, stepper), None
-    if more is not None:
-        state, stepper = _State(with_modes(state.image, more), state.positions, None), None
+    if more or work.candidates(state):
+        state = work.descend(state, settle, 1.0)
+    if given is not None and more:
+        state = work.with_modes(state, given)
     while candidates := work.candidates(state):
-        stepper = None
         state, took_up = work.round(state, candidates)
         if not took_up:
             break
-    state = work.descend(state, plan.epochs - work.done, stepper=stepper)
+    state = work.descend(state, plan.epochs - work.done)
     if first is not None and not (state.loss is not None and state.loss < first):
         return image
     return replace(state.image, stats={**state.image.stats, **work.stats})
@@ -129,6 +127,7 @@ class _Work:
         self.engine, self.scan, self.config, self.runtime, self.progress = engine, scan, config, runtime, progress
         self.loss = refinement_loss(config, engine.capabilities.losses)
         self.done, self.order = 0, 0
+        self._ready: tuple[Image, Stepper] | None = None
         self.stats: dict[str, float | int | str] = {}
 
     def stepper(self, image: Image) -> Stepper:
@@ -136,25 +135,29 @@ class _Work:
         assert isinstance(self.engine, SupportsStepping)
         return self.engine.stepper(image, self.scan, self.loss, self.runtime)
 
-    def start(self, image: Image) -> tuple[_State, Stepper]:
-        """The image laid out, how well it explains the held-out frames, and a stepper that is there."""
+    def start(self, image: Image) -> _State:
+        """The image laid out, and how well it explains the held-out frames."""
         plan, held, margin = self.config.refinement, self.scan.heldout_frames, 0
         if plan.positions is not False:
             margin = room_to_move(image, self.scan, plan.position_limit_px)
         if plan.position_affine:
             extent = np.ptp(self.scan.raw.positions_px[self.scan.used_frames], axis=0).max()
             margin += math.ceil(AFFINE_ROOM * extent / 2)
-        state = _State(with_room(image, margin), bool(plan.positions), None)
-        stepper = self.stepper(state.image)
-        return replace(state, loss=stepper.loss(held) / len(held) if len(held) else None), stepper
+        wide = with_room(image, margin)
+        stepper = self.stepper(wide)
+        self._ready = (wide, stepper)  # the first descent mostly starts from there
+        return _State(wide, bool(plan.positions), stepper.loss(held) / len(held) if len(held) else None)
 
-    def descend(
-        self, state: _State, epochs: int, full_steps: float | None = None, stepper: Stepper | None = None
-    ) -> _State:
-        """The best state of a descent, or the state itself where none is better; `stepper` is in it already."""
+    def with_modes(self, state: _State, n_modes: int) -> _State:
+        """The state with as many modes, which explains less until they have settled."""
+        return _State(with_modes(state.image, n_modes), state.positions, None)
+
+    def descend(self, state: _State, epochs: int, full_steps: float = FULL_STEPS) -> _State:
+        """The best state of a descent, or the state itself where none is better."""
         if epochs < 1:
             return state
-        stepper, mean_counts = stepper or self.stepper(state.image), self.scan.statistics.mean_counts
+        ready, self._ready, mean_counts = self._ready, None, self.scan.statistics.mean_counts
+        stepper = ready[1] if ready is not None and ready[0] is state.image else self.stepper(state.image)
 
         def report(epoch: int, loss: float, heldout_loss: float | None) -> None:
             self.done += 1
@@ -175,7 +178,7 @@ class _Work:
         )
         return replace(state, image=stepper.image(), loss=found.least) if found.better else state
 
-    def _plan(self, state: _State, epochs: int, full_steps: float | None) -> Descent:
+    def _plan(self, state: _State, epochs: int, full_steps: float) -> Descent:
         plan, image, n_frames = self.config.refinement, state.image, len(self.scan.train_frames)
         switches: tuple[tuple[bool, Quantity], ...] = (
             (plan.probe, "probe"),
@@ -184,7 +187,7 @@ class _Work:
         )
         power = image.scale * float(np.sum(np.abs(image.probe.astype(np.complex128)) ** 2))
         support = None if plan.probe_support is None else plan.probe_support * self.scan.raw.side / 2
-        descent = Descent(
+        return Descent(
             epochs=epochs,
             batch_size=plan.batch_size or batch_size_for(n_frames),
             wanted=("object", *(name for on, name in switches if on)),
@@ -195,8 +198,8 @@ class _Work:
             seed=self.config.seed,
             first_order=self.order,
             least_squares=self.config.algorithm == "lsq",
+            full_steps=full_steps,
         )
-        return descent if full_steps is None else replace(descent, full_steps=full_steps)
 
     def candidates(self, state: _State) -> dict[str, _State]:
         """What is left open and may still be tried: name → the state with it."""
@@ -204,7 +207,7 @@ class _Work:
         n_modes, most = len(image.probe), min(MOST_MODES, able.max_modes or MOST_MODES)
         found = {}
         if plan.probe and plan.probe_modes is None and n_modes < most:
-            found[f"mode_{n_modes + 1}"] = _State(with_modes(image, n_modes + 1), state.positions, None)
+            found[f"mode_{n_modes + 1}"] = self.with_modes(state, n_modes + 1)
         if plan.positions is None and not state.positions and able.refine_positions:
             found["positions"] = _State(image, True, None)
         settle = 0 if self.done else min(SETTLE_EPOCHS, plan.epochs // 8)

@@ -10,7 +10,7 @@ import pytest
 from refinement_scan import CONFIG, N, flat_image, likeness, make_object, make_scan, with_roles
 
 from ptycho_backend_numpy.backend import NumpyBackend
-from ptycho_core.api.score import score
+from ptycho_core.api.score import heldout_loss, score
 from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
@@ -150,7 +150,7 @@ def test_a_beam_that_fluctuates_is_followed() -> None:
 
 @pytest.mark.spec("FM-28")
 def test_a_support_keeps_junk_out_of_a_probe() -> None:
-    """A compact probe, guessed with junk around it, and few photons to tell the two apart."""
+    """A compact probe, guessed with junk around it: what may not be there need not be found out."""
     raw, rng = make_scan(), np.random.default_rng(3)
     y, x = np.mgrid[:N, :N] - (N - 1) / 2
     r = np.hypot(y, x)
@@ -158,10 +158,10 @@ def test_a_support_keeps_junk_out_of_a_probe() -> None:
     junk = (rng.normal(size=(N, N)) + 1j * rng.normal(size=(N, N))) * (r > 11)
     beam, junk = (wave / np.linalg.norm(wave) for wave in (beam, junk))
     corners, rest = integer_corners(raw.positions_px, N)
-    rate = expected_counts(extract(make_object(), corners, N), 50 * beam[None], rest)
-    probe = (50 * (beam + 0.35 * junk)).astype(np.complex64)
+    rate = expected_counts(extract(make_object(), corners, N), 300 * beam[None], rest)
+    probe = (300 * (beam + 0.35 * junk)).astype(np.complex64)
     scan = with_roles(RawData.from_arrays(rng.poisson(rate).astype(np.float32), raw.positions_px, probe))
-    plan: dict[str, Any] = {"probe": True, "probe_modes": 1, "epochs": 30}
+    plan: dict[str, Any] = {"probe": True, "probe_modes": 1, "epochs": 8}
     free, held = refined(scan, **plan), refined(scan, probe_support=0.7, **plan)
     outside = [
         float(np.sum(np.abs(found.image.probe[0][r > 0.7 * N / 2]) ** 2) / np.sum(np.abs(found.image.probe) ** 2))
@@ -169,10 +169,8 @@ def test_a_support_keeps_junk_out_of_a_probe() -> None:
     ]
     assert outside[1] < 1e-12
     assert outside[0] > 0.02
-    assert free.heldout is not None
-    assert held.heldout is not None
-    assert held.heldout.deviance < free.heldout.deviance
-    assert likeness(held.image) > likeness(free.image)
+    assert heldout_loss(held, "poisson") < 0.85 * heldout_loss(free, "poisson")
+    assert held.train.fourier_error < 0.8 * free.train.fourier_error
 
 
 @pytest.mark.spec("BE-16")
