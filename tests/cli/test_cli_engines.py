@@ -153,6 +153,8 @@ def test_the_terminal_is_left_clean(said, engine, command):
         "engine",
         "scan",
         "network",
+        "trained",
+        "took",
         "held",
         "refined",
         "left",

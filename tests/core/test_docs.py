@@ -106,13 +106,20 @@ def set_up_commands(document: Path) -> list[str]:
 
 
 def is_ready(words: list[str]) -> bool:
-    """Whether a command can run here; one that names an engine needs it, and one without, the default engine."""
-    from ptycho_core import TrainingConfig, available_backends
+    """Whether a command can run here: with the engine that it names, or one that it would take."""
+    from ptycho_core import available_backends
 
+    ready = {engine.name for engine in available_backends() if engine.state == "ready"}
     if words[0] == "conform":
-        return words[1] in {engine.name for engine in available_backends() if engine.state == "ready"}
-    given = words[words.index("--backend") + 1] if "--backend" in words else TrainingConfig.backend
-    return given in {engine.name for engine in available_backends() if engine.state == "ready"}
+        return words[1] in ready
+    if "--backend" in words:
+        return words[words.index("--backend") + 1] in ready
+    return bool({"pytorch", "tensorflow"} & ready) if of_network(words) else "numpy" in ready
+
+
+def of_network(words: list[str]) -> bool:
+    """Whether a command trains a network, or applies one."""
+    return words[0] in ("train", "reconstruct") or "network" in words
 
 
 def quickened(command: str) -> list[str]:
@@ -121,9 +128,9 @@ def quickened(command: str) -> list[str]:
     if words[0] == "simulate":
         return words + QUICK_SIMULATION
     if words[0] in ("demo", "run", "train"):
-        words += [] if words[0] == "train" or "--refine" in words else ["--refinement.epochs", "2"]
-        solver = "--backend" in words and not {"pytorch", "tensorflow"} & set(words)
-        return words + QUICK_TRAINING + ([] if solver else QUICK_NETWORK)
+        refines = words[0] != "train" and not {"--refine", "quick"} & set(words)
+        words += ["--refinement.epochs", "2"] if refines else []
+        return words + QUICK_TRAINING + (QUICK_NETWORK if of_network(words) else [])
     return words
 
 
@@ -135,7 +142,7 @@ def steps(document: Path, *, engine: bool, everything: bool = False) -> list[tup
     story: list[tuple[str, list[str] | str]] = []
     for fence in fences(document):
         if fence.language == "python" and fence.tag("file") is None and (engine or "engine" not in fence.tags):
-            story.append(("code", re.sub(r"(backend=\"pytorch\", )epochs=\d+", r"\1epochs=1", fence.text)))
+            story.append(("code", re.sub(r"(method=\"network\", )epochs=\d+", r"\1epochs=1", fence.text)))
         if fence.language == "sh":
             for command in fence.commands:
                 program, _, rest = command.partition(" ")
@@ -180,7 +187,9 @@ def tell(document: Path, folder: Path, *, engine: bool) -> int:
 @pytest.mark.slow
 def test_every_step_of_the_readme(tmp_path: Path) -> None:
     assert tell(README, tmp_path, engine=True) > 12
-    assert json.loads((tmp_path / "tuned" / "summary.json").read_text())["config"]["learning_rate"] == 2e-3
+    tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
+    assert tuned["config"]["refinement"]["position_limit_px"] == 1.5
+    assert tuned["config"]["method"] == "solver"
     listed = re.findall(r"^\| `(\S+\.(?:html|h5|json|ptycho))` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(listed) == 4
     assert {path.name for path in (tmp_path / "result").iterdir()} >= {*listed, "training", "ptycho.log"}
