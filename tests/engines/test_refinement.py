@@ -1,4 +1,4 @@
-"""Refining in the engines with a network: their gradients against the oracle, and one descent with one outcome."""
+"""Refining by the steps of the engines with a network: one descent with one outcome."""
 
 from __future__ import annotations
 
@@ -6,58 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from core.physics_problem import make_problem
 from core.refinement_scan import CONFIG, flat_image, make_scan
 
 from ptycho_core.api.score import score
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.physics.likelihood import loss_and_gradient
-from ptycho_core.physics.steps import DARK_COUNTS, position_gradient
+from ptycho_core.enginekit.refining import refine_by_steps
 from ptycho_core.plugins.registry import load_backend
-
-
-def gradient_of(engine, raw, loss):
-    """The engine's own gradient, as its `refine` binds it."""
-    if engine.name == "pytorch":
-        import torch
-
-        from ptycho_backend_torch.refinement import TorchGradient
-
-        return TorchGradient(raw, loss, torch.device("cpu"))
-    from ptycho_backend_tensorflow.refinement import TensorflowGradient
-
-    return TensorflowGradient(raw, loss, "/CPU:0")
-
-
-@pytest.mark.spec("BE-7", "FM-10", "FM-19")
-@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
-@pytest.mark.parametrize("chunk", [1, 2**24])
-def test_gradients_are_the_oracles(engine, loss, chunk, monkeypatch):
-    module = __import__(
-        f"ptycho_backend_{'torch' if engine.name == 'pytorch' else 'tensorflow'}.refinement", fromlist="x"
-    )
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
-    p = make_problem()
-    raw = RawData.from_arrays(
-        p.counts.astype(np.float32), p.positions_px, p.probe.astype(np.complex64), mask=p.mask, background=p.background
-    )
-    frames = np.array([4, 0, 2, 3])
-    corners, rest = p.corners[frames], p.rest[frames]
-    background = raw.background.astype(np.float64) + DARK_COUNTS
-    known = (p.obj, p.probe, corners, rest, raw.read_counts(frames), loss, p.mask, background)
-    _, d_obj, d_probe, _ = loss_and_gradient(*known)
-    value = loss_and_gradient(*known[:-1], raw.background)[0]  # what is told knows of no dark counts
-    ask = gradient_of(engine, raw, loss)
-    state = (p.obj.astype(np.complex64), p.probe.astype(np.complex64))
-    found = ask(frames, corners, rest, *state, ("object", "probe", "positions"), DARK_COUNTS)
-    assert found.loss == pytest.approx(value, rel=1e-5)
-    for array, wanted in [(found.object, d_obj), (found.probe, d_probe), (found.positions, position_gradient(*known))]:
-        assert array.shape == wanted.shape
-        assert np.abs(array - wanted).max() < 1e-4 * np.abs(wanted).max()
-    alone = ask(frames, corners, rest, *state, ())
-    assert alone.loss == pytest.approx(value, rel=1e-6)
-    assert (alone.object, alone.probe, alone.positions) == (None, None, None)
+from ptycho_core.runtime import Runtime
 
 
 def refined(engine, scan, **changes):
@@ -65,7 +21,8 @@ def refined(engine, scan, **changes):
     plan = replace(CONFIG.refinement, epochs=4, **changes)
     initial, events = flat_image(scan), []
     before = initial.object.copy()
-    image = engine.refine(initial, scan, replace(CONFIG, refinement=plan, accelerator="cpu"), progress=events.append)
+    config, runtime = replace(CONFIG, refinement=plan), Runtime(accelerator="cpu")
+    image = refine_by_steps(engine, initial, scan, config, runtime, events.append)
     np.testing.assert_array_equal(initial.object, before)
     return image, [event.metrics for event in events], initial
 

@@ -1,4 +1,4 @@
-"""The stepper beside the reference: the same descent, what crosses the border, and what a run goes on from."""
+"""The stepper to double precision beside the reference, its threads, and the parts of physics that only this twin has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ptycho_backend_numpy.stepper import NumpyStepper
-from ptycho_backend_torch import gradient, physics, stepper
+from ptycho_backend_torch import gradient, physics
 from ptycho_backend_torch.stepper import TorchStepper
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.propagation import Propagation
@@ -96,17 +96,6 @@ def test_the_descent_is_that_of_the_reference(scan, loss, threads):
         np.testing.assert_allclose(one.arrays()[name], array, rtol=1e-7, atol=1e-8 * np.abs(array).max())
 
 
-@pytest.mark.spec("BE-7")
-@pytest.mark.parametrize("loss", ["poisson", "amplitude"])
-def test_single_precision_comes_to_the_same_image(scan, loss):
-    (one, losses), (two, wanted) = (descended(kind, scan, loss) for kind in (TorchStepper, NumpyStepper))
-    np.testing.assert_allclose(losses, wanted, rtol=1e-4)
-    found = differ(one.image(), two.image())
-    assert found.pop("object") < 2e-2
-    assert max(found.values()) < 5e-3
-    assert one.object.dtype == one.probe.dtype == torch.complex64
-
-
 @pytest.mark.spec("FM-23")
 @pytest.mark.parametrize("wavelength_px", [None, 0.4])
 def test_near_field(wavelength_px):
@@ -125,21 +114,6 @@ def test_the_level_of_an_uncalibrated_probe_is_that_of_the_counts():
     assert abs(two.image().scale / flat_image(scan).scale - 1) > 1e-3
 
 
-@pytest.mark.spec("BE-24")
-@pytest.mark.parametrize("wanted", [("positions",), ("frame_scale",), ("positions", "frame_scale")])
-def test_what_is_not_wanted_stays(scan, wanted):
-    one, two = made(TorchStepper, scan, precision="64"), made(NumpyStepper, scan, precision="64")
-    before, held = one.arrays(), scan.heldout_frames
-    told = [float(each.step(held, LENGTHS, wanted)) for each in (one, two)]
-    assert told[0] == pytest.approx(told[1], rel=1e-10)
-    after, expected = one.arrays(), two.arrays()
-    for name in ("object", "probe"):
-        np.testing.assert_array_equal(after[name], before[name])
-    for name, quantity in (("positions_px", "positions"), ("intensities", "frame_scale")):
-        np.testing.assert_allclose(after[name], expected[name], atol=1e-9)
-        assert (after[name] != before[name]).any() == (quantity in wanted)
-
-
 @pytest.mark.spec("BE-25")
 def test_a_batch_touches_what_its_frames_reach(scan):
     """Everything beyond their rectangle is made useless, and is neither read nor written."""
@@ -155,98 +129,6 @@ def test_a_batch_touches_what_its_frames_reach(scan):
     for array in (one.object, one.velocity):
         np.testing.assert_array_equal(torch.isfinite(torch.view_as_real(array)).all(dim=-1), inside)
     assert torch.isfinite(torch.view_as_real(one.probe)).all()
-
-
-class Border:
-    """Bytes that cross between NumPy and PyTorch, by each way there is."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.crossed: list[int] = []
-        into = torch.from_numpy
-
-        def from_numpy(array):
-            self.crossed.append(array.nbytes)
-            return into(array)
-
-        monkeypatch.setattr(torch, "from_numpy", from_numpy)
-        for name in ("numpy", "tolist", "item", "__float__", "__array__"):
-            monkeypatch.setattr(torch.Tensor, name, self._counting(getattr(torch.Tensor, name)))
-
-    def _counting(self, method):
-        def called(tensor, *args, **more):
-            self.crossed.append(tensor.numel() * tensor.element_size())
-            return method(tensor, *args, **more)
-
-        return called
-
-
-@pytest.mark.spec("BE-26")
-def test_nothing_the_size_of_the_object_crosses_in_an_epoch(scan, monkeypatch):
-    one = made(TorchStepper, scan)
-    size = one.object.numel() * one.object.element_size()
-
-    def epoch():
-        one.begin()
-        for frames in np.array_split(scan.train_frames, 3):
-            one.prepare(frames)
-            float(one.step(frames, LENGTHS, EVERYTHING))
-        one.settle(Constraints(power=9e4, support=14.0))
-        one.loss(scan.heldout_frames)
-        one.restore(one.snapshot())
-
-    epoch()  # the frames are brought in
-    border = Border(monkeypatch)
-    epoch()
-    assert 0 < sum(border.crossed) < size / 4
-    border.crossed.clear()
-    one.image()
-    assert max(border.crossed) >= size  # a picture that is asked for does cross, and is seen
-
-
-@pytest.mark.spec("BE-27")
-def test_frames_that_do_not_fit_are_read_ahead_and_change_nothing(scan, monkeypatch):
-    wanted = descended(TorchStepper, scan)
-    monkeypatch.setattr(stepper, "_kept_bytes", lambda device: 0)
-    one, losses = descended(TorchStepper, scan)
-    assert not one.store.keeps
-    np.testing.assert_array_equal(losses, wanted[1])
-    for name, array in wanted[0].arrays().items():
-        np.testing.assert_array_equal(one.arrays()[name], array)
-
-
-def test_chunks_of_any_size_add_up(scan, monkeypatch):
-    wanted = descended(TorchStepper, scan, precision="64")[1]
-    monkeypatch.setattr(gradient, "_CHUNK_BYTES", 1)
-    np.testing.assert_allclose(descended(TorchStepper, scan, precision="64")[1], wanted, rtol=1e-10)
-
-
-@pytest.mark.spec("BE-26")
-@pytest.mark.parametrize("precision", ["32", "64"])
-def test_a_run_goes_on_to_the_last_bit(scan, precision):
-    full, half, again = (made(TorchStepper, scan, precision=precision) for _ in range(3))
-    plan = replace(PLAN, full_steps=1.0)
-    told = {"frames": scan.train_frames, "heldout": scan.heldout_frames, "choose": False, "after_epoch": print}
-    descend(full, plan, **told)
-    descend(half, replace(plan, epochs=2), **told)
-    again.take(half.arrays())
-    descend(again, plan, first_epoch=2, **told)
-    for name, array in full.arrays().items():
-        np.testing.assert_array_equal(again.arrays()[name], array)
-        assert not np.iscomplexobj(array)
-    assert (full.arrays()["object"] != half.arrays()["object"]).any()
-
-
-def test_a_snapshot_is_put_aside_and_gone_back_to_again(scan):
-    one = made(TorchStepper, scan)
-    one.step(scan.train_frames[:6], LENGTHS, EVERYTHING)
-    kept, wanted = one.snapshot(), one.arrays()
-    for _ in range(2):
-        one.step(scan.train_frames, LENGTHS, EVERYTHING)
-        one.settle(Constraints(power=1e4))
-        assert (one.arrays()["object"] != wanted["object"]).any()
-        one.restore(kept)
-        for name, array in wanted.items():
-            np.testing.assert_array_equal(one.arrays()[name], array)
 
 
 def test_threads_are_as_before_and_asked_for_where_they_compute(scan):
@@ -268,10 +150,6 @@ def test_threads_are_as_before_after_a_failure(scan, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         one.step(scan.train_frames, LENGTHS, EVERYTHING)
     assert torch.get_num_threads() == before
-
-
-def test_an_empty_set_of_frames_loses_nothing(scan):
-    assert made(TorchStepper, scan).loss(np.zeros(0, np.int64)) == 0.0
 
 
 def test_parts_that_only_this_twin_has():
