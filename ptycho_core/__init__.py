@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
     from .config_mapping import config_from_mapping, config_to_mapping
     from .data.container import PtychoDataContainer, Role, Statistics
+    from .data.propagation import Propagation
     from .data.raw import Geometry, ObjectGuess, RawData, Source
     from .data.results import CdiResult, CdiResults, Image, Refined, Scored
     from .data.run import Run, Stage
@@ -54,6 +55,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
     "config_mapping": ("config_from_mapping", "config_to_mapping"),
     "data.container": ("PtychoDataContainer", "Role", "Statistics"),
+    "data.propagation": ("Propagation",),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
     "data.results": ("CdiResult", "CdiResults", "Image", "Refined", "Scored"),
     "data.run": ("Run", "Stage"),
@@ -92,6 +94,7 @@ __all__ = [
     "ObjectGuess",
     "Observer",
     "ProgressEvent",
+    "Propagation",
     "PtychoDataContainer",
     "RawData",
     "ReconstructionBackend",

@@ -18,7 +18,6 @@ from .errors import ConfigError
 from .generators import GeneratorSizes, PlainSizes
 
 __all__ = [
-    "SUPPORTED_SIDES",
     "EngineOptions",
     "InferenceConfig",
     "ModelConfig",
@@ -26,8 +25,6 @@ __all__ = [
     "RefinementConfig",
     "TrainingConfig",
 ]
-
-SUPPORTED_SIDES = tuple(range(16, 513, 16))
 
 LOSSES = ("poisson", "amplitude")
 SCHEDULES = ("one_cycle", "cosine", "exponential", "constant")
