@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 import pytest
 
 from ptycho_backend_tensorflow import hardware
 
-__all__ = ["AMX", "AVX2", "AVX512", "SWITCHES", "processor"]
-
-AVX2 = frozenset({"avx", "avx2", "fma"})
-AVX512 = AVX2 | {"avx512f", "avx512_vnni", "avx512_bf16"}
-AMX = AVX512 | {"amx_tile", "amx_int8", "amx_bf16"}
-
-SWITCHES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""What TensorFlow and oneDNN read from the environment to use less, or more, than they would on a processor."""
+__all__ = ["AMX", "AVX2", "AVX512", "Processor", "processor"]
 
 
-def processor(monkeypatch: pytest.MonkeyPatch, features: frozenset[str], **switches: str) -> None:
-    """Let the engine choose as on a processor with these features, with the frameworks' switches set to these only."""
-    monkeypatch.setattr(hardware, "_cpu_has", lambda *wanted: not features.isdisjoint(wanted))
-    for name in SWITCHES:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in switches.items():
-        monkeypatch.setenv(name, value)
+class Processor(NamedTuple):
+    """What TensorFlow makes of a processor.
+
+    Attributes:
+        onednn: whether it convolves with oneDNN, as on processors made for neural networks.
+        speed: of convolutions in bfloat16, beside those in float32.
+    """
+
+    onednn: bool
+    speed: float
+
+
+AVX2, AVX512, AMX = Processor(False, 0.9), Processor(True, 0.5), Processor(True, 1.7)
+"""Without oneDNN; with it, where bfloat16 is made of other instructions; and where the processor multiplies it."""
+
+
+def processor(monkeypatch: pytest.MonkeyPatch, has: Processor) -> None:
+    """Let the engine choose as on this processor."""
+    afresh = functools.cache(hardware._cpu_multiplies_bf16.__wrapped__)
+    monkeypatch.setattr(hardware, "_cpu_multiplies_bf16", afresh)
+    monkeypatch.setattr(hardware, "_onednn_is_on", lambda: has.onednn)
+    monkeypatch.setattr(hardware, "_least_seconds", lambda *_: [1.0, 1.0 / has.speed])

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from engines.engine_scans import CONFIG, image_of, lay_out, make_scan, train, vary
+from engines.engine_scans import CONFIG, image_of, lay_out, make_scan, patches_of, train, vary
 from tensorflow_processors import AMX, AVX2, AVX512, processor
 
 from ptycho_backend_tensorflow import tracing
 from ptycho_backend_tensorflow.hardware import Work, choose_hardware
+from ptycho_backend_tensorflow.options import JIT, TensorflowOptions
+from ptycho_core.errors import ConfigError
 from ptycho_core.plugins.registry import load_backend
 
 pytestmark = pytest.mark.tensorflow
@@ -24,8 +26,8 @@ def scan():
     return make_scan(rows=3, columns=4, n_modes=2, bad=True, background=5.0)
 
 
-def choose(precision: str, pixels: int):
-    return choose_hardware("cpu", precision, Work(pixels, channels=16, sweeps=24))
+def choose(precision: str, pixels: int, jit: str = "auto"):
+    return choose_hardware("cpu", precision, Work(pixels, channels=16, sweeps=24), jit=jit)
 
 
 def compiling(monkeypatch, wanted: bool) -> None:
@@ -33,7 +35,9 @@ def compiling(monkeypatch, wanted: bool) -> None:
     for module in ("backend", "inference"):
         monkeypatch.setattr(
             f"ptycho_backend_tensorflow.{module}.choose_hardware",
-            lambda *given: replace(choose_hardware(*given), compile_sweeps=wanted, compile_network=wanted),
+            lambda *given, **more: replace(
+                choose_hardware(*given, **more), compile_sweeps=wanted, compile_network=wanted
+            ),
         )
 
 
@@ -58,13 +62,6 @@ def test_small_jobs_are_not_compiled_and_large_ones_are(monkeypatch, has):
     assert [choose("32", n).compile_network for n in (10**6, 10**7)] == [False, has == AVX2]
 
 
-@pytest.mark.parametrize(("has", "switch", "compiled"), [(AVX2, "1", False), (AVX2, "0", True), (AMX, "0", True)])
-def test_tensorflow_s_own_switch_of_onednn_decides_who_computes_the_network(monkeypatch, has, switch, compiled):
-    processor(monkeypatch, has, TF_ENABLE_ONEDNN_OPTS=switch)
-    assert choose("32", 10**9).compile_network is compiled
-    assert choose("32", 10**9).compile_sweeps
-
-
 @pytest.mark.parametrize("has", [AVX2, AVX512, AMX])
 def test_a_network_in_bfloat16_is_not_compiled(monkeypatch, has):
     processor(monkeypatch, has)
@@ -72,6 +69,37 @@ def test_a_network_in_bfloat16_is_not_compiled(monkeypatch, has):
     assert hardware.compile_sweeps
     assert not hardware.compile_network
     assert hardware.low_precision.name == "bfloat16"
+
+
+@pytest.mark.parametrize("has", [AVX2, AVX512, AMX])
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_jit_decides_in_place_of_job_and_processor(monkeypatch, has, precision):
+    processor(monkeypatch, has)
+    for pixels in (1, 10**9):
+        on, off = (choose(precision, pixels, jit) for jit in ("on", "off"))
+        assert (on.compile_sweeps, on.compile_network) == (True, True)
+        assert (off.compile_sweeps, off.compile_network) == (False, False)
+        assert on.low_precision == off.low_precision == choose(precision, pixels).low_precision
+
+
+@pytest.mark.parametrize("jit", JIT)
+def test_jit_reaches_training_and_reconstruction(scan, called, jit):
+    """The job is a small one, which is not compiled where nobody says so."""
+    engine, config = (
+        load_backend("tensorflow"),
+        vary(STEADY, backend="tensorflow", options=(TensorflowOptions(jit=jit),)),
+    )
+    model = train(engine, scan, config)
+    assert (True in called) is (jit == "on")
+    called.clear()
+    image_of(engine, model, scan)
+    assert (True in called) is (jit == "on")
+
+
+def test_a_jit_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        TensorflowOptions(jit="onn")
+    assert str(caught.value) == "TensorflowOptions.jit = 'onn'; allowed: auto, on, off. Did you mean 'on'?"
 
 
 def test_compiled_steps_are_the_plain_ones(scan, monkeypatch, called):

@@ -289,36 +289,55 @@ def test_nothing_is_compiled_for_a_gpu(machine, monkeypatch, has):
 
 
 @pytest.mark.parametrize(
-    ("has", "switches", "name"),
+    ("has", "name"),
     [
-        (AVX2, {}, None),
-        (AVX512, {}, "bfloat16"),
-        (AMX, {}, "bfloat16"),
-        (AVX512, {"TF_ENABLE_ONEDNN_OPTS": "0"}, None),
-        (AMX, {"TF_ENABLE_ONEDNN_OPTS": "False"}, None),
-        (AVX2, {"TF_ENABLE_ONEDNN_OPTS": "1"}, None),
-        (AMX, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, None),
-        (AMX, {"DNNL_MAX_CPU_ISA": "avx512_core_vnni"}, None),
-        (AMX, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, "bfloat16"),
+        (AVX2, None),
+        (AVX512, None),
+        (AMX, "bfloat16"),
+        (AMX._replace(speed=1.2), None),
+        (AMX._replace(onednn=False), None),
     ],
 )
-def test_auto_precision_of_a_cpu_follows_what_tensorflow_may_use_of_it(monkeypatch, has, switches, name):
-    processor(monkeypatch, has, **switches)
+def test_auto_precision_of_a_cpu_is_the_faster_one(monkeypatch, has, name):
+    processor(monkeypatch, has)
     found = choose_hardware("cpu", "auto", WORK).low_precision
     assert (found and found.name) == name
     assert choose_hardware("cpu", "32", WORK).low_precision is None
     assert choose_hardware("cpu", "bf16", WORK).low_precision is tf.bfloat16
 
 
-def test_the_features_of_a_processor_are_those_that_linux_tells(monkeypatch):
-    monkeypatch.setattr(hardware.Path, "read_text", lambda self, **_: "processor : 0\nflags : fpu avx512_bf16 sse2\n")
-    assert hardware._cpu_has("amx_bf16", "avx512_bf16")
-    assert not hardware._cpu_has("avx512")
+def test_a_cpu_that_cannot_convolve_in_bfloat16_computes_in_single_precision(monkeypatch):
+    def refused(*_):
+        raise tf.errors.AbortedError(None, None, "could not create a primitive descriptor")
 
-
-def test_a_system_that_does_not_tell_its_processor_computes_in_single_precision(monkeypatch):
-    def absent(self, **_):
-        raise FileNotFoundError
-
-    monkeypatch.setattr(hardware.Path, "read_text", absent)
+    processor(monkeypatch, AMX)
+    monkeypatch.setattr(hardware, "_least_seconds", refused)
     assert choose_hardware("cpu", "auto", WORK).low_precision is None
+
+
+def test_precision_is_measured_once_in_a_process_and_only_where_it_is_asked_for(monkeypatch):
+    processor(monkeypatch, AMX)
+    asked = []
+    monkeypatch.setattr(hardware, "_least_seconds", lambda *_: (asked.append(1), [1.0, 0.2])[1])
+    for precision in ("32", "bf16"):
+        choose_hardware("cpu", precision, WORK)
+    assert asked == []
+    for _ in range(2):
+        assert choose_hardware("cpu", "auto", WORK).low_precision is tf.bfloat16
+    assert asked == [1]
+
+
+def test_the_least_of_calls_taken_in_turns_counts_and_the_first_does_not(monkeypatch):
+    """The first call makes the kernel; here it takes no time, and each call after it longer than the one before."""
+    clock, types = 0.0, []
+
+    def convolve(image, kernel):
+        nonlocal clock
+        assert image.dtype == kernel.dtype
+        types.append(image.dtype.name)
+        clock += {"float32": 3.0, "bfloat16": 1.0}[image.dtype.name] * (len(types) > 2) + 0.25 * (len(types) > 4)
+
+    monkeypatch.setattr(hardware.time, "process_time", lambda: clock)
+    assert hardware._least_seconds(convolve, (tf.float32, tf.bfloat16)) == [3.0, 1.0]
+    assert types[:4] == ["float32", "bfloat16"] * 2
+    assert len(types) > 10
