@@ -16,7 +16,6 @@ from ..errors import DataError
 from ..physics.patches import check_inside
 from ..physics.probe import add_modes
 from ..physics.relative import lit, peak_intensity
-from ..physics.steps import expected_total, illumination
 from .positions import FramePositions
 from .stitching import make_image, probe_weights
 
@@ -268,7 +267,7 @@ def _origin_of(image: Image, scan: PtychoDataContainer) -> NDArray[np.int64]:
 
 @dataclass
 class ScanState:
-    """Object, probe and positions while they are refined; the intensity scale is in the probe.
+    """Object, probe and positions for an engine that descends by itself; the intensity scale is in the probe.
 
     Attributes:
         scan: the scan, with its positions as read.
@@ -285,20 +284,6 @@ class ScanState:
     probe: NDArray[Any]
     positions_px: NDArray[np.float64]
     scale: float
-
-    @classmethod
-    def flat(cls, scan: PtychoDataContainer, dtype: type = np.complex64) -> ScanState:
-        """The flat object O = 1 on a canvas that holds every used frame of a scan, with its probe and scale."""
-        origin, shape = scan.canvas()
-        scale = scan.statistics.scale
-        return cls(
-            scan=scan,
-            origin_px=origin,
-            object=np.ones(shape, dtype),
-            probe=(scan.probe * np.sqrt(scale)).astype(dtype),
-            positions_px=scan.raw.positions_px.copy(),
-            scale=scale,
-        )
 
     @classmethod
     def of_image(
@@ -338,55 +323,10 @@ class ScanState:
             scale=image.scale,
         )
 
-    def with_modes(self, n_modes: int) -> ScanState:
-        """A copy with as many incoherent probe modes; see ``physics.probe.add_modes``.
-
-        Raises:
-            ConfigError: more modes than can be added.
-        """
-        out = self.copy()
-        out.probe = add_modes(self.probe, n_modes).astype(self.probe.dtype)
-        return out
-
-    def power(self) -> float:
-        """Σ|P|² of the probe, scale included."""
-        return float(np.sum(np.abs(self.probe) ** 2))
-
-    def _gain_squared(self) -> float:
-        """g² with which the training frames expect as many counts as were measured (FM-11).
-
-        It is 1 for a calibrated probe, and for a scan with bad pixels, where the sum over all pixels of what is
-        expected says nothing of the good ones.
-        """
-        raw, frames = self.scan.raw, self.scan.train_frames
-        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return 1.0
-        expected = expected_total(self.object, illumination(self.probe, self.corners(frames)[0], self.object.shape))
-        level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
-        measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
-        return measured / expected if measured > 0 and expected > 0 else 1.0
-
-    def leveled(self) -> ScanState:
-        """A copy with g² in its scale, as core would have it in that of the image."""
-        out, gain_squared = self.copy(), self._gain_squared()
-        out.probe *= math.sqrt(gain_squared)
-        out.scale *= gain_squared
-        return out
-
-    def judged(self) -> ScanState:
-        """What is judged of a state: what its image will show, with g² in the scale; nothing of it is to be changed."""
-        return replace(self, object=self.shown(), probe=self.probe * math.sqrt(self._gain_squared()))
-
     def shown(self) -> NDArray[Any]:
         """The object (H, W) as an image shows it: 0 where no training frame reaches, as positions are now (BE-21)."""
-        reached, N = np.zeros(self.object.shape, bool), self.scan.raw.side
-        for y, x in self.corners(self.scan.train_frames)[0]:
-            reached[y : y + N, x : x + N] = True
-        return np.asarray(np.where(reached, self.object, self.object.dtype.type(0)))
-
-    def copy(self) -> ScanState:
-        """A state that later steps leave as it is."""
-        return replace(self, object=self.object.copy(), probe=self.probe.copy(), positions_px=self.positions_px.copy())
+        reaches = reached(self.corners(self.scan.train_frames)[0], self.scan.raw.side, self.object.shape)
+        return np.asarray(np.where(reaches, self.object, self.object.dtype.type(0)))
 
     def corners(self, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Integer corners (J, 2) on the canvas and sub-pixel rests (J, 2) of some frames, as they are now."""
@@ -395,11 +335,5 @@ class ScanState:
 
     def image(self) -> Image:
         """Bind the state as an image, cut to what the used frames reach."""
-        scan, N = self.scan, self.scan.raw.side
-        origin, (height, width) = canvas_of(self.positions_px[scan.used_frames], N)
-        y, x = origin - self.origin_px
-        probe = (self.probe / np.sqrt(self.scale)).astype(np.complex64)
-        coverage = coverage_of(self.positions_px[scan.train_frames], probe, origin, (height, width))
-        # held-out frames reach beyond what the others have lit; there the object is what it began with
-        obj = np.where(coverage > 0, self.object[y : y + height, x : x + width], 0).astype(np.complex64)
-        return make_image(obj, coverage, origin, probe, self.scale, self.positions_px)
+        positions = FramePositions(self.scan, self.positions_px, self.origin_px)
+        return finish(self.scan, self.object, self.probe, positions, scale=self.scale)
