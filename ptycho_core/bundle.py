@@ -47,6 +47,7 @@ _KEYS = (
     "format", "schema_version", "backend", "generator", "side", "config", "statistics", "scale", "history",
     "provenance", "members", "sha256",
 )  # fmt: skip
+_SINCE_SCHEMA_2 = ("forward_model", "slice_spacing_m")
 
 ExpectedWeights = Callable[[TrainingConfig, int], Mapping[str, tuple[int, ...]]]
 
@@ -64,6 +65,8 @@ class Bundle:
         scale: s at the end of training.
         weights: canonical name → float32 or int64 array.
         probe: (P, N, N) complex64 at the end of training.
+        forward_model: name of the engine whose own forward model alone explains what a solver found, or empty.
+        slice_spacing_m: metres between two slices of a solver's thick object, or None.
         history: name → one float an epoch; NaN where an epoch has none.
         provenance: plain JSON data; see ``ptycho_core.provenance``.
     """
@@ -76,6 +79,8 @@ class Bundle:
     scale: float
     weights: Mapping[str, NDArray[Any]]
     probe: NDArray[np.complex64]
+    forward_model: str = ""
+    slice_spacing_m: float | None = None
     history: Mapping[str, list[float]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -115,6 +120,14 @@ def _check_content(bundle: Bundle, where: str) -> None:
             raise ArchiveError(f"{where}: {name} = {number!r}; it must be a finite number > 0.")
     if not bundle.backend:
         raise ArchiveError(f"{where}: the name of the engine is empty.")
+    if bundle.forward_model not in ("", bundle.backend):
+        raise ArchiveError(
+            f"{where}: forward_model = {bundle.forward_model!r}; it must be {bundle.backend!r}, which made it, or "
+            "empty."
+        )
+    spacing = bundle.slice_spacing_m
+    if spacing is not None and not (math.isfinite(spacing) and spacing > 0):
+        raise ArchiveError(f"{where}: slice_spacing_m = {spacing!r}; it must be a finite number > 0, or null.")
     for name, array in bundle.weights.items():
         if array.dtype.name not in _DTYPES:
             raise ArchiveError(
@@ -163,6 +176,8 @@ def write_bundle(path: Path, bundle: Bundle) -> None:
             "scale": float(bundle.statistics.scale),
         },
         "scale": float(bundle.scale),
+        "forward_model": bundle.forward_model,
+        "slice_spacing_m": bundle.slice_spacing_m,
         "history": {name: [_plain(float(v)) for v in values] for name, values in bundle.history.items()},
         "provenance": _plain(bundle.provenance),
         "members": {name: {"bytes": len(data), "sha256": _sha256(data)} for name, data in members.items()},
@@ -229,7 +244,7 @@ def _read_manifest(content: bytes, where: str) -> dict[str, Any]:
             f"{where}: schema {version} is newer than {SCHEMA_VERSION}, the newest that this ptycho-core reads; "
             "upgrade ptycho-core."
         )
-    _check_keys(manifest, _KEYS, _MANIFEST, where)
+    _check_keys(manifest, _KEYS if version == 1 else _KEYS + _SINCE_SCHEMA_2, _MANIFEST, where)
     stated = manifest.pop("sha256")
     if stated != _sha256(_json_bytes(manifest)):
         raise ArchiveError(f"{where}: {_MANIFEST} does not match its SHA-256; the bundle was changed or is damaged.")
@@ -402,6 +417,7 @@ def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None, 
         config = config if engine is None else with_typed_options(config, engine)
     except (ConfigError, OverflowError) as error:
         raise ArchiveError(f"{where}: its config cannot be used here: {error}") from error
+    spacing = manifest.get("slice_spacing_m")
     statistics = manifest["statistics"]
     _check_keys(statistics, ("mean_counts", "n_frames", "scale"), "statistics", where)
     side = _number(manifest["side"], "side", where, int)
@@ -418,6 +434,8 @@ def read_bundle(path: Path, *, expected_weights: ExpectedWeights | None = None, 
         scale=_number(manifest["scale"], "scale", where),
         weights=_read_tensors(weights, _WEIGHTS, where, manifest["backend"]),
         probe=_read_probe(probe, side, where, manifest["backend"]),
+        forward_model=manifest.get("forward_model", ""),
+        slice_spacing_m=None if spacing is None else _number(spacing, "slice_spacing_m", where),
         history=_read_history(manifest["history"], where),
         provenance=manifest["provenance"],
     )

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer
 from ..data.results import Image, Scored, typical_frames
 from ..enginekit.stitching import corners_on
-from ..errors import BackendError, DataError
-from ..physics.forward import expected_counts
+from ..errors import BackendError, BackendProtocolError, DataError
+from ..physics.forward import exit_waves, rate_of_waves, weighted_waves
 from ..physics.merit import SUMS, Figures, frame_sums, gain_squared
 from ..physics.patches import extract
 from ..plugins.guard import engine_at_work
@@ -32,18 +32,37 @@ _DROPPED = "dropped_"
 
 
 def oracle_counts(image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> NDArray[np.float64]:
-    """λ (n, N, N) of some frames (n,) by the oracle: far field, one object, modes as intensities (FM-5).
+    """λ (n, N, N) of some frames (n,) by the oracle: a thin object, modes as intensities, weighted by frame (FM-5).
 
     Raises:
         DataError: a frame leaves the image.
     """
     corners, rest = corners_on(image, frames)
-    patches = extract(image.object, corners, scan.raw.side)
-    return expected_counts(patches, image.probe, rest, image.scale, scan.raw.background, scan.raw.propagation)
+    waves = exit_waves(extract(image.object, corners, scan.raw.side), image.probe, rest)
+    weights = None if image.mode_weights is None else image.mode_weights[frames]
+    return rate_of_waves(weighted_waves(waves, weights), image.scale, scan.raw.background, scan.raw.propagation)
 
 
-def _forward_of(backend: ReconstructionBackend | None) -> Forward:
+def _forward_of(image: Image, backend: ReconstructionBackend | None) -> Forward:
+    """The forward model that explains an image.
+
+    Raises:
+        BackendError: only that of an engine does, which is not at hand.
+        BackendProtocolError: that engine has none.
+    """
+    alone = image.forward_model
+    if alone and (backend is None or backend.name != alone):
+        given = "no engine is" if backend is None else f"engine '{backend.name}' is"
+        raise BackendError(
+            f"the image is explained by the forward model of engine '{alone}' alone, and {given} given to score it; "
+            f"score it with backend = load_backend({alone!r})."
+        )
     if not isinstance(backend, SupportsExpectedCounts):
+        if alone:
+            raise BackendProtocolError(
+                f"engine '{alone}': its image says that only its own forward model explains it, and it has none; it "
+                "must have expected_counts, or leave forward_model empty."
+            )
         return oracle_counts
     engine = backend
 
@@ -108,7 +127,8 @@ def score(image: Image, scan: PtychoDataContainer, engine: str, backend: Reconst
 
     Raises:
         DataError: the image is of another scan, or the background accounts for every count.
-        BackendError: the engine's forward model failed, broke the protocol, or expects no light.
+        BackendError: the engine's forward model failed, broke the protocol, or expects no light; or the image needs
+            the forward model of an engine that is not given.
     """
     if len(image.positions_px) != scan.raw.n_frames or image.probe.shape[-1] != scan.raw.side:
         raise DataError(
@@ -116,7 +136,7 @@ def score(image: Image, scan: PtychoDataContainer, engine: str, backend: Reconst
             f"but the image was made from {len(image.positions_px)} frames with a probe of "
             f"{image.probe.shape[-1]}×{image.probe.shape[-1]}; score it with the scan it was made from."
         )
-    forward = _forward_of(backend)
+    forward = _forward_of(image, backend)
     if not scan.raw.probe_calibrated:
         image = replace(image, scale=image.scale * _gain_squared(image, scan, forward))
     sums = np.zeros((scan.raw.n_frames, len(SUMS)))

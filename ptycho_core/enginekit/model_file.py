@@ -31,6 +31,8 @@ def write_model(
     *,
     generator: str | None,
     weights: Mapping[str, NDArray[Any]],
+    forward_model: str = "",
+    slice_spacing_m: float | None = None,
 ) -> None:
     """Write a model as a bundle.
 
@@ -40,6 +42,8 @@ def write_model(
         packages: distributions whose versions are kept with it.
         generator: name of the network, or None for a solver.
         weights: name → array.
+        forward_model: name of the engine whose own forward model alone explains what a solver found, or empty.
+        slice_spacing_m: metres between two slices of a solver's thick object, or None.
 
     Raises:
         ArchiveError, OutputError: see ``bundle.write_bundle``.
@@ -53,6 +57,8 @@ def write_model(
         scale=model.scale,
         weights=weights,
         probe=model.probe,
+        forward_model=forward_model,
+        slice_spacing_m=slice_spacing_m,
         history={name: list(values) for name, values in model.history.items()},
         provenance={"versions": package_versions(tuple(packages)), "machine": machine(), "seed": model.config.seed},
     )

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _CHUNK = 256
+_WRITTEN = ("object", "origin_px", "slices", "mode_weights")
 _STATE = "state."
 """Before the names of what solvers once kept in bundles to resume from; nothing reads it any more."""
 
@@ -57,6 +58,10 @@ class SolverModel:
         scale: s in the end.
         object: (H, W) complex64.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
+        slices: (L, H, W) complex64, of which `object` is the product, or None.
+        slice_spacing_m: metres between two of them, or None.
+        mode_weights: (M, P) float32, what each frame of the scan takes of each mode, or None.
+        forward_model: name of the engine where only its own forward model explains all this, or empty.
         checkpoint_path: where training can be resumed from, or None.
     """
 
@@ -68,7 +73,39 @@ class SolverModel:
     scale: float
     object: NDArray[np.complex64]
     origin_px: NDArray[np.int64]
+    slices: NDArray[np.complex64] | None = None
+    slice_spacing_m: float | None = None
+    mode_weights: NDArray[np.float32] | None = None
+    forward_model: str = ""
     checkpoint_path: Path | None = None
+
+    @classmethod
+    def of_image(
+        cls,
+        image: Image,
+        *,
+        backend: str,
+        config: TrainingConfig,
+        history: Mapping[str, list[float]],
+        statistics: Statistics,
+        checkpoint_path: Path | None = None,
+    ) -> SolverModel:
+        """The model that knows no more than an image, of any kind."""
+        return cls(
+            backend=backend,
+            config=config,
+            history=history,
+            probe=image.probe,
+            statistics=statistics,
+            scale=image.scale,
+            object=image.object,
+            origin_px=np.round(image.origin_px).astype(np.int64),
+            slices=image.slices,
+            slice_spacing_m=image.slice_spacing_m,
+            mode_weights=image.mode_weights,
+            forward_model=image.forward_model,
+            checkpoint_path=checkpoint_path,
+        )
 
 
 def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> None:
@@ -82,12 +119,34 @@ def save_solver(model: SolverModel, path: Path, packages: Collection[str]) -> No
     Raises:
         ArchiveError, OutputError: see ``bundle.write_bundle``.
     """
-    obj = np.ascontiguousarray(model.object, np.complex64)
     weights: dict[str, NDArray[Any]] = {
-        "object": obj.view(np.float32).reshape(*obj.shape, 2),
+        "object": _parts(model.object),
         "origin_px": model.origin_px.astype(np.int64),
     }
-    write_model(model, path, packages, generator=None, weights=weights)
+    if model.slices is not None:
+        weights["slices"] = _parts(model.slices)
+    if model.mode_weights is not None:
+        weights["mode_weights"] = model.mode_weights.astype(np.float32)
+    write_model(
+        model,
+        path,
+        packages,
+        generator=None,
+        weights=weights,
+        forward_model=model.forward_model,
+        slice_spacing_m=model.slice_spacing_m,
+    )
+
+
+def _parts(array: NDArray[Any]) -> NDArray[np.float32]:
+    """(…) complex64 as (…, 2) float32, real and imaginary part."""
+    array = np.ascontiguousarray(array, np.complex64)
+    return array.view(np.float32).reshape(*array.shape, 2)
+
+
+def _whole(parts: NDArray[Any]) -> NDArray[np.complex64]:
+    """(…, 2) float32 as (…) complex64."""
+    return np.ascontiguousarray(parts).view(np.complex64)[..., 0]
 
 
 def _object_in(bundle: Bundle, path: Path) -> tuple[NDArray[np.complex64], NDArray[np.int64]]:
@@ -104,12 +163,40 @@ def _object_in(bundle: Bundle, path: Path) -> tuple[NDArray[np.complex64], NDArr
             f"{path}: it holds {found}; a solver writes 'object' (H, W, 2) float32 and 'origin_px' (2,) int64. "
             "Train again."
         )
-    foreign = [n for n in sorted(bundle.weights) if n not in ("object", "origin_px") and not n.startswith(_STATE)]
+    foreign = [n for n in sorted(bundle.weights) if n not in _WRITTEN and not n.startswith(_STATE)]
     if foreign:
         raise ArchiveError(
-            f"{path}: it holds {foreign[0]!r}, which no solver writes; allowed: 'object' and 'origin_px'. Train again."
+            f"{path}: it holds {foreign[0]!r}, which no solver writes; allowed: {', '.join(map(repr, _WRITTEN))}. "
+            "Train again."
         )
-    return np.ascontiguousarray(obj).view(np.complex64)[..., 0], origin
+    return _whole(obj), origin
+
+
+def _more_in(bundle: Bundle, shape: tuple[int, ...], path: Path) -> dict[str, Any]:
+    """Slices of an object (H, W) and weights of modes in a bundle, by the names of a model's attributes.
+
+    Raises:
+        ArchiveError: another shape or dtype, or slices without their spacing or the other way round.
+    """
+    slices, weights, P = bundle.weights.get("slices"), bundle.weights.get("mode_weights"), len(bundle.probe)
+    fits = slices is None or (slices.ndim == 4 and slices.shape[1:] == (*shape, 2) and slices.dtype == np.float32)
+    if not fits or (slices is None) != (bundle.slice_spacing_m is None):
+        found = "none" if slices is None else f"{slices.shape} {slices.dtype}"
+        raise ArchiveError(
+            f"{path}: its slices are {found}, {bundle.slice_spacing_m} m apart, of an object {shape}; a solver writes "
+            f"(L, {shape[0]}, {shape[1]}, 2) float32 with a spacing, or neither. Train again."
+        )
+    if weights is not None and (weights.ndim != 2 or weights.shape[1] != P or weights.dtype != np.float32):
+        raise ArchiveError(
+            f"{path}: its mode_weights are {weights.shape} {weights.dtype}; a solver writes (M, {P}) float32. Train "
+            "again."
+        )
+    return {
+        "slices": None if slices is None else _whole(slices),
+        "slice_spacing_m": bundle.slice_spacing_m,
+        "mode_weights": weights,
+        "forward_model": bundle.forward_model,
+    }
 
 
 def load_solver(path: Path, backend: str) -> SolverModel:
@@ -125,7 +212,7 @@ def load_solver(path: Path, backend: str) -> SolverModel:
             f"Load it with backend = {bundle.backend!r}."
         )
     obj, origin = _object_in(bundle, path)
-    return SolverModel(**common_of(bundle, backend), object=obj, origin_px=origin)
+    return SolverModel(**common_of(bundle, backend), object=obj, origin_px=origin, **_more_in(bundle, obj.shape, path))
 
 
 def reconstruct_solved(
@@ -140,9 +227,16 @@ def reconstruct_solved(
         progress: told of frames.
 
     Raises:
-        DataError: the scan leaves the object; a solver knows nothing beyond it.
+        DataError: the scan leaves the object; a solver knows nothing beyond it. Or its frames are others than those
+            that the model has weights for.
     """
-    raw = scan.raw
+    raw, weights = scan.raw, model.mode_weights
+    if weights is not None and len(weights) != raw.n_frames:
+        raise DataError(
+            f"{raw.source.path or 'scan'}: it has {raw.n_frames} frames, and the model of engine '{model.backend}' "
+            f"says for {len(weights)} what each takes of the probe; that holds for the scan it was made from. Train on "
+            "this scan."
+        )
     stitcher = Stitcher.for_scan(scan, config.central_crop_px)
     corners, rest = integer_corners(raw.positions_px, raw.side)
     inner, used = corners - model.origin_px, scan.used_frames
@@ -154,12 +248,35 @@ def reconstruct_solved(
     frames = scan.train_frames
     for start in range(0, len(frames), _CHUNK):
         chosen = frames[start : start + _CHUNK]
-        weights = probe_weights(scan.probe, rest[chosen])
-        stitcher.add(extract(model.object, inner[chosen], raw.side), weights, corners[chosen])
+        light = probe_weights(scan.probe, rest[chosen])
+        stitcher.add(extract(model.object, inner[chosen], raw.side), light, corners[chosen])
         progress(ProgressEvent(stage="reconstruct", done=start + len(chosen), total=len(frames)))
     obj, coverage = stitcher.finish(peak_intensity(scan.probe))
-    scale = scan.statistics.scale * model.scale / model.statistics.scale
-    return make_image(obj, coverage, stitcher.origin_px, scan.probe, scale, raw.positions_px)
+    slices = _slices_on(model, stitcher.origin_px, coverage)
+    if slices is not None:
+        obj = np.prod(slices, axis=0)
+    return make_image(
+        obj,
+        coverage,
+        stitcher.origin_px,
+        scan.probe,
+        scan.statistics.scale * model.scale / model.statistics.scale,
+        raw.positions_px,
+        slices=slices,
+        slice_spacing_m=model.slice_spacing_m,
+        mode_weights=weights,
+        forward_model=model.forward_model,
+    )
+
+
+def _slices_on(
+    model: SolverModel, origin_px: NDArray[np.int64], coverage: NDArray[np.float32]
+) -> NDArray[np.complex64] | None:
+    """The slices (L, H, W) of a thick object on a canvas within it, 0 where nothing was lit; None for a thin one."""
+    if model.slices is None:
+        return None
+    (y, x), (height, width) = origin_px - model.origin_px, coverage.shape
+    return np.where(coverage > 0, model.slices[:, y : y + height, x : x + width], np.complex64(0))
 
 
 def leave_checkpoint(

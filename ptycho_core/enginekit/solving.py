@@ -89,16 +89,12 @@ def solve(
         error.checkpoint_path = None if path is None else str(path)
         raise
     checkpoints.now()
-    found = stepper.image()
-    return SolverModel(
+    return SolverModel.of_image(
+        stepper.image(),
         backend=engine.name,
         config=config,
         history=history,
-        probe=found.probe,
         statistics=scan.statistics,
-        scale=found.scale,
-        object=found.object,
-        origin_px=np.round(found.origin_px).astype(np.int64),
         checkpoint_path=path,
     )
 

@@ -149,11 +149,15 @@ def make_image(
     scale: float,
     positions_px: NDArray[np.float64],
     *,
+    slices: NDArray[np.complex64] | None = None,
+    slice_spacing_m: float | None = None,
+    mode_weights: NDArray[np.float32] | None = None,
+    forward_model: str = "",
     stats: Mapping[str, float | int | str] | None = None,
 ) -> Image:
     """Bind what an engine found into an image that shares no memory with its scan (BE-34).
 
-    Object and coverage, which may be large, are taken as they are: hand in arrays that nobody else keeps.
+    Object, slices and coverage, which may be large, are taken as they are: hand in arrays that nobody else keeps.
 
     Args:
         obj: (H, W) complex64.
@@ -162,6 +166,10 @@ def make_image(
         probe: (P, N, N) complex64 as used.
         scale: s as used.
         positions_px: (M, 2) float64 centres of all frames of the scan, as used.
+        slices: (L, H, W) complex64 slices of a thick object, whose product is `obj`, or None.
+        slice_spacing_m: metres between two of them, or None.
+        mode_weights: (M, P) float32, what each frame takes of each mode, or None.
+        forward_model: name of the engine whose forward model alone explains the image, or empty.
         stats: what else there is to say, plain values by name.
 
     Raises:
@@ -176,5 +184,9 @@ def make_image(
         probe=_own(probe),
         scale=float(scale),
         positions_px=_own(positions_px),
+        slices=slices,
+        slice_spacing_m=slice_spacing_m,
+        mode_weights=None if mode_weights is None else _own(mode_weights),
+        forward_model=forward_model,
         stats=dict(stats or {}),
     )

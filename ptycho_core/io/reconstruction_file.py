@@ -7,6 +7,9 @@ amplitude on scan coordinates because few viewers draw complex numbers.
     coverage      (H, W) float32
     probe         (P, N, N) complex64
     positions_px  (M, 2) float64 frame centres (y, x) as used; nominal_positions_px as read
+    slices        (L, H, W) complex64 of a thick object, attribute ``spacing_m``, where it has some
+    mode_weights  (M, P) float32, what each frame takes of each mode, where it does not take all of all
+    forward_model text, the engine whose own forward model alone explains the image, where that of core does not
     scale         float, λ = scale · Σ_p |F ψ_p|² + background
     role          (M,) uint8, 0 train, 1 heldout, 2 unused; attribute ``unused`` (JSON): reason → frames
     figures       JSON: figures of merit of the training and of the held-out frames, each with its floor
@@ -60,6 +63,10 @@ class StoredReconstruction:
         probe: (P, N, N) complex64.
         scale: s, with λ = s · Σ_p |F ψ_p|² + background.
         positions_px: (M, 2) float64 frame centres (y, x) as used.
+        slices: (L, H, W) complex64 slices of a thick object, whose product is `object`, or None.
+        slice_spacing_m: metres between two of them, or None.
+        mode_weights: (M, P) float32, what each frame takes of each mode of the probe, or None.
+        forward_model: name of the engine whose own forward model alone explains the image, or empty.
         pixel_size_m: side of an object pixel, metres, or None when the file does not say.
         format_version: of the file; 1 is of version 0.1, whose one figure is told as ``fourier_error`` of ``train``.
         figures: figures of merit by role (``train``, ``heldout``), plain JSON data; empty when the file does not say.
@@ -76,6 +83,10 @@ class StoredReconstruction:
     probe: NDArray[np.complex64]
     scale: float
     positions_px: NDArray[np.float64]
+    slices: NDArray[np.complex64] | None = None
+    slice_spacing_m: float | None = None
+    mode_weights: NDArray[np.float32] | None = None
+    forward_model: str = ""
     pixel_size_m: float | None = None
     format_version: int = _VERSION
     figures: Mapping[str, Any] = field(default_factory=dict)
@@ -178,6 +189,14 @@ def _write_arrays(group: h5py.Group, scored: Scored) -> None:
     group["coverage"] = image.coverage.astype(np.float32, copy=False)
     group["coverage"].attrs["long_name"] = "times lit (probe intensity / its peak, summed over frames)"
     group["probe"] = image.probe.astype(np.complex64, copy=False)
+    if image.slices is not None:
+        group["slices"] = image.slices.astype(np.complex64, copy=False)
+        group["slices"].attrs.update(spacing_m=image.slice_spacing_m, long_name="slices, upstream first")
+    if image.mode_weights is not None:
+        group["mode_weights"] = image.mode_weights.astype(np.float32, copy=False)
+        group["mode_weights"].attrs["long_name"] = "what each frame takes of each mode of the probe"
+    if image.forward_model:
+        group["forward_model"] = image.forward_model
     for name, positions in (("positions_px", image.positions_px), ("nominal_positions_px", raw.positions_px)):
         group[name] = np.asarray(positions, dtype=np.float64)
         group[name].attrs.update(units="pixel", long_name="frame centres (y, x), object pixels")
@@ -307,6 +326,35 @@ def _read_role(entry: h5py.Group, M: int, path: Path) -> NDArray[np.uint8] | Non
     return role
 
 
+def _read_physics(entry: h5py.Group, shape: tuple[int, ...], M: int, P: int, path: Path) -> dict[str, Any]:
+    """Slices, weights of modes and whose forward model it is, by the names of a stored reconstruction's fields."""
+    import h5py
+
+    found: dict[str, Any] = {}
+    if "slices" in entry:
+        slices, spacing = (
+            _array(entry, "slices", 3, np.complex64, path),
+            _attribute(entry["slices"], "spacing_m", 1, path),
+        )
+        if slices.shape[1:] != shape or spacing is None or spacing[0] <= 0:
+            raise DataError(
+                f"{path}: /entry/slices has shape {slices.shape} and spacing_m {spacing}; it must be (L, {shape[0]}, "
+                f"{shape[1]}) as the object is, with a spacing above 0."
+            )
+        found |= {"slices": slices, "slice_spacing_m": float(spacing[0])}
+    if "mode_weights" in entry:
+        weights = _array(entry, "mode_weights", 2, np.float32, path)
+        if weights.shape != (M, P):
+            raise DataError(f"{path}: /entry/mode_weights has shape {weights.shape}; it must be ({M}, {P}).")
+        found["mode_weights"] = weights
+    node = entry.get("forward_model")
+    if node is not None:
+        if not isinstance(node, h5py.Dataset) or h5py.check_string_dtype(node.dtype) is None or node.shape != ():
+            raise DataError(f"{path}: /entry/forward_model is not a name; write the reconstruction again.")
+        found["forward_model"] = str(node.asstr()[()])
+    return found
+
+
 def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruction:
     obj = _array(entry, "object", 2, np.complex64, path)
     coverage = _array(entry, "coverage", 2, np.float32, path)
@@ -328,6 +376,7 @@ def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruc
     if pixel_size is not None and pixel_size[0] <= 0:
         raise DataError(f"{path}: attribute pixel_size_m = {pixel_size[0]:g}; it must be positive.")
     return StoredReconstruction(
+        **_read_physics(entry, obj.shape, len(positions), len(probe), path),
         path=path,
         object=obj,
         coverage=coverage,

@@ -47,7 +47,7 @@ PICTURE_NAMES = frozenset(
     f"{name}.png"
     for name in (
         *("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns", "frc"),
-        *("stage_amplitude", "stage_phase", "refinement"),
+        *("stage_amplitude", "stage_phase", "refinement", "slices", "weights"),
     )
 )
 """Every picture that a result has or had in an earlier version: a name that leaves this list is never removed again."""

@@ -27,6 +27,7 @@ __all__ = [
     "mode_intensity",
     "rate_of_waves",
     "shift_ramp",
+    "weighted_waves",
 ]
 
 
@@ -72,6 +73,21 @@ def exit_waves(patches: NDArray[Any], probe: NDArray[Any], subpixel_px: NDArray[
         (J, P, N, N) complex128.
     """
     return np.asarray(fourier_shift(probe[None], np.asarray(subpixel_px)[:, None]) * patches[:, None])
+
+
+def weighted_waves(waves: NDArray[Any], mode_weights: NDArray[Any] | None) -> NDArray[Any]:
+    """√w_jp ψ_jp: what frame j takes of mode p, so that λ_j = s Σ_p w_jp |F ψ_jp|² + b.
+
+    Args:
+        waves: (J, P, N, N) complex ψ_jp.
+        mode_weights: (J, P) w_jp ≥ 0, or None where each frame takes all of all.
+
+    Returns:
+        (J, P, N, N) complex.
+    """
+    if mode_weights is None:
+        return waves
+    return np.asarray(waves * np.sqrt(mode_weights.astype(np.float64))[:, :, None, None])
 
 
 def expected_counts(

@@ -19,6 +19,9 @@ from .guard import origin_of
 
 __all__ = ["check_counts", "check_image", "check_model"]
 
+_SINGLE = 1e-4
+"""By how much of its largest value an object may differ from the product of its slices, both in single precision."""
+
 
 def _array(value: Any, what: str, dtype: type, shape: tuple[int | None, ...], engine_name: str) -> None:
     """Check type, dtype, shape (None: any length but 0) and that every value is finite."""
@@ -97,7 +100,8 @@ def check_image(image: Any, scan: PtychoDataContainer, engine_name: str, collaps
         collapse_threshold: least relative variation of an object that is not constant; 0 accepts any.
 
     Raises:
-        BackendProtocolError: not an Image, a field of another type or shape, or a used frame beyond its canvas.
+        BackendProtocolError: not an Image, a field of another type or shape, a used frame beyond its canvas, or slices
+            that are not those of the object.
         BackendError: values that are not finite.
         CollapseError: the object is constant.
     """
@@ -117,6 +121,7 @@ def check_image(image: Any, scan: PtychoDataContainer, engine_name: str, collaps
         raise BackendProtocolError(f"{who}: scale = {image.scale!r}; it must be a float.")
     if not np.isfinite(image.scale) or image.scale <= 0:
         raise BackendError(f"{who}: scale = {image.scale!r}; it must be finite and above 0.")
+    _check_physics(image, M, engine_name)
     plain = isinstance(image.stats, Mapping) and all(
         isinstance(name, str) and isinstance(value, (bool, int, float, str)) for name, value in image.stats.items()
     )
@@ -131,6 +136,41 @@ def check_image(image: Any, scan: PtychoDataContainer, engine_name: str, collaps
         )
     _check_variation(image, engine_name, collapse_threshold)
     return image
+
+
+def _check_physics(image: Image, M: int, engine_name: str) -> None:
+    """Check slices, weights of modes, and whose forward model explains the image (DATA-23)."""
+    who = origin_of(engine_name)
+    if image.forward_model not in ("", engine_name):
+        raise BackendProtocolError(
+            f"{who}: forward_model = {image.forward_model!r}; it must be {engine_name!r}, or empty where the forward "
+            "model of core explains the image."
+        )
+    if image.mode_weights is not None:
+        _array(image.mode_weights, "mode_weights", np.float32, (M, len(image.probe)), engine_name)
+        if not image.forward_model and image.mode_weights.min() < 0:
+            raise BackendProtocolError(
+                f"{who}: mode_weights go down to {image.mode_weights.min():.3g}; by the forward model of core they are "
+                "parts of an intensity, and must be at least 0."
+            )
+    if image.slices is None:
+        if image.slice_spacing_m is not None:
+            raise BackendProtocolError(f"{who}: slice_spacing_m = {image.slice_spacing_m!r} without slices.")
+        return
+    _array(image.slices, "the slices", np.complex64, (None, *image.object.shape), engine_name)
+    spacing = image.slice_spacing_m
+    if not isinstance(spacing, float) or not (np.isfinite(spacing) and spacing > 0):
+        raise BackendProtocolError(f"{who}: slice_spacing_m = {spacing!r}; with slices it must be metres, above 0.")
+    if not image.forward_model:
+        raise BackendProtocolError(
+            f"{who}: the image has {len(image.slices)} slices, which the forward model of core does not explain; "
+            f"forward_model must be {engine_name!r}."
+        )
+    off = np.abs(np.prod(image.slices.astype(np.complex128), axis=0) - image.object).max()
+    if off > _SINGLE * np.abs(image.object).max():
+        raise BackendProtocolError(
+            f"{who}: the product of the slices differs from the object by up to {off:.3g}; the object must be it."
+        )
 
 
 def check_counts(counts: Any, scan: PtychoDataContainer, frames: NDArray[np.int64], engine_name: str) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
 from ..io.reconstruction_file import plain_json
 from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
+from .extras import extra_facts, extra_pictures
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .stages import stage_pictures, stages_table
 
@@ -124,6 +125,7 @@ def _facts(run: Run) -> str:
         ("Object", f"{height}×{width} pixels"),
         ("Object pixel", "size not known" if pixel is None else _length(pixel)),
         ("Probe modes", str(len(image.probe))),
+        *extra_facts(image),
         ("Time", _duration(_total_seconds(run)) if run.seconds else "not measured"),
         ("Peak memory", f"{run.peak_memory_bytes / 1e9:.2f} GB" if run.peak_memory_bytes else "not measured"),
     ]
@@ -173,6 +175,7 @@ def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
             + hidden,
         ),
     ]
+    parts += [_figure(images[name], alt, caption, "wide") for name, alt, caption in extra_pictures(run.image)]
     if "frc.png" in images:
         parts.append(_comparison(run, images))
     parts += [

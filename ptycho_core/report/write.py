@@ -22,6 +22,7 @@ from ..io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
 from ..protocol import TrainedModel
 from ..runtime import runtime_to_mapping
 from . import figures, plots
+from .extras import draw_extras, extra_summary
 from .html import render_report
 from .stages import draw_stages, stage_summaries
 
@@ -53,6 +54,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "origin_px": image.origin_px,
             "pixel_size_m": raw.geometry.pixel_size_m,
             "probe_modes": len(image.probe),
+            **extra_summary(image),
             "scale": image.scale,
             "mean_counts": raw.frame_totals[scan.used_frames].mean(),
             "final_losses": {k: v[-1] for k, v in run.history.items() if len(v)},
@@ -102,7 +104,7 @@ def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes]:
                 curves[f"half against half, {stage.name}"] = stage.half_data_frc
     if curves:
         images["frc.png"] = plots.frc_figure(curves)
-    return images | draw_stages(run.stages, run.refined, pixel_size_m)
+    return images | draw_extras(scored, pixel_size_m) | draw_stages(run.stages, run.refined, pixel_size_m)
 
 
 def write_results(folder: Path, run: Run) -> None:

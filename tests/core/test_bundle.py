@@ -472,7 +472,8 @@ def old_manifest(path: Path, **changes) -> None:
     config["inference"] |= {"batch_size": 32, "accelerator": "cuda", "precision": "auto"}
     config |= changes
     manifest["schema_version"] = 1
-    del manifest["sha256"]
+    for name in ("forward_model", "slice_spacing_m", "sha256"):
+        del manifest[name]
     manifest["sha256"] = hashlib.sha256(
         json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False, default=str).encode()
     ).hexdigest()
