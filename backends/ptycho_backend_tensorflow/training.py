@@ -69,9 +69,11 @@ class TensorflowLearner:
             gradients = {name: tf.add_n([answer[1][name] for answer in answers]) for name in answers[0][1]}
             self.optimizer.step(gradients, factor)
         if self.config.weight_average > 0:
-            d, current = np.float32(self.config.weight_average), self._current()
-            before = current if self.average is None else self.average
-            self.average = {name: d * before[name] + (1 - d) * value for name, value in current.items()}
+            d, before = np.float32(self.config.weight_average), self.average
+            self.average = {
+                name: value if before is None else d * before[name] + (1 - d) * value
+                for name, value in self._current().items()
+            }
         return Step(float(loss), n_groups, float(answers[0][2]) if look else None)
 
     def heldout_loss(self) -> float:

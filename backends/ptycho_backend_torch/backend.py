@@ -16,22 +16,21 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.models import load_model, save_model
 from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
+from ptycho_core.enginekit.network_loop import trained_network
 from ptycho_core.enginekit.network_model import NetworkModel
-from ptycho_core.enginekit.network_training import check_trainable
+from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
 from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
-from .data import GroupDataModule
 from .generators import GENERATORS
-from .hardware import choose_device, low_precision
 from .inference import TorchScan
-from .lightning_module import PtychoModule
 from .stepper import TorchStepper
 from .training import fit
 
@@ -79,23 +78,9 @@ class TorchBackend:
         if config.method == "solver":
             return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
-        data = GroupDataModule(scans, config, runtime)
-        steps = config.epochs * data.train_set.draw.steps_an_epoch(runtime.devices)
-        module = PtychoModule(config, data.scans, data.n_trained, steps)
-        module.low_precision = low_precision(runtime.precision, choose_device(runtime.accelerator))
-        checkpoint_path = fit(module, data, progress)
-        module = module.cpu()
-        probe, scale = (value.detach() for value in module.probe_and_scale(0))
-        return NetworkModel(
-            backend=self.name,
-            config=config,
-            weights={name: value.detach().numpy().copy() for name, value in module.generator.state_dict().items()},
-            statistics=data.scans[0].statistics,
-            scale=float(scale),
-            probe=probe.numpy().copy(),
-            history=module.history,
-            checkpoint_path=checkpoint_path,
-        )
+        data = TrainingGroups(scans, config)
+        learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress)
+        return trained_network(learnt, scans, self.name, config)
 
     def reconstruct(
         self,

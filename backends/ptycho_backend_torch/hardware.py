@@ -8,7 +8,7 @@ import torch
 
 from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
 
-__all__ = ["choose_device", "lightning_accelerator", "low_precision"]
+__all__ = ["choose_device", "low_precision"]
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -19,11 +19,6 @@ def choose_device(accelerator: str) -> torch.device:
     """
     present = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
     return torch.device(choose_accelerator(accelerator, present, "PyTorch"))
-
-
-def lightning_accelerator(accelerator: str) -> str:
-    """The same choice as :func:`choose_device`, in Lightning's words."""
-    return choose_device(accelerator).type
 
 
 def _cpu_multiplies_bf16() -> bool:

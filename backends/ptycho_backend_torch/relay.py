@@ -1,6 +1,6 @@
-"""Progress, history and errors across the border between the caller's process and those that train for it.
+"""Progress and errors across the border between the caller's process and those that train for it.
 
-With several devices Lightning trains in processes of its own and brings back the weights only. Here a mailbox brings
+With several devices Lightning trains in processes of its own and brings back what they end with. Here a mailbox brings
 the rest: the first of those processes puts messages in, a thread of the caller's process takes them out and calls the
 caller's progress function, and a flag carries the wish to stop the other way.
 """
@@ -65,10 +65,6 @@ class Mailbox:
         if self.stop.is_set():
             raise Cancelled
 
-    def history(self, history: dict[str, list[float]]) -> None:
-        """Hand the history over."""
-        self.messages.put(("history", history))
-
     def error(self, error: PtychoError) -> None:
         """Hand over the error that this process is about to raise."""
         self.messages.put(("error", (type(error), str(error), getattr(error, "checkpoint_path", None))))
@@ -82,14 +78,12 @@ class Listener:
 
     Attributes:
         mailbox: to give to the training processes.
-        history: what they handed over.
         error: the error to raise in the caller's process, or None.
     """
 
     def __init__(self, progress: Progress) -> None:
         context = torch.multiprocessing.get_context("spawn")
         self.mailbox = Mailbox(context.SimpleQueue(), context.Event())
-        self.history: dict[str, list[float]] = {}
         self.error: BaseException | None = None
         self._progress = progress
         self._cancelled: Cancelled | None = None
@@ -127,8 +121,6 @@ class Listener:
             if kind == "progress":
                 stage, done, total, metrics = content
                 self._report(ProgressEvent(stage=stage, done=done, total=total, metrics=metrics))
-            elif kind == "history":
-                self.history = content
             elif self.error is None:
                 error_type, text, checkpoint_path = content
                 if error_type is Cancelled:

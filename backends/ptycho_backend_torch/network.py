@@ -1,4 +1,4 @@
-"""The LightningModule: it holds parameters and calls ``physics``; it contains no formula of its own."""
+"""The trained parameters and their loss: parameters and calls to ``physics``, and no formula of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,14 +13,13 @@ from torch import Tensor, nn
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.enginekit.schedules import learning_rate_factor
 from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
 from .generators import build, load_weights
 from .sweeps import group_estimate, group_passes
 
-__all__ = ["PtychoModule", "complex_parameter"]
+__all__ = ["PtychoNetwork", "complex_parameter"]
 
 
 def complex_parameter(values: NDArray[np.complex64], trainable: bool) -> nn.Parameter:
@@ -48,7 +46,7 @@ class ScanConstants(nn.Module):
         self.mean_counts = scan.statistics.mean_counts
 
 
-class PtychoModule(pl.LightningModule):
+class PtychoNetwork(nn.Module):
     """A generator, and the probe and intensity scale of each scan, trained through the forward model.
 
     Probes and scales are parameters of their own, so that a step with one scan moves nothing of another: to an
@@ -59,7 +57,7 @@ class PtychoModule(pl.LightningModule):
         scans: those that are trained on, then those that only add to the held-out loss; these are of the experiment
             of the first and use its probe and scale.
         n_trained: how many are trained on.
-        total_steps: optimiser steps of the whole training, which the schedule spans.
+        low_precision: of the generator's body; None is float32.
 
     Attributes:
         probes: (P, N, N, 2) of each scan that is trained on.
@@ -67,34 +65,36 @@ class PtychoModule(pl.LightningModule):
     """
 
     def __init__(
-        self, config: TrainingConfig, scans: Sequence[PtychoDataContainer], n_trained: int, total_steps: int
+        self,
+        config: TrainingConfig,
+        scans: Sequence[PtychoDataContainer],
+        n_trained: int,
+        low_precision: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.total_steps = config, total_steps
-        N = scans[0].raw.side
-        self.network = network_of(config.network)
+        self.config, self.network, self.low_precision = config, network_of(config.network), low_precision
+        N, trained = scans[0].raw.side, scans[:n_trained]
         self.generator = build(config, N).to(memory_format=torch.channels_last)
         load_weights(self.generator, initial_weights(config, N))
-        trained = scans[:n_trained]
         self.probes = nn.ParameterList([complex_parameter(scan.probe, config.probe_trainable) for scan in trained])
         scales = [torch.tensor(math.log(scan.statistics.scale), dtype=torch.float32) for scan in trained]
         self.log_scales = nn.ParameterList([nn.Parameter(s, requires_grad=config.scale_trainable) for s in scales])
         self.constants = nn.ModuleList([ScanConstants(scan) for scan in scans])
-        self.low_precision: torch.dtype | None = None
-        self.history: dict[str, list[float]] = {}
-        self.variation = math.inf
-        self.step_loss = math.nan
 
     def probe_and_scale(self, scan: int) -> tuple[Tensor, Tensor]:
         """Probe (P, N, N) complex64 and scale () of a scan as they are now."""
         own = scan if scan < len(self.probes) else 0
         return torch.view_as_complex(self.probes[own]), self.log_scales[own].exp()
 
-    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Expected counts of a batch through the merged object of each group.
+    def forward(self, batch: dict[str, Tensor], *, counted: bool = False) -> tuple[Tensor, Tensor]:
+        """Loss of a batch through the merged object of each group.
+
+        Args:
+            batch: groups.
+            counted: leave out frames that only fill a group up, and divide by the others.
 
         Returns:
-            λ (B, C, N, N) and the patches (B, C, N, N) complex that the groups agree on.
+            the loss () and the patches (B, C, N, N) complex that the groups agree on.
         """
         scan = int(batch["scan"])
         probe, scale = self.probe_and_scale(scan)
@@ -117,40 +117,20 @@ class PtychoModule(pl.LightningModule):
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
         rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, constants.background)
-        return rate, agreed
+        mask, n_frames = constants.mask, rate.shape[0] * rate.shape[1]
+        if counted:
+            good, n_frames = batch["counted"][..., None, None], int(batch["counted"].sum())
+            mask = good if mask is None else mask & good
+        divisor = n_frames * constants.mean_counts
+        return physics.LOSSES[self.config.loss](rate, batch["counts"], mask, divisor), agreed
 
-    def _loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        rate, patches = self(batch)
-        constants: ScanConstants = self.constants[int(batch["scan"])]
-        divisor = rate.shape[0] * rate.shape[1] * constants.mean_counts
-        return physics.LOSSES[self.config.loss](rate, batch["counts"], constants.mask, divisor), patches
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch; Lightning steps the optimiser."""
-        loss, patches = self._loss(batch)
-        if batch_idx % 10 == 0:
-            self.variation = self._variation(patches.detach(), int(batch["scan"]))
-        return loss
-
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Loss of a held-out batch: the mean of its frames, without those that only fill a group up.
-
-        An epoch's is the mean of all held-out frames; with several processes nearly, as some groups are repeated.
-        """
-        rate, _ = self(batch)
-        constants: ScanConstants = self.constants[int(batch["scan"])]
-        mask, n_frames = batch["counted"][..., None, None], int(batch["counted"].sum())
-        mask = mask if constants.mask is None else mask & constants.mask
-        loss = physics.LOSSES[self.config.loss](rate, batch["counts"], mask, n_frames * constants.mean_counts)
-        self.log("test_loss", loss, on_epoch=True, batch_size=n_frames, sync_dist=True)
-
-    def _variation(self, patches: Tensor, scan: int) -> float:
+    def variation(self, patches: Tensor, scan: int) -> Tensor:
         """How much the object varies where the probe lights it, relative to its size."""
         weight = physics.mode_intensity(self.probe_and_scale(scan)[0].detach())
-        return float(physics.relative_variation(patches, weight))
+        return physics.relative_variation(patches.detach(), weight)
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Adam with groups for the network, each probe and the scales, and a schedule that steps with every batch."""
+    def groups(self) -> list[dict[str, Any]]:
+        """Network, each probe and the scales with a learning rate; only the network is decayed."""
         config = self.config
         groups: list[dict[str, Any]] = [
             {
@@ -165,26 +145,4 @@ class PtychoModule(pl.LightningModule):
                 groups.append({"params": [probe], "lr": config.probe_learning_rate * size, "weight_decay": 0.0})
         if config.scale_trainable:
             groups.append({"params": [*self.log_scales], "lr": config.scale_learning_rate, "weight_decay": 0.0})
-        optimizer = torch.optim.AdamW(groups, fused=True)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(config.schedule, step, self.total_steps)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip the network's gradient; probe and scale have steps of their own size and are left alone."""
-        if self.config.gradient_clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.generator.parameters(), self.config.gradient_clip_norm)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the history in the checkpoint, as plain values."""
-        checkpoint["ptycho_history"] = {name: list(values) for name, values in self.history.items()}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the history up again."""
-        self.history = {name: list(values) for name, values in checkpoint.get("ptycho_history", {}).items()}
+        return groups
