@@ -18,10 +18,23 @@ from .fields import Field, fields_of
 from .settings_file import read_yaml
 from .values import default_text, type_text, typed_value
 
-__all__ = ["Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
+__all__ = ["HOW_READ", "Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
 
 Options = dict[str, Any]
 """What a command was given: option name → value; ``settings`` holds the given fields, as nested plain data."""
+
+HOW_READ: dict[str, dict[str, Any]] = {
+    "--measurement": {
+        "choices": ["amplitude", "counts"],
+        "help": "what the stored frames are, where the file does not say",
+    },
+    "--propagation": {
+        "metavar": "far_field|near_field:F",
+        "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an object "
+        "pixel, pixel² / (wavelength × effective distance)",
+    },
+}
+"""What is said of a file that it does not say itself."""
 
 _OF_ENGINES = "--options."
 """How options begin whose names are an engine's own."""
@@ -123,15 +136,7 @@ def add_scan_options(parser: Parser) -> None:
     parser.add_group(
         "reading the scan",
         {
-            "--measurement": {
-                "choices": ["amplitude", "counts"],
-                "help": "what the stored frames are, where the file does not say",
-            },
-            "--propagation": {
-                "metavar": "far_field|near_field:F",
-                "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an "
-                "object pixel, pixel² / (wavelength × effective distance)",
-            },
+            **HOW_READ,
             "--dialect": {"metavar": "NAME", "help": "reader to use (default: found from the content)"},
             "--despite_findings": {
                 "action": "store_true",

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.propagation import Propagation
 from ..data.raw import RawData
 from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
@@ -67,14 +68,14 @@ class ScanInspection:
 
 
 def _read(
-    reader: InstalledReader, file: Candidate, measurement: str | None
+    reader: InstalledReader, file: Candidate, options: ReadOptions
 ) -> tuple[RawData | None, str | None, list[Finding]]:
     """Read a scan; when nobody states its measurement, go on with what the values look like, and say so."""
     try:
-        raw = reader.read(file, ReadOptions(measurement=measurement))
+        raw = reader.read(file, options)
     except UnstatedMeasurementError as error:
         guess = error.guess or "counts"
-        supposed, _, findings = _read(reader, file, guess)
+        supposed, _, findings = _read(reader, file, dataclasses.replace(options, measurement=guess))
         note = Finding("note", f"Everything below supposes {guess}; it changes with the measurement.")
         return supposed, None, [Finding("error", str(error)), note, *findings]
     except (DataError, MissingPackageError) as error:
@@ -115,12 +116,15 @@ def refuse_grave(findings: Iterable[Finding], raw: RawData, *, despite: bool = F
     raise DataError(f"{name}: {text} To go on all the same, give {grave[0].override}=True (--{grave[0].override}).")
 
 
-def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanInspection:
+def inspect_scan(
+    path: Path | str, *, measurement: str | None = None, propagation: Propagation | None = None
+) -> ScanInspection:
     """Inspect a file of any known dialect; needs no measurement.
 
     Args:
         path: the file.
         measurement: as for ``read_scan``; without it, an unstated measurement is a finding.
+        propagation: as for ``read_scan``.
 
     Returns:
         What was found; nothing in the file makes this raise.
@@ -132,7 +136,8 @@ def inspect_scan(path: Path | str, *, measurement: str | None = None) -> ScanIns
         reader, file = choose_reader(path)
     except (DataError, ReaderError, OSError) as error:
         return ScanInspection(path=str(path), findings=[Finding("error", str(error))])
-    raw, stated, findings = _read(reader, file, measurement)
+    options = ReadOptions(measurement=measurement, propagation=propagation)
+    raw, stated, findings = _read(reader, file, options)
     if raw is None:
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
     facts = Facts.of(raw)

@@ -644,3 +644,23 @@ def test_closed_pipe_is_no_error(scan):
     command = f"{shlex.quote(sys.executable)} -m ptycho_core.cli run --help | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_a_near_field_is_read_as_one_where_the_file_does_not_say(stub, tmp_path, capsys, tiny_simulation, monkeypatch):
+    from ptycho_core.io import read_scan
+
+    raw = simulate_scan(replace(tiny_simulation, fresnel_number=0.05)).raw
+    y, x = raw.positions_px.T + 0.5
+    arrays = {"diffraction": raw.read_counts(np.arange(24)), "xcoords": x, "ycoords": y, "probeGuess": raw.probe[0]}
+    np.savez("silent.npz", measurement=np.array("counts"), **arrays)
+    assert not read_scan("silent.npz").propagation.is_near
+    assert cli.main(["inspect", "silent.npz"]) in (0, 2)
+    assert "near field, Fresnel" not in capsys.readouterr().out
+    assert cli.main(["inspect", "silent.npz", "--propagation", "near_field:0.05"]) == 0
+    assert "ear field, Fresnel number 0.05" in capsys.readouterr().out
+    monkeypatch.setattr(stub, "capabilities", replace(stub.capabilities, propagations=("far_field", "near_field")))
+    assert cli.main(["run", "silent.npz", *QUICK, "--propagation", "near_field:0.05", "--despite_findings"]) == 0
+    assert "near field, Fresnel number 0.05" in capsys.readouterr().out
+    assert stub.seen[0][0][0].raw.propagation.fresnel_number == 0.05
+    assert cli.main(["run", "silent.npz", *QUICK, "--propagation", "near_field"]) == 2
+    assert "must be far_field, or near_field:F" in capsys.readouterr().err
