@@ -22,6 +22,7 @@ from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.enginekit.weights import network_of
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
@@ -29,7 +30,6 @@ from ptycho_core.protocol import Capabilities, Progress, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
-from .data import GroupData
 from .generators import GENERATORS
 from .hardware import Work, choose_devices, choose_hardware
 from .inference import TensorflowScan
@@ -83,7 +83,7 @@ class TensorFlowBackend:
         if config.method == "solver":
             return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
-        data, N = GroupData(scans, config, runtime), scans[0].raw.side
+        data, N = TrainingGroups(scans, config), scans[0].raw.side
         frames = config.epochs * sum(data.draw.n_groups) * config.group_size
         asked = network_of(config.network)
         work = Work(frames * N**2, asked.channels(N), asked.sweeps)
@@ -91,7 +91,7 @@ class TensorFlowBackend:
         hardware = choose_hardware(runtime.accelerator, runtime.precision, work, runtime.devices, jit=jit)
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
-            learner = TensorflowLearner(network, data, hardware.devices)
+            learner = TensorflowLearner(network, data, hardware.devices, runtime.num_workers)
         facts = run_facts(config, scans, runtime)
         learnt = Training(learner, config, runtime, self.name, facts, progress).run()
         return trained_network(learnt, scans, self.name, config)

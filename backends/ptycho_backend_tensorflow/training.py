@@ -10,8 +10,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from ptycho_core.enginekit.network_loop import Step
+from ptycho_core.enginekit.training_groups import TrainingGroups
 
-from .data import GroupData
+from .data import Canvases, tensors
 from .network import PtychoNetwork
 from .optimizer import AdamW
 
@@ -25,12 +26,16 @@ class TensorflowLearner:
         network: its parameters are trained in place.
         data: groups to learn from, and those that are held out.
         devices: names of the devices to work on.
+        num_workers: threads that read ahead.
     """
 
     leads = True
 
-    def __init__(self, network: PtychoNetwork, data: GroupData, devices: tuple[str, ...]) -> None:
+    def __init__(
+        self, network: PtychoNetwork, data: TrainingGroups, devices: tuple[str, ...], num_workers: int = 0
+    ) -> None:
         self.network, self.data, self.config, self.devices = network, data, data.config, devices
+        self.canvases, self.num_workers = Canvases(data), num_workers
         self.optimizer = AdamW(network.parameters, network.groups())
         self.steps_an_epoch, self.n_heldout = data.draw.steps_an_epoch(len(devices)), data.n_heldout
         self.average: dict[str, NDArray[np.float32]] | None = None
@@ -48,8 +53,9 @@ class TensorflowLearner:
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[tuple[dict[str, tf.Tensor], tuple[int, int]]]:
         """Batches of an epoch, and the shape of its canvases."""
-        shape = self.data.canvas_shape(epoch)
-        for batch in _read(self.data, self.data.epoch(epoch, n_devices=len(self.devices), first_batch=first_batch)):
+        shape = self.canvases.of_epoch(epoch)
+        order = self.data.batches(epoch, n_devices=len(self.devices), first_batch=first_batch)
+        for batch in tensors(self.data, order, self.num_workers):
             yield batch, shape
 
     def step(self, batch: tuple[dict[str, tf.Tensor], tuple[int, int]], factor: float, look: bool) -> Step:
@@ -78,17 +84,14 @@ class TensorflowLearner:
 
     def heldout_loss(self) -> float:
         """Mean loss of the held-out frames of all scans, by the weights that count in the end."""
-        data, total = self.data, 0.0
+        total, shapes = 0.0, [groups and self.canvases.of([groups]) for groups in self.data.heldout]
         values = {name: tf.constant(value) for name, value in self.values().items()}
-        for scan, groups in enumerate(data.heldout):
-            if groups is None:
-                continue
-            shape = data.canvas_of([groups])
-            for batch in _read(data, data.heldout_batches(scan)):
-                divisor = tf.constant(self.network.mean_counts[scan], tf.float32)
-                with tf.device(self.devices[0]):
-                    total += float(self.network.loss(values, batch, shape, divisor))
-        return total / data.n_heldout
+        for batch in tensors(self.data, self.data.heldout_batches(), self.num_workers):
+            scan = int(batch["scan"])
+            divisor = tf.constant(self.network.mean_counts[scan], tf.float32)
+            with tf.device(self.devices[0]):
+                total += float(self.network.loss(values, batch, shapes[scan], divisor))
+        return total / self.n_heldout
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Parameters, average and moments."""
@@ -110,14 +113,3 @@ class TensorflowLearner:
 def _part(batch: Mapping[str, tf.Tensor], start: int, stop: int) -> dict[str, tf.Tensor]:
     """Some groups of a batch, without what only the reader needs."""
     return {name: batch[name][start:stop] for name in ("counts", "corners_px", "subpixel_px")} | {"scan": batch["scan"]}
-
-
-def _read(data: GroupData, batches: tf.data.Dataset) -> Iterator[dict[str, tf.Tensor]]:
-    """Iterate over batches; an error while one is read is raised as what it was."""
-    data.error = None
-    try:
-        yield from batches
-    except tf.errors.OpError as error:
-        if data.error is not None:
-            raise data.error from error
-        raise

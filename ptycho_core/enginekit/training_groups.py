@@ -15,7 +15,9 @@ Counts are read from the scan when a batch is asked for, so a memory-mapped scan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +28,7 @@ from ..data.container import PtychoDataContainer
 from .groups import Batch, GroupDraw, Groups, heldout_groups
 from .network_training import training_scans
 
-__all__ = ["HELDOUT", "TrainingGroups"]
+__all__ = ["HELDOUT", "TrainingGroups", "read_ahead"]
 
 HELDOUT = -1
 """What stands for the epoch in a batch of held-out groups, which are the same in all."""
@@ -98,3 +100,23 @@ class TrainingGroups:
             "counted": groups.counted[numbers],
             "scan": np.array(batch.scan, np.int64),
         }
+
+
+def read_ahead(
+    groups: TrainingGroups, batches: Iterable[Batch], num_threads: int
+) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """The arrays of batches in their order, read by threads that are so many ahead; 0 reads each when it is asked for.
+
+    For engines that read in threads; PyTorch has processes for it.
+    """
+    if num_threads == 0:
+        yield from map(groups.read, batches)
+        return
+    with ThreadPoolExecutor(num_threads) as pool:
+        pending: deque[Future[dict[str, NDArray[np.generic]]]] = deque()
+        for batch in batches:
+            pending.append(pool.submit(groups.read, batch))
+            if len(pending) > num_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from core.physics_problem import Problem, make_problem
-from engine_scans import CONFIG, train
+from engine_scans import CONFIG, Settings, train
 from frameworks import Framework, Side, framework_of
 
-from ptycho_core.config import TrainingConfig
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.plugins.registry import backend_spec, load_backend
@@ -52,9 +51,9 @@ def problem() -> Problem:
 @pytest.fixture(scope="module")
 def trained(engine: ReconstructionBackend) -> Callable[..., NetworkModel]:
     """Trainings of a module, each made once: call it with a scan, a config and perhaps a held-out scan."""
-    done: dict[tuple[int, TrainingConfig, int], tuple[NetworkModel, RawData, RawData | None]] = {}
+    done: dict[tuple[int, Settings, int], tuple[NetworkModel, RawData, RawData | None]] = {}
 
-    def get(raw: RawData, config: TrainingConfig = CONFIG, test: RawData | None = None) -> NetworkModel:
+    def get(raw: RawData, config: Settings = CONFIG, test: RawData | None = None) -> NetworkModel:
         key = (id(raw), config, id(test))
         if key not in done:
             done[key] = (train(engine, raw, config, test), raw, test)  # the scans are kept, so that no id is reused

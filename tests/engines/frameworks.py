@@ -50,8 +50,8 @@ class Framework(Protocol):
     def settings(self) -> dict[str, Any]:
         """Whatever of the process an engine could have changed in the framework."""
 
-    def batches(self, scans: Any, config: Any, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Training batches of the engine's own data pipeline, in the order of an epoch."""
+    def batches(self, groups: Any, num_workers: int = 0, epoch: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Training batches as the engine reads them, in the order of an epoch."""
 
     def border(self, monkeypatch: Any) -> list[int]:
         """The bytes of each array that crosses between NumPy and the framework from now on, either way."""
@@ -99,13 +99,12 @@ class Torch:
             "grad": torch.is_grad_enabled(),
             "deterministic": torch.are_deterministic_algorithms_enabled(),
             "matmul": torch.get_float32_matmul_precision(),
-            "log level": logging.getLogger("lightning.pytorch").level,
+            "log level": logging.getLogger("lightning.fabric").level,
         }
 
-    def batches(self, scans, config, epoch=0):
-        loader = importlib.import_module("ptycho_backend_torch.data").GroupDataModule(scans, config).train_dataloader()
-        loader.batch_sampler.set_epoch(epoch)
-        for batch in loader:
+    def batches(self, groups, num_workers=0, epoch=0):
+        loader = importlib.import_module("ptycho_backend_torch.data").Loader(groups, num_workers)
+        for batch in loader.read(groups.batches(epoch)):
             yield {name: value.numpy() for name, value in batch.items()}
 
     def border(self, monkeypatch):
@@ -173,8 +172,9 @@ class TensorFlow:
             "log level": logging.getLogger("tensorflow").level,
         }
 
-    def batches(self, scans, config, epoch=0):
-        for batch in importlib.import_module("ptycho_backend_tensorflow.data").GroupData(scans, config).epoch(epoch):
+    def batches(self, groups, num_workers=0, epoch=0):
+        tensors = importlib.import_module("ptycho_backend_tensorflow.data").tensors
+        for batch in tensors(groups, groups.batches(epoch), num_workers):
             yield {name: value.numpy() for name, value in batch.items()}
 
     def border(self, monkeypatch):

@@ -10,6 +10,7 @@ from frameworks import framework_of
 from ptycho_core.data import frames
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.enginekit.groups import GroupDraw, Groups
+from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.io import read_scan, write_scan
 
 FIELDS = {
@@ -39,10 +40,10 @@ def path(scan, tmp_path_factory):
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_batches_are_what_the_draw_of_the_epoch_says(engine, scan, path, epoch, num_workers):
     """In the order that all engines share, the last batch of a scan smaller, each with the canvas that holds all."""
-    config = config_for(engine, n_groups=7, batch_size=3, num_workers=num_workers)
+    config = config_for(engine, n_groups=7, batch_size=3).config
     other = make_scan(rows=2, columns=4, n_modes=2, bad=True, seed=5)
     scans = [PtychoDataContainer.of(read_scan(path), heldout=[2]), PtychoDataContainer.of(other, unused={"x": [1]})]
-    found = list(framework_of(engine).batches(scans, config, epoch))
+    found = list(framework_of(engine).batches(TrainingGroups(scans, config), num_workers, epoch))
     draw = GroupDraw(scans, config)
     wanted = list(draw.batches(epoch))
     assert [len(batch["counts"]) for batch in found] == [len(batch.groups) for batch in wanted]
@@ -65,13 +66,13 @@ def test_batches_are_what_the_draw_of_the_epoch_says(engine, scan, path, epoch, 
 
 def test_a_scan_on_disk_stays_there(engine, path, monkeypatch):
     """Only the frames of a batch are read, when the batch is asked for."""
-    framework, config = framework_of(engine), config_for(engine, n_groups=6, batch_size=2)
+    framework, config = framework_of(engine), config_for(engine, n_groups=6, batch_size=2).config
     scan = PtychoDataContainer.of(read_scan(path))
     assert isinstance(scan.raw.frames, frames.NpzFrames)
     asked = []
     real = frames.NpzFrames.read
     monkeypatch.setattr(frames.NpzFrames, "read", lambda self, n: (asked.append(np.size(n)), real(self, n))[1])
-    batches = framework.batches([scan], config)
+    batches = framework.batches(TrainingGroups([scan], config))
     assert asked == []
     assert next(batches)["counts"].sum() > 0
     assert sum(asked) < 6 * 4
@@ -85,7 +86,8 @@ def test_reading_leaves_the_global_random_state_alone(engine, scan):
     framework.seed(3)
     drawn = framework.draw()
     framework.seed(3)
-    assert len(list(framework.batches([PtychoDataContainer.of(scan)], config_for(engine, n_groups=4)))) == 4
+    groups = TrainingGroups([PtychoDataContainer.of(scan)], config_for(engine, n_groups=4).config)
+    assert len(list(framework.batches(groups))) == 4
     assert framework.draw() == drawn
 
 

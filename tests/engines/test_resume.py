@@ -8,9 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, assert_same_model, config_for, held_out_scan, interrupted, make_scan, train, vary
+from engine_scans import (
+    CONFIG,
+    assert_same_model,
+    config_for,
+    held_out_scan,
+    interrupted,
+    make_scan,
+    train,
+    vary,
+    weights_of,
+)
 
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit import network_loop
 from ptycho_core.errors import ArchiveError, Cancelled, OutputError
 
 BASE = vary(epochs=3, batch_size=2, schedule="one_cycle", probe_trainable=True, scale_trainable=True)
@@ -123,7 +134,7 @@ def test_a_training_that_was_over_gives_its_model_without_a_step(scan, held_out,
 def test_a_training_that_was_stopped_early_is_over(scan, held_out, engine, tmp_path):
     config = vary(TOO_FAST, early_stopping_patience=1, output_dir=tmp_path)
     done, steps = train(engine, scan, config, held_out), []
-    assert len(done.history["test_loss"]) == 2 < config.epochs
+    assert len(done.history["test_loss"]) == 2 < config.config.epochs
     again = train(engine, scan, vary(config, resume_from=done.checkpoint_path), held_out, progress=steps.append)
     assert steps == []
     assert_same_model(again, done)
@@ -250,11 +261,11 @@ def test_the_best_weights_survive_a_move_to_another_folder(scan, held_out, engin
 
 @pytest.mark.spec("BE-23")
 def test_the_best_epoch_of_another_training_is_none_of_ours(scan, held_out, engine, tmp_path):
-    """It lies where a training that goes on, or that is over, has its own; of the same shapes or of others."""
+    """It lies where a training that goes on, or that is over, has its own; what counts is in every checkpoint."""
     config = vary(TOO_FAST, early_stopping_patience=4)
     checkpoint = interrupted(engine, scan, vary(config, output_dir=tmp_path / "a"), 18, held_out)
     over = train(engine, scan, vary(config, output_dir=tmp_path / "over"), held_out).checkpoint_path
-    last = train(engine, scan, vary(TOO_FAST), held_out)  # without patience the last epoch is the model
+    best = train(engine, scan, config, held_out)
     for name, changes in (("like", {"seed": 2}), ("unlike", {"model": {"width": 5}})):
         other = train(engine, scan, vary(vary(TOO_FAST, output_dir=tmp_path / name), **changes), held_out)
         foreign = other.checkpoint_path.with_name("best.ckpt")
@@ -265,7 +276,7 @@ def test_the_best_epoch_of_another_training_is_none_of_ours(scan, held_out, engi
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / "best.ckpt").write_bytes(foreign.read_bytes())
             model = train(engine, scan, vary(config, output_dir=output, resume_from=source), held_out)
-            assert_same_model(model, last)
+            assert_same_model(model, best)
 
 
 def test_best_and_last(scan, held_out, engine, tmp_path):
@@ -283,3 +294,50 @@ def test_best_and_last(scan, held_out, engine, tmp_path):
         more = train(engine, scan, again, held_out, progress=lambda event, steps=steps: steps.append(event.done))
         assert steps[0] == 12 * (epoch + 1) + 1
         assert more.history["test_loss"][:4] == model.history["test_loss"]
+
+
+@pytest.mark.spec("BE-23")
+def test_the_best_epoch_is_the_model_with_a_folder_and_without(scan, held_out, engine, tmp_path):
+    config = vary(TOO_FAST, early_stopping_patience=2)
+    one = train(engine, scan, config, held_out)
+    assert len(one.history["test_loss"]) == 3  # the first was the best, and nobody is more patient
+    assert_same_model(one, train(engine, scan, vary(config, output_dir=tmp_path), held_out))
+    first = train(engine, scan, vary(config, epochs=1), held_out)
+    for name, value in weights_of(first).items():
+        np.testing.assert_array_equal(weights_of(one)[name], value, err_msg=name)
+    last = train(engine, scan, vary(TOO_FAST, epochs=3), held_out)
+    assert last.scale != one.scale
+
+
+@pytest.mark.spec("BE-23")
+def test_patience_is_counted_on_when_a_training_goes_on(scan, held_out, engine, tmp_path):
+    """One epoch without a better loss before it was stopped, and one after it."""
+    config = vary(TOO_FAST, early_stopping_patience=2)
+    whole = train(engine, scan, config, held_out)
+    checkpoint = interrupted(engine, scan, vary(config, output_dir=tmp_path), 26, held_out)
+    steps = []
+    again = train(engine, scan, vary(config, resume_from=checkpoint), held_out, progress=steps.append)
+    assert [steps[0].done, steps[-1].done] == [27, 36]
+    assert_same_model(again, whole)
+
+
+def test_a_long_epoch_leaves_a_checkpoint_too(scan, engine, tmp_path, monkeypatch):
+    """A process that is killed in its first epoch goes on where it was a while ago, to the last bit."""
+    config = vary(batch_size=2, epochs=2, schedule="one_cycle", probe_trainable=True, weight_average=0.5)
+    whole = train(engine, scan, config)
+
+    def killed(event):
+        if event.done == 4:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(engine, scan, vary(config, output_dir=tmp_path / "a"), progress=killed)
+    assert not (tmp_path / "a" / "checkpoints").exists()
+    monkeypatch.setattr(network_loop, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(engine, scan, vary(config, output_dir=tmp_path / "b"), progress=killed)
+    assert [path.name for path in (tmp_path / "b" / "checkpoints").iterdir()] == ["last.ckpt"]
+    steps = []
+    again = vary(config, resume_from=tmp_path / "b" / "checkpoints" / "last.ckpt")
+    assert_same_model(train(engine, scan, again, progress=lambda event: steps.append(event.done)), whole)
+    assert steps[0] == 4

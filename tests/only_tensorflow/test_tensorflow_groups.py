@@ -1,15 +1,16 @@
-"""Groups are other ones in each epoch, and what TensorFlow makes of them is traced once; a long epoch is kept."""
+"""Groups are other ones in each epoch, and what TensorFlow makes of them is traced once."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from engines.engine_scans import ALONE, assert_same_model, config_for, make_scan, train, vary
+from engines.engine_scans import ALONE, config_for, make_scan
 
-from ptycho_backend_tensorflow import data, training
-from ptycho_backend_tensorflow.data import GroupData
+from ptycho_backend_tensorflow import data
+from ptycho_backend_tensorflow.data import Canvases
 from ptycho_backend_tensorflow.network import PtychoNetwork
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.plugins.registry import load_backend
 
 pytestmark = pytest.mark.tensorflow
@@ -30,7 +31,7 @@ def scans():
     return [PtychoDataContainer.of(first), PtychoDataContainer.of(second, heldout=[3])]
 
 
-def needed(groups: GroupData, epoch: int) -> tuple[int, ...]:
+def needed(groups: TrainingGroups, epoch: int) -> tuple[int, ...]:
     """The smallest canvas that holds every group of an epoch."""
     shapes = [groups.draw.groups(epoch, scan).canvas_shape.max(axis=0) for scan in range(groups.n_trained)]
     return tuple(np.max(shapes, axis=0).tolist())
@@ -44,44 +45,22 @@ def test_one_trace_serves_all_epochs_and_scans(engine, scans, monkeypatch):
         PtychoNetwork, "__init__", lambda self, *arguments: (made.append(self), real(self, *arguments))[1]
     )
     config = config_for(engine, epochs=EPOCHS, batch_size=2, n_groups=4, **ALONE)
-    assert len({needed(GroupData(scans, config), epoch) for epoch in range(EPOCHS)}) > 1
-    engine.train(scans, config)
+    assert len({needed(TrainingGroups(scans, config.config), epoch) for epoch in range(EPOCHS)}) > 1
+    engine.train(scans, *config)
     assert made[0]._plain.experimental_get_tracing_count() == 1
     assert made[0]._whole_loss.experimental_get_tracing_count() == 1
 
 
 def test_the_canvas_holds_every_group_and_grows_only_where_it_must(engine, scans, monkeypatch):
-    config = config_for(engine, epochs=EPOCHS)
+    config = config_for(engine, epochs=EPOCHS).config
     for looked_at, shapes_told in ((10**6, 1), (1, 2)):
         monkeypatch.setattr(data, "_GROUPS_LOOKED_AT", looked_at)
         monkeypatch.setattr(data, "_CANVAS_STEP_PX", 8 if looked_at > 1 else 2)
-        groups = GroupData(scans, config)
-        shapes = [groups.canvas_shape(epoch) for epoch in range(EPOCHS)]
+        groups = TrainingGroups(scans, config)
+        shapes = [Canvases(groups).of_epoch(epoch) for epoch in range(EPOCHS)]
         for epoch, shape in enumerate(shapes):
             assert (np.array(shape) >= needed(groups, epoch)).all()
             assert (np.array(shape) >= shapes[0]).all()
         assert (len(set(shapes)) == 1) is (shapes_told == 1)
         # a training that goes on begins in a later epoch, and works on the same canvas
-        assert GroupData(scans, config).canvas_shape(EPOCHS - 1) == shapes[-1]
-
-
-def test_a_long_epoch_is_kept_on_the_way(engine, tmp_path, monkeypatch):
-    """Killed in the middle of its first epoch, a training loses what was done since the last checkpoint and no more."""
-    scan = make_scan(rows=3, columns=4)
-    config = vary(batch_size=2, epochs=2, schedule="one_cycle", probe_trainable=True)
-    whole = train(engine, scan, config)
-
-    def crash(event):
-        if event.done == 4:
-            raise RuntimeError("power cut")
-
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(engine, scan, vary(config, output_dir=tmp_path / "a"), progress=crash)
-    assert not (tmp_path / "a" / "checkpoints").exists()
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(RuntimeError, match="power cut"):
-        train(engine, scan, vary(config, output_dir=tmp_path / "b"), progress=crash)
-    steps: list = []
-    again = vary(config, resume_from=tmp_path / "b" / "checkpoints" / "last.ckpt")
-    assert_same_model(train(engine, scan, again, progress=lambda event: steps.append(event.done)), whole)
-    assert steps[0] == 4
+        assert Canvases(TrainingGroups(scans, config)).of_epoch(EPOCHS - 1) == shapes[-1]

@@ -33,14 +33,12 @@ def event(done: int) -> ProgressEvent:
     return ProgressEvent(stage="train", done=done, total=9, metrics={"loss": 0.5})
 
 
-def test_listener_passes_events_and_history_on():
+def test_listener_passes_events_on():
     seen = []
     with Listener(lambda got: seen.append((got, threading.current_thread() is threading.main_thread()))) as listener:
         listener.mailbox.progress(event(1))
         listener.mailbox.progress(event(2))
-        listener.mailbox.history({"train_loss": [0.25]})
     assert seen == [(event(1), False), (event(2), False)]
-    assert listener.history == {"train_loss": [0.25]}
 
 
 def hand_over(*errors) -> None:
