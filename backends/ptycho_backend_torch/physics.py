@@ -392,7 +392,7 @@ def lit_level(obj: Tensor, light: Tensor) -> Tensor:
 
 
 def _damped(light: Tensor) -> Tensor:
-    peak = light.max().clamp_min(torch.finfo(light.dtype).tiny)
+    peak = light.max().clamp_min(torch.finfo(light.dtype).tiny / STEP_DAMPING)  # so that no reciprocal is infinite
     return (1 - STEP_DAMPING) * light + STEP_DAMPING * peak
 
 

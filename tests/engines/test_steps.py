@@ -84,6 +84,8 @@ def test_steps_of_object_and_probe(problem, side, loss):
         steps.probe_step(d_probe, steps.patch_light(cut), loss),
         "gradient",
     )
+    dark = side.twin.object_step(put(0 * d_obj), put(0 * light), loss)
+    assert (side.get(dark) == 0).all()  # not 0/0
     length = steps.least_squares_length(step, d_obj, light, loss)
     close(side, twin.least_squares_length(*map(put, (step, d_obj, light)), loss), length)
     nothing = np.zeros_like(step)

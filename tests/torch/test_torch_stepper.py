@@ -1,4 +1,4 @@
-"""The stepper to double precision beside the reference, its threads, and the parts of physics that only this twin has."""
+"""The stepper beside the reference in double precision, its threads, and parts that only this twin of physics has."""
 
 from __future__ import annotations
 
