@@ -76,6 +76,7 @@ class Generator:
         passes: sizes → how often it is asked in training, each time for what the merge of its last answers gives.
         repeats: whether it may be asked another number of times after training (``inference.passes``).
         gains: part of the usual spread that some weights start with; 0 starts them at zero.
+        small: sizes with which it is trained in a second, for the conformance suite; those left out are the defaults.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Generator:
     passes: Callable[[Any], int] = _passes_once
     repeats: bool = False
     gains: Mapping[str, float] = field(default_factory=dict, hash=False)
+    small: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def read(self, given: Mapping[str, Any]) -> GeneratorSizes:
         """Sizes from plain data, those not given at their defaults.

@@ -172,14 +172,14 @@ _FROM_THE_SOLVER = {"head.weight": 0.0}
 GENERATORS: tuple[Generator, ...] = (
     Generator(
         name="probe_unet", sizes=ProbeUnetSizes, shapes=_probe_unet, channels=_width, sweeps=_sweeps,
-        gains=_FROM_THE_SOLVER,
+        gains=_FROM_THE_SOLVER, small={"width": 4, "depth": 1, "sweeps": 2},
     ),
     Generator(
         name="unrolled", sizes=UnrolledSizes, shapes=_unrolled, channels=_width, sweeps=_sweeps, passes=_passes,
-        repeats=True, gains=_FROM_THE_SOLVER,
+        repeats=True, gains=_FROM_THE_SOLVER, small={"width": 4, "depth": 1, "sweeps": 2, "passes": 2},
     ),
     Generator(
-        name="cnn", sizes=CnnSizes, shapes=_cnn, channels=_cnn_channels, fixed_group=True,
+        name="cnn", sizes=CnnSizes, shapes=_cnn, channels=_cnn_channels, fixed_group=True, small={"width": 4},
         # near O = 1
         gains={"amplitude_head.weight": 0.1, "phase_head.weight": 0.1},
     ),

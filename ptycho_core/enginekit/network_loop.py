@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..errors import ArchiveError, Cancelled
+from ..generators import Generator
 from ..io.atomic import ensure_output_folder
 from ..protocol import Progress, ProgressEvent
 from ..runtime import Runtime
+from .architectures import GENERATORS
 from .checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from .network_model import NetworkModel
 from .network_training import HISTORY_FILE, check_loss, check_resumable, check_variation, write_history
@@ -107,7 +109,11 @@ class Learnt(NamedTuple):
 
 
 def trained_network(
-    learnt: Learnt, scans: Sequence[PtychoDataContainer], backend: str, config: TrainingConfig
+    learnt: Learnt,
+    scans: Sequence[PtychoDataContainer],
+    backend: str,
+    config: TrainingConfig,
+    generators: Sequence[Generator] = GENERATORS,
 ) -> NetworkModel:
     """The model of a training, with the probe, scale and statistics of the first scan.
 
@@ -117,6 +123,7 @@ def trained_network(
         scans: as given to the engine.
         backend: name of the engine.
         config: of the training.
+        generators: records of the engine's generators.
     """
     values = learnt.values
     return NetworkModel(
@@ -128,6 +135,7 @@ def trained_network(
         probe=np.ascontiguousarray(values["probes.0"]).view(np.complex64)[..., 0],
         history=learnt.history,
         checkpoint_path=learnt.checkpoint_path,
+        generators=generators,
     )
 
 

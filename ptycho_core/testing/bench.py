@@ -28,6 +28,7 @@ from ..errors import Cancelled
 from ..physics.likelihood import amplitude_loss, poisson_loss
 from ..physics.patches import extract
 from ..plugins.capabilities import check_capabilities
+from ..plugins.generators import installed_generators
 from ..plugins.returned import check_image, check_model
 from ..protocol import (
     Capabilities,
@@ -115,10 +116,9 @@ def tiny_config(
         wanted |= {"group_size": 4, "schedule": _first("constant", capabilities.schedules)}
     chosen: dict[str, Any] = {name: value for name, value in wanted.items() if name not in ignored}
     if not solver:
-        network: dict[str, Any] = {"generator": _first(ModelConfig().generator, capabilities.generators), "width": 4}
-        if network["generator"] == "probe_unet":  # the fields are its own; less of each is quicker
-            network |= {"depth": 1, "sweeps": 2}
-        chosen["model"] = network
+        name = _first(ModelConfig().generator, capabilities.generators)
+        small = next((record.small for _, record in installed_generators() if record.name == name), {})
+        chosen["model"] = {"generator": name, **small}
     config, runtime = settings_from_mapping(_merged(chosen, settings or {}) | {"backend": engine_name})
     check_capabilities(config, capabilities, engine_name, runtime)
     return config, runtime

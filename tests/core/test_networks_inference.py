@@ -15,8 +15,9 @@ from ptycho_core.enginekit.groups import Groups, partition_of
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.enginekit.stitching import probe_weights
 from ptycho_core.errors import BackendError, Cancelled
+from ptycho_core.runtime import Runtime
 
-CONFIG = InferenceConfig(batch_size=6)
+CONFIG, RUNTIME = InferenceConfig(), Runtime(frames_at_once=6)
 
 
 def make_scan(**roles) -> PtychoDataContainer:
@@ -117,9 +118,9 @@ def test_a_patch_that_is_not_finite_is_an_error(data):
 
 def test_a_step_takes_the_frames_asked_for_or_what_fits(data, monkeypatch):
     one = 4 * 16 * 16 * (40 * 8 + 80 * 2)  # frames of a group, pixels, channels, modes
-    assert inference.groups_at_once(data, replace(CONFIG, batch_size=11), 8) == 2
-    assert inference.groups_at_once(data, replace(CONFIG, batch_size=3), 8) == 1
-    huge = replace(CONFIG, batch_size=10**9)
+    assert inference.groups_at_once(data, replace(RUNTIME, frames_at_once=11), 8) == 2
+    assert inference.groups_at_once(data, replace(RUNTIME, frames_at_once=3), 8) == 1
+    huge = replace(RUNTIME, frames_at_once=10**9)
     assert inference.groups_at_once(data, huge, 8) == inference.BYTES_AT_ONCE // one
     for allowed, wanted in ((3 * one, 3), (2 * one - 1, 1), (1, 1)):
         monkeypatch.setattr(inference, "BYTES_AT_ONCE", allowed)

@@ -29,7 +29,7 @@ def make_model(generator: str = "probe_unet", N: int = 64, backend: str = "first
     config = TrainingConfig(
         backend=backend,
         model=ModelConfig(generator=generator, width=3, **sizes),
-        inference=InferenceConfig(batch_size=9, central_crop_px=12),
+        inference=InferenceConfig(central_crop_px=12),
         group_size=3,
         seed=5,
         learning_rate=1 / 3000,
