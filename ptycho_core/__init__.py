@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
+    from .presets import preset
     from .runtime import Runtime
     from .simulation.scan import SimulationConfig
     from .simulation.scan import simulate_scan as simulate
@@ -70,6 +71,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "ReconstructionBackend",
         "TrainedModel",
     ),
+    "presets": ("preset",),
     "runtime": ("Runtime",),
     "simulation.scan": ("SimulationConfig",),
 }
@@ -119,6 +121,7 @@ __all__ = [
     "errors",
     "load_backend",
     "load_model",
+    "preset",
     "read_scan",
     "reconstruct",
     "refine",
