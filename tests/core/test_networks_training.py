@@ -17,7 +17,6 @@ from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit.network_training import (
     check_loss,
     check_resumable,
-    check_trackers,
     check_trainable,
     check_variation,
     run_facts,
@@ -25,7 +24,14 @@ from ptycho_core.enginekit.network_training import (
     training_scans,
     write_history,
 )
+from ptycho_core.enginekit.tracking import check_trackers
 from ptycho_core.errors import ArchiveError, BackendError, CollapseError, ConfigError, DataError
+from ptycho_core.runtime import Runtime
+
+
+def network(**changes) -> TrainingConfig:
+    """A config of a network."""
+    return TrainingConfig(method="network", **changes)
 
 
 def make_scan(*, calibrated=False, seed=0, modes=1, N=16, **roles):
@@ -54,7 +60,7 @@ def rotated():
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number(loss):
-    config = TrainingConfig(learning_rate=0.25)
+    config = network(learning_rate=0.25)
     check_loss(-3.5, 1, config)  # the Poisson loss may be negative
     with pytest.raises(BackendError, match=rf"became {loss} at step 17; lower learning_rate \(now 0\.25\)"):
         check_loss(loss, 17, config)
@@ -74,7 +80,7 @@ def test_a_loss_that_is_no_number(loss):
     ],
 )
 def test_a_constant_object_is_looked_for_after_a_third(step, total, variation, stops):
-    config = TrainingConfig(collapse_threshold=1e-3)
+    config = network(collapse_threshold=1e-3)
     if not stops:
         check_variation(variation, step, total, config)
         return
@@ -94,7 +100,7 @@ SHAPES = {"generator.head.bias": (2,), "probe": (1, 16, 16, 2)}
 
 
 def resume(found=SHAPES, now=None, step=5, total=9):
-    facts = run_facts(TrainingConfig(), [make_scan()])
+    facts = run_facts(network(), [make_scan()])
     facts = json.loads(json.dumps(facts))  # as a checkpoint keeps them
     check_resumable(Path("x.ckpt"), (found, SHAPES), (facts, now or facts), step, total)
 
@@ -119,36 +125,44 @@ def test_other_weights_are_refused(found, words):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"batch_size": 2}, {"n_groups": 4}, {"group_size": 3}, {"neighbor_pool_size": 21}, {"devices": 2},
+        {"batch_size": 2}, {"n_groups": 4}, {"group_size": 3}, {"neighbor_pool_size": 21},
         {"seed": 3}, {"loss": "poisson"}, {"learning_rate": 0.5},
         {"schedule": "cosine"}, {"weight_decay": 0.5}, {"weight_average": 0.5}, {"probe_trainable": True},
         {"probe_learning_rate": 0.5}, {"scale_trainable": True}, {"scale_learning_rate": 0.5},
-        {"precision": "32"}, {"gradient_clip_norm": 0.5},
+        {"gradient_clip_norm": 0.5}, {"model": ModelConfig(width=5)},
     ],
     ids=lambda changes: next(iter(changes)),
 )  # fmt: skip
 def test_other_settings_are_refused(changes):
     ((name, value),) = changes.items()
-    now = run_facts(TrainingConfig(**changes), [make_scan()])
-    with pytest.raises(ArchiveError, match=rf"x\.ckpt: made with {name} = .*, now it is {value}; resume with"):
+    said = re.escape(str({"generator": "probe_unet", "width": 5})[:-1]) if name == "model" else f"{value}; resume with"
+    now = run_facts(network(**changes), [make_scan()])
+    with pytest.raises(ArchiveError, match=rf"x\.ckpt: made with {name} = .*, now it is {said}"):
         resume(now=now)
+
+
+@pytest.mark.parametrize("changes", [{"devices": 2}, {"precision": "32"}], ids=lambda changes: next(iter(changes)))
+def test_another_number_of_devices_or_precision_is_refused(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ArchiveError, match=rf"x\.ckpt: made with {name} = .*, now it is {value}; resume with"):
+        resume(now=run_facts(network(), [make_scan()], Runtime(**changes)))
 
 
 def test_every_setting_decides_a_training_or_is_known_not_to():
     """A field that is added to the config is held to when resuming, unless it is named here and there."""
     free = {
         "backend", "n_subsample", "test_fraction", "test_split", "probe_modes", "nphotons", "inference", "refinement",
-        "epochs", "early_stopping_patience", "collapse_threshold", "accelerator", "strategy", "num_workers",
-        "output_dir", "resume_from", "loggers",
+        "epochs", "early_stopping_patience", "collapse_threshold", "algorithm",
     }  # fmt: skip
-    decide = run_facts(TrainingConfig(), [make_scan()]).keys() - {"scans"}
-    assert decide == {field.name for field in fields(TrainingConfig)} - free
+    decide = run_facts(network(), [make_scan()]).keys() - {"scans"}
+    assert decide == {field.name for field in fields(TrainingConfig)} - free | {"precision", "devices"}
+    assert "algorithm" in run_facts(TrainingConfig(), [make_scan()])  # of a solver
 
 
 def test_what_may_change_when_resuming():
     """More epochs, another folder or another machine are no other training."""
-    config = TrainingConfig(epochs=99, output_dir=Path("elsewhere"), num_workers=2, accelerator="cpu")
-    resume(now=run_facts(config, [make_scan()]))
+    runtime = Runtime(output_dir=Path("elsewhere"), num_workers=2, accelerator="cpu")
+    resume(now=run_facts(network(epochs=99), [make_scan()], runtime))
 
 
 @pytest.mark.spec("BE-8")
@@ -182,9 +196,9 @@ def test_what_may_change_when_resuming():
     ],
 )
 def test_other_scans_or_roles_are_refused(scans):
-    resume(now=run_facts(TrainingConfig(), [make_scan()]))
+    resume(now=run_facts(network(), [make_scan()]))
     with pytest.raises(ArchiveError, match=r"x\.ckpt: made with scans = .*, now it is "):
-        resume(now=run_facts(TrainingConfig(), scans))
+        resume(now=run_facts(network(), scans))
 
 
 def test_a_digest_is_of_the_counts_whatever_holds_them(monkeypatch):
@@ -207,7 +221,7 @@ def test_a_digest_is_of_the_counts_whatever_holds_them(monkeypatch):
 
 
 def test_facts_are_plain_data():
-    facts = run_facts(TrainingConfig(), [make_scan(), make_scan(heldout=[1])])
+    facts = run_facts(network(), [make_scan(), make_scan(heldout=[1])])
     assert json.loads(json.dumps(facts)) == facts
     assert len(set(facts["scans"])) == 2
 
@@ -220,18 +234,18 @@ def test_a_training_that_is_over_is_taken_to_its_own_end_and_no_shorter_one():
 
 
 def test_held_out_frames_too_few_for_a_cnn():
-    config = TrainingConfig(model=ModelConfig(generator="cnn"), group_size=3)
+    config = network(model=ModelConfig(generator="cnn"), group_size=3)
     check_trainable([make_scan(), make_scan(heldout=[1, 2, 3])], config)
     few = make_scan(heldout=[1, 2])
-    check_trainable([few], TrainingConfig(group_size=3))
+    check_trainable([few], network(group_size=3))
     with pytest.raises(ConfigError, match=r"needs test groups of 3 frames.* scan 1 has only 2 held-out frames"):
         check_trainable([make_scan(), few], config)
 
 
 def test_a_calibrated_scale_is_not_trained():
-    config = TrainingConfig(scale_trainable=True)
+    config = network(scale_trainable=True)
     check_trainable([make_scan()], config)
-    check_trainable([make_scan(calibrated=True)], TrainingConfig())
+    check_trainable([make_scan(calibrated=True)], network())
     for scans in ([make_scan(calibrated=True)], [make_scan(), make_scan(calibrated=True)]):
         with pytest.raises(ConfigError, match=r"scale_trainable = True, but the probe of the scan is calibrated"):
             check_trainable(scans, config)
@@ -239,23 +253,23 @@ def test_a_calibrated_scale_is_not_trained():
 
 @pytest.mark.spec("BE-3")
 def test_scans_that_do_not_go_together():
-    check_trainable([make_scan(), make_scan(seed=1)], TrainingConfig())
+    check_trainable([make_scan(), make_scan(seed=1)], network())
     for other, shape in ((make_scan(modes=2), "(2, 16, 16)"), (make_scan(N=32), "(1, 32, 32)")):
         words = rf"scan 1: its probe is {re.escape(shape)}, that of the first scan is \(1, 16, 16\)"
         with pytest.raises(DataError, match=words):
-            check_trainable([make_scan(), other], TrainingConfig())
+            check_trainable([make_scan(), other], network())
     held = make_scan(heldout=range(9))
-    check_trainable([make_scan(), held], TrainingConfig())
+    check_trainable([make_scan(), held], network())
     with pytest.raises(DataError, match="none of its frames is to be trained on"):
-        check_trainable([held, make_scan()], TrainingConfig())
+        check_trainable([held, make_scan()], network())
     one, two = make_scan(), make_scan(seed=1, heldout=[3])
     assert training_scans([one, held, two]) == [one, two]
 
 
 def test_trackers_need_a_folder():
-    check_trackers(TrainingConfig())
+    check_trackers(Runtime())
     with pytest.raises(ConfigError, match=r"loggers = \['mlflow'\], but output_dir is None"):
-        check_trackers(TrainingConfig(loggers=("mlflow",)))
+        check_trackers(Runtime(loggers=("mlflow",)))
 
 
 @pytest.mark.parametrize("missing", ["mlflow", "sqlalchemy", "alembic", "tensorboard"])
@@ -266,6 +280,6 @@ def test_a_tracker_that_is_not_installed(monkeypatch, missing, tmp_path):
         monkeypatch.setitem(sys.modules, module, None if module == missing else sys)
     name = "tensorboard" if missing == "tensorboard" else "mlflow"
     with pytest.raises(ConfigError, match=rf"'{name}' needs a package .*{missing}.*ptycho-core\[{name}\]"):
-        check_trackers(TrainingConfig(loggers=(name,), output_dir=tmp_path))
+        check_trackers(Runtime(loggers=(name,), output_dir=tmp_path))
     other = "mlflow" if name == "tensorboard" else "tensorboard"
-    check_trackers(TrainingConfig(loggers=(other,), output_dir=tmp_path))
+    check_trackers(Runtime(loggers=(other,), output_dir=tmp_path))
