@@ -1,4 +1,4 @@
-"""What an experiment leaves to be fitted besides object and probe (FM-26 … FM-28).
+"""What an experiment leaves to be fitted besides object and probe (FM-26 … FM-28, FM-32).
 
 Positions off by a linear map, an intensity for each frame of a beam that fluctuates, and the support of a probe.
 """
@@ -64,7 +64,7 @@ def support_mask(N: int, radius_px: float) -> NDArray[np.bool_]:
 
 
 def saturated_loss(counts: NDArray[Any], loss: str, mask: NDArray[np.bool_] | None) -> float:
-    """The summed loss of counts (J, N, N) that are expected as they were measured, λ = k: none is lower (FM-29).
+    """The summed loss of counts (J, N, N) that are expected as they were measured, λ = k: none is lower (FM-32).
 
     Args:
         counts: measured counts k.
@@ -76,7 +76,7 @@ def saturated_loss(counts: NDArray[Any], loss: str, mask: NDArray[np.bool_] | No
 
 
 def loss_noise(counts: NDArray[Any], loss: str, mask: NDArray[np.bool_] | None) -> float:
-    """What noise spreads the summed loss above :func:`saturated_loss` by: √(n/2), for the amplitude √(n/8) (FM-29).
+    """What noise spreads the summed loss above :func:`saturated_loss` by: √(n/2), for the amplitude √(n/8) (FM-32).
 
     n are the good pixels with a count at least: there twice the Poisson loss, and four times that of the amplitude,
     is about χ² with one degree of freedom, whose variance is 2. A dark pixel adds next to nothing.

@@ -57,7 +57,7 @@ def test_the_support_is_a_circle_about_the_middle() -> None:
     assert support_mask(8, 8).all()
 
 
-@pytest.mark.spec("FM-29")
+@pytest.mark.spec("FM-32")
 @pytest.mark.parametrize("loss", ["poisson", "amplitude"])
 def test_the_noise_of_a_loss_is_that_of_drawn_frames(loss: str) -> None:
     rate = RNG.uniform(4, 200, (1, 40, 40))
