@@ -149,7 +149,7 @@ def test_intensities_are_a_probe_of_other_strength(scan: PtychoDataContainer) ->
     weighted, strong = (NumpyStepper(image, scan, "poisson", Runtime(threads=1, precision="64")) for _ in range(2))
     weighted.intensities[:] = 1.7
     strong.probe *= np.sqrt(1.7)
-    lengths = StepLengths(probe=1.0, position_limit_px=1.0)
+    lengths = StepLengths(probe=1.0, positions=0.01, position_step_px=9.0, position_limit_px=9.0)
     losses = [stepper.step(frames, lengths, ("object", "probe", "positions")) for stepper in (weighted, strong)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     np.testing.assert_allclose(weighted.object, strong.object, atol=1e-10)
