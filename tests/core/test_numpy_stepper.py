@@ -149,12 +149,15 @@ def test_intensities_are_a_probe_of_other_strength(scan: PtychoDataContainer) ->
     weighted, strong = (NumpyStepper(image, scan, "poisson", Runtime(threads=1, precision="64")) for _ in range(2))
     weighted.intensities[:] = 1.7
     strong.probe *= np.sqrt(1.7)
+    texture = np.exp(0.5j * np.random.default_rng(1).normal(size=strong.object.shape))  # a flat object has no position
+    weighted.object, strong.object = texture.copy(), texture.copy()
     lengths = StepLengths(probe=1.0, positions=0.01, position_step_px=9.0, position_limit_px=9.0)
     losses = [stepper.step(frames, lengths, ("object", "probe", "positions")) for stepper in (weighted, strong)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     np.testing.assert_allclose(weighted.object, strong.object, atol=1e-10)
     np.testing.assert_allclose(weighted.probe * np.sqrt(1.7), strong.probe, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(weighted.positions.positions_px, strong.positions.positions_px, atol=1e-10)
+    assert np.abs(strong.positions.positions_px - scan.raw.positions_px).max() > 1e-4
     assert weighted.loss(frames) == pytest.approx(strong.loss(frames), rel=1e-10)
 
 
