@@ -26,7 +26,7 @@ from ptycho_core.enginekit.solver_model import (
     save_solver,
     take_checkpoint,
 )
-from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.stitching import corners_on, make_image
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
@@ -34,6 +34,7 @@ from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .choices import check_choices, losses_for, options_of
+from .extras import OPR_STAT, Opr, bound, first_opr, optics_of, split
 from .iterations import Problem, Solver
 from .library import inside
 from .refinement import refine
@@ -98,13 +99,13 @@ class PtychiBackend:
         state = None
         if runtime.resume_from is not None:
             state, history = take_checkpoint(runtime.resume_from, self.name, list(history), facts, config.epochs)
-        problem = _flat_problem(scan)
         settings = Settings(
             options=options,
             loss=training_loss(config, losses_for(config)),
             seed=config.seed,
             refine_probe=config.probe_trainable,
         )
+        problem = _flat_problem(scan, settings)
         solver = Solver(problem, settings, device)
 
         def write() -> None:
@@ -122,15 +123,12 @@ class PtychiBackend:
             error.checkpoint_path = None if path is None else str(path)
             raise
         checkpoints.now()
-        return SolverModel(
+        return SolverModel.of_image(
+            _image_now(solver, scan),
             backend=self.name,
             config=config,
             history=history,
-            probe=solver.probe,
             statistics=scan.statistics,
-            scale=scan.statistics.scale,
-            object=solver.object,
-            origin_px=problem.origin_px,
             checkpoint_path=path,
         )
 
@@ -148,7 +146,10 @@ class PtychiBackend:
         Raises:
             DataError: the scan leaves the object; a solver knows nothing beyond it.
         """
-        return reconstruct_solved(model, scan, config, progress)
+        image = reconstruct_solved(model, scan, config, progress)
+        if model.mode_weights is None:
+            return image
+        return replace(image, stats={**image.stats, OPR_STAT: options_of(model.config).opr_modes or 0})
 
     def refine(
         self,
@@ -170,17 +171,31 @@ class PtychiBackend:
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """λ (n, N, N) of some frames (n,) of a scan by pty-chi's forward model.
+        """λ (n, N, N) of some frames (n,) of a scan by pty-chi's forward model, through slices and with OPR modes.
 
         Raises:
-            DataError: a frame leaves the image.
+            DataError: a frame leaves the image, or waves go through slices and the scan does not say their wavelength.
         """
         N, background = image.probe.shape[-1], scan.raw.background
         corners, rest = corners_on(image, frames)
+        optics = None if image.slice_spacing_m is None else optics_of(scan.raw, image.slice_spacing_m)
+        probe, opr, weights = image.probe, None, image.mode_weights
+        if image.forward_model == self.name and weights is not None:
+            probe, opr = split(image)
+            opr, weights = (None if opr is None else Opr(opr.modes, opr.weights[frames])), None
         if not len(frames):
             return np.zeros((0, N, N), np.float32)
         with inside(torch.device("cpu")):
-            counts = physics.expected_counts(image.object, image.probe, corners, rest, image.scale)
+            counts = physics.expected_counts(
+                image.object if image.slices is None else image.slices,
+                probe,
+                corners,
+                rest,
+                image.scale,
+                optics=optics,
+                opr=opr,
+                mode_weights=None if weights is None else weights[frames],
+            )
         return counts if background is None else counts + background.astype(np.float32)
 
     def save(self, model: SolverModel, path: Path) -> None:
@@ -196,20 +211,38 @@ class PtychiBackend:
         return load_solver(path, self.name)
 
 
-def _flat_problem(scan: PtychoDataContainer) -> Problem:
-    """An object of ones that holds every used frame of a scan, with a pixel to spare on each side."""
+def _flat_problem(scan: PtychoDataContainer, settings: Settings) -> Problem:
+    """An object of ones that holds every used frame of a scan, with a pixel to spare on each side.
+
+    Raises:
+        DataError: it has slices, and the scan does not say its wavelength or its pixels.
+    """
     origin, (height, width) = scan.canvas()
+    spacing, K = settings.options.slice_spacing_m, settings.options.opr_modes
+    opr = None
+    if settings.varies and K is not None:
+        opr = first_opr(scan.probe, K, scan.raw.n_frames, settings.seed)
     return Problem(
         raw=scan.raw,
         frames=scan.train_frames,
         watched=scan.heldout_frames,
-        object=np.ones((height + 2, width + 2), np.complex64),
+        slices=np.ones((settings.options.slices or 1, height + 2, width + 2), np.complex64),
         origin_px=origin - 1,
         probe=scan.probe,
         scale=scan.statistics.scale,
         mean_counts=scan.statistics.mean_counts,
         start_px=scan.raw.positions_px,
+        optics=None if spacing is None else optics_of(scan.raw, spacing),
+        opr=opr,
     )
+
+
+def _image_now(solver: Solver, scan: PtychoDataContainer) -> Image:
+    """What a solver has, with no word on what was lit: the model knows all of the object."""
+    problem, slices = solver.problem, solver.slices
+    everything = np.ones(slices.shape[1:], np.float32)
+    image = make_image(solver.object, everything, problem.origin_px, solver.probe, problem.scale, scan.raw.positions_px)
+    return bound(image, None if len(slices) == 1 else slices, problem.optics, solver.probe, solver.opr)
 
 
 def _stalled(history: History, patience: int | None) -> bool:

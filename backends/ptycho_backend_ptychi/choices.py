@@ -8,7 +8,7 @@ from ptycho_core.errors import ConfigError
 
 from .options import PARALLEL, POSITION_OPTIONS, PROBE_OPTIONS, PtychiOptions
 
-__all__ = ["check_choices", "losses_for", "options_of"]
+__all__ = ["check_choices", "check_fixed_positions", "losses_for", "options_of"]
 
 _POISSON = ("lsqml",)
 """Not ``autodiff``: the gradient of its Poisson loss overflows float32 where next to nothing is expected."""
@@ -31,6 +31,20 @@ def _losses(config: TrainingConfig, *, refining: bool) -> dict[str, str]:
     if refining or config.refinement.engine in ("auto", "ptychi"):
         losses["refinement.loss"] = refinement_loss(config, losses_for(config))
     return losses
+
+
+def check_fixed_positions(options: PtychiOptions) -> None:
+    """Refuse to move positions where the object has slices or the probe varies.
+
+    Raises:
+        ConfigError: it has, or does.
+    """
+    for name in ("slices", "opr_modes"):
+        if getattr(options, name) is not None:
+            raise ConfigError(
+                f"engine 'ptychi': refinement.positions = True is not supported with PtychiOptions.{name} = "
+                f"{getattr(options, name)}; refine them first without {name}, or set refinement.positions = False."
+            )
 
 
 def check_choices(config: TrainingConfig, *, refining: bool) -> None:
@@ -68,7 +82,10 @@ def check_choices(config: TrainingConfig, *, refining: bool) -> None:
         )
     moves_probe = config.refinement.probe if refining else config.probe_trainable
     later_probe = not refining and may_refine and config.refinement.probe
-    moves_positions = config.refinement.positions and (refining or may_refine)
+    # None asks for nothing: the descent of core would try them, and this engine leaves them
+    moves_positions = bool(config.refinement.positions) and (refining or may_refine)
+    if moves_positions:
+        check_fixed_positions(options)
     for names, moved, switch in (
         (PROBE_OPTIONS, moves_probe or later_probe, "refinement.probe" if refining else "probe_trainable"),
         (POSITION_OPTIONS, moves_positions, "refinement.positions"),

@@ -18,6 +18,7 @@ from ptycho_core.data.raw import RawData
 from ptycho_core.errors import BackendError
 
 from . import physics
+from .extras import Opr, Optics
 from .library import PtychographyTask, inside
 from .tasks import Settings, library_options, suited_batch
 
@@ -35,24 +36,28 @@ class Problem:
         raw: the scan; its own probe is not used, and `limit_px` counts from its positions.
         frames: (J,) frames to iterate on.
         watched: (K,) frames that only give the held-out loss.
-        object: (H, W) complex64 to start from.
+        slices: (L, H, W) complex64 to start from; one for a thin object.
         origin_px: (2,) int64 scan coordinates (y, x) of the corner of pixel (0, 0).
         probe: (P, N, N) complex64 to start from; steps and batches are sized by it.
         scale: s.
         mean_counts: divisor of the losses, for each frame.
         start_px: (M, 2) float64 positions to start from.
+        optics: of the waves between slices, where there are some.
+        opr: modes by which the probe varies, and their weights to start from, where it does.
         limit_px: farthest that a position may end up from where it was read, in y and in x, or None.
     """
 
     raw: RawData
     frames: NDArray[np.int64]
     watched: NDArray[np.int64]
-    object: NDArray[np.complex64]
+    slices: NDArray[np.complex64]
     origin_px: NDArray[np.int64]
     probe: NDArray[np.complex64]
     scale: float
     mean_counts: float
     start_px: NDArray[np.float64]
+    optics: Optics | None = None
+    opr: Opr | None = None
     limit_px: float | None = None
 
 
@@ -142,7 +147,6 @@ class Solver:
         corners = corners - problem.origin_px
         self.offset = np.round((corners.min(axis=0) + corners.max(axis=0)) / 2).astype(np.int64)
         positions = physics.to_library_positions(corners, rest, self.offset)
-        probe = problem.probe.astype(np.complex128) * self.factor
         self.watched_px = problem.start_px[problem.watched]
         self.n_batch = (
             settings.batch_frames
@@ -150,17 +154,21 @@ class Solver:
             or suited_batch(own.algorithm, problem.probe, problem.start_px[chosen])
         )
         probe_rms = physics.root_mean_square(problem.probe) * self.factor
-        options = library_options(settings, self.offset, N, probe_rms, self.n_batch)
+        optics = problem.optics
+        options = library_options(
+            settings, self.offset, N, probe_rms, self.n_batch, n_slices=len(problem.slices), optics=optics
+        )
+        opr = None if problem.opr is None else problem.opr.with_size(1 / self.factor)
         with inside(device, settings.seed):
             self.task = _Task(
                 options,
                 diffraction_data=problem.raw.read_counts(chosen),
-                object_data=problem.object[None].astype(np.complex64),
-                probe_data=probe[None].astype(np.complex64),
+                object_data=problem.slices.astype(np.complex64),
+                probe_data=physics.library_probe(problem.probe, opr, self.factor),
                 probe_position_y_px=positions[:, 0],
                 probe_position_x_px=positions[:, 1],
                 # given, since pty-chi would otherwise say that it makes them
-                opr_mode_weights_data=np.ones((len(chosen), 1), np.float32),
+                opr_mode_weights_data=(np.ones((len(chosen), 1), np.float32) if opr is None else opr.weights[chosen]),
                 valid_pixel_mask=None if problem.raw.mask is None else problem.raw.mask.astype(np.float32),
             )
             self._adapt()
@@ -261,11 +269,21 @@ class Solver:
         model.retain_intermediates = retain
         return total
 
+    @property
+    def opr(self) -> Opr | None:
+        """Present OPR modes in units of the probe, with weights of all frames of the scan; None where it has none."""
+        if self.problem.opr is None:
+            return None
+        modes = (self._read(self.task.probe)[1:, 0] / self.factor).astype(np.complex64)
+        found = self._read(self.task.opr_mode_weights).astype(np.float32)
+        weights = self.problem.opr.of_frames(self.problem.frames, found, self.problem.raw.frame_numbers)
+        return Opr(modes, weights)
+
     def watch(self, shown: NDArray[np.complex64] | None = None) -> float | None:
         """Loss of the held-out frames, per frame in units of the mean counts; None where there are none.
 
         Args:
-            shown: (H, W) complex64 object to judge; None judges the present one.
+            shown: (L, H, W) complex64 slices to judge; None judges the present ones.
         """
         n_watched = len(self.problem.watched)
         if not n_watched:
@@ -273,9 +291,11 @@ class Solver:
         total, present = 0.0, self.task.object.data.detach().clone()
         if shown is not None:
             with inside(self.device), torch.no_grad():
-                self.task.object.set_data(shown[None])
+                self.task.object.set_data(shown)
+        opr = self.opr
         for part, patterns in self._watched_chunks():
-            total += self._loss_of(self._forward_at(self.watched_px[part]), patterns, self.loss.mask)
+            weights = None if opr is None else opr.weights[self.problem.watched[part]]
+            total += self._loss_of(self._forward_at(self.watched_px[part], weights), patterns, self.loss.mask)
         if shown is not None:
             with inside(self.device), torch.no_grad():
                 self.task.object.set_data(present)
@@ -305,17 +325,25 @@ class Solver:
             moved = self.watched_px[part] + np.clip(step.cpu().numpy().astype(np.float64), -limit, limit)
             self.watched_px[part] = self._reined_in(moved, self.problem.watched[part])
 
-    def _forward_at(self, positions_px: NDArray[np.float64]) -> Any:
+    def _forward_at(self, positions_px: NDArray[np.float64], weights: NDArray[np.float32] | None = None) -> Any:
         """pty-chi's forward model of the present object and probe at some positions (J, 2) of the scan."""
         corners, rest = integer_corners(positions_px, self.problem.raw.side)
         at = physics.to_library_positions(corners - self.problem.origin_px, rest, self.offset)
         with inside(self.device):
-            return physics.forward_at(self.task.object, self.task.probe, at)
+            optics = self.problem.optics
+            wavelength_m = None if optics is None else optics.wavelength_m
+            return physics.forward_at(self.task.object, self.task.probe, at, weights, wavelength_m)
+
+    @property
+    def slices(self) -> NDArray[np.complex64]:
+        """Present slices (L, H, W) complex64; one for a thin object."""
+        return self._read(self.task.object).astype(np.complex64)
 
     @property
     def object(self) -> NDArray[np.complex64]:
-        """Present object (H, W) complex64."""
-        return self._read(self.task.object)[0].astype(np.complex64)
+        """Present object (H, W) complex64, the product of its slices."""
+        product: NDArray[np.complex64] = np.prod(self.slices, axis=0)
+        return product
 
     @property
     def probe(self) -> NDArray[np.complex64]:

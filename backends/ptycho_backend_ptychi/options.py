@@ -33,14 +33,20 @@ _USED_BY: dict[str, tuple[str, ...]] = {
     "amplitude_limit": PARALLEL,
     "optimizer": ("autodiff",),
     "position_correction": ("lsqml", "rpie", "epie"),
+    "slices": ("lsqml", "autodiff"),
+    "slice_spacing_m": ("lsqml", "autodiff"),
+    "opr_modes": ("lsqml",),
+    "opr_step": ("lsqml",),
 }
 """Setting → the algorithms that have it; a setting that is not listed has an effect in all of them."""
 
-PROBE_OPTIONS = ("probe_alpha", "probe_step", "probe_start", "orthogonalise")
+PROBE_OPTIONS = ("probe_alpha", "probe_step", "probe_start", "orthogonalise", "opr_modes", "opr_step")
 """Settings with an effect only where the probe is refined."""
 
 POSITION_OPTIONS = ("position_correction", "position_step", "position_step_limit_px", "position_start")
 """Settings with an effect only where positions are refined."""
+
+MOST_SLICES = 64
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm": ALGORITHMS,
@@ -97,6 +103,13 @@ class PtychiOptions(EngineOptions):
         position_step: fraction of its own step that a position takes.
         position_step_limit_px: farthest that a position moves in one update, along each axis.
         position_start: first epoch in which positions are refined.
+        slices: slices of a thick object, with free space between them; needs the photon energy and the object pixel of
+            the scan. ``lsqml`` and ``autodiff``; positions stay where they are.
+        slice_spacing_m: distance between two of them, metres.
+        opr_modes: modes by which the first mode of the probe varies from frame to frame (orthogonal probe relaxation),
+            ``lsqml``; positions stay where they are. A frame that is not iterated on takes what those before and after
+            it say.
+        opr_step: fraction of their own step that the weights of these modes take.
     """
 
     engine: ClassVar[str] = "ptychi"
@@ -122,6 +135,10 @@ class PtychiOptions(EngineOptions):
     position_step: float | None = None
     position_step_limit_px: float | None = None
     position_start: int | None = None
+    slices: int | None = None
+    slice_spacing_m: float | None = None
+    opr_modes: int | None = None
+    opr_step: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,6 +156,15 @@ class PtychiOptions(EngineOptions):
                     f"leave it out, or choose {' or '.join(users)}."
                 )
         self._check_ranges()
+        if (self.slices is None) != (self.slice_spacing_m is None):
+            raise ConfigError(
+                f"PtychiOptions.slices = {self.slices} and slice_spacing_m = {self.slice_spacing_m}: give both, or "
+                "neither for a thin object."
+            )
+        if self.opr_step is not None and self.opr_modes is None:
+            raise ConfigError(
+                f"PtychiOptions.opr_step = {self.opr_step} has no effect without opr_modes; leave it out."
+            )
         if self.algorithm == "lsqml" and self.momentum and self.batching != "compact":
             raise ConfigError(
                 f"PtychiOptions.momentum = {self.momentum} needs batching = 'compact' with algorithm 'lsqml', and "
@@ -154,6 +180,12 @@ class PtychiOptions(EngineOptions):
         ranges: dict[str, tuple[float, float]] = dict.fromkeys(_POSITIVE, (1e-12, inf))
         ranges |= {"batch_frames": (1, inf), "probe_start": (0, inf), "position_start": (0, inf), "damping": (0, inf)}
         ranges |= {"total_variation": (1e-12, inf), "amplitude_limit": (1e-12, inf)}
+        ranges |= {
+            "slices": (2, MOST_SLICES),
+            "slice_spacing_m": (1e-12, inf),
+            "opr_modes": (1, 32),
+            "opr_step": (1e-12, 1),
+        }
         ranges["momentum"] = (0, inf if self.algorithm == "lsqml" else 0.999)
         if self.algorithm in PARALLEL:
             ranges |= {"object_step": (1e-12, 1), "probe_step": (1e-12, 1)}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ptycho_core.physics.likelihood import RATE_FLOOR
 
+from .extras import Opr, Optics
 from .library import (
     AnalyticalIterativePtychographyReconstructor,
     OPRModeWeights,
@@ -39,6 +40,7 @@ __all__ = [
     "expected_counts",
     "forward_at",
     "frames_that_overlap",
+    "library_probe",
     "poisson_loss",
     "position_origin",
     "position_step",
@@ -110,13 +112,30 @@ def _shift_modes(residual: Tensor, waves: Tensor, method: str, *, adjoint: bool)
     return image_proc.shift_images(flat, shifts, method=method, adjoint=adjoint).reshape(waves.shape)
 
 
+def library_probe(probe: NDArray[Any], opr: Opr | None, factor: float) -> NDArray[np.complex64]:
+    """A probe (P, N, N) times a factor as pty-chi has it: (1 + K, P, N, N), OPR modes beside the first mode only."""
+    K = 0 if opr is None else len(opr.modes)
+    made = np.zeros((1 + K, *probe.shape), np.complex64)
+    made[0] = probe.astype(np.complex128) * factor
+    if opr is not None:
+        made[1:, 0] = opr.modes.astype(np.complex128) * factor
+    return made
+
+
 class EveryModeForward(PlanarPtychographyForwardModel):
-    """pty-chi's forward model, with the sub-pixel rest of a position in every probe mode."""
+    """pty-chi's forward model, with the sub-pixel rest of a position in every probe mode.
+
+    ``mode_amplitudes``, (J, P) where it is set, is what frame j takes of the amplitude of each mode.
+    """
+
+    mode_amplitudes: Tensor | None = None
 
     def shift_unique_probes(self, indices: Tensor, unique_probes: Tensor, first_mode_only: bool = False) -> Tensor:
         """Shift the probes (J, P, N, N) of frames by the rest of their positions; `first_mode_only` is not heeded."""
         residual = self.get_probe_grid_position_data()[2][indices]
         method = self.object.options.patch_interpolation_method
+        if self.mode_amplitudes is not None:
+            unique_probes = unique_probes * self.mode_amplitudes[indices][:, :, None, None]
         return _shift_modes(residual, unique_probes, method, adjoint=False)
 
 
@@ -188,19 +207,36 @@ def position_step(model: EveryModeForward, patterns: Tensor, mask: Tensor | None
     return correction.get_gradient_update(chi, seen.obj_patches, seen.shifted_unique_probes[0])
 
 
-def forward_at(object_: PlanarObject, probe: Probe, positions: NDArray[np.float32]) -> EveryModeForward:
-    """pty-chi's forward model of a live object and probe at positions of one's own (J, 2), such as held-out frames."""
+def forward_at(
+    object_: PlanarObject,
+    probe: Probe,
+    positions: NDArray[np.float32],
+    weights: NDArray[np.float32] | None = None,
+    wavelength_m: float | None = None,
+) -> EveryModeForward:
+    """pty-chi's forward model of a live object and probe at positions of one's own (J, 2), such as held-out frames.
+
+    Args:
+        object_: of one slice or more.
+        probe: its first axis are OPR modes.
+        positions: as :func:`to_library_positions` gives them.
+        weights: (J, 1 + K) of OPR modes, or None where there are none.
+        wavelength_m: of the waves between slices.
+    """
     fixed = api.options.base.ProbePositionOptions(optimizable=False)
-    weights = api.options.base.OPRModeWeightsOptions(optimizable=False)
+    of_weights = api.options.base.OPRModeWeightsOptions(optimizable=False)
     N = probe.get_spatial_shape()
     return EveryModeForward(
         PlanarPtychographyParameterGroup(
             object=object_,
             probe=probe,
             probe_positions=ProbePositions(data=positions, options=fixed),
-            opr_mode_weights=OPRModeWeights(data=np.ones((len(positions), 1), np.float32), options=weights),
+            opr_mode_weights=OPRModeWeights(
+                data=np.ones((len(positions), 1), np.float32) if weights is None else weights, options=of_weights
+            ),
         ),
         detector_size=tuple(N),
+        wavelength_m=wavelength_m,
     )
 
 
@@ -211,16 +247,22 @@ def expected_counts(
     rest_px: NDArray[Any],
     scale: float = 1.0,
     chunk: int = 64,
+    optics: Optics | None = None,
+    opr: Opr | None = None,
+    mode_weights: NDArray[Any] | None = None,
 ) -> NDArray[np.float32]:
     """λ_j = s Σ_p |F ψ_jp|² by pty-chi's forward model (FM-5); call it inside ``library.inside``.
 
     Args:
-        obj: (H, W) complex object.
+        obj: (H, W) complex object, or (L, H, W) slices.
         probe: (P, N, N) complex modes.
         corners_px: (J, 2) integer corners (y, x) on the object.
         rest_px: (J, 2) sub-pixel rest (y, x).
         scale: s.
         chunk: frames at once.
+        optics: of the waves between slices.
+        opr: modes by which the probe varies, with a row of weights for each of these frames.
+        mode_weights: (J, P) w_jp of the forward model of core, or None where all are 1.
 
     Returns:
         (J, N, N) float32 expected counts, zero frequency at (N/2, N/2).
@@ -232,11 +274,23 @@ def expected_counts(
         determine_position_origin_coords_by="specified",
         position_origin_coords=position_origin(offset, N),
     )
-    object_ = PlanarObject(data=obj[None].astype(np.complex64), options=of_object)
+    slices = obj.reshape(-1, *obj.shape[-2:])
+    if optics is not None:
+        of_object.slice_spacings_m = [optics.spacing_m] * (len(slices) - 1)
+        of_object.pixel_size_m = optics.pixel_size_m
+    object_ = PlanarObject(data=slices.astype(np.complex64), options=of_object)
     object_.update_pos_origin_coordinates()
-    scaled = (probe * probe_factor(scale, N)).astype(np.complex64)
-    probe_ = Probe(data=scaled[None], options=api.options.base.ProbeOptions(optimizable=False))
-    model = forward_at(object_, probe_, to_library_positions(corners_px, rest_px, offset))
+    scaled = library_probe(probe, opr, probe_factor(scale, N))
+    probe_ = Probe(data=scaled, options=api.options.base.ProbeOptions(optimizable=False))
+    model = forward_at(
+        object_,
+        probe_,
+        to_library_positions(corners_px, rest_px, offset),
+        None if opr is None else opr.weights,
+        None if optics is None else optics.wavelength_m,
+    )
+    if mode_weights is not None:
+        model.mode_amplitudes = torch.as_tensor(np.sqrt(mode_weights), dtype=torch.float32)
     out = np.empty((len(corners_px), N, N), np.float32)
     with torch.no_grad():
         for start in range(0, len(out), chunk):

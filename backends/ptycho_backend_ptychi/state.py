@@ -56,6 +56,9 @@ def read_state(reconstructor: Any) -> Arrays:
     preconditioner = reconstructor.parameter_group.object.preconditioner
     if preconditioner is not None:
         out["preconditioner"] = _array(preconditioner)
+    weights = reconstructor.parameter_group.opr_mode_weights
+    if weights.n_opr_modes > 1:
+        out["opr_weights"] = _array(weights.data)
     if hasattr(reconstructor, "psi"):
         out["exit_waves"] = _array(reconstructor.psi)
     for name in _MOMENTA:
@@ -78,6 +81,8 @@ def _needed(reconstructor: Any, options: PtychiOptions, *, probe_moved: bool) ->
         names.append("exit_waves")
     if options.algorithm == "lsqml":
         names += ["far_field_steps", "fourier_errors"]
+    if reconstructor.parameter_group.opr_mode_weights.n_opr_modes > 1:
+        names.append("opr_weights")
     moving = ("object", "probe") if probe_moved else ("object",)
     for which, optimizer in _optimizers(reconstructor).items():
         if which not in moving:
@@ -159,6 +164,10 @@ def restore_state(
         if "preconditioner" in state:
             found = _tensor(state["preconditioner"], device, is_complex=False)
             reconstructor.parameter_group.object.preconditioner = found
+        if "opr_weights" in state:
+            of_modes = reconstructor.parameter_group.opr_mode_weights
+            with torch.no_grad():
+                of_modes.set_data(_tensor(state["opr_weights"], device, is_complex=False))
         if "exit_waves" in state:
             reconstructor.psi = _tensor(state["exit_waves"], device, is_complex=True)
         _restore_momenta(reconstructor, state, device)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .extras import Optics
 from .library import api
 from .options import PtychiOptions
 from .physics import EveryModeForward, frames_that_overlap, position_origin
@@ -61,6 +62,11 @@ class Settings:
     batch_frames: int | None = None
     refine_probe: bool = False
     refine_positions: bool = False
+
+    @property
+    def varies(self) -> bool:
+        """Whether the probe varies from frame to frame."""
+        return self.refine_probe and self.options.opr_modes is not None
 
 
 def _or(value: Any, default: Any) -> Any:
@@ -138,7 +144,15 @@ def _object(kind: Any, **changes: Any) -> Any:
 _MAKERS = {"lsqml": _lsqml, "rpie": _pie, "epie": _pie, "dm": _parallel, "raar": _parallel, "autodiff": _autodiff}
 
 
-def library_options(settings: Settings, offset_px: NDArray[np.int64], N: int, probe_rms: float, n_batch: int) -> Any:
+def library_options(
+    settings: Settings,
+    offset_px: NDArray[np.int64],
+    N: int,
+    probe_rms: float,
+    n_batch: int,
+    n_slices: int = 1,
+    optics: Optics | None = None,
+) -> Any:
     """Make the options of a pty-chi task.
 
     Args:
@@ -147,6 +161,8 @@ def library_options(settings: Settings, offset_px: NDArray[np.int64], N: int, pr
         N: side of a frame.
         probe_rms: root mean square of the probe as pty-chi has it.
         n_batch: frames in one update.
+        n_slices: L.
+        optics: of the waves between slices, where there are some.
     """
     o = settings.options
     made = _MAKERS[o.algorithm](settings)
@@ -160,6 +176,14 @@ def library_options(settings: Settings, offset_px: NDArray[np.int64], N: int, pr
     of_object = made.object_options
     of_object.determine_position_origin_coords_by = "specified"
     of_object.position_origin_coords = position_origin(offset_px, N)
+    if optics is not None:
+        of_object.slice_spacings_m = [optics.spacing_m] * (n_slices - 1)
+        of_object.pixel_size_m = optics.pixel_size_m
+        made.data_options.wavelength_m = optics.wavelength_m
+    of_weights = made.opr_mode_weight_options
+    of_weights.optimizable = settings.varies
+    of_weights.update_relaxation = _or(o.opr_step, 0.5)
+    of_weights.optimization_plan.start = _or(o.probe_start, 0)
     if o.total_variation is not None:
         of_object.total_variation.enabled = True
         of_object.total_variation.weight = o.total_variation

@@ -21,9 +21,11 @@ from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import add_modes, aperture_probe
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import no_progress
+from ptycho_core.runtime import Runtime
 
 N = 16
-CONFIG = TrainingConfig(backend="ptychi", epochs=2, accelerator="cpu", seed=3)
+CONFIG = TrainingConfig(backend="ptychi", epochs=2, loss="amplitude", seed=3)
+CPU = Runtime(accelerator="cpu")
 
 
 def make_object(height: int = 46, width: int = 38, texture: float = 0.0) -> np.ndarray:
@@ -79,7 +81,7 @@ def make_scan(
 
 
 def config_of(algorithm: str = "lsqml", options: dict[str, Any] | None = None, **changes: Any) -> TrainingConfig:
-    return replace(CONFIG, options=PtychiOptions(algorithm=algorithm, **(options or {})), **changes)
+    return replace(CONFIG, options=(PtychiOptions(algorithm=algorithm, **(options or {})),), **changes)
 
 
 def container(raw: RawData, heldout: ArrayLike = (), **unused: ArrayLike) -> PtychoDataContainer:
@@ -87,8 +89,9 @@ def container(raw: RawData, heldout: ArrayLike = (), **unused: ArrayLike) -> Pty
     return PtychoDataContainer.of(raw, heldout=heldout, unused=unused)
 
 
-def train(raw: RawData, config: TrainingConfig, heldout: ArrayLike = (), progress=no_progress):
-    return load_backend("ptychi").train([container(raw, heldout)], config, progress=progress)
+def train(raw: RawData, config: TrainingConfig, heldout: ArrayLike = (), progress=no_progress, **runtime: Any):
+    """Train on a scan with some frames held out; `runtime` is what a ``Runtime`` has."""
+    return load_backend("ptychi").train([container(raw, heldout)], config, replace(CPU, **runtime), progress=progress)
 
 
 def image(model, raw: RawData) -> Image:

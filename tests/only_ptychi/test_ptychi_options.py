@@ -145,13 +145,13 @@ def test_options_pass_through_plain_data():
     plain = json.loads(json.dumps(config_to_mapping(config)))
     assert config_from_mapping(TrainingConfig, plain) == config
     with pytest.raises(ConfigError, match=r"alhpa.*Did you mean 'alpha'"):
-        config_from_mapping(TrainingConfig, plain | {"options": {"alhpa": 0.3}})
+        config_from_mapping(TrainingConfig, plain | {"options": {"ptychi": {"alhpa": 0.3}}})
 
 
 def test_settings_of_another_engine_are_not_ours(scan):
     from ptycho_backend_ptychi.choices import options_of
 
-    assert options_of(replace(CONFIG, options=None)) == PtychiOptions()
+    assert options_of(replace(CONFIG, options=())) == PtychiOptions()
 
 
 def test_plugin_and_options_import_no_framework():

@@ -158,7 +158,7 @@ def test_unused_frames_are_not_looked_at():
     for scan in (raw, spoiled):
         used = PtychoDataContainer.of(scan, heldout=HELD_OUT, unused={"a beam dump": out})
         images.append(load_backend("ptychi").refine(initial, used, config))
-        room = np.array(_lay_out(initial, used, config).object.shape) - initial.object.shape
+        room = np.array(_lay_out(initial, used, config).slices.shape[1:]) - initial.object.shape
         assert room.max() <= 2 * (1 + 2)
     np.testing.assert_array_equal(images[0].object, images[1].object)
     np.testing.assert_array_equal(images[1].positions_px[out], initial.positions_px[out])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ptychi_scans import CONFIG, config_of, container, make_scan, train
+from ptychi_scans import CONFIG, CPU, config_of, container, make_scan, train
 
 from ptycho_backend_ptychi import backend
 from ptycho_backend_ptychi.options import ALGORITHMS
@@ -63,14 +63,14 @@ def test_a_run_that_ended_early_goes_on_bit_for_bit(algorithm, options, error, t
     config = config_of(algorithm, options, epochs=6, probe_trainable=algorithm != "raar", loss=loss)
     whole = train(raw, config, HELD_OUT)
     with pytest.raises(error) as caught:
-        train(raw, replace(config, output_dir=tmp_path), HELD_OUT, progress=ending(4, error))
+        train(raw, config, HELD_OUT, progress=ending(4, error), output_dir=tmp_path)
     checkpoint = tmp_path / CHECKPOINT
     if error is Cancelled:
         assert caught.value.checkpoint_path == str(checkpoint)
     rows = (tmp_path / "history.csv").read_text().splitlines()
     assert (rows[0], len(rows)) == ("epoch,train_loss,test_loss", 5)
     epochs = []
-    again = train(raw, replace(config, resume_from=checkpoint), HELD_OUT, progress=lambda e: epochs.append(e.done))
+    again = train(raw, config, HELD_OUT, progress=lambda e: epochs.append(e.done), resume_from=checkpoint)
     assert epochs == [5, 6]
     same(again, whole)
 
@@ -81,43 +81,44 @@ def test_a_process_that_is_killed_goes_on(tmp_path):
         "import os, signal, sys; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path; from ptychi_scans import config_of, make_scan, train\n"
         "stop = lambda event: event.done == 2 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train(make_scan(2, step=4.5), config_of(epochs=4, output_dir=Path(sys.argv[1])), [3, 14], progress=stop)"
+        "train(make_scan(2, step=4.5), config_of(epochs=4), [3, 14], progress=stop, output_dir=Path(sys.argv[1]))"
     )
     here = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), here], timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL
     raw, config, epochs = make_scan(2, step=4.5), config_of(epochs=4), []
-    resumed = replace(config, resume_from=tmp_path / CHECKPOINT)
-    again = train(raw, resumed, HELD_OUT, progress=lambda event: epochs.append(event.done))
+    checkpoint = tmp_path / CHECKPOINT
+    again = train(raw, config, HELD_OUT, progress=lambda event: epochs.append(event.done), resume_from=checkpoint)
     assert epochs in ([2, 3, 4], [3, 4])  # the second checkpoint is written where it is cheap
     np.testing.assert_allclose(again.object, train(raw, config, HELD_OUT).object, atol=1e-5)
 
 
 def test_a_run_that_was_over_gives_its_model_again(tmp_path):
     raw = make_scan(1, step=4.5, noise=True)
-    config = config_of(epochs=3, probe_trainable=True, output_dir=tmp_path / "one")
-    whole = train(raw, config, HELD_OUT)
+    config = config_of(epochs=3, probe_trainable=True)
+    whole = train(raw, config, HELD_OUT, output_dir=tmp_path / "one")
     assert whole.checkpoint_path == tmp_path / "one" / CHECKPOINT
     events = []
-    resumed = replace(config, resume_from=whole.checkpoint_path, output_dir=tmp_path / "two")
-    again = train(raw, resumed, HELD_OUT, progress=events.append)
+    folders = {"resume_from": whole.checkpoint_path, "output_dir": tmp_path / "two"}
+    again = train(raw, config, HELD_OUT, progress=events.append, **folders)
     assert events == []
     same(again, whole)
     assert again.checkpoint_path == tmp_path / "two" / CHECKPOINT
     # and its checkpoint is as good as the first
-    longer = [train(raw, replace(config, epochs=5, resume_from=m.checkpoint_path), HELD_OUT) for m in (whole, again)]
-    same(longer[1], train(raw, replace(config, epochs=5, output_dir=None), HELD_OUT))
+    more = replace(config, epochs=5)
+    longer = [train(raw, more, HELD_OUT, resume_from=m.checkpoint_path) for m in (whole, again)]
+    same(longer[1], train(raw, more, HELD_OUT))
     same(longer[0], longer[1])
 
 
 def test_a_run_that_its_held_out_frames_ended_is_over(tmp_path):
     raw = make_scan(1, noise=True, total=2e3)
-    config = config_of(epochs=60, early_stopping_patience=3, output_dir=tmp_path)
+    config = config_of(epochs=60, early_stopping_patience=3)
     held_out = np.arange(3, raw.n_frames, 5)
-    whole = train(raw, config, held_out)
+    whole = train(raw, config, held_out, output_dir=tmp_path)
     assert len(whole.history["train_loss"]) < 60
     events = []
-    again = train(raw, replace(config, resume_from=whole.checkpoint_path), held_out, progress=events.append)
+    again = train(raw, config, held_out, progress=events.append, resume_from=whole.checkpoint_path)
     assert events == []
     same(again, whole)
 
@@ -127,7 +128,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     raw = make_scan(2, bad=True)
     base = config_of(epochs=2)
     engine, checkpoint = load_backend("ptychi"), tmp_path / CHECKPOINT
-    engine.train([container(raw, HELD_OUT)], replace(base, output_dir=tmp_path))
+    train(raw, base, HELD_OUT, output_dir=tmp_path)
+    further = replace(CPU, resume_from=checkpoint)
     for changes, name in [
         ({"options": config_of("rpie").options}, "options"),
         ({"options": config_of("lsqml", {"object_step": 0.5}).options}, "options"),
@@ -136,7 +138,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         ({"probe_trainable": True}, "probe_trainable"),
     ]:
         with pytest.raises(ArchiveError, match=f"made with {name} = .*, now it is"):
-            engine.train([container(raw, HELD_OUT)], replace(base, resume_from=checkpoint, **changes))
+            engine.train([container(raw, HELD_OUT)], replace(base, **changes), further)
     for scan in (
         container(raw),
         container(raw, [3, 15]),
@@ -146,22 +148,22 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         container(raw, HELD_OUT).with_probe(raw.probe * 1.01),
     ):
         with pytest.raises(ArchiveError, match=r"made with scans = .* resume with the scan"):
-            engine.train([scan], replace(base, resume_from=checkpoint))
+            engine.train([scan], base, further)
     with pytest.raises(ArchiveError, match="it has done 2 steps, more than the 1 that are asked for"):
-        engine.train([container(raw, HELD_OUT)], replace(base, epochs=1, resume_from=checkpoint))
+        engine.train([container(raw, HELD_OUT)], replace(base, epochs=1), further)
     (tmp_path / "other").write_bytes(b"nothing")
     engine.save(train(raw, base), tmp_path / "model.ptycho")
     for name in ("other", "model.ptycho", "missing"):
         with pytest.raises(ArchiveError, match=name):
-            engine.train([container(raw, HELD_OUT)], replace(base, resume_from=tmp_path / name))
+            engine.train([container(raw, HELD_OUT)], base, replace(CPU, resume_from=tmp_path / name))
 
 
 def test_what_decides_nothing_may_change(tmp_path):
     """More epochs, settings of refining, and defaults that are written out."""
     raw = make_scan(1, step=4.5)
-    train(raw, replace(CONFIG, options=None, epochs=1, output_dir=tmp_path))
-    changed = config_of(epochs=2, refinement=RefinementConfig(epochs=7), resume_from=tmp_path / CHECKPOINT)
-    same(train(raw, changed), train(raw, config_of(epochs=2)))
+    train(raw, replace(CONFIG, options=(), epochs=1), output_dir=tmp_path)
+    changed = config_of(epochs=2, refinement=RefinementConfig(epochs=7))
+    same(train(raw, changed, resume_from=tmp_path / CHECKPOINT), train(raw, config_of(epochs=2)))
 
 
 @pytest.mark.parametrize(
@@ -175,23 +177,23 @@ def test_what_decides_nothing_may_change(tmp_path):
 )
 def test_a_checkpoint_without_a_part_of_its_state_is_refused(algorithm, options, tmp_path):
     raw, config = make_scan(1, step=4.5), config_of(algorithm, options, epochs=1, probe_trainable=True)
-    train(raw, replace(config, output_dir=tmp_path))
+    train(raw, config, output_dir=tmp_path)
     state, facts = read_checkpoint(tmp_path / CHECKPOINT, "ptychi")
     part = tmp_path / "part"
-    further = replace(config, resume_from=part, epochs=2)
+    further = replace(config, epochs=2)
     assert {"object", "probe", "preconditioner"} < set(state)
     for name in state:
         rest = {other: values for other, values in state.items() if other != name}
         write_checkpoint(part, "ptychi", rest, facts)
         with pytest.raises(ArchiveError, match=f"lacks '{name}', which algorithm '{algorithm}' goes on with"):
-            train(raw, further)
+            train(raw, further, resume_from=part)
     write_checkpoint(part, "ptychi", state | {"probe": state["probe"][:, :, :1]}, facts)
     with pytest.raises(ArchiveError, match=r"does not fit this algorithm: probe is \(1, 1, 1, 16, 2\), it must be"):
-        train(raw, further)
+        train(raw, further, resume_from=part)
     for history in ({}, {"train_loss": []}, {"train_loss": [0.1], "test_loss": [0.2]}):
         write_checkpoint(part, "ptychi", state, facts | {"history": history})
         with pytest.raises(ArchiveError, match="its history must hold as many losses of train_loss"):
-            train(raw, further)
+            train(raw, further, resume_from=part)
 
 
 def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):

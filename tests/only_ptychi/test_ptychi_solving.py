@@ -20,7 +20,7 @@ from ptychi_scans import (
 )
 
 import ptycho_core
-from ptycho_backend_ptychi import solver
+from ptycho_backend_ptychi import iterations
 from ptycho_backend_ptychi.options import ALGORITHMS
 from ptycho_core.api.score import score
 from ptycho_core.bundle import read_bundle
@@ -35,6 +35,7 @@ from ptycho_core.physics.likelihood import amplitude_loss
 from ptycho_core.physics.patches import extract
 from ptycho_core.plugins.capabilities import check_capabilities, check_scan_capabilities
 from ptycho_core.plugins.registry import load_backend
+from ptycho_core.runtime import Runtime
 
 pytestmark = pytest.mark.ptychi
 
@@ -147,14 +148,14 @@ def test_every_training_frame_is_learned_from_and_no_other(algorithm, monkeypatc
     held_out, unused = [2, 11, 19], [0, 5]
     given = []
 
-    class Task(solver._Task):
+    class Task(iterations._Task):
         """Notes the frames that pty-chi is given."""
 
         def __init__(self, options, **data):
             given.append(data["diffraction_data"])
             super().__init__(options, **data)
 
-    monkeypatch.setattr(solver, "_Task", Task)
+    monkeypatch.setattr(iterations, "_Task", Task)
 
     def model_with(frames):
         values = raw.frames.values.copy()
@@ -215,15 +216,19 @@ def test_what_it_cannot_do_is_refused(scan):
         ({"scale_trainable": True}, "scale_trainable = True"),
         ({"learning_rate": 0.5}, "learning_rate = 0.5 has no effect"),
         ({"n_groups": 50}, "n_groups = 50 has no effect"),
-        ({"accelerator": "mps"}, "accelerator = 'mps'"),
-        ({"precision": "bf16"}, "precision = 'bf16'"),
+        ({"method": "network"}, "method = 'network'"),
+        ({"inference": InferenceConfig(central_crop_px=8)}, "inference.central_crop_px = 8 has no effect"),
     ]:
         config = replace(TrainingConfig(backend="ptychi"), **changes)
         with pytest.raises(ConfigError, match=f"engine 'ptychi': {words}"):
             check_capabilities(config, engine.capabilities, "ptychi")
-    model = train(scan, config_of(epochs=1, inference=InferenceConfig(accelerator="cpu", precision="32")))
-    with pytest.raises(ConfigError, match=r"inference\.accelerator = 'cuda' has no effect"):
-        engine.reconstruct(model, container(scan), InferenceConfig(accelerator="cuda"))
+    for runtime, words in [
+        (Runtime(accelerator="mps"), "accelerator = 'mps'"),
+        (Runtime(precision="bf16"), "precision = 'bf16'"),
+        (Runtime(threads=3), "threads = 3"),
+    ]:
+        with pytest.raises(ConfigError, match=f"engine 'ptychi': .*{words}"):
+            check_capabilities(TrainingConfig(backend="ptychi"), engine.capabilities, "ptychi", runtime)
     with pytest.raises(ConfigError, match="has no background in its model"):
         check_scan_capabilities(make_scan(background=2.0), engine.capabilities, "ptychi")
 
