@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .io import read_scan, write_scan
     from .physics.merit import Figures
     from .plugins.registry import BackendStatus, available_backends, backend_spec, load_backend
+    from .presets import preset
     from .protocol import (
         PROTOCOL_VERSION,
         BackendSpec,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
         ReconstructionBackend,
         TrainedModel,
     )
-    from .presets import preset
     from .runtime import Runtime
     from .simulation.scan import SimulationConfig
     from .simulation.scan import simulate_scan as simulate

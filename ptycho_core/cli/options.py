@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **how: Any) -> None:
         self.known: dict[str, argparse.Action] = {}
         self.settings: dict[str, Field] = {}
-        super().__init__(allow_abbrev=False, **how)
+        super().__init__(**how)
 
     def add_argument(self, *names: str, **how: Any) -> argparse.Action:
         """As argparse has it."""
