@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from ..data.run import Run, Stage
     from ..physics.merit import Figures
 
-__all__ = ["files_given", "interrupted_with_advice", "propagation_given", "reading", "say_makers", "say_run"]
+__all__ = [
+    "files_given",
+    "interrupted_with_advice",
+    "propagation_given",
+    "reading",
+    "say_makers",
+    "say_run",
+    "taken_up",
+]
 
 
 def propagation_given(options: Options) -> Propagation | None:
@@ -151,14 +159,14 @@ def say_makers(run: Run, session: Session) -> None:
     trials = [name.removeprefix("tried_").removesuffix("_gain") for name in stats if name.endswith("_gain")]
     if trials:
         tried = ", ".join(_trial(name, stats) for name in trials)
-        session.say(f"took up   {_taken_up(stats)}; part of the held-out misfit that each trial gained: {tried}")
+        session.say(f"took up   {taken_up(stats)}; part of the held-out misfit that each trial gained: {tried}")
 
 
 def _epochs(history: Mapping[str, list[float]]) -> str:
     return f"{len(history.get('train_loss', ()))} epochs"
 
 
-def _taken_up(stats: Mapping[str, Any]) -> str:
+def taken_up(stats: Mapping[str, Any]) -> str:
     """What refining added unasked, by ``enginekit.refining``."""
     modes = int(stats.get("took_up_modes", 0))
     found = [f"{modes} more probe mode{'s' if modes > 1 else ''}"] if modes else []

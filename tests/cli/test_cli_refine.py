@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import sys
 import types
@@ -17,6 +18,7 @@ from stub_engines import offer_only
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
 from ptycho_core.cli.engine_choice import with_engine
+from ptycho_core.cli.words import taken_up
 from ptycho_core.errors import BackendUnavailableError
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec
@@ -223,3 +225,14 @@ def test_a_stranger_is_taken_only_where_no_engine_of_this_project_is(engines, mo
     )
     with pytest.raises(BackendUnavailableError, match="no engine that trains a network"):
         with_engine({"method": "network"})
+
+
+def test_what_refining_took_up_unasked_is_said(engines, scan, capsys):
+    assert cli.main(["run", str(scan), *SOLVER, "--refinement.epochs", "30", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    gain = r"-?\d+\.\d % of \d+\.\d % needed"
+    said = rf"^took up   (nothing|\d more .*|positions); part of .* gained: mode_2 {gain}, positions {gain}"
+    assert re.search(said.replace("_", " "), out, flags=re.MULTILINE), out
+    assert taken_up({}) == "nothing"
+    assert taken_up({"took_up_modes": 1}) == "1 more probe mode"
+    assert taken_up({"took_up_modes": 2, "took_up_positions": 1}) == "2 more probe modes and positions"
