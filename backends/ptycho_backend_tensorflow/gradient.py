@@ -104,9 +104,12 @@ class ScanPhysics:
         self._norm = 1.0 if raw.propagation.is_near else 1.0 / raw.side
         self._functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
         spec = tf.TensorSpec
-        self._patch_light = traced(
-            lambda obj, corners, weights: tf.cast(physics.patch_light(self._cut(obj, corners), weights), tf.float64),
-            signature=[spec([None, None], tf.complex64), spec([None, 2], tf.int32), spec([None], tf.float32)],
+        self._modulus = traced(
+            lambda obj: physics.mode_intensity(obj[None]), signature=[spec([None, None], tf.complex64)]
+        )
+        self._weighted_sum = traced(
+            lambda values, corners, weights: tf.tensordot(weights, self._cut(values, corners), axes=1),
+            signature=[spec([None, None], tf.float32), spec([None, 2], tf.int32), spec([None], tf.float32)],
         )
 
     def _plane(self, array: NDArray[np.generic] | None) -> Tensor | None:
@@ -135,7 +138,6 @@ class ScanPhysics:
             wanted: what to differentiate for; none gives the loss alone, in double precision.
         """
         asked = tuple(name for name in _ORDER if name in wanted)
-        asked = tuple(name for name in _ORDER if name in wanted)
         ask, size, found = self._traced(asked, batch.intensities is not None, probe.shape), self.chunk(probe), None
         for start in range(0, len(batch.corners_px), size):
             frames = slice(start, start + size)
@@ -146,10 +148,12 @@ class ScanPhysics:
 
     def expected(self, obj: Tensor, probe: Tensor, batch: Batch) -> Tensor:
         """Σ_j w_j Σ_p Σ |P_p Q_j|² () float64: counts expected of frames, by Parseval, without background."""
-        light, size = tf.zeros([self.side, self.side], tf.float64), self.chunk(probe)
+        modulus, light = self._modulus(obj), tf.zeros([self.side, self.side], tf.float64)
+        size = self.chunk(probe[:1])
         for start in range(0, len(batch.corners_px), size):
             frames = slice(start, start + size)
-            light += self._patch_light(obj, batch.corners_px[frames], batch.weights()[frames])
+            of_frames = self._weighted_sum(modulus, batch.corners_px[frames], batch.weights()[frames])
+            light += tf.cast(of_frames, tf.float64)
         return tf.reduce_sum(light * tf.cast(physics.mode_intensity(probe), tf.float64))
 
     def _traced(self, asked: tuple[Quantity, ...], weighted: bool, shape: tf.TensorShape) -> Callable[..., Any]:
@@ -173,13 +177,15 @@ class ScanPhysics:
         rest: Tensor,
         weights: Tensor | None = None,
     ) -> BatchGradient:
-        """One chunk; A = F ψ, B = F†(2 h A) / norm², so that conj(norm · S P) · B is the object's gradient."""
-        spectrum = physics.times(tf.signal.fft2d(probe), self._norm)
-        patches = self._cut(obj, corners)[:, None]
-        ramp = physics.shift_ramp(rest, self.side)[:, None]
-        shifted = tf.signal.ifft2d(spectrum * ramp)
-        arrived = self._arrive(shifted * patches)
-        rate = physics.mode_intensity(arrived)
+        """One chunk; A = F ψ, B = F†(2 h A) / norm², so that conj(norm · S P) · B is the object's gradient.
+
+        Modes are taken one by one: TensorFlow is slow where both factors of a product have to be spread.
+        """
+        spectra = tf.unstack(tf.signal.fft2d(probe) * tf.cast(self._norm, tf.complex64))
+        patches, ramp = self._cut(obj, corners), physics.shift_ramp(rest, self.side)
+        shifted = [tf.signal.ifft2d(ramp * spectrum) for spectrum in spectra]
+        arrived = [self._arrive(mode * patches) for mode in shifted]
+        rate = tf.add_n([physics.mode_intensity(wave[:, None]) for wave in arrived])
         if weights is not None:
             rate *= weights[:, None, None]
         if self.background is not None:
@@ -195,18 +201,21 @@ class ScanPhysics:
         slope = (2 / self._norm**2) * physics.free_slope(self.loss, rate + DARK_COUNTS, counts, self.mask)
         if weights is not None:
             slope *= weights[:, None, None]
-        back = self._leave(arrived * tf.cast(slope, tf.complex64)[:, None])
+        slope = tf.cast(slope, tf.complex64)
+        back = [self._leave(wave * slope) for wave in arrived]
         if "object" in asked:
-            of_frames = _over_modes(tf.math.conj(shifted) * back)
+            of_frames = tf.add_n([tf.math.conj(mode) * wave for mode, wave in zip(shifted, back, strict=True)])
             shape = tuple(tf.unstack(tf.shape(obj)))
             found["object"] = physics.accumulate(of_frames[None], corners[None], shape)[0]
         if "probe" in asked or "positions" in asked:
-            back = tf.signal.fft2d(back * tf.math.conj(patches)) * tf.math.conj(ramp)
+            seen, unmoved = tf.math.conj(patches), tf.math.conj(ramp)
+            back = [tf.signal.fft2d(wave * seen) * unmoved for wave in back]
         if "probe" in asked:
-            found["probe"] = physics.times(tf.signal.ifft2d(tf.reduce_sum(back, axis=0)), self._norm)
-            found["patch_light"] = physics.patch_light(patches[:, 0], weights)
+            total = tf.stack([tf.reduce_sum(wave, axis=0) for wave in back])
+            found["probe"] = tf.signal.ifft2d(total) * tf.cast(self._norm, tf.complex64)
+            found["patch_light"] = physics.patch_light(patches, weights)
         if "positions" in asked:
-            found["positions"] = self._position_gradient(back, spectrum)
+            found["positions"] = self._position_gradient(back, spectra)
         return BatchGradient(loss, **found)
 
     def _cut(self, obj: Tensor, corners: Tensor) -> Tensor:
@@ -233,16 +242,13 @@ class ScanPhysics:
             return tf.signal.ifft2d(waves)
         return tf.signal.ifft2d(tf.signal.fft2d(waves) * tf.math.conj(transfer))
 
-    def _position_gradient(self, back: Tensor, spectrum: Tensor) -> Tensor:
-        """Σ_p Re⟨χ Q*, ∂(S P_p)⟩ by Parseval, from the spectra (J, P, N, N) of S†(χ Q*) and (P, N, N) of the probe."""
+    def _position_gradient(self, back: list[Tensor], spectra: list[Tensor]) -> Tensor:
+        """Σ_p Re⟨χ Q*, ∂(S P_p)⟩ by Parseval, from spectra (J, N, N) of S†(χ Q*) and (N, N) of the probe, by mode."""
         # Re⟨a, −2πi f b⟩ = −2π f Im⟨b, a⟩ pixel by pixel, and the sum over pixels is a product of matrices
         along = tf.stack(tf.meshgrid(self._frequency, self._frequency, indexing="ij"))
-        slopes = tf.math.conj(spectrum) * tf.cast(along, tf.complex64)[:, None]
-        flat = tf.reshape(back, [-1, math.prod(spectrum.shape)])
-        products = tf.matmul(flat, tf.reshape(slopes, [2, -1]), transpose_b=True)
-        return tf.math.imag(products) * (-2 * math.pi / self.side**2)
-
-
-def _over_modes(waves: Tensor) -> Tensor:
-    """Σ_p of (J, P, N, N); a sum of one is a slow copy."""
-    return tf.squeeze(waves, 1) if waves.shape[1] == 1 else tf.reduce_sum(waves, axis=1)
+        slopes = [tf.reshape(tf.math.conj(spectrum) * tf.cast(along, tf.complex64), [2, -1]) for spectrum in spectra]
+        products = [
+            tf.matmul(tf.reshape(wave, [-1, self.side**2]), slope, transpose_b=True)
+            for wave, slope in zip(back, slopes, strict=True)
+        ]
+        return tf.math.imag(tf.add_n(products)) * (-2 * math.pi / self.side**2)
