@@ -27,8 +27,8 @@ from ptycho_core import InferenceConfig, ModelConfig, PtychoDataContainer, RawDa
 from ptycho_core.api.compare import compare
 from ptycho_core.api.score import score
 from ptycho_core.cli.demo import demo_simulation
-from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.io import read_scan
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine

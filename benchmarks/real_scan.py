@@ -26,87 +26,60 @@ import numpy as np
 
 from ptycho_core.provenance import machine
 
-FROM_MODEL_PROBE = ("--probe_trainable", "true", "--probe_learning_rate", "0.2", "--epochs", "12")
-
 
 @dataclass(frozen=True)
 class Job:
-    """A command and what it must reach; ``{data}``, ``{out}`` and ``{work}`` are filled in."""
+    """A command and what it must reach; ``{data}``, ``{out}`` and ``{work}`` are filled in.
+
+    One with `default_engine` names no engine: it is what a user gets with no option.
+    """
 
     name: str
     command: tuple[str, ...]
     seconds: float
     reach: dict[str, float]
+    default_engine: bool = False
 
+
+STAR = ("run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--out", "{out}")
+FROM_PROBE = ("--probe", "{data}/siemens_star_64_model_probe.npz")
 
 JOBS = (
+    Job("star64", STAR, 25, {"fourier_error": 0.0055, "heldout_fourier_error": 0.0062}, default_engine=True),
+    Job("star64-quick", (*STAR, "--preset", "quick"), 12, {}, default_engine=True),
+    Job("star64-best", (*STAR, "--preset", "best"), 120, {"fourier_error": 0.0055}, default_engine=True),
+    Job("star64-solver", STAR, 40, {"fourier_error": 0.0055, "heldout_fourier_error": 0.0062}),
     Job(
-        "star64",
-        ("run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--out", "{out}"),
-        120,
-        {"fourier_error": 0.0120, "peak_memory_GB": 1.5},
+        "star64-three-modes",
+        (*STAR, *FROM_PROBE, "--refinement.probe_modes", "3"),
+        30,
+        {"fourier_error": 0.0050, "heldout_fourier_error": 0.0060, "probe_correlation": 0.9},
     ),
+    Job("star64-network", (*STAR, "--method", "network", "--refine", "none"), 120, {"fourier_error": 0.0120}),
     Job(
         "star128",
         ("run", "{data}/siemens_star_128.npz", "--measurement", "amplitude", "--out", "{out}"),
-        360,
+        120,
         {"fourier_error": 0.0165},
+        default_engine=True,
     ),
     Job(
-        "star64-model-probe",
-        (
-            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
-            "--probe", "{data}/siemens_star_64_model_probe.npz", *FROM_MODEL_PROBE, "--out", "{out}",
-        ),
-        300,
-        {"fourier_error": 0.0100, "probe_correlation": 0.9},
+        "near-field",
+        ("run", "{data}/petra3_p25_near_field.cxi", "--half_data_frc", "--out", "{out}"),
+        120,
+        {"fourier_error": 0.0065},
     ),
+    Job("demo", ("demo", "--out", "{out}"), 60, {"amplitude_psnr_db": 30, "phase_psnr_db": 35}, default_engine=True),
     Job(
-        "star64-refined",
-        (
-            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
-            "--refinement.probe_modes", "2", "--refinement.positions", "true", "--out", "{out}",
-        ),
-        180,
-        {"fourier_error": 0.0050, "heldout_fourier_error": 0.0060},
+        "demo-texture", ("demo", "--object", "texture", "--out", "{out}"), 60, {"correlation": 0.9}, default_engine=True
     ),
-    Job(
-        "star64-refined-numpy",
-        (
-            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--backend", "numpy",
-            "--refinement.probe_modes", "2", "--refinement.positions", "true", "--out", "{out}",
-        ),
-        180,
-        {"fourier_error": 0.0050, "heldout_fourier_error": 0.0060},
-    ),
-    Job(
-        "star64-refined-modes",
-        (
-            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude",
-            "--refinement.probe_modes", "4", "--refinement.positions", "true", "--out", "{out}",
-        ),
-        180,
-        {"fourier_error": 0.0060},
-    ),
-    Job(
-        "star64-numpy",
-        (
-            "run", "{data}/siemens_star_64.npz", "--measurement", "amplitude", "--backend", "numpy", "--refine", "none",
-            "--probe", "{data}/siemens_star_64_model_probe.npz", "--probe_trainable", "true", "--probe_modes", "3",
-            "--epochs", "24", "--out", "{out}",
-        ),
-        30,
-        {"fourier_error": 0.0068, "probe_correlation": 0.9},
-    ),
-    Job("demo", ("demo", "--out", "{out}"), 120, {"amplitude_psnr_db": 22, "phase_psnr_db": 20}),
-    Job("demo-texture", ("demo", "--object", "texture", "--out", "{out}"), 300, {"correlation": 0.75}),
     Job(
         "reconstruct-1764",
         ("reconstruct", "--model", "{work}/model.ptycho", "{work}/texture.npz", "--out", "{out}"),
         20,
         {},
     ),
-)  # fmt: skip
+)
 
 PARITY = {"wall_ratio": 1.3, "fourier_error_difference": 0.0005, "peak_memory_GB": 2.5}
 """What an engine must reach beside the first one, in the same runs."""
@@ -146,6 +119,9 @@ def figures(job: Job, out: Path, data: Path, seconds: float) -> dict[str, float]
     }
     if held is not None:
         found |= {"heldout_fourier_error": held["fourier_error"], "heldout_deviance": held["deviance"]}
+    frc = summary.get("half_data_frc")
+    if frc is not None:
+        found |= {name: value for name, value in frc.items() if isinstance(value, float)}
     for stage in summary["stages"]:
         found[f"{stage['name']}_fourier_error"] = stage["figures"]["train"]["fourier_error"]
         found[f"{stage['name']}_seconds"] = stage["seconds"]
@@ -164,7 +140,7 @@ def prepare(work: Path, engine: str) -> None:
     from ptycho_core.simulation import simulate_scan, texture_config
 
     write_scan(work / "texture.npz", simulate_scan(texture_config(seed=1)).raw)
-    command = ["train", str(work / "texture.npz"), "--out", str(work / "t"), "--epochs", "1"]
+    command = ["train", str(work / "texture.npz"), "--method", "network", "--out", str(work / "t"), "--epochs", "1"]
     command += ["--n_subsample", "320", "--n_groups", "20"]
     ptycho([*command, "--backend", engine])
     (work / "t" / "model.ptycho").rename(work / "model.ptycho")
@@ -196,7 +172,7 @@ def run_job(job: Job, engines: list[str], runs: int, work: Path, data: Path) -> 
         for engine in engines:
             out = work / f"{job.name}-{engine}-{number}"
             command = [word.format(data=data, out=out, work=work) for word in job.command]
-            command += [] if "--backend" in command else ["--backend", engine]
+            command += [] if job.default_engine else ["--backend", engine]
             found[engine].append(figures(job, out, data, ptycho(command)))
     return found
 
@@ -216,7 +192,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--jobs", nargs="+", default=[job.name for job in JOBS], choices=[job.name for job in JOBS])
-    parser.add_argument("--engines", nargs="+", default=["pytorch", "tensorflow"])
+    parser.add_argument("--engines", nargs="+", default=["numpy", "pytorch", "tensorflow"])
     parser.add_argument("--busy", type=int, default=0, help="processes to keep busy meanwhile")
     arguments = parser.parse_args()
     beside_it = f", beside {arguments.busy} busy processes" if arguments.busy else ""
@@ -225,9 +201,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, kept_busy(arguments.busy):
         work = Path(folder)
         if "reconstruct-1764" in arguments.jobs:
-            prepare(work, arguments.engines[0])
+            prepare(work, next(engine for engine in arguments.engines if engine != "numpy"))
         for job in (job for job in JOBS if job.name in arguments.jobs):
-            engines = ["numpy"] if "numpy" in job.command else arguments.engines
+            engines = ["default"] if job.default_engine else arguments.engines
             found = run_job(job, engines, arguments.runs, work, arguments.data)
             for engine, runs in found.items():
                 median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
