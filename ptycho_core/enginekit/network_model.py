@@ -78,8 +78,14 @@ class NetworkModel:
                 f"generator {network.record.name!r} was trained with group_size = {trained} and was given groups of "
                 f"{group_size} frames; use that size, or a generator that takes any."
             )
-        if network.record.shapes(network.sizes, asked, trained) != network.record.shapes(network.sizes, side, trained):
-            raise ConfigError(f"the model was trained on frames of {side}×{side}; this scan has {asked}.")
+        told = f"the model was trained on frames of {side}×{side}; this scan has {asked}"
+        own = network.record.shapes(network.sizes, side, trained)
+        try:
+            needed = network.record.shapes(network.sizes, asked, trained)
+        except ConfigError as error:
+            raise ConfigError(f"{told}: {error}") from error
+        if needed != own:
+            raise ConfigError(f"{told}, for which its generator has other weights.")
 
 
 def save_network(model: NetworkModel, path: Path, packages: Collection[str]) -> None:

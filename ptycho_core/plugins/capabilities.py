@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..data.raw import RawData
+from ..enginekit.architectures import GENERATORS
 from ..errors import BackendProtocolError, ConfigError, suggest
 from ..protocol import OPTIMISER_FIELDS, Capabilities
 from ..runtime import Runtime
@@ -202,8 +203,9 @@ def check_inference_capabilities(
     """Compare how a model is to be applied with what an engine can do; errors as :func:`check_capabilities`."""
     runtime = runtime or Runtime()
     ignored = {f for f in _ignored(capabilities, engine_name) if f.startswith(("inference.", "runtime."))}
-    if config.passes is not None and not capabilities.generators:
-        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no network")
+    once = {record.name for record in GENERATORS if not record.repeats}
+    if config.passes is not None and once.issuperset(capabilities.generators):
+        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
     # whether passes have an effect on the generator of the model, the engine says
     _check_ignored(TrainingConfig(inference=config), runtime, ignored, engine_name)
     check_runtime_capabilities(runtime, capabilities, engine_name)

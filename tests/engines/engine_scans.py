@@ -32,10 +32,13 @@ SINGLE = Runtime(accelerator="cpu", precision="32")
 
 
 class Settings(NamedTuple):
-    """What a training is given beside its scans: ``engine.train(scans, *settings)``."""
+    """What a training is given beside its scans: ``engine.train(scans, *settings)``; fields of the config are at hand."""
 
     config: TrainingConfig
     runtime: Runtime
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.config, name)
 
 
 class Applied(NamedTuple):

@@ -7,11 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, EXACT, config_for, make_scan, vary, weights_of
+from engine_scans import CONFIG, config_for, exact, make_scan, vary, weights_of
 
 import ptycho_core
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_core.enginekit.architectures import GENERATORS
 from ptycho_core.errors import ConfigError, UnknownBackendError
+from ptycho_core.runtime import Runtime
+
+RUNTIME = {f.name for f in dataclasses.fields(Runtime)}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def large_scan():
 def train_by_facade(engine, scan, config):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*no test data.*")
-        return ptycho_core.train_cdi_model(scan, None, config_for(engine, config))["model"]
+        return ptycho_core.train_cdi_model(scan, None, *config_for(engine, config))["model"]
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +87,12 @@ TRAINING = {
 """Field → changes, of which only the field differs from the base where others are named too."""
 
 ELSEWHERE = {
-    "backend", "nphotons", "collapse_threshold", "accelerator", "devices",
-    "num_workers", "options", "output_dir", "resume_from", "loggers", "inference.batch_size", "inference.accelerator",
-    "inference.precision", "inference.central_crop_px", "inference.passes",
+    "backend", "nphotons", "collapse_threshold", "accelerator", "devices", "threads", "method", "algorithm",
+    "num_workers", "frames_at_once", "options", "output_dir", "resume_from", "loggers", "inference.central_crop_px",
+    "inference.passes",
 }  # fmt: skip
-"""Fields that change something else than what is learnt: a test below for each, but options in test_cli_refine (these
-engines have none), those of refinement in test_refinement and test_refine, inference.passes in test_unrolled,
+"""Fields that change something else than what is learnt: a test below for each, but options in test_cli_refine, those
+of a solver and of refinement in the tests of solving and refining, inference.passes in test_unrolled,
 collapse_threshold in test_health, devices in test_devices, and num_workers in test_data."""
 
 OF_ONE_ENGINE = {"pytorch": {"strategy"}, "tensorflow": set()}
@@ -102,11 +106,12 @@ ACCELERATORS = {"pytorch": ("auto", "cpu", "cuda", "mps"), "tensorflow": ("auto"
 
 def test_every_field_has_its_row(engine):
     fields = {f.name for f in dataclasses.fields(TrainingConfig)} - {"model", "inference", "refinement"}
-    fields |= {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)}
+    fields |= {f.name for f in dataclasses.fields(Runtime)} | {"model.generator"}
+    fields |= {f"model.{f.name}" for record in GENERATORS for f in dataclasses.fields(record.sizes)}
     fields |= {f"inference.{f.name}" for f in dataclasses.fields(InferenceConfig)}
     rows = [*TRAINING, *ELSEWHERE, *OF_ONE_ENGINE[engine.name], *REFUSED[engine.name]]
     assert sorted(rows) == sorted(fields)
-    assert set(engine.capabilities.ignored_fields) == set(REFUSED[engine.name])
+    assert set(engine.capabilities.ignored_fields) == {f"runtime.{name}" for name in REFUSED[engine.name]}
 
 
 @pytest.mark.spec("BE-2")
@@ -115,10 +120,16 @@ def test_what_is_learnt_depends_on(field, engine, scan, large_scan, learnt):
     raw = large_scan if field == "model.generator" else scan
     changed = vary(**TRAINING[field])
     owner, _, name = field.rpartition(".")
-    default = getattr(CONFIG.model if owner else CONFIG, name)
-    back = {"model": {name: default}} if owner else {name: default}
-    if field == "model.generator":  # the width was lowered for the sake of speed, and the cnn has no depth
-        back["model"] |= {"width": 4, "depth": 1}
+    if owner:
+        plain = {
+            "generator": changed.network.generator,
+            **ModelConfig(generator=changed.network.generator).sizes.plain(),
+        }
+        back = {"model": {name: CONFIG.network.sizes.plain().get(name, plain[name])}}
+    else:
+        back = {name: getattr(CONFIG.runtime if name in RUNTIME else CONFIG.config, name)}
+    if field == "model.generator":  # the width was lowered for the sake of speed
+        back["model"] = {"generator": CONFIG.network.generator, **CONFIG.network.sizes.plain()}
     assert not same(learnt(raw, changed), learnt(raw, vary(changed, **back)))
 
 
@@ -133,32 +144,31 @@ def test_the_same_config_gives_the_same_model(engine, scan, learnt):
 def test_a_field_without_effect_is_refused_before_data_are_read(engine, tmp_path):
     for field, value in REFUSED[engine.name].items():
         config = config_for(engine, **{field: value})
-        with pytest.raises(ConfigError, match=rf"engine '{engine.name}': {field} = '{value}' has no effect"):
-            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, config)
+        with pytest.raises(ConfigError, match=rf"engine '{engine.name}': runtime.{field} = '{value}' has no effect"):
+            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, *config)
 
 
 def test_backend(engine, scan):
     wrong = engine.name[:-2] + engine.name[-1] + engine.name[-2]
     with pytest.raises(UnknownBackendError, match=rf"{wrong}.*Did you mean '{engine.name}'"):
-        ptycho_core.train_cdi_model(scan, None, vary(backend=wrong))
+        ptycho_core.train_cdi_model(scan, None, *vary(backend=wrong))
 
 
 def test_nphotons(engine, scan):
     config = config_for(engine, nphotons=5.0, epochs=1)
     with pytest.warns(UserWarning, match="no test data"), pytest.warns(UserWarning, match=r"nphotons = 5, but"):
-        ptycho_core.train_cdi_model(scan, None, config)
+        ptycho_core.train_cdi_model(scan, None, *config)
 
 
-@pytest.mark.parametrize("name", ["accelerator", "inference"])
-def test_an_accelerator_that_the_engine_does_not_know(engine, tmp_path, name):
+def test_an_accelerator_that_the_engine_does_not_know(engine, tmp_path):
     known = ACCELERATORS[engine.name]
     assert engine.capabilities.accelerators == known
     for wrong in sorted({"tpu", "mps"} - set(known)):
-        config = config_for(engine, **{name: wrong if name == "accelerator" else {"accelerator": wrong}})
+        config = config_for(engine, accelerator=wrong)
         with pytest.raises(
             ConfigError, match=rf"accelerator = '{wrong}' is not supported; allowed: {', '.join(known)}"
         ):
-            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, config)
+            ptycho_core.train_cdi_model(tmp_path / "missing.npz", None, *config)
 
 
 def test_output_folder_and_resuming(engine, scan, tmp_path):
@@ -179,7 +189,7 @@ def test_loggers(engine, scan, tmp_path):
 def test_inference_fields(engine, scan):
     model = train_by_facade(engine, scan, vary(epochs=1))
     images = {
-        name: ptycho_core.reconstruct(model, scan, dataclasses.replace(EXACT, **changes)).image.object
+        name: ptycho_core.reconstruct(model, scan, *exact(**changes)).image.object
         for name, changes in {
             "plain": {}, "precision": {"precision": "bf16"}, "central_crop_px": {"central_crop_px": 8},
         }.items()

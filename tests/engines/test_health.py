@@ -134,7 +134,11 @@ def test_a_loss_that_is_no_number_stops_training(scan, engine, batch_size):
 def test_model_is_plain(scan, held_out, engine):
     config = vary(probe_trainable=True, n_groups=12)
     model = train(engine, scan, config, held_out)
-    assert (model.backend, model.config, model.checkpoint_path) == (engine.name, config_for(engine, config), None)
+    assert (model.backend, model.config, model.checkpoint_path) == (
+        engine.name,
+        config_for(engine, config).config,
+        None,
+    )
     assert set(model.history) == {"train_loss", "test_loss", "learning_rate"}
     assert all(len(values) == 2 for values in model.history.values())
     assert all(type(v) is float for values in model.history.values() for v in values)

@@ -10,9 +10,11 @@ from engine_scans import (
     CONFIG,
     EXACT,
     error_of,
+    exact,
     image_of,
     lay_out,
     make_scan,
+    patches_of,
     shaken,
     train,
     untrained,
@@ -21,7 +23,7 @@ from engine_scans import (
 )
 from frameworks import framework_of
 
-from ptycho_core.config import InferenceConfig, TrainingConfig
+from ptycho_core.config import InferenceConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit import network_inference as inference
@@ -31,6 +33,7 @@ from ptycho_core.errors import Cancelled, ConfigError
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import accumulate, extract, merge
 from ptycho_core.physics.sweep import RELAXATION, solver_update
+from ptycho_core.runtime import Runtime
 
 
 @pytest.fixture(scope="module")
@@ -158,13 +161,13 @@ def test_what_is_kept_between_sweeps_does_not_change_the_answer(engine, scan, mo
     monkeypatch.setattr(inference, "BYTES_KEPT", 0)
     np.testing.assert_array_equal(image_of(engine, model, scan, frames_at_once=4).object, kept)
     assert max(batches) == 4
-    assert sum(batches) >= 17 * (CONFIG.model.sweeps + 1)
+    assert sum(batches) >= 17 * (CONFIG.network.sizes.sweeps + 1)
 
 
 def test_progress_counts_sweeps_and_can_stop(engine, scan, model):
     events = []
     engine.reconstruct(model, PtychoDataContainer.of(scan), *EXACT, progress=events.append)
-    total = 17 * (CONFIG.model.sweeps + 1)
+    total = 17 * (CONFIG.network.sizes.sweeps + 1)
     assert [event.done for event in events] == sorted(event.done for event in events)
     assert events[-1].done == total == events[0].total
 
@@ -192,11 +195,9 @@ def test_patches_follow_the_model_s_own_inference_settings(engine, scan, network
     groups = lay_out(scan)
     plain = patches_of(engine, network, groups)
     batches.clear()
-    small = replace(network, config=vary(network.config, inference={"batch_size": 8}))
-    np.testing.assert_allclose(patches_of(engine, small, groups), plain, atol=1e-5)
+    np.testing.assert_allclose(patches_of(engine, network, groups, frames_at_once=8), plain, atol=1e-5)
     assert max(batches) == 8
-    coarse = replace(network, config=vary(network.config, inference={"precision": "bf16"}))
-    assert not np.array_equal(patches_of(engine, coarse, groups), plain)
+    assert not np.array_equal(patches_of(engine, network, groups, precision="bf16"), plain)
 
 
 def test_central_crop(engine, scan, network):
@@ -304,4 +305,4 @@ def test_a_side_that_the_depth_does_not_divide(engine):
 
 def test_defaults_need_no_special_hardware(engine, scan, network):
     assert np.isfinite(engine.reconstruct(network, PtychoDataContainer.of(scan), InferenceConfig()).object).all()
-    assert TrainingConfig().accelerator == "auto"
+    assert Runtime().accelerator == "auto"

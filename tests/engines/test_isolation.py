@@ -12,7 +12,18 @@ import warnings
 
 import numpy as np
 import pytest
-from engine_scans import CONFIG, assert_same_model, differ, image_of, lay_out, make_scan, train, train_groups, vary
+from engine_scans import (
+    CONFIG,
+    assert_same_model,
+    differ,
+    image_of,
+    lay_out,
+    make_scan,
+    patches_of,
+    train,
+    train_groups,
+    vary,
+)
 from frameworks import framework_of
 from network_oracle import first_losses
 

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from engine_scans import image_of, lay_out, make_scan, train, untrained, vary
+from engine_scans import image_of, lay_out, make_scan, patches_of, train, untrained, vary
 from engine_scripts import run
 
 from ptycho_core.errors import ConfigError

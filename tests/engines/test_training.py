@@ -11,8 +11,8 @@ from network_oracle import first_losses
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
-from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.schedules import learning_rate_factor
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.errors import ConfigError
 
 
@@ -52,7 +52,7 @@ def test_cnn_refuses_smaller_test_groups(engine):
     config = config_for(engine, model={"generator": "cnn", "width": 2})
     scan = PtychoDataContainer.of(make_scan(64, 2, 3), heldout=[1, 4])
     with pytest.raises(ConfigError, match=r"needs test groups of 4 frames.* only 2 held-out frames"):
-        engine.train([scan], config)
+        engine.train([scan], *config)
 
 
 def test_first_loss_is_the_oracle_s(engine):

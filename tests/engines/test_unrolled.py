@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from engine_scans import (
     CONFIG,
-    EXACT,
     error_of,
+    exact,
     image_of,
     lay_out,
     make_scan,
+    model_of,
+    patches_of,
     shaken,
     train,
     train_groups,
@@ -25,8 +27,8 @@ from network_oracle import first_losses, passed, predicted_patches
 
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.enginekit import network_inference as inference
-from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.groups import Groups
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.forward import fourier_shift
 from ptycho_core.physics.patches import extract, merge
@@ -141,7 +143,7 @@ def test_memory_is_bounded_and_does_not_change_the_answer(engine, scan, model, b
 def test_progress_counts_sweeps_and_passes(engine, scan):
     model = untrained(engine, scan, vary(UNROLLED, model={"sweeps": 2}))
     events = []
-    engine.reconstruct(model, PtychoDataContainer.of(scan), replace(EXACT, passes=5), progress=events.append)
+    engine.reconstruct(model, PtychoDataContainer.of(scan), *exact(passes=5), progress=events.append)
     assert [event.done for event in events[:6]] == [17 * n for n in range(1, 7)]
     assert events[-1].done == events[-1].total == 17 * 7
 
@@ -150,7 +152,7 @@ def test_passes_are_refused_where_there_is_only_one(engine, scan):
     for config in (CONFIG, vary(model={"generator": "cnn", "width": 2})):
         raw = scan if config is CONFIG else make_scan(64, 2, 2)
         model = untrained(engine, raw, config)
-        name = config.model.generator
+        name = config.network.generator
         with pytest.raises(ConfigError, match=rf"InferenceConfig.passes = 2 has no effect on generator '{name}'"):
             image_of(engine, model, raw, passes=2)
 
@@ -170,7 +172,8 @@ def test_training_goes_back_through_all_passes(engine):
     moved = np.concatenate([np.ravel(model.weights[f"head.{part}"]) for part in ("weight", "bias")]).astype(float)
 
     def slopes(config, sweeps=0):
-        config = vary(config, model={"sweeps": sweeps, "passes": config.model.passes - sweeps})
+        sizes = {"sweeps": sweeps, "passes": config.network.sizes.passes - sweeps}
+        config = replace(config, model=model_of(config.network, **sizes))
         out = []
         for part in ("weight", "bias"):
             for place in np.ndindex(first[f"head.{part}"].shape):
