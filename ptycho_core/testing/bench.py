@@ -22,7 +22,7 @@ from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..config_mapping import config_to_mapping, settings_from_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.raw import RawData
-from ..data.results import Image
+from ..data.results import Image, Scored
 from ..enginekit.stitching import Stitcher, make_image, probe_weights
 from ..errors import Cancelled
 from ..physics.likelihood import amplitude_loss, poisson_loss
@@ -35,6 +35,7 @@ from ..protocol import (
     Progress,
     ProgressEvent,
     ReconstructionBackend,
+    SupportsExpectedCounts,
     TrainedModel,
     no_progress,
 )
@@ -371,6 +372,17 @@ class Bench:
         found = refined_by(self.engine, image, scan, config or self.refining_config(), self.runtime, progress)
         return check_image(found, scan, self.engine.name, 0.0)
 
+    def rate(self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> NDArray[Any]:
+        """λ of some frames (n,) of an image: by the oracle, or by the engine where it alone explains the image."""
+        if not image.forward_model:
+            return oracle_counts(image, scan, frames)
+        assert isinstance(self.engine, SupportsExpectedCounts)
+        return self.engine.expected_counts(image, scan, frames)
+
+    def scored(self, image: Image, scan: PtychoDataContainer) -> Scored:
+        """What core finds with an image through the same forward model."""
+        return score(image, scan, "nobody", self.engine if image.forward_model else None)
+
     def _loss(self, rate: NDArray[Any], scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
         losses = {"poisson": poisson_loss, "amplitude": amplitude_loss}
         loss = losses[chosen_loss(self.refining_config(), self.engine)]
@@ -378,8 +390,8 @@ class Bench:
         return loss(rate, counts, scan.raw.mask, len(frames) * scan.statistics.mean_counts)
 
     def refining_loss(self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
-        """Loss of some frames (n,) of an image by the oracle, in the loss that the engine refines with."""
-        return self._loss(oracle_counts(image, scan, frames), scan, frames)
+        """Loss of some frames (n,) of an image by :meth:`rate`, in the loss that the engine refines with."""
+        return self._loss(self.rate(image, scan, frames), scan, frames)
 
     def least_loss(self, scan: PtychoDataContainer, frames: NDArray[np.int64]) -> float:
         """The same of λ = k: no image has less."""

@@ -50,7 +50,9 @@ class BundleSection(Section):
         own, path = tmp_path / "own.ptycho", tmp_path / "foreign.ptycho"
         bench.engine.save(bench.model, own)
         weights = {"something": np.ones((2, 3), np.float32)}
-        write_bundle(path, replace(read_bundle(own), backend=_STRANGER, generator=None, weights=weights))
+        write_bundle(
+            path, replace(read_bundle(own), backend=_STRANGER, generator=None, weights=weights, forward_model="")
+        )
         with pytest.raises(ArchiveError) as caught:
             bench.engine.load(path)
         for name in (_STRANGER, bench.engine.name):

@@ -98,6 +98,8 @@ class PhysicsSection(Section):
         if not isinstance(bench.engine, SupportsExpectedCounts):
             not_offered("expected_counts")
         image, name = bench.reconstruction, bench.engine.name
+        if image.forward_model:
+            not_offered("an image that the oracle explains")
         here, there = score(image, bench.scan, name, bench.engine), score(image, bench.scan, name)
         assert here.image.scale == pytest.approx(there.image.scale, rel=_SCORES), "the gain that core finds"
         for column, what in enumerate(SUMS):

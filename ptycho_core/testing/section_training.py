@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ..api.score import oracle_counts, score
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
 from ..enginekit.groups import partition_of
@@ -47,7 +46,7 @@ class TrainingSection(Section):
         losses = bench.model.history["train_loss"]
         assert losses[-1] < losses[0], f"the loss went from {losses[0]:.4g} to {losses[-1]:.4g}"
         images = (flat_image(bench.scan), bench.reconstruction)
-        flat, found = (score(image, bench.scan, "nobody").train.fourier_error for image in images)
+        flat, found = (bench.scored(image, bench.scan).train.fourier_error for image in images)
         assert found < 0.7 * flat, f"the Fourier error is {found:.4g}, and that of a flat object {flat:.4g}"
 
     def test_the_history_is_one_number_an_epoch(self, bench: Bench) -> None:
@@ -85,7 +84,7 @@ class TrainingSection(Section):
         scan = PtychoDataContainer.of(raw)
         image = bench.image(bench.train(scan), scan)
         # the frames overlap, so that the good pixels tell how much light fell on the bad ones
-        found = oracle_counts(image, scan, scan.train_frames)[:, ~good].sum()
+        found = bench.rate(image, scan, scan.train_frames)[:, ~good].sum()
         whole = make_scan(bench.side, n_modes=bench.n_modes)
         share = float(found / whole.read_counts(np.arange(whole.n_frames))[:, ~good].sum())
         assert 0.65 < share < 1.5, (
@@ -98,7 +97,7 @@ class TrainingSection(Section):
         scan, image = bench.other_scan, bench.watched.image
         assert len(scan.used_frames) == scan.raw.n_frames - 1
         assert np.isfinite(image.object).all()
-        assert np.isfinite(score(image, scan, "nobody").frame_sums).all()
+        assert np.isfinite(bench.scored(image, scan).frame_sums).all()
 
     def test_progress_is_told_of_every_step(self, bench: Bench) -> None:
         """Steps are counted up to the total, under the names of their stages."""
@@ -149,14 +148,15 @@ class ResultSection(Section):
         plain_array(image.positions_px, np.float64, (M, 2), "positions_px")
 
     def test_the_object_lies_where_the_frames_saw_it(self, bench: Bench) -> None:
-        """Through the oracle, the image explains the frames better than one moved by a pixel does."""
+        """Through its forward model, the image explains the frames better than one moved by a pixel does."""
         image, scan = bench.reconstruction, bench.scan
         origin = np.round(image.origin_px).astype(np.int64)
         np.testing.assert_allclose(image.origin_px, origin, err_msg="the image is off the pixel grid")
-        here = score(image, scan, "nobody").train.fourier_error
+        here = bench.scored(image, scan).train.fourier_error
         for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-            moved = replace(image, object=np.roll(image.object, step, axis))
-            there = score(moved, scan, "nobody").train.fourier_error
+            slices = None if image.slices is None else np.roll(image.slices, step, axis + 1)
+            moved = replace(image, object=np.roll(image.object, step, axis), slices=slices)
+            there = bench.scored(moved, scan).train.fourier_error
             assert here < there, f"moved by {step} along axis {axis}, the image explains the frames better"
 
     def test_the_scale_follows_the_scan(self, bench: Bench) -> None:
