@@ -222,13 +222,16 @@ def test_steps_that_need_no_engine(document: Path, tmp_path: Path) -> None:
 def test_every_step_of_writing_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "toy" not in importlib.metadata.entry_points(group="ptycho.backends").names:
         pytest.skip("the toy engine is not installed: pip install tests/plugins/toy_engine")
-    site, source = tmp_path / "site", ROOT / "tests" / "plugins" / "small_engine" / "small_engine.py"
+    site = tmp_path / "site"
     site.mkdir()
-    install(site, "small-engine", {"small": "small_engine"}, {"small_engine": source.read_text(encoding="utf-8")})
+    for name in ("small", "functional"):
+        source = ROOT / "tests" / "plugins" / f"{name}_engine" / f"{name}_engine.py"
+        text = source.read_text(encoding="utf-8")
+        install(site, f"{name}-engine", {name: f"{name}_engine"}, {f"{name}_engine": text})
     monkeypatch.syspath_prepend(site)
     paths = [str(site), *([os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else [])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 6
+    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 7
 
 
 # ---- nothing escapes

@@ -58,8 +58,8 @@ def step(state, batch, loss, lengths, wanted):
     gradient = merged(xp.sum(xp.conj(shifted) * chi, axis=1))
     move = step_over(gradient, light, loss)
     if lengths.least_squares:
-        along = xp.sum(light * xp.abs(move) ** 2) * CURVATURE[loss]
-        move = move * (-xp.sum((xp.conj(move) * gradient).real) / along)
+        along = CURVATURE[loss] * xp.sum(light * xp.abs(move) ** 2)
+        move = move * (-xp.sum((xp.conj(move) * gradient).real) / xp.maximum(along, 1e-30))
     velocity = lengths.momentum * state["velocity"] + lengths.object * move
     if "probe" in wanted:
         d_probe = xp.sum(xp.fft.ifft2(xp.fft.fft2(xp.conj(patches) * chi) * xp.conj(batch.ramp)), axis=0)
