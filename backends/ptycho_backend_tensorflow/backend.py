@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
@@ -49,6 +50,7 @@ class TensorFlowBackend:
         methods=("solver", "network"),
         generators=tuple(GENERATORS),
         losses=tuple(physics.LOSSES),
+        propagations=PROPAGATIONS,
         max_scans=None,
         mask=True,
         background=True,

@@ -17,7 +17,7 @@ from ptycho_core.runtime import Runtime
 from . import physics
 from .generators import build
 from .hardware import Work, choose_hardware
-from .network import constant
+from .network import Known, constant
 from .options import options_of
 from .sweeps import group_estimate, group_passes
 from .tracing import traced
@@ -88,7 +88,7 @@ class TensorflowScan:
         with tf.device(self.device):
             self.weights = {name: tf.constant(value) for name, value in model.weights.items()}
             self.probe = tf.constant(data.scan.probe)
-            self.mask, self.background = constant(raw.mask), constant(raw.background)
+            self.known = Known(constant(raw.mask), constant(raw.background), raw.propagation)
             self._numerator = tf.Variable(tf.zeros(self.layout.shape, tf.complex64))
             self._denominator = tf.Variable(tf.zeros(self.layout.shape))
         self._sweep = traced(self._swept_sum, compiled=hardware.compile_sweeps)
@@ -151,8 +151,8 @@ class TensorflowScan:
     def _arrays(self, counts: tf.Tensor, subpixel_px: tf.Tensor, counted: tf.Tensor) -> tuple[Any, ...]:
         """Counts, shifted probe, weights, counting and plan of a chunk."""
         shifted = physics.fourier_shift(self.probe, subpixel_px[..., None, :])
-        weights = physics.mode_intensity(shifted)
-        plan = physics.SolverPlan.of(shifted, counts, self.mask, self.background, self.scale)
+        weights, known = physics.mode_intensity(shifted), self.known
+        plan = physics.SolverPlan.of(shifted, counts, known.mask, known.background, self.scale, known.propagation)
         return counts, shifted, weights, weights * counted, plan
 
     def _cut(self, window: tf.Tensor, corners_px: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
@@ -179,18 +179,15 @@ class TensorflowScan:
         return self._sum(physics.times(patches, weights), corners_px)
 
     def _patches(self, estimate: tf.Tensor, counts: tf.Tensor, shifted_probe: tf.Tensor) -> tf.Tensor:
-        return self.generator(
-            self.weights, estimate, counts, shifted_probe, self.scale, self.mask, self.background, self.reduced
-        )
+        return self.generator(self.weights, estimate, counts, shifted_probe, self.scale, *self.known, self.reduced)
 
     def _group_estimate(
         self, counts: tf.Tensor, shifted_probe: tf.Tensor, weights: tf.Tensor, corners_px: tf.Tensor
     ) -> tf.Tensor:
         """An estimate for each group alone, on canvases that would hold any group of the scan."""
         return group_estimate(
-            counts, shifted_probe, weights, corners_px, self.group_shape, self.scale, self.mask, self.background,
-            self.solver_sweeps,
-        )  # fmt: skip
+            counts, shifted_probe, weights, corners_px, self.group_shape, self.scale, *self.known, self.solver_sweeps
+        )
 
     def _group_patches(
         self,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
@@ -42,10 +43,12 @@ class Known(NamedTuple):
     Attributes:
         mask: (N, N) bool, True = good, or None.
         background: (N, N) float32 expected counts, or None.
+        propagation: from the object to the detector; each has traces of its own.
     """
 
     mask: tf.Tensor | None
     background: tf.Tensor | None
+    propagation: Propagation
 
 
 class PtychoNetwork:
@@ -84,7 +87,8 @@ class PtychoNetwork:
         self.parameters = {name: tf.Variable(value, dtype=tf.float32) for name, value in values.items()}
         self.n_trained = n_trained
         self.mean_counts = tuple(scan.statistics.mean_counts for scan in scans)
-        self._known = [Known(constant(scan.raw.mask), constant(scan.raw.background)) for scan in scans]
+        raws = [scan.raw for scan in scans]
+        self._known = [Known(constant(raw.mask), constant(raw.background), raw.propagation) for raw in raws]
         self._estimate = traced(self._group_estimate, compiled=hardware.compile_sweeps)
         self._plain = traced(self._gradients)
         self._compiled = traced(self._gradients, compiled=True)
@@ -190,7 +194,8 @@ class PtychoNetwork:
         patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.passes)
         canvas = physics.merge(patches, weights, batch["corners_px"], shape)
         agreed = physics.extract(canvas, batch["corners_px"], batch["counts"].shape[-1])
-        return physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, known.background), agreed
+        waves = shifted * agreed[..., None, :, :]
+        return physics.rate_of_waves(waves, scale, known.background, known.propagation), agreed
 
     def _loss(
         self,

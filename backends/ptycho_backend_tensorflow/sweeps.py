@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from ptycho_core.data.propagation import Propagation
+
 from . import physics
 
 __all__ = ["group_estimate", "group_passes"]
@@ -20,6 +22,7 @@ def group_estimate(
     scale: tf.Tensor | float,
     mask: tf.Tensor | None,
     background: tf.Tensor | None,
+    propagation: Propagation,
     sweeps: int,
 ) -> tf.Tensor:
     """Estimate of each patch after some sweeps from the flat object, each group on its own canvas.
@@ -33,6 +36,7 @@ def group_estimate(
         scale: s.
         mask: (N, N) True = good, or None.
         background: (N, N) or None.
+        propagation: of the scan.
         sweeps: how many.
 
     Returns:
@@ -41,7 +45,7 @@ def group_estimate(
     patches = tf.ones_like(shifted_probe[..., 0, :, :])
     if sweeps == 0:
         return patches
-    plan = physics.SolverPlan.of(shifted_probe, counts, mask, background, scale)
+    plan = physics.SolverPlan.of(shifted_probe, counts, mask, background, scale, propagation)
     index = physics.patch_index(corners_px, counts.shape[-1], shape)
     n_pixels = int(counts.shape[0]) * shape[0] * shape[1]
     total = tf.math.unsorted_segment_sum(tf.reshape(weights, [-1]), index, n_pixels)

@@ -72,7 +72,7 @@ class TorchScan:
         mask, background = (
             None if array is None else torch.from_numpy(array.copy()).to(device) for array in (raw.mask, raw.background)
         )
-        self.known = (scale, mask, background)
+        self.known = (scale, mask, background, raw.propagation)
         self._numerator = torch.zeros_like(self.flat())
         self._denominator = torch.zeros_like(self._numerator.real)
 
@@ -83,7 +83,7 @@ class TorchScan:
 
     def prepare(self, part: Part) -> Chunk:
         """Some groups on the device."""
-        scale, mask, background = self.known
+        scale, mask, background, propagation = self.known
         counts = torch.from_numpy(self.data.read_counts(part.groups)).to(self.device)
         subpixel = torch.from_numpy(self.data.subpixel_px[part.groups]).to(self.device)
         shifted = physics.fourier_shift(self.probe, subpixel[..., None, :])
@@ -96,7 +96,7 @@ class TorchScan:
             weights=weights,
             counting=weights * torch.from_numpy(part.counting).to(self.device),
             index=physics.patch_index(corners, counts.shape[-1], self.layout.shape),
-            plan=physics.SolverPlan(shifted, counts, mask, background, scale),
+            plan=physics.SolverPlan(shifted, counts, mask, background, scale, propagation),
         )
 
     def weigh(self, chunk: Chunk) -> None:

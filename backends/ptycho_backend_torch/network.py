@@ -33,6 +33,7 @@ class ScanConstants(nn.Module):
     Attributes:
         mask: (N, N) bool, True = good, or None.
         background: (N, N) float32 expected counts, or None.
+        propagation: from the object to the detector.
         mean_counts: the divisor of its loss.
     """
 
@@ -43,7 +44,7 @@ class ScanConstants(nn.Module):
         super().__init__()
         for name, array in (("mask", scan.raw.mask), ("background", scan.raw.background)):
             self.register_buffer(name, None if array is None else torch.from_numpy(array.copy()), persistent=False)
-        self.mean_counts = scan.statistics.mean_counts
+        self.propagation, self.mean_counts = scan.raw.propagation, scan.statistics.mean_counts
 
 
 class PtychoNetwork(nn.Module):
@@ -103,7 +104,8 @@ class PtychoNetwork(nn.Module):
         corners, N = batch["corners_px"], batch["counts"].shape[-1]
         shifted = physics.fourier_shift(probe, batch["subpixel_px"][..., None, :])
         fixed = shifted.detach()
-        weights, known = physics.mode_intensity(fixed), (scale.detach(), constants.mask, constants.background)
+        weights = physics.mode_intensity(fixed)
+        known = (scale.detach(), constants.mask, constants.background, constants.propagation)
         with torch.no_grad():
             estimate = group_estimate(
                 batch["counts"], fixed, weights, corners, (height, width), *known, self.network.sweeps
@@ -116,7 +118,8 @@ class PtychoNetwork(nn.Module):
         patches = group_passes(one, estimate, weights, corners, (height, width), self.network.passes)
         canvas = physics.merge(patches, weights, corners, (height, width))
         agreed = physics.extract(canvas, corners, N)
-        rate = physics.rate_of_waves(shifted * agreed[..., None, :, :], scale, constants.background)
+        waves = shifted * agreed[..., None, :, :]
+        rate = physics.rate_of_waves(waves, scale, constants.background, constants.propagation)
         mask, n_frames = constants.mask, rate.shape[0] * rate.shape[1]
         if counted:
             good, n_frames = batch["counted"][..., None, None], int(batch["counted"].sum())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ptycho_core.data.propagation import Propagation
+
 from . import physics
 
 __all__ = ["group_estimate", "group_passes"]
@@ -21,6 +23,7 @@ def group_estimate(
     scale: Tensor | float,
     mask: Tensor | None,
     background: Tensor | None,
+    propagation: Propagation,
     sweeps: int,
 ) -> Tensor:
     """Estimate of each patch after some sweeps from the flat object, each group on its own canvas.
@@ -34,6 +37,7 @@ def group_estimate(
         scale: s.
         mask: (N, N) True = good, or None.
         background: (N, N) or None.
+        propagation: of the scan.
         sweeps: how many.
 
     Returns:
@@ -42,7 +46,7 @@ def group_estimate(
     patches = torch.ones_like(shifted_probe[..., 0, :, :])
     if sweeps == 0:
         return patches
-    plan = physics.SolverPlan(shifted_probe, counts, mask, background, scale)
+    plan = physics.SolverPlan(shifted_probe, counts, mask, background, scale, propagation)
     index = physics.patch_index(corners_px, counts.shape[-1], shape)
     total = physics.accumulate(weights, corners_px, shape)
     empty = torch.zeros(total.numel(), dtype=patches.dtype, device=patches.device)

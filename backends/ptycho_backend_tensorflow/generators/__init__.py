@@ -2,9 +2,9 @@
 
 A generator is called with its weights first, a mapping from the canonical names of
 ``ptycho_core.enginekit.architectures`` to tensors of the shapes listed there, then
-``(estimate, counts, shifted_probe, scale, mask, background, low_precision)``: (B, C, N, N) complex estimate and
-counts, and (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex patches. It holds
-no arrays. Its record there has the solver sweeps that make its estimate, and how often it is asked.
+``(estimate, counts, shifted_probe, scale, mask, background, propagation, low_precision)``: (B, C, N, N) complex
+estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to each frame → (B, C, N, N) complex
+patches. It holds no arrays. Its record there has the solver sweeps that make its estimate, and how often it is asked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from ptycho_core.config import TrainingConfig
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.weights import network_of
 
 from .cnn import Cnn
@@ -38,6 +39,7 @@ class Generator(Protocol):
         scale: tf.Tensor | float,
         mask: tf.Tensor | None,
         background: tf.Tensor | None,
+        propagation: Propagation,
         low_precision: tf.DType | None = None,
     ) -> tf.Tensor:
         """Patches (B, C, N, N) complex."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.architectures import CnnSizes, cnn_filters
 
 from .. import physics
@@ -41,6 +42,7 @@ class Cnn:
         scale: tf.Tensor | float,
         mask: tf.Tensor | None,
         background: tf.Tensor | None,
+        propagation: Propagation,
         low_precision: tf.DType | None = None,
     ) -> tf.Tensor:
         """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.architectures import ProbeUnetSizes
 
 from .. import physics
@@ -68,12 +69,13 @@ class ProbeUNet:
         scale: tf.Tensor | float,
         mask: tf.Tensor | None,
         background: tf.Tensor | None,
+        propagation: Propagation,
         low_precision: tf.DType | None = None,
     ) -> tf.Tensor:
         """Patches (B, C, N, N) complex, Q + ρ u + net; see the package for the arguments.
 
         `low_precision` is used in the body only.
         """
-        update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
+        update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale, propagation)
         net = self.correction(weights, estimate, update, shifted_probe, low_precision)
         return physics.swept(estimate, update) + net

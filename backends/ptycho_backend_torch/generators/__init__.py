@@ -1,9 +1,9 @@
 """Generators: networks that map frames to object patches, looked up by name.
 
-A generator is a module with ``forward(estimate, counts, shifted_probe, scale, mask, background, low_precision)``:
-(B, C, N, N) complex estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to each frame →
-(B, C, N, N) complex patches. Its record in ``ptycho_core.enginekit.architectures`` has the names and shapes of its
-weights, the solver sweeps that make its estimate, and how often it is asked.
+A generator is a module with ``forward(estimate, counts, shifted_probe, scale, mask, background, propagation,
+low_precision)``: (B, C, N, N) complex estimate and counts, and (B, C, P, N, N) complex probe modes already shifted to
+each frame → (B, C, N, N) complex patches. Its record in ``ptycho_core.enginekit.architectures`` has the names and
+shapes of its weights, the solver sweeps that make its estimate, and how often it is asked.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.architectures import CnnSizes, cnn_filters
 
 from .. import physics
@@ -50,6 +51,7 @@ class Cnn(nn.Module):
         scale: Tensor | float,
         mask: Tensor | None,
         background: Tensor | None,
+        propagation: Propagation,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
         """Patches (B, C, N, N) complex; see the package for the arguments. `low_precision` is used in the layers."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.enginekit.architectures import PROBE_UNET_FEATURES, ProbeUnetSizes, probe_unet_widths
 
 from .. import physics
@@ -69,11 +70,12 @@ class ProbeUNet(nn.Module):
         scale: Tensor | float,
         mask: Tensor | None,
         background: Tensor | None,
+        propagation: Propagation,
         low_precision: torch.dtype | None = None,
     ) -> Tensor:
         """Patches (B, C, N, N) complex, Q + ρ u + net; see the package for the arguments.
 
         `low_precision` is used in the body only.
         """
-        update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale)
+        update = physics.solver_update(estimate, shifted_probe, counts, mask, background, scale, propagation)
         return physics.swept(estimate, update) + self.correction(estimate, update, shifted_probe, low_precision)
