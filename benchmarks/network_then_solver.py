@@ -20,13 +20,15 @@ import numpy as np
 
 from ptycho_core import PtychoDataContainer, ensure_container, reconstruct, refine, train
 from ptycho_core.api.compare import compare
-from ptycho_core.cli.demo import demo_training_config
 from ptycho_core.config import ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.raw import ObjectGuess, RawData
 from ptycho_core.data.results import Scored
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.provenance import machine
 from ptycho_core.simulation import simulate_scan, texture_config
+
+NETWORK_EPOCHS = 2
+"""More improve a network less than refining its image does."""
 
 
 def kept(raw: RawData, every: int) -> RawData:
@@ -57,10 +59,10 @@ def solver_alone(engine: str, raw: RawData, truth: ObjectGuess, epochs: int) -> 
 
 
 def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator: str, epochs: int) -> None:
-    base = demo_training_config()
-    model_config = ModelConfig(**(base["model"] if generator == "probe_unet" else {"generator": generator}))
+    sizes = {"sweeps": 48} if generator == "probe_unet" else {}
+    model_config = ModelConfig(generator=generator, **sizes)
     plan = RefinementConfig(probe=False, epochs=epochs)
-    config = TrainingConfig(backend=engine, model=model_config, epochs=base["epochs"], refinement=plan)
+    config = TrainingConfig(backend=engine, model=model_config, epochs=NETWORK_EPOCHS, refinement=plan)
     scan = ensure_container(raw, config)
     start = time.perf_counter()
     image = reconstruct(train(scan, config), scan, config.inference, same_scan=True)
