@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-__all__ = ["Canvas", "Window"]
+__all__ = ["Canvas"]
 
 _RUN = 64
 """Pixels that lie together. TensorFlow reads and writes rows of a variable in place, but copies all of one that was
 written in part before it cuts a rectangle out of it; so the canvas is rows of this length, and a window is some."""
 
 Tensor = tf.Tensor
-
-
-class Window(NamedTuple):
-    """A rectangle of a canvas: whole runs, so a little wider than what it was made for.
-
-    Attributes:
-        origin_px: (y, x) of its corner.
-        shape: (h, w).
-    """
-
-    origin_px: tuple[int, int]
-    shape: tuple[int, int]
 
 
 class Canvas:
@@ -46,26 +33,24 @@ class Canvas:
         wide = tf.pad(tf.convert_to_tensor(values), [[0, 0], [0, self._runs * _RUN - self.shape[1]]])
         return tf.reshape(wide, [-1, _RUN])
 
-    def window(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> Window:
-        """The least window that holds a rectangle from `low` (y, x) to before `high`."""
-        (top, left), (bottom, right) = low.tolist(), high.tolist()
-        first, last = left // _RUN, math.ceil(right / _RUN)
-        return Window((top, first * _RUN), (bottom - top, (last - first) * _RUN))
-
-    def _index(self, window: Tensor) -> Tensor:
-        """Rows (n,) of a window, (4,) int32: y, x, h, w."""
+    def _runs_of(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (n,) of the variable that hold a window, their width together, and where in it the window begins."""
         y, x, height, width = tf.unstack(window)
-        rows = (y + tf.range(height))[:, None] * self._runs
-        return tf.reshape(rows + x // _RUN + tf.range(width // _RUN), [-1])
+        first, last = x // _RUN, -(-(x + width) // _RUN)
+        rows = (y + tf.range(height))[:, None] * self._runs + tf.range(first, last)
+        return tf.reshape(rows, [-1]), (last - first) * _RUN, x - first * _RUN
 
     def read(self, window: Tensor) -> Tensor:
         """The values (h, w) of a window, (4,) int32: y, x, h, w."""
-        return tf.reshape(tf.gather(self._rows, self._index(window)), window[2:])
+        rows, wide, left = self._runs_of(window)
+        return tf.reshape(tf.gather(self._rows, rows), [window[2], wide])[:, left : left + window[3]]
 
     def write(self, window: Tensor, values: Tensor) -> None:
-        """Put values (h, w) in a window."""
-        update = tf.IndexedSlices(tf.reshape(values, [-1, _RUN]), self._index(window))
-        self._rows.scatter_update(update)
+        """Put values (h, w) in a window, and leave what lies beside it in the same runs."""
+        rows, wide, left = self._runs_of(window)
+        beside = tf.reshape(tf.gather(self._rows, rows), [window[2], wide])
+        merged = tf.concat([beside[:, :left], values, beside[:, left + window[3] :]], axis=1)
+        self._rows.scatter_update(tf.IndexedSlices(tf.reshape(merged, [-1, _RUN]), rows))
 
     def whole(self) -> Tensor:
         """All values (H, W)."""

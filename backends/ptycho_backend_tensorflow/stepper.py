@@ -125,9 +125,9 @@ class TensorflowStepper:
         """See ``Stepper``."""
         with tf.device(self.device):
             corners, rest = self.positions.corners(frames)
-            window = self.object.window(corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side)
-            where, probe = tf.constant([*window.origin_px, *window.shape], tf.int32), self.probe
-            batch = Batch((corners - window.origin_px).astype(np.int32), rest, self._weights(frames))
+            low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
+            where, probe = tf.constant([*low, *(high - low)], tf.int32), self.probe
+            batch = Batch((corners - low).astype(np.int32), rest, self._weights(frames))
             obj = self._read(where)
             got = self.physics.gradient(obj, probe, batch, self.store.get(frames), wanted)
             light = None
