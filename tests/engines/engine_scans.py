@@ -16,6 +16,7 @@ from core.physics_problem import smooth_probe
 from ptycho_core.api.score import score
 from ptycho_core.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
+from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import GroupDraw, Groups, partition_of
@@ -83,6 +84,7 @@ def make_scan(
     noise: bool = True,
     flat: bool = False,
     calibrated: bool = False,
+    propagation: Propagation = FAR_FIELD,
 ) -> RawData:
     """A jittered raster, taller steps than wide ones, on an object of which every patch is inside.
 
@@ -97,7 +99,7 @@ def make_scan(
     probe = smooth_probe(N, n_modes).astype(np.complex64)
     scale = photons / float(np.sum(np.abs(probe) ** 2))
     level = background * np.linspace(0.5, 1.5, N * N).reshape(N, N)
-    rate = expected_counts(extract(obj, corners, N), probe, rest, scale, level)
+    rate = expected_counts(extract(obj, corners, N), probe, rest, scale, level, propagation)
     counts = rng.poisson(rate).astype(np.float32) if noise else rate.astype(np.float32)
     mask = None
     if bad:
@@ -111,6 +113,7 @@ def make_scan(
         probe_calibrated=calibrated,
         mask=mask,
         background=level if background else None,
+        propagation=propagation,
     )
 
 

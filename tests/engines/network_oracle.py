@@ -111,7 +111,7 @@ def _of_group(data: Groups, b: int, config: TrainingConfig, weights: Weights, sc
         signal = signal if raw.mask is None else np.where(raw.mask, signal, 0)
         mean_power = scale * power.sum(axis=(-2, -1), keepdims=True)
         return cnn(np.sqrt(signal / mean_power) * raw.side / 2, weights, config)
-    known = (shifted, counts, raw.mask, raw.background, scale)
+    known = (shifted, counts, raw.mask, raw.background, scale, raw.propagation)
     corners, shape = data.corners_px[b], tuple(data.canvas_shape[b])
     estimate = np.ones_like(shifted[:, 0])
     for _ in range(network_of(config.network).sweeps):
@@ -138,9 +138,10 @@ def first_losses(data: Groups, config: TrainingConfig, weights: Weights | None =
     out = []
     for b, patches in enumerate(predicted_patches(data, config, weights, scale)):
         corners, rest, shape = data.corners_px[b], data.subpixel_px[b], tuple(data.canvas_shape[b])
-        power = np.sum(np.abs(fourier_shift(data.scan.probe[None].astype(complex), rest[:, None])) ** 2, axis=1)
+        probe = data.scan.probe.astype(complex)
+        power = np.sum(np.abs(fourier_shift(probe[None], rest[:, None])) ** 2, axis=1)
         agreed = extract(merge(patches, power, corners, shape), corners, raw.side)
-        rate = expected_counts(agreed, data.scan.probe.astype(complex), rest, scale, raw.background)
+        rate = expected_counts(agreed, probe, rest, scale, raw.background, raw.propagation)
         real = data.counted[b]
         divisor = real.sum() * data.scan.statistics.mean_counts
         out.append(loss(rate[real], data.read_counts(b).astype(float)[real], raw.mask, divisor))
