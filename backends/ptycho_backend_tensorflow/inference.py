@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import Part, ScanLayout
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.passes import learned_passes
 from ptycho_core.runtime import Runtime
 
 from . import physics
@@ -19,7 +20,7 @@ from .generators import build
 from .hardware import Work, choose_hardware
 from .network import Known, constant
 from .options import options_of
-from .sweeps import group_estimate, group_passes
+from .sweeps import group_agreed, group_estimate
 from .tracing import traced
 
 __all__ = ["Chunk", "TensorflowScan"]
@@ -202,4 +203,5 @@ class TensorflowScan:
         def one(estimate: tf.Tensor) -> tf.Tensor:
             return self._patches(estimate, counts, shifted_probe)
 
-        return group_passes(one, estimate, weights, corners_px, self.group_shape, self.passes)
+        place = (weights, corners_px, self.group_shape)
+        return learned_passes(one, lambda patches: group_agreed(patches, *place), estimate, self.passes)

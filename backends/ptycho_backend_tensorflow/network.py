@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.propagation import Propagation
+from ptycho_core.enginekit.passes import learned_passes
 from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
 from .generators import build
 from .hardware import Hardware
 from .optimizer import ParameterGroup
-from .sweeps import group_estimate, group_passes
+from .sweeps import group_agreed, group_estimate
 from .tracing import traced
 
 __all__ = ["Known", "PtychoNetwork", "complex_probe", "constant"]
@@ -191,9 +192,10 @@ class PtychoNetwork:
         def one(estimate: tf.Tensor) -> tf.Tensor:
             return self.generator(network, estimate, batch["counts"], fixed, fixed_scale, *known, self.low_precision)
 
-        patches = group_passes(one, estimate, weights, batch["corners_px"], shape, self.passes)
-        canvas = physics.merge(patches, weights, batch["corners_px"], shape)
-        agreed = physics.extract(canvas, batch["corners_px"], batch["counts"].shape[-1])
+        def agree(patches: tf.Tensor) -> tf.Tensor:
+            return group_agreed(patches, weights, batch["corners_px"], shape)
+
+        agreed = agree(learned_passes(one, agree, estimate, self.passes))
         waves = shifted * agreed[..., None, :, :]
         return physics.rate_of_waves(waves, scale, known.background, known.propagation), agreed
 

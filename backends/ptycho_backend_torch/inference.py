@@ -13,12 +13,13 @@ from torch import Tensor
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import Part, ScanLayout
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.passes import learned_passes
 from ptycho_core.runtime import Runtime
 
 from . import physics
 from .generators import build, load_weights
 from .hardware import choose_device, low_precision
-from .sweeps import group_estimate, group_passes
+from .sweeps import group_agreed, group_estimate
 
 __all__ = ["Chunk", "TorchScan"]
 
@@ -134,4 +135,5 @@ class TorchScan:
         corners = torch.from_numpy(self.data.corners_px[chunk.groups]).to(self.device)
         place = (chunk.weights, corners, (height, width))
         estimate = group_estimate(chunk.counts, chunk.shifted_probe, *place, *self.known, self.solver_sweeps)
-        return group_passes(functools.partial(self._asked, chunk), estimate, *place, self.passes)
+        one = functools.partial(self._asked, chunk)
+        return learned_passes(one, lambda patches: group_agreed(patches, *place), estimate, self.passes)

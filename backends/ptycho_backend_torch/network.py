@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.passes import learned_passes
 from ptycho_core.enginekit.weights import initial_weights, network_of
 
 from . import physics
 from .generators import build, load_weights
-from .sweeps import group_estimate, group_passes
+from .sweeps import group_agreed, group_estimate
 
 __all__ = ["PtychoNetwork", "complex_parameter"]
 
@@ -101,7 +102,7 @@ class PtychoNetwork(nn.Module):
         probe, scale = self.probe_and_scale(scan)
         constants: ScanConstants = self.constants[scan]
         height, width = (int(n) for n in batch["canvas_shape"])
-        corners, N = batch["corners_px"], batch["counts"].shape[-1]
+        corners = batch["corners_px"]
         shifted = physics.fourier_shift(probe, batch["subpixel_px"][..., None, :])
         fixed = shifted.detach()
         weights = physics.mode_intensity(fixed)
@@ -115,9 +116,10 @@ class PtychoNetwork(nn.Module):
             patches: Tensor = self.generator(estimate, batch["counts"], fixed, *known, self.low_precision)
             return patches
 
-        patches = group_passes(one, estimate, weights, corners, (height, width), self.network.passes)
-        canvas = physics.merge(patches, weights, corners, (height, width))
-        agreed = physics.extract(canvas, corners, N)
+        def agree(patches: Tensor) -> Tensor:
+            return group_agreed(patches, weights, corners, (height, width))
+
+        agreed = agree(learned_passes(one, agree, estimate, self.network.passes))
         waves = shifted * agreed[..., None, :, :]
         rate = physics.rate_of_waves(waves, scale, constants.background, constants.propagation)
         mask, n_frames = constants.mask, rate.shape[0] * rate.shape[1]

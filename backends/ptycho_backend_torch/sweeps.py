@@ -1,8 +1,6 @@
-"""Parallel solver sweeps before the network, and its passes: each group on its own canvas."""
+"""Parallel solver sweeps before the network, and merges: each group on its own canvas."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +9,7 @@ from ptycho_core.data.propagation import Propagation
 
 from . import physics
 
-__all__ = ["group_estimate", "group_passes"]
+__all__ = ["group_agreed", "group_estimate"]
 
 
 def group_estimate(
@@ -57,30 +55,7 @@ def group_estimate(
     return patches
 
 
-def group_passes(
-    one: Callable[[Tensor], Tensor],
-    estimate: Tensor,
-    weights: Tensor,
-    corners_px: Tensor,
-    shape: tuple[int, int],
-    passes: int,
-) -> Tensor:
-    """What a generator says of each patch in the last of some passes, each group on its own canvas (FM-20).
-
-    Args:
-        one: the generator bound to the groups: (B, C, N, N) complex estimate → patches. It is asked once in every
-            pass, for what the merge of its last answers gives.
-        estimate: (B, C, N, N) complex, to start from.
-        weights: (B, C, N, N) of the merge.
-        corners_px: (B, C, 2) integer.
-        shape: (H, W) of every canvas.
-        passes: how many.
-
-    Returns:
-        (B, C, N, N) complex patches before the last merge.
-    """
-    patches = one(estimate)
-    for _ in range(passes - 1):
-        canvas = physics.merge(patches, weights, corners_px, shape)
-        patches = one(physics.extract(canvas, corners_px, weights.shape[-1]))
-    return patches
+def group_agreed(patches: Tensor, weights: Tensor, corners_px: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Patches (B, C, N, N) that the merge of some gives, each group on its own canvas; arguments as above."""
+    canvas = physics.merge(patches, weights, corners_px, shape)
+    return physics.extract(canvas, corners_px, weights.shape[-1])

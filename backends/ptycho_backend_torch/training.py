@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import warnings
@@ -219,6 +220,8 @@ def fit(
         "devices": runtime.devices,
         "strategy": strategy_of(runtime.strategy, runtime.devices, idle_parameters=idle),
     }
+    # in one piece: Lightning looks for modules in what it is given, and cannot pass through frozen values
+    job = functools.partial(functools.partial, _train, data=data, runtime=runtime, facts=facts, backend=backend)
     with _quiet_lightning:
         try:
             fabric = Fabric(**settings)
@@ -226,6 +229,6 @@ def fit(
             given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
             raise ConfigError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
         if not has_own_processes(settings["strategy"]):
-            return Learnt(*fabric.launch(_train, data, runtime, facts, backend, progress))
+            return Learnt(*fabric.launch(job(progress=progress)))
         with Listener(progress) as listener:
-            return Learnt(*fabric.launch(_train, data, runtime, facts, backend, listener.mailbox))
+            return Learnt(*fabric.launch(job(progress=listener.mailbox)))

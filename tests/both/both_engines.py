@@ -13,15 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from engines.engine_scans import CONFIG, config_for, held_out_scan, make_scan, train
+from engines.engine_scans import CONFIG, Settings, config_for, held_out_scan, make_scan, train
 
 from ptycho_core.api.score import score
-from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image, Scored
-from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.weights import initial_weights
 from ptycho_core.protocol import ReconstructionBackend
 
 __all__ = [
@@ -44,17 +43,17 @@ def hard_scan(N: int = 16, rows: int = 3, columns: int = 4, **changes: Any) -> R
     return make_scan(N, rows, columns, **({"n_modes": 2, "bad": True, "background": 5.0} | changes))
 
 
-def untrained(raw: RawData, config: TrainingConfig = CONFIG, backend: str = "nobody") -> NetworkModel:
+def untrained(raw: RawData, settings: Settings = CONFIG, backend: str = "nobody") -> NetworkModel:
     """A model of which every weight is random, the head too: what it predicts is not just the solver's estimate."""
     rng = np.random.default_rng(3)
     weights = {
         name: (first + (0.02 if "head" in name else 0.05) * rng.normal(size=first.shape)).astype(np.float32)
-        for name, first in initial_weights(config, raw.side).items()
+        for name, first in initial_weights(settings.config, raw.side).items()
     }
     statistics = PtychoDataContainer.of(raw).statistics
     return NetworkModel(
         backend=backend,
-        config=config,
+        config=settings.config,
         weights=weights,
         statistics=statistics,
         scale=1.1 * statistics.scale,
@@ -64,7 +63,7 @@ def untrained(raw: RawData, config: TrainingConfig = CONFIG, backend: str = "nob
 
 
 def losses_of(
-    engine: ReconstructionBackend, raw: RawData, config: TrainingConfig, test: RawData | None = None
+    engine: ReconstructionBackend, raw: RawData, config: Settings, test: RawData | None = None
 ) -> tuple[np.ndarray, NetworkModel]:
     """Loss of every step, and the model."""
     seen: list[float] = []
@@ -85,7 +84,7 @@ def several_scans() -> list[PtychoDataContainer]:
 
 
 def losses_on(
-    engine: ReconstructionBackend, scans: list[PtychoDataContainer], config: TrainingConfig
+    engine: ReconstructionBackend, scans: list[PtychoDataContainer], config: Settings
 ) -> tuple[np.ndarray, NetworkModel]:
     """Loss of every step of a training on containers, and the model."""
     seen: list[float] = []

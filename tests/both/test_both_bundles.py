@@ -127,9 +127,10 @@ ALONE = """
 import json, sys
 from dataclasses import replace
 import ptycho_core
-from ptycho_core.config import InferenceConfig
+from ptycho_core.runtime import Runtime
 model = ptycho_core.load_model(sys.argv[1], backend={reader!r})
-result = ptycho_core.reconstruct(model, sys.argv[2], InferenceConfig(accelerator="cpu", precision="32"), same_scan=True)
+exact = Runtime(accelerator="cpu", precision="32")
+result = ptycho_core.reconstruct(model, sys.argv[2], None, exact, same_scan=True)
 loaded = [name for name in ("torch", "lightning", "tensorflow") if name in sys.modules]
 print(json.dumps({{"fourier_error": result.train.fourier_error, "backend": model.backend, "loaded": loaded}}))
 """

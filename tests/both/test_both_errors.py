@@ -15,7 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan, untrained
-from engines.engine_scans import CONFIG, EXACT, config_for, image_of, interrupted, lay_out, make_scan, train, vary
+from engines.engine_scans import (
+    CONFIG,
+    EXACT,
+    config_for,
+    exact,
+    image_of,
+    interrupted,
+    lay_out,
+    make_scan,
+    patches_of,
+    train,
+    vary,
+)
 
 import ptycho_core
 from ptycho_core.bundle import read_bundle, write_bundle
@@ -54,7 +66,7 @@ def cuda_is_here() -> bool:
 
 def facade(engine: ReconstructionBackend, scan: RawData, **changes: Any) -> Any:
     """Train through the facade, which refuses what an engine cannot do before it is asked."""
-    return ptycho_core.train_cdi_model(*scan.split(0.25, seed=1), config_for(engine, **changes))
+    return ptycho_core.train_cdi_model(*scan.split(0.25, seed=1), *config_for(engine, **changes))
 
 
 def container(scan: RawData, **roles: Any) -> PtychoDataContainer:
@@ -131,7 +143,7 @@ def torn_data(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any
 
 def resumed_with_another_scan(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
     config = config_for(engine, resume_from=stopped(engine, scan, folder), n_groups=12)
-    return engine.train([container(scan), container(hard_scan(seed=5))], config)
+    return engine.train([container(scan), container(hard_scan(seed=5))], *config)
 
 
 def beyond_the_image(engine: ReconstructionBackend, scan: RawData, folder: Path) -> Any:
@@ -158,12 +170,17 @@ def wish_to_stop(engine: ReconstructionBackend, scan: RawData, folder: Path) -> 
 REFUSED_BY_THE_FACADE: dict[str, tuple[type[BaseException], Case]] = {
     "unknown generator": (ConfigError, lambda e, s, f: facade(e, s, model={"generator": "probe_net"})),
     "unknown accelerator": (ConfigError, lambda e, s, f: facade(e, s, accelerator="tpu")),
-    "unknown accelerator of inference": (ConfigError, lambda e, s, f: facade(e, s, inference={"accelerator": "tpu"})),
+    "unknown accelerator, later": (
+        ConfigError,
+        lambda e, s, f: ptycho_core.reconstruct(
+            untrained(s, CONFIG, e.name), s, *exact(accelerator="tpu"), backend=e.name
+        ),
+    ),
     "crop larger than a patch": (ConfigError, lambda e, s, f: facade(e, s, inference={"central_crop_px": 17})),
     "crop larger than a patch, later": (
         ConfigError,
         lambda e, s, f: ptycho_core.reconstruct(
-            untrained(s, CONFIG, e.name), s, replace(EXACT, central_crop_px=17), backend=e.name
+            untrained(s, CONFIG, e.name), s, *exact(central_crop_px=17), backend=e.name
         ),
     ),
     "bundle of a solver": (ArchiveError, loaded_by_the_facade(backend="ptychi", generator=None)),
@@ -174,18 +191,16 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     "cnn with frames of 16×16": (ConfigError, lambda e, s, f: train(e, s, vary(model=CNN))),
     "cnn with smaller test groups": (
         ConfigError,
-        lambda e, s, f: e.train([container(s, heldout=[1, 4])], config_for(e, model=CNN)),
+        lambda e, s, f: e.train([container(s, heldout=[1, 4])], *config_for(e, model=CNN)),
     ),
     "cnn applied to other groups": (
         ConfigError,
-        lambda e, s, f: patches_of(e, 
-            untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(hard_scan(64, 2, 2), 2)
-        ),
+        lambda e, s, f: patches_of(e, untrained(hard_scan(64, 2, 2), vary(model=CNN)), lay_out(hard_scan(64, 2, 2), 2)),
     ),
     "cnn applied to too few frames": (
         ConfigError,
         lambda e, s, f: e.reconstruct(
-            untrained(hard_scan(64, 2, 2), vary(model=CNN)), container(hard_scan(64, 1, 3)), EXACT
+            untrained(hard_scan(64, 2, 2), vary(model=CNN)), container(hard_scan(64, 1, 3)), *EXACT
         ),
     ),
     "cnn applied to another side": (
@@ -195,7 +210,7 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     "depth that does not divide N": (ConfigError, lambda e, s, f: train(e, s, vary(model={"depth": 5}))),
     "depth that does not divide another N": (
         ConfigError,
-        lambda e, s, f: e.reconstruct(untrained(hard_scan(32, 2, 2), vary(model={"depth": 5})), container(s), EXACT),
+        lambda e, s, f: e.reconstruct(untrained(hard_scan(32, 2, 2), vary(model={"depth": 5})), container(s), *EXACT),
     ),
     "trainable scale of a calibrated probe": (
         ConfigError,
@@ -203,11 +218,11 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     ),
     "an accelerator that the machine does not have": (
         ConfigError,
-        lambda e, s, f: e.train([container(s)], config_for(e, accelerator="cuda")),
+        lambda e, s, f: e.train([container(s)], *config_for(e, accelerator="cuda")),
     ),
     "an accelerator that no framework has": (
         ConfigError,
-        lambda e, s, f: e.reconstruct(untrained(s), container(s), replace(EXACT, accelerator="tpu")),
+        lambda e, s, f: e.reconstruct(untrained(s), container(s), *exact(accelerator="tpu")),
     ),
     "trackers without a folder": (ConfigError, lambda e, s, f: train(e, s, vary(loggers=("tensorboard", "mlflow")))),
     "a folder that is a file": (OutputError, lambda e, s, f: train(e, s, vary(output_dir=f / "in the way"))),
@@ -218,21 +233,21 @@ REFUSED_BY_THE_ENGINE: dict[str, tuple[type[BaseException], Case]] = {
     "frames beyond the image": (DataError, beyond_the_image),
     "scans of other modes": (
         DataError,
-        lambda e, s, f: e.train([container(s), container(make_scan())], config_for(e)),
+        lambda e, s, f: e.train([container(s), container(make_scan())], *config_for(e)),
     ),
     "nothing to learn from": (
         DataError,
-        lambda e, s, f: e.train([container(s, heldout=np.arange(12)), container(s)], config_for(e)),
+        lambda e, s, f: e.train([container(s, heldout=np.arange(12)), container(s)], *config_for(e)),
     ),
     "a second scan with too few frames": (
         ConfigError,
-        lambda e, s, f: e.train([container(s), container(hard_scan(rows=1, columns=3))], config_for(e)),
+        lambda e, s, f: e.train([container(s), container(hard_scan(rows=1, columns=3))], *config_for(e)),
     ),
     "bundle of a solver": (ArchiveError, bundle(backend="ptychi", generator=None)),
     "bundle of an unknown generator": (ArchiveError, bundle(generator="unrolled")),
     "bundle of another width": (
         ArchiveError,
-        bundle(config=replace(CONFIG, model=replace(CONFIG.model, width=5))),
+        bundle(config=vary(model={"width": 5}).config),
     ),
     "a bundle that is not there": (ArchiveError, lambda e, s, f: e.load(f / "gone.ptycho")),
 }

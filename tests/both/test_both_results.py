@@ -61,7 +61,7 @@ def results(engines, scans) -> dict[str, CdiResult]:
     """Both engines' results of one call."""
     return {
         name: ptycho_core.run_cdi_example(
-            *scans, config_for(engine, BASE), flip_y=True, transpose=True, do_stitching=True
+            *scans, *config_for(engine, BASE), flip_y=True, transpose=True, do_stitching=True
         )
         for name, engine in engines.items()
     }
@@ -114,7 +114,7 @@ def test_without_a_test_scan_the_same_is_missing(engines, scans, do_stitching):
 
 def _without_test(config: Any, scan: Any, do_stitching: bool) -> CdiResult:
     with pytest.warns(UserWarning, match="no test data"):
-        return ptycho_core.run_cdi_example(scan, None, config, do_stitching=do_stitching)
+        return ptycho_core.run_cdi_example(scan, None, *config, do_stitching=do_stitching)
 
 
 def test_progress_tells_the_same_steps(engines, scans):
@@ -123,7 +123,7 @@ def test_progress_tells_the_same_steps(engines, scans):
     for engine in engines.values():
         events: list = []
         config = config_for(engine, vary(BASE, epochs=1))
-        ptycho_core.run_cdi_example(*scans, config, do_stitching=True, progress=events.append)
+        ptycho_core.run_cdi_example(*scans, *config, do_stitching=True, progress=events.append)
         told.append([(e.stage, e.done, e.total, sorted(e.metrics)) for e in events])
     assert told[0] == told[1]
     assert {stage for stage, *_ in told[0]} == {"train", "reconstruct", "refine"}
@@ -131,7 +131,7 @@ def test_progress_tells_the_same_steps(engines, scans):
 
 def test_a_folder_changes_the_same_fields(engines, scans, tmp_path: Path):
     out = [
-        ptycho_core.train_cdi_model(*scans, config_for(engine, vary(BASE, epochs=1, output_dir=tmp_path)))
+        ptycho_core.train_cdi_model(*scans, *config_for(engine, vary(BASE, epochs=1, output_dir=tmp_path)))
         for engine in engines.values()
     ]
     assert_alike(dict(out[0]), dict(out[1]), tolerances=TOLERANCES, free=FREE)

@@ -10,16 +10,14 @@ steps and 2e-2 after 22, and the other engine is as far away as that and no fart
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from both_engines import NAMES, hard_scan, losses_of, losses_on, several_scans, steps_apart
-from engines.engine_scans import assert_same_model, differ, interrupted, make_scan, train, vary
+from engines.engine_scans import Settings, assert_same_model, differ, interrupted, make_scan, train, vary
 
-from ptycho_core.config import TrainingConfig
 from ptycho_core.errors import Cancelled
 
 pytestmark = pytest.mark.both
@@ -62,9 +60,9 @@ CASES = {
 """Each schedule, each loss and every part of the optimiser with a setting that leaves a trace."""
 
 
-def scans_for(config: TrainingConfig) -> tuple[Any, Any]:
+def scans_for(config: Settings) -> tuple[Any, Any]:
     """A scan to learn from and a held-out one."""
-    if config.model.generator == "cnn":
+    if config.network.generator == "cnn":
         return hard_scan(64, 2, 3), hard_scan(64, 2, 2, seed=9)
     return hard_scan(), hard_scan(rows=2, columns=3, seed=9)
 
@@ -137,7 +135,7 @@ def test_what_is_compared_has_moved(pairs, name):
 )
 def test_each_setting_matters_by_more_than_the_tolerance(pairs, engines, name, setting, other):
     """The same training with one setting changed, in one engine, is told apart from the other engine's."""
-    config = dataclasses.replace(CASES[name], **{setting: other})
+    config = vary(CASES[name], **{setting: other})
     scan, test = scans_for(config)
     changed = train(engines["pytorch"], scan, config, test)
     _, (_, wanted) = pairs(name)
@@ -213,7 +211,7 @@ def test_two_scans_are_gone_on_with_alike(together, engines, tmp_path):
 
     for name, engine in engines.items():
         with pytest.raises(Cancelled) as caught:
-            engine.train(scans, dataclasses.replace(TOGETHER, backend=name, output_dir=tmp_path / name), progress=stop)
+            engine.train(scans, *vary(TOGETHER, backend=name, output_dir=tmp_path / name), progress=stop)
         losses, model = losses_on(engine, scans, vary(TOGETHER, resume_from=Path(caught.value.checkpoint_path)))
         np.testing.assert_array_equal(losses, made[name][0][7:])
         assert model.history == made[name][1].history

@@ -39,8 +39,8 @@ SEVERAL_SCANS = """
 second = PtychoDataContainer.of(make_scan(rows=2, columns=4, seed=5, background=1.0), heldout=[0, 3, 6, 7])
 scans = [PtychoDataContainer.of(scan), second]
 config = config_for(engine, probe_trainable=True, scale_trainable=True, group_size=2, n_groups=6, model={"sweeps": 0})
-model = engine.train(scans, replace(config, devices=2))
-one = engine.train(scans, replace(config, batch_size=2))
+model = engine.train(scans, *vary(config, devices=2))
+one = engine.train(scans, *vary(config, batch_size=2))
 for name, values in one.history.items():
     np.testing.assert_allclose(model.history[name], values, rtol=1e-3)
 for name, values in weights_of(one).items():
