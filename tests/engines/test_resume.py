@@ -296,7 +296,7 @@ def test_best_and_last(scan, held_out, engine, tmp_path):
         assert more.history["test_loss"][:4] == model.history["test_loss"]
 
 
-@pytest.mark.spec("BE-23")
+@pytest.mark.spec("BE-35")
 def test_the_best_epoch_is_the_model_with_a_folder_and_without(scan, held_out, engine, tmp_path):
     config = vary(TOO_FAST, early_stopping_patience=2)
     one = train(engine, scan, config, held_out)
@@ -309,7 +309,7 @@ def test_the_best_epoch_is_the_model_with_a_folder_and_without(scan, held_out, e
     assert last.scale != one.scale
 
 
-@pytest.mark.spec("BE-23")
+@pytest.mark.spec("BE-35")
 def test_patience_is_counted_on_when_a_training_goes_on(scan, held_out, engine, tmp_path):
     """One epoch without a better loss before it was stopped, and one after it."""
     config = vary(TOO_FAST, early_stopping_patience=2)

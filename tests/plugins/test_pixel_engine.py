@@ -1,4 +1,4 @@
-"""A network engine from outside, with a generator of its own: trained, bundled, loaded and applied by core unchanged."""
+"""A network engine from outside, with a generator of its own: trained, bundled and applied by core unchanged."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def config_of(**changes) -> TrainingConfig:
     return config_from_mapping(TrainingConfig, {**settings, "model": model, "seed": 3, **changes})
 
 
+@pytest.mark.spec("BE-28", "BUNDLE-10")
 def test_it_is_trained_bundled_loaded_and_applied(site, made, tmp_path):
     config = config_of(refinement={"engine": "none"}, test_fraction=0.2)
     assert isinstance(config.network.sizes, PlainSizes)
@@ -107,6 +108,7 @@ def test_sizes_that_it_does_not_have_are_refused_before_data_are_read(site, tmp_
         ptycho_core.run(tmp_path / "no such file.npz", config)
 
 
+@pytest.mark.spec("BE-28")
 def test_passes_that_it_does_not_have(site, tmp_path):
     with pytest.raises(ConfigError, match=r"InferenceConfig\.passes = 2 has no effect on generator 'pixel_mlp'"):
         ptycho_core.run(tmp_path / "no such file.npz", config_of(inference={"passes": 2}))
@@ -145,12 +147,14 @@ def test_two_networks_of_one_name_are_refused_before_data_are_read(site, tmp_pat
         ptycho_core.run(tmp_path / "no such file.npz", config_of())
 
 
+@pytest.mark.spec("BE-29")
 def test_two_engines_may_have_one_network(site):
     install(site, "other-engine", {"other": "other_generator"}, {"other_generator": OTHER})
     assert [who for who, record in installed_generators() if record.name == "pixel_mlp"] == ["other", "pixel"]
     assert with_typed_model(config_of()).network.sizes.plain()["hidden"] == 5
 
 
+@pytest.mark.spec("BE-29")
 def test_a_network_called_like_one_that_ships_is_refused_and_harms_no_other(site, tmp_path):
     source = OTHER.replace("pixel_mlp", "cnn")
     install(site, "other-engine", {"other": "other_generator"}, {"other_generator": source})
