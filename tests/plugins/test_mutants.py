@@ -1,4 +1,6 @@
-"""The suite has teeth: the toy engine with one line made wrong fails the test that is named for that mistake.
+"""The suite has teeth: an engine with one line made wrong fails the test that is named for that mistake.
+
+The toy engine is made wrong, and the functional one where only a stepper can be.
 
 Each mutant is a copy of the toy's sources with some text replaced, laid out as the installed distribution of that name,
 so that it comes in by the same door as every engine, also in the processes that the suite starts.
@@ -16,11 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mutant_texts import read_mutants
+from mutant_texts import Mutant, read_mutants
+from stub_engines import install as install_module
 
 from ptycho_core.testing import BackendConformance, Sheet, run_conformance
 
 SOURCES = Path(__file__).parent / "toy_engine" / "ptycho_toy_engine"
+STEPPER = Path(__file__).parent / "functional_engine" / "functional_engine.py"
 
 pytestmark = [
     pytest.mark.plugin,
@@ -43,7 +47,7 @@ MUTANTS = read_mutants((Path(__file__).parent / "mutants.diff").read_text(encodi
 
 @pytest.fixture
 def engine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Put the toy engine, with some text of one file replaced, before the installed one."""
+    """Put both engines, with some text of one file replaced, before the installed ones."""
 
     def install(file: str = "backend.py", texts: tuple[str, ...] = ()) -> None:
         site = tmp_path / "site"
@@ -52,13 +56,15 @@ def engine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ptycho-toy-engine\nVersion: 0.1.0\n")
         (info / "entry_points.txt").write_text("[ptycho.backends]\ntoy = ptycho_toy_engine.plugin\n")
-        path = site / SOURCES.name / file
+        module = STEPPER.stem
+        install_module(site, "functional-engine", {"functional": module}, {module: STEPPER.read_text(encoding="utf-8")})
+        path = site / STEPPER.name if file == STEPPER.name else site / SOURCES.name / file
         text = path.read_text(encoding="utf-8")
         for old, new in zip(texts[::2], texts[1::2], strict=True):
             assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
             text = text.replace(old, new)
         path.write_text(text, encoding="utf-8")
-        for name in [name for name in sys.modules if name.partition(".")[0] == SOURCES.name]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in (SOURCES.name, module)]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.syspath_prepend(site)
 
@@ -66,8 +72,13 @@ def engine_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     yield install
     np.seterr(**errors)
     logging.root.setLevel(level)
-    for name in [name for name in sys.modules if name.partition(".")[0] == SOURCES.name]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in (SOURCES.name, STEPPER.stem)]:
         del sys.modules[name]
+
+
+def engine_of(mutant: Mutant) -> str:
+    """Name of the engine that a mistake is put into."""
+    return "functional" if mutant.file == STEPPER.name else "toy"
 
 
 def failures(sheet: Sheet) -> dict[str, str]:
@@ -79,7 +90,7 @@ def failures(sheet: Sheet) -> dict[str, str]:
 def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
     mutant = MUTANTS[name]
     engine_with(mutant.file, mutant.texts)
-    sheet = run_conformance("toy", only=mutant.test)
+    sheet = run_conformance(engine_of(mutant), only=mutant.test)
     assert mutant.test in failures(sheet), f"{name} passes {mutant.test}"
     reason = failures(sheet)[mutant.test]
     assert not BROKEN.search(reason), f"{name} is no mistake of that kind, it cannot run: {reason}"
@@ -87,12 +98,13 @@ def test_a_mutant_is_caught_by_the_test_named_for_it(engine_with, name):
 
 
 @pytest.mark.spec("BE-33")
-def test_the_engine_itself_passes_what_its_mutants_fail(engine_with):
+@pytest.mark.parametrize("engine", ["toy", "functional"])
+def test_the_engine_itself_passes_what_its_mutants_fail(engine_with, engine):
     engine_with()
-    sheet = run_conformance("toy")
+    sheet = run_conformance(engine)
     assert failures(sheet) == {}
     passed = {outcome.test.partition("[")[0] for outcome in sheet.of("passed")}
-    assert {mutant.test for mutant in MUTANTS.values()} <= passed
+    assert {mutant.test for mutant in MUTANTS.values() if engine_of(mutant) == engine} <= passed
     assert sheet.conforms
 
 
