@@ -397,8 +397,9 @@ def lit_level(obj: Tensor, light: Tensor) -> Tensor:
 
 
 def _over_curvature(gradient: Tensor, light: Tensor, loss: str) -> Tensor:
-    peak = tf.maximum(tf.reduce_max(light), np.finfo(light.dtype.as_numpy_dtype).tiny)
-    factor = -1 / (CURVATURE[loss] * ((1 - STEP_DAMPING) * light + STEP_DAMPING * peak))
+    """−∂L / (c ((1−α) W + α max W)), and 0 where nothing is lit."""
+    damped = (1 - STEP_DAMPING) * light + STEP_DAMPING * tf.reduce_max(light)
+    factor = tf.math.divide_no_nan(tf.fill(tf.shape(light), tf.constant(-1.0, light.dtype)), CURVATURE[loss] * damped)
     return gradient * tf.cast(factor, gradient.dtype)
 
 
