@@ -20,10 +20,7 @@ from ptycho_core.protocol import Progress, ProgressEvent
 __all__ = ["Listener", "Mailbox", "has_own_processes", "strategy_of"]
 
 
-_DDP = ("ddp", "ddp_spawn", "ddp_fork", "ddp_notebook")
-
-
-def strategy_of(strategy: str, devices: int, *, idle_parameters: bool = False) -> str:
+def strategy_of(strategy: str, devices: int) -> str:
     """The strategy to use, in Lightning's words.
 
     Lightning's own choice for several devices starts the caller's whole script again for each, which no library may do
@@ -32,11 +29,8 @@ def strategy_of(strategy: str, devices: int, *, idle_parameters: bool = False) -
     Args:
         strategy: as in a config.
         devices: how many.
-        idle_parameters: whether a step leaves some parameters alone, those of other scans; processes that share
-            gradients would wait for theirs.
     """
-    name = "ddp_spawn" if strategy == "auto" and devices > 1 else strategy
-    return f"{name}_find_unused_parameters_true" if idle_parameters and name in _DDP else name
+    return "ddp_spawn" if strategy == "auto" and devices > 1 else strategy
 
 
 def has_own_processes(strategy: str) -> bool:

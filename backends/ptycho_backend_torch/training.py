@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -178,6 +179,9 @@ class _QuietLightning:
 
 _quiet_lightning = _QuietLightning()
 
+_DDP: dict[str, Any] = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+"""Strategy that averages gradients → how it starts its processes."""
+
 
 def _train(
     fabric: Fabric,
@@ -214,12 +218,12 @@ def fit(
         ConfigError: devices or a strategy that are not to be had here.
         CollapseError, BackendError, Cancelled, ArchiveError, OutputError: see ``enginekit.network_loop``.
     """
-    idle = data.n_trained > 1 and (config.probe_trainable or config.scale_trainable)
-    settings: dict[str, Any] = {
-        "accelerator": choose_device(runtime.accelerator).type,
-        "devices": runtime.devices,
-        "strategy": strategy_of(runtime.strategy, runtime.devices, idle_parameters=idle),
-    }
+    name = strategy_of(runtime.strategy, runtime.devices)
+    device = choose_device(runtime.accelerator).type
+    settings: dict[str, Any] = {"accelerator": device, "devices": runtime.devices, "strategy": name}
+    if data.n_trained > 1 and (config.probe_trainable or config.scale_trainable) and name in _DDP:
+        # a step leaves probe and scale of other scans alone; processes that share gradients would wait for theirs
+        settings["strategy"] = DDPStrategy(start_method=_DDP[name], find_unused_parameters=True)
     # in one piece: Lightning looks for modules in what it is given, and cannot pass through frozen values
     job = functools.partial(functools.partial, _train, data=data, runtime=runtime, facts=facts, backend=backend)
     with _quiet_lightning:
@@ -228,7 +232,7 @@ def fit(
         except (ValueError, MisconfigurationException) as error:
             given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
             raise ConfigError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
-        if not has_own_processes(settings["strategy"]):
+        if not has_own_processes(name):
             return Learnt(*fabric.launch(job(progress=progress)))
         with Listener(progress) as listener:
             return Learnt(*fabric.launch(job(progress=listener.mailbox)))
