@@ -38,6 +38,7 @@ class ScanInspection:
         dialect: name of the reader, or None.
         contents: shape and dtype of every array in the file, by name.
         measurement: ``amplitude`` or ``counts``, as stated by file or caller; None when nobody does.
+        propagation: from the object to the detector, as it was read.
         assumptions: what reading it assumes.
         n_frames: M.
         side: N, pixels.
@@ -50,6 +51,7 @@ class ScanInspection:
     dialect: str | None = None
     contents: dict[str, str] = field(default_factory=dict)
     measurement: str | None = None
+    propagation: Propagation | None = None
     assumptions: tuple[str, ...] = ()
     n_frames: int | None = None
     side: int | None = None
@@ -148,6 +150,7 @@ def inspect_scan(
         dialect=reader.name,
         contents=file.shapes,
         measurement=stated,
+        propagation=raw.propagation,
         assumptions=tuple(a for a in raw.source.assumptions if stated or a != unstated_note(raw.source.measurement)),
         n_frames=raw.n_frames,
         side=raw.side,

@@ -20,13 +20,13 @@ dataset           content
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import Hdf5Frames
-from ..data.propagation import Propagation
 from ..data.raw import Geometry, ObjectGuess, RawData, Source
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
@@ -35,7 +35,7 @@ from .candidate import Candidate, missing_key
 from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .probes import NO_PROBE, normalise_probe
-from .stated import PROPAGATION_KEYS, resolve_propagation
+from .stated import positive_numbers, propagation_in
 
 __all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "recognises"]
 
@@ -94,22 +94,10 @@ def _object_guess(h5: Any, file: Candidate) -> ObjectGuess | None:
     return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
 
 
-def _positive(h5: Any, file: Candidate, group: str, keys: tuple[str, ...]) -> dict[str, float]:
-    """Attributes of a group, as far as they are there."""
-    found: dict[str, float] = {}
-    for key in keys:
-        if group in h5 and key in h5[group].attrs:
-            value = np.asarray(h5[group].attrs[key])
-            if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.ravel()[0]) > 0:
-                raise DataError(f"{file.path}: {group} {key!r} must be one positive number; found {value!r}.")
-            found[key] = float(value.ravel()[0])
+def _attributes(h5: Any, group: str) -> Mapping[str, Any]:
+    """Attributes of a group that need not be there."""
+    found: Mapping[str, Any] = h5[group].attrs if group in h5 else {}
     return found
-
-
-def _propagation(h5: Any, file: Candidate, given: Propagation | None) -> Propagation:
-    kind_key, *number_keys = PROPAGATION_KEYS
-    kind = _plain(h5["propagation"].attrs.get(kind_key)) if "propagation" in h5 else None
-    return resolve_propagation(str(file.path), given, kind, **_positive(h5, file, "propagation", tuple(number_keys)))
 
 
 def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
@@ -160,11 +148,11 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         background = _numbers(h5, file, "background") if "background" in file.names else None
         object_guess, geometry, provenance = (
             _object_guess(h5, file),
-            _positive(h5, file, "geometry", GEOMETRY_KEYS),
+            positive_numbers(_attributes(h5, "geometry"), GEOMETRY_KEYS, f"{name}: geometry"),
             _provenance(h5, file),
         )
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
-        propagation = _propagation(h5, file, options.propagation)
+        propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
     if resolved == "amplitude":
         check_amplitudes(frames, mask, name)
     notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])

@@ -10,6 +10,7 @@ amplitude on scan coordinates because few viewers draw complex numbers.
     slices        (L, H, W) complex64 of a thick object, attribute ``spacing_m``, where it has some
     mode_weights  (M, P) float32, what each frame takes of each mode, where it does not take all of all
     forward_model text, the engine whose own forward model alone explains the image, where that of core does not
+    propagation   group, as in a scan file: attributes ``propagation``, and ``fresnel_number`` of a near field
     scale         float, λ = scale · Σ_p |F ψ_p|² + background
     role          (M,) uint8, 0 train, 1 heldout, 2 unused; attribute ``unused`` (JSON): reason → frames
     figures       JSON: figures of merit of the training and of the held-out frames, each with its floor
@@ -35,10 +36,12 @@ from numpy.typing import NDArray
 
 from ..config_mapping import config_to_mapping
 from ..data.container import Role
+from ..data.propagation import Propagation
 from ..data.results import Scored
 from ..errors import DataError
 from ..physics.merit import SUMS
 from .atomic import atomic_path
+from .stated import propagation_in, statement_of
 
 if TYPE_CHECKING:
     import h5py
@@ -68,6 +71,7 @@ class StoredReconstruction:
         mode_weights: (M, P) float32, what each frame takes of each mode of the probe, or None.
         forward_model: name of the engine whose own forward model alone explains the image, or empty.
         pixel_size_m: side of an object pixel, metres, or None when the file does not say.
+        propagation: from the object to the detector, which is F of λ; None when the file does not say.
         format_version: of the file; 1 is of version 0.1, whose one figure is told as ``fourier_error`` of ``train``.
         figures: figures of merit by role (``train``, ``heldout``), plain JSON data; empty when the file does not say.
         role: (M,) uint8 role of each frame, or None in an old file.
@@ -88,6 +92,7 @@ class StoredReconstruction:
     mode_weights: NDArray[np.float32] | None = None
     forward_model: str = ""
     pixel_size_m: float | None = None
+    propagation: Propagation | None = None
     format_version: int = _VERSION
     figures: Mapping[str, Any] = field(default_factory=dict)
     role: NDArray[np.uint8] | None = None
@@ -225,6 +230,7 @@ def _write(path: Path, run: Run) -> None:
         entry.attrs.update(NX_class="NXentry", default="image")
         entry["title"] = "Ptychographic reconstruction"
         _write_arrays(entry, scored)
+        entry.create_group("propagation").attrs.update(statement_of(scored.scan.raw.propagation))
         _write_roles(entry, scored)
         documents = {
             "config": config_to_mapping(run.config),
@@ -327,7 +333,7 @@ def _read_role(entry: h5py.Group, M: int, path: Path) -> NDArray[np.uint8] | Non
 
 
 def _read_physics(entry: h5py.Group, shape: tuple[int, ...], M: int, P: int, path: Path) -> dict[str, Any]:
-    """Slices, weights of modes and whose forward model it is, by the names of a stored reconstruction's fields."""
+    """Slices, weights of modes, propagation and whose forward model it is, by the fields of a stored reconstruction."""
     import h5py
 
     found: dict[str, Any] = {}
@@ -347,6 +353,8 @@ def _read_physics(entry: h5py.Group, shape: tuple[int, ...], M: int, P: int, pat
         if weights.shape != (M, P):
             raise DataError(f"{path}: /entry/mode_weights has shape {weights.shape}; it must be ({M}, {P}).")
         found["mode_weights"] = weights
+    if isinstance(entry.get("propagation"), h5py.Group):
+        found["propagation"] = propagation_in(entry["propagation"].attrs, str(path))
     node = entry.get("forward_model")
     if node is not None:
         if not isinstance(node, h5py.Dataset) or h5py.check_string_dtype(node.dtype) is None or node.shape != ():

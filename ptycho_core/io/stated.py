@@ -2,13 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+
 from ..data.propagation import FAR_FIELD, Propagation
 from ..errors import DataError
 
-__all__ = ["PROPAGATION_KEYS", "resolve_propagation"]
+__all__ = ["PROPAGATION_KEYS", "positive_numbers", "propagation_in", "resolve_propagation", "statement_of"]
 
 PROPAGATION_KEYS = ("propagation", "fresnel_number", "wavelength_px")
 """What files call the fields of a ``Propagation``, in their order."""
+
+
+def statement_of(propagation: Propagation) -> dict[str, str | float]:
+    """What a file says of how waves propagate, by its keys."""
+    values = zip(PROPAGATION_KEYS, astuple(propagation), strict=True)
+    return {key: value for key, value in values if value is not None}
+
+
+def positive_numbers(attributes: Mapping[str, Any], keys: tuple[str, ...], whose: str) -> dict[str, float]:
+    """Attributes of a group in an HDF5 file, as far as they are there.
+
+    Args:
+        attributes: of the group.
+        keys: those wanted.
+        whose: file and group, for messages.
+
+    Raises:
+        DataError: one is no positive number.
+    """
+    found: dict[str, float] = {}
+    for key in keys:
+        if key in attributes:
+            value = np.asarray(attributes[key])
+            if value.size != 1 or value.dtype.kind not in "iuf" or not float(value.ravel()[0]) > 0:
+                raise DataError(f"{whose} {key!r} must be one positive number; found {value!r}.")
+            found[key] = float(value.ravel()[0])
+    return found
+
+
+def propagation_in(attributes: Mapping[str, Any], name: str, given: Propagation | None = None) -> Propagation:
+    """How waves propagate by the attributes of a group in an HDF5 file; arguments as in :func:`resolve_propagation`."""
+    kind_key, *number_keys = PROPAGATION_KEYS
+    kind = attributes.get(kind_key)
+    text = kind.decode("utf-8", "replace") if isinstance(kind, bytes) else kind
+    numbers = positive_numbers(attributes, tuple(number_keys), f"{name}: propagation")
+    return resolve_propagation(name, given, text, **numbers)
 
 
 def resolve_propagation(

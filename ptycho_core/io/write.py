@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from ..errors import DataError, OutputError
 from .atomic import atomic_path
 from .hdf5 import FORMAT, VERSION
 from .npz import GEOMETRY_KEYS
-from .stated import PROPAGATION_KEYS
+from .stated import statement_of
 
 __all__ = ["provenance_json", "write_scan"]
 
@@ -79,12 +78,6 @@ def _file_behind(frames: FrameSource) -> Path | None:
     return frames.path if isinstance(frames, NpzFrames | Hdf5Frames) else None
 
 
-def _propagation(raw: RawData) -> dict[str, str | float]:
-    """What a file says of how waves propagate, by the names of ``stated``."""
-    values = zip(PROPAGATION_KEYS, astuple(raw.propagation), strict=True)
-    return {key: value for key, value in values if value is not None}
-
-
 def _npz_arrays(raw: RawData, provenance: str) -> Iterator[tuple[str, NDArray[Any]]]:
     """Every array but the frames."""
     yield "measurement", np.array("counts")
@@ -105,7 +98,7 @@ def _npz_arrays(raw: RawData, provenance: str) -> Iterator[tuple[str, NDArray[An
         value = getattr(raw.geometry, key)
         if value is not None:
             yield key, np.array(value, dtype=np.float64)
-    for key, value in _propagation(raw).items():
+    for key, value in statement_of(raw.propagation).items():
         yield key, np.array(value)
     yield "provenance", np.array(provenance)
 
@@ -150,5 +143,5 @@ def _write_hdf5(path: Path, raw: RawData, provenance: str, compress: bool) -> No
             value = getattr(raw.geometry, key)
             if value is not None:
                 geometry.attrs[key] = value
-        h5.create_group("propagation").attrs.update(_propagation(raw))
+        h5.create_group("propagation").attrs.update(statement_of(raw.propagation))
         h5["provenance"] = provenance

@@ -121,6 +121,7 @@ def _facts(run: Run) -> str:
             f"{len(scan.train_frames)} + {len(scan.heldout_frames)} held out, of {raw.n_frames}; "
             f"{raw.side}×{raw.side} pixels",
         ),
+        ("Propagation", str(raw.propagation)),
         ("Mean counts a frame", f"{raw.frame_totals[scan.used_frames].mean():,.0f}"),
         ("Object", f"{height}×{width} pixels"),
         ("Object pixel", "size not known" if pixel is None else _length(pixel)),

@@ -53,6 +53,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "object_shape": image.object.shape,
             "origin_px": image.origin_px,
             "pixel_size_m": raw.geometry.pixel_size_m,
+            "propagation": asdict(raw.propagation),
             "probe_modes": len(image.probe),
             **extra_summary(image),
             "scale": image.scale,

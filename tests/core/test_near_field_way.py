@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+from report_scan import make_run
 
 from ptycho_core.api.prepare import of_one_experiment, with_initial_probe
-from ptycho_core.api.score import oracle_counts
+from ptycho_core.api.score import oracle_counts, score
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.data.raw import Geometry, RawData
+from ptycho_core.enginekit.state import flat_image
 from ptycho_core.enginekit.stitching import make_image
 from ptycho_core.errors import DataError
-from ptycho_core.inspection.examine import examine
+from ptycho_core.inspection.examine import examine, inspect_scan
+from ptycho_core.io.reconstruction_file import read_reconstruction, write_reconstruction
+from ptycho_core.io.write import write_scan
 from ptycho_core.physics.propagation import fresnel_number_of, propagate
+from ptycho_core.report.write import run_summary, write_results
 from ptycho_core.simulation import SimulatedScan, SimulationConfig, simulate_scan
 
 NEAR = Propagation("near_field", 0.13)
@@ -100,3 +107,30 @@ def test_an_inspection_of_a_near_field_scan(simulated: SimulatedScan) -> None:
         text for text in levels(replace(raw, propagation=FAR_FIELD), "warning") if "far field correlates" in text
     ]
     assert likeness
+
+
+@pytest.mark.spec("DATA-21")
+def test_a_result_says_how_its_waves_propagated(simulated: SimulatedScan, tmp_path: Path) -> None:
+    data = container(simulated.raw)
+    run = make_run(score(flat_image(data), data, "nobody"))
+    write_reconstruction(tmp_path / "r.h5", run)
+    stored = read_reconstruction(tmp_path / "r.h5")
+    assert stored.propagation == NEAR
+    assert run_summary(run)["propagation"] == asdict(NEAR)
+    write_results(tmp_path, run)
+    assert "near field, Fresnel number 0.13" in (tmp_path / "report.html").read_text()
+    with h5py.File(tmp_path / "r.h5", "a") as file:
+        file["entry/propagation"].attrs["fresnel_number"] = -1.0
+    with pytest.raises(DataError, match=r"r.h5: propagation 'fresnel_number' must be one positive number"):
+        read_reconstruction(tmp_path / "r.h5")
+    with h5py.File(tmp_path / "r.h5", "a") as file:
+        del file["entry/propagation"]  # as files were before
+    assert read_reconstruction(tmp_path / "r.h5").propagation is None
+
+
+def test_an_inspection_says_how_waves_propagate(simulated: SimulatedScan, tmp_path: Path) -> None:
+    write_scan(tmp_path / "near.npz", simulated.raw)
+    found = inspect_scan(tmp_path / "near.npz")
+    assert found.propagation == NEAR
+    assert found.to_mapping()["propagation"] == asdict(NEAR)
+    assert inspect_scan(tmp_path / "none.npz").propagation is None
