@@ -229,7 +229,8 @@ class TrainingConfig:
             own test scan.
         test_split: ``random`` frames or a compact ``region`` are held out.
         loss: ``poisson`` or ``amplitude``; None is Poisson for a solver that has it, amplitude for a network.
-        epochs: passes over the frames or groups; None is 10 for a solver, which is refined afterwards, 5 for a network.
+        epochs: passes over the frames or groups; None is 5 for a network, and for a solver whose image is refined
+            afterwards, for which a rough one will do; 30 for one that is not refined.
         batch_size: groups in one optimiser step of a network, or frames in one step of a solver; None is 1 group, or a
             number of frames that suits the scan.
         learning_rate: peak learning rate of the network.
@@ -316,7 +317,7 @@ class TrainingConfig:
                     f"TrainingConfig.method = 'solver' has no network, and model names {self.model.generator!r}; leave "
                     "the model out, or say method = 'network'."
                 )
-            settled: dict[str, Any] = {"epochs": 10}
+            settled: dict[str, Any] = {"epochs": 30 if self.refinement.engine == "none" else 5}
         else:
             settled = {"model": ModelConfig(), "epochs": 5, "batch_size": 1, "loss": "amplitude"}
         for name, value in settled.items():

@@ -26,7 +26,7 @@ __all__ = ["LOSSES", "BatchGradient", "NumpyGradient", "threads_of"]
 
 LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
 
-_CHUNK_BYTES = 2**18
+_CHUNK_BYTES = 2**20
 """Waves of one chunk: several arrays of this size are alive at once, and they should stay near the processor."""
 
 

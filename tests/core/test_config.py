@@ -163,9 +163,10 @@ def test_sizes_out_of_range_are_refused(size: str, value: int, allowed: str) -> 
 def test_what_a_method_takes_where_nothing_is_said() -> None:
     solver, network = TrainingConfig(), TrainingConfig(method="network")
     assert (solver.method, solver.model, solver.loss, solver.epochs, solver.batch_size) == (
-        "solver", None, None, 10, None
+        "solver", None, None, 5, None
     )  # fmt: skip
     assert (network.model, network.loss, network.epochs, network.batch_size) == (ModelConfig(), "amplitude", 5, 1)
+    assert TrainingConfig(refinement=RefinementConfig(engine="none")).epochs == 30, "nothing goes on from it"
     assert TrainingConfig(model=ModelConfig(width=4)).method == "network"
     assert TrainingConfig(method="network", loss="poisson", epochs=3).loss == "poisson"
     assert dataclasses.replace(network, epochs=3).method == "network", "it is settled once"
