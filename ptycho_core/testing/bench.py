@@ -21,6 +21,7 @@ from ..api.score import oracle_counts, score
 from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..config_mapping import config_to_mapping, settings_from_mapping
 from ..data.container import PtychoDataContainer, integer_corners
+from ..data.propagation import FAR_FIELD, Propagation
 from ..data.raw import RawData
 from ..data.results import Image, Scored
 from ..enginekit.stitching import Stitcher, make_image, probe_weights
@@ -66,6 +67,7 @@ def with_counts(scan: PtychoDataContainer, frames: NDArray[np.int64], counts: ND
         probe_calibrated=raw.probe_calibrated,
         mask=raw.mask,
         background=raw.background,
+        propagation=raw.propagation,
     )
     return PtychoDataContainer.of(changed, heldout=scan.heldout_frames, unused=scan.unused, statistics=scan.statistics)
 
@@ -204,14 +206,15 @@ class Bench:
         """The engine's capabilities."""
         return self.engine.capabilities
 
-    def problem(self) -> Problem:
+    def problem(self, propagation: Propagation = FAR_FIELD) -> Problem:
         """A question to the physics, made anew, so that nobody can spoil another's."""
-        return make_problem(self.side, n_modes=self.n_modes)
+        return make_problem(self.side, n_modes=self.n_modes, propagation=propagation)
 
-    def raw(self) -> RawData:
+    def raw(self, propagation: Propagation = FAR_FIELD) -> RawData:
         """The frames of most trainings, with a few bad pixels and a background where the engine takes them."""
         extras: dict[str, Any] = {"n_modes": self.n_modes, "background": self.offers.background, "mask": self.mask(2)}
-        return make_scan(self.side, 5, 6, **extras)  # of fewer, an engine may take all frames in one step
+        # of fewer frames, an engine may take all in one step
+        return make_scan(self.side, 5, 6, propagation=propagation, **extras)
 
     @cached_property
     def scan(self) -> PtychoDataContainer:
@@ -222,6 +225,17 @@ class Bench:
     def scan_to_refine(self) -> PtychoDataContainer:
         """The same frames with the roles that they have while an image is refined."""
         return PtychoDataContainer.of(self.raw(), heldout=_HELD_OUT_INSIDE, unused={"not asked for": _UNUSED})
+
+    @cached_property
+    def near_field_scan(self) -> PtychoDataContainer:
+        """Frames of the same object in the near field, in the same roles."""
+        raw = self.raw(self.near_field)
+        return PtychoDataContainer.of(raw, heldout=_HELD_OUT_INSIDE, unused={"not asked for": _UNUSED})
+
+    @property
+    def near_field(self) -> Propagation:
+        """Two and a half times as near as a frame of this side can hold without aliasing."""
+        return Propagation("near_field", 2.5 / self.side)
 
     @cached_property
     def other_scan(self) -> PtychoDataContainer:
@@ -342,13 +356,14 @@ class Bench:
         check_capabilities(config, self.offers, self.engine.name, self.runtime)
         return config
 
-    def image_of(self, truth: float) -> Image:
+    def image_of(self, truth: float, scan: PtychoDataContainer | None = None) -> Image:
         """An image from no engine at all: so much of the truth, and the rest of it flat.
 
         Args:
             truth: 0 to 1.
+            scan: of the same frames; None is the one to refine.
         """
-        scan, N = self.scan_to_refine, self.side
+        scan, N = self.scan_to_refine if scan is None else scan, self.side
         frames = scan.train_frames
         corners, rest = integer_corners(scan.raw.positions_px, N)
         height, width = corners.max(axis=0) + N + 1

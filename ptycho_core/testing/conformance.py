@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .section_bundles import BundleSection
 from .section_isolation import IsolationSection
+from .section_near_field import NearFieldSection
 from .section_physics import GradientSection, PhysicsSection
 from .section_protocol import ProtocolSection
 from .section_refinement import RefinementSection
@@ -18,6 +19,7 @@ __all__ = ["BackendConformance"]
 # pytest runs the tests of the last base first: an engine should hear of a wrong signature before anything else
 class BackendConformance(
     IsolationSection,
+    NearFieldSection,
     RefinementSection,
     SteppingSection,
     BundleSection,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.container import integer_corners
+from ..data.propagation import FAR_FIELD, Propagation
 from ..data.raw import RawData
 from ..physics.forward import expected_counts
 from ..physics.patches import extract
@@ -56,6 +57,7 @@ class Problem:
         mask: (N, N) bool, True = good; about a seventh is bad.
         background: (N, N) float64 expected counts.
         scale: s.
+        propagation: from the object to the detector.
     """
 
     obj: NDArray[np.complex128]
@@ -67,6 +69,7 @@ class Problem:
     mask: NDArray[np.bool_]
     background: NDArray[np.float64]
     scale: float
+    propagation: Propagation = FAR_FIELD
 
     def scan(self, *, mask: bool = True, background: bool = True) -> RawData:
         """The problem as a scan, with its mask and background or without."""
@@ -76,16 +79,18 @@ class Problem:
             self.probe.astype(np.complex64),
             mask=self.mask if mask else None,
             background=self.background if background else None,
+            propagation=self.propagation,
         )
 
 
-def make_problem(N: int = 16, seed: int = 3, *, n_modes: int = 2) -> Problem:
+def make_problem(N: int = 16, seed: int = 3, *, n_modes: int = 2, propagation: Propagation = FAR_FIELD) -> Problem:
     """Frames on a canvas taller than wide, the outermost frames at its corners; frame 2 has no counts.
 
     Args:
         N: side of a frame, pixels.
         seed: of everything drawn.
         n_modes: P, probe modes.
+        propagation: from the object to the detector.
     """
     rng = np.random.default_rng(seed)
     height, width = N + 13, N + 6
@@ -97,11 +102,11 @@ def make_problem(N: int = 16, seed: int = 3, *, n_modes: int = 2) -> Problem:
     background = 0.3 + rng.random((N, N))
     scale = 1.7
     truth = obj * np.exp(0.2j * rng.normal(size=obj.shape))
-    rate = expected_counts(extract(truth, corners, N), probe, rest, scale, background)
+    rate = expected_counts(extract(truth, corners, N), probe, rest, scale, background, propagation)
     counts = rng.poisson(rate).astype(np.float64)
     counts[2] = 0.0
     mask = rng.random((N, N)) > 0.15
-    return Problem(obj, probe, positions, corners, rest, counts, mask, background, scale)
+    return Problem(obj, probe, positions, corners, rest, counts, mask, background, scale, propagation)
 
 
 def make_object(height: int, width: int, seed: int = 0) -> NDArray[np.complex128]:
@@ -128,6 +133,7 @@ def make_scan(
     mask: NDArray[np.bool_] | None = None,
     bad_counts: float = 0.0,
     empty_frame: bool = False,
+    propagation: Propagation = FAR_FIELD,
 ) -> RawData:
     """A scan small enough to be trained on in a second: a jittered raster, taller steps than wide ones.
 
@@ -144,6 +150,7 @@ def make_scan(
         mask: (N, N) bool, True = good, or None.
         bad_counts: what bad pixels hold in the file.
         empty_frame: whether the last frame but one has no counts.
+        propagation: from the object to the detector.
     """
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(np.arange(rows) * 0.15 * N, np.arange(columns) * 0.11 * N, indexing="ij"), axis=-1)
@@ -154,11 +161,11 @@ def make_scan(
     obj = make_object(height, width)
     probe = smooth_probe(N, n_modes).astype(np.complex64)
     level = 0.2 * np.linspace(0.5, 1.5, N * N).reshape(N, N) if background else None
-    rate = expected_counts(extract(obj, corners, N), probe, rest)
+    rate = expected_counts(extract(obj, corners, N), probe, rest, propagation=propagation)
     rate = rate * (photons / rate.sum(axis=(1, 2)).mean()) + (0.0 if level is None else level)
     counts = rng.poisson(rate).astype(np.float32)
     if mask is not None:
         counts[:, ~mask] = bad_counts
     if empty_frame:
         counts[-2] = 0.0
-    return RawData.from_arrays(counts, positions, probe, mask=mask, background=level)
+    return RawData.from_arrays(counts, positions, probe, mask=mask, background=level, propagation=propagation)

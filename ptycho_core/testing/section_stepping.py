@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ..api.score import oracle_counts
-from ..data.container import integer_corners
+from ..data.container import PtychoDataContainer, integer_corners
 from ..data.results import Image
 from ..physics.likelihood import amplitude_loss, loss_and_gradient, poisson_loss
 from ..physics.patches import extract
@@ -30,9 +30,9 @@ from .base import Section, agree, not_offered
 from .bench import Bench
 from .traces import arrays_in, arrays_of, differences, digest
 
-__all__ = ["SteppingSection"]
+__all__ = ["STEP", "StepReference", "SteppingSection"]
 
-_STEP = 2e-3
+STEP = 2e-3
 """A step divides a gradient by the light, which is damped; in single precision two digits are lost against a rate."""
 _LOSS = 1e-5
 _OBJECT: tuple[Quantity, ...] = ("object",)
@@ -42,12 +42,11 @@ _ALL: tuple[Quantity, ...] = ("object", "probe", "positions")
 _FULL = StepLengths(object=1.0, probe=1.0, positions=1.0, position_step_px=0.25, position_limit_px=3.0)
 
 
-class _Reference:
+class StepReference:
     """What the formulas of the oracle make of an image and some frames, in double precision."""
 
-    def __init__(self, bench: Bench, image: Image, frames: NDArray[np.int64], loss: str) -> None:
-        scan, N = bench.scan_to_refine, bench.side
-        raw = scan.raw
+    def __init__(self, scan: PtychoDataContainer, image: Image, frames: NDArray[np.int64], loss: str) -> None:
+        raw, N = scan.raw, scan.raw.side
         self.loss, self.obj = loss, image.object.astype(np.complex128)
         self.probe = image.probe.astype(np.complex128) * np.sqrt(image.scale)
         corners, rest = integer_corners(image.positions_px[frames], N)
@@ -65,13 +64,16 @@ class _Reference:
         )
 
     def object_step(self, *, least_squares: bool = False) -> NDArray[Any]:
+        """ΔO (H, W), stretched to the least squares or not."""
         step = object_step(self.d_obj, self.light, self.loss)
         return step * (least_squares_length(step, self.d_obj, self.light, self.loss) if least_squares else 1.0)
 
     def probe_step(self) -> NDArray[Any]:
+        """ΔP (P, N, N)."""
         return probe_step(self.d_probe, patch_light(self.patches), self.loss)
 
     def position_step(self) -> NDArray[np.float64]:
+        """Δδ (J, 2) of the frames."""
         return position_step(self.d_positions, self.probe, lit_level(self.obj, self.light), self.loss)
 
 
@@ -106,11 +108,11 @@ class SteppingSection(Section):
         for loss in bench.offers.losses:
             stepper = self._stepper(bench, image, loss)
             self._step(stepper, frames, _OBJECT, StepLengths(object=0.7, least_squares=least_squares))
-            found, oracle = stepper.image(), _Reference(bench, image, frames, loss)
+            found, oracle = stepper.image(), StepReference(bench.scan_to_refine, image, frames, loss)
             step = 0.7 * oracle.object_step(least_squares=least_squares)
             lit = image.coverage > 0
             moved = (found.object - image.object)[lit]
-            agree(moved, step[lit], _STEP, f"the step of the object in the {loss} loss")
+            agree(moved, step[lit], STEP, f"the step of the object in the {loss} loss")
             agree(found.probe, image.probe, 1e-5, "the probe, which was not asked for,")
             np.testing.assert_array_equal(found.positions_px, image.positions_px)
 
@@ -132,14 +134,14 @@ class SteppingSection(Section):
     def test_a_step_of_probe_and_positions_follows_the_formulas(self, bench: Bench) -> None:
         """One step changes the probe as FM-21 says; positions by their step without its mean, within the limits."""
         image, frames = self._image(bench), bench.scan_to_refine.train_frames[1:9]
-        oracle = _Reference(bench, image, frames, "amplitude")
+        oracle = StepReference(bench.scan_to_refine, image, frames, "amplitude")
         stepper = self._stepper(bench, image)
         self._step(stepper, frames, _WITH_PROBE)
         found = stepper.image()
         probe = found.probe * np.sqrt(found.scale)
         wanted = oracle.probe + oracle.probe_step()
         factor = np.vdot(wanted, probe) / np.vdot(wanted, wanted)  # the level of an image is set afterwards
-        agree(probe / factor - oracle.probe, oracle.probe_step(), 10 * _STEP, "the step of the probe")
+        agree(probe / factor - oracle.probe, oracle.probe_step(), 10 * STEP, "the step of the probe")
         if not bench.offers.refine_positions:
             return
         stepper = self._stepper(bench, image)
@@ -147,7 +149,7 @@ class SteppingSection(Section):
         step = oracle.position_step()
         wanted_px = np.clip(step - step.mean(axis=0), -0.25, 0.25)
         moved = stepper.image().positions_px - image.positions_px
-        agree(moved[frames], wanted_px, _STEP, "the step of the positions")
+        agree(moved[frames], wanted_px, STEP, "the step of the positions")
         others = np.setdiff1d(np.arange(len(moved)), frames)
         assert not moved[others].any(), "positions of frames moved that were not in the step"
 
