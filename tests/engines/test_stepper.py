@@ -154,6 +154,20 @@ def test_the_level_of_an_uncalibrated_probe_is_that_of_the_counts(engine, loss):
     assert abs(two.image().scale / flat_image(scan).scale - 1) > 1e-3
 
 
+@pytest.mark.spec("BE-21")
+def test_what_is_shown_follows_the_positions(engine, scan):
+    """Training frames that move away leave parts of the held-out ones dark, after a loss was asked for before."""
+    one, two = made(engine, scan), made(None, scan)
+    held, changes = scan.heldout_frames, []
+    for each in (one, two):
+        before, arrays = each.loss(held), each.arrays()
+        arrays["positions_px"][scan.train_frames] += [2, -2]
+        each.take(arrays)
+        changes.append(each.loss(held) - before)
+    assert changes[0] == pytest.approx(changes[1], rel=1e-2)
+    assert abs(changes[1]) > 1
+
+
 @pytest.mark.spec("BE-24")
 @pytest.mark.parametrize("wanted", [("positions",), ("frame_scale",), ("positions", "frame_scale")])
 def test_what_is_not_wanted_stays(engine, scan, wanted):
