@@ -134,13 +134,15 @@ def write_history(path: Path, history: Mapping[str, list[float]]) -> None:
 def scan_digest(scan: PtychoDataContainer) -> str:
     """A fingerprint of a scan as a training sees it.
 
-    Of positions, all counts, roles, mask, background, the probe to start from and the statistics. Counts are read block
-    by block, once; they are float32 whatever they are stored as, and bad pixels are 0, so nothing else tells in them.
+    Of positions, propagation, all counts, roles, mask, background, the probe to start from and the statistics. Counts
+    are read block by block, once; they are float32 whatever they are stored as, and bad pixels are 0, so nothing else
+    tells in them.
     """
     raw, statistics, found = scan.raw, scan.statistics, hashlib.sha256()
     constants = np.array([statistics.mean_counts, statistics.scale])
     for array in (raw.positions_px, scan.role, raw.mask, raw.background, scan.probe, constants):
         found.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+    found.update(repr(raw.propagation).encode())
     for _, counts in raw.chunks():
         found.update(np.ascontiguousarray(counts).data)
     return found.hexdigest()[:16]

@@ -245,8 +245,8 @@ def check_propagation(
     elif is_near_field(motion, N):
         raise DataError(
             f"{name}: this is a near-field scan, the far-field condition is not met: {_in_words(motion, N, geometry)}. "
-            "Give its Fresnel number (--fresnel-number, or fresnel_number in the file), with positions in demagnified "
-            "detector pixels."
+            "Give its Fresnel number (--propagation near_field:F, or fresnel_number in the file), with positions in "
+            "demagnified detector pixels."
         )
 
 

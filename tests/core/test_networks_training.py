@@ -13,6 +13,7 @@ import pytest
 
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.propagation import Propagation
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit.network_training import (
     check_loss,
@@ -214,6 +215,8 @@ def test_a_digest_is_of_the_counts_whatever_holds_them(monkeypatch):
     other = counts.copy()
     other[8, 3, 5] += 1
     assert scan_digest(replace(scan, raw=RawData.from_arrays(other, raw.positions_px, raw.probe))) != wanted
+    near = (Propagation("near_field", 0.3), Propagation("near_field", 0.31))
+    assert len({wanted, *(scan_digest(replace(scan, raw=replace(raw, propagation=how))) for how in near)}) == 3
     mask = np.ones((16, 16), bool)
     mask[3, 5] = False
     masked = [RawData.from_arrays(k, raw.positions_px, raw.probe, mask=mask) for k in (counts, other)]

@@ -86,7 +86,15 @@ def test_a_magnified_scan_is_read_as_a_near_field(shared_data):
 def test_a_magnified_scan_is_no_far_field(shared_data):
     with pytest.raises(DataError, match="near-field scan, the far-field condition is not met") as caught:
         read_scan(shared_data / "petra3_p25_near_field.cxi", propagation=FAR_FIELD)
-    for fact in ("petra3_p25", "1.12 m", "55 µm", "0.09795 nm", "1.99 µm", "Fresnel number", "--fresnel-number"):
+    for fact in (
+        "petra3_p25",
+        "1.12 m",
+        "55 µm",
+        "0.09795 nm",
+        "1.99 µm",
+        "Fresnel number",
+        "--propagation near_field",
+    ):
         assert fact in str(caught.value)
 
 
