@@ -31,6 +31,7 @@ TOLERANCES = {
     "reconstructed_obj": 1e-4,
     "reconstruction.image.object": 1e-4,
     "reconstruction.image.coverage": 1e-5,
+    "reconstruction.image.positions_px": 1e-6,
     "reconstruction.image.probe": 1e-5,
     "reconstruction.image.scale": 1e-4,
     "reconstruction.train": 1e-4,
