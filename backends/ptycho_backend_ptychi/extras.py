@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.stitching import slices_shown
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.physics.propagation import HC_EV_M
@@ -144,7 +145,7 @@ def bound(
     """
     changes: dict[str, Any] = {"probe": probe, "forward_model": NAME if slices is not None or opr is not None else ""}
     if slices is not None and optics is not None:
-        lit = np.where(image.coverage > 0, slices, np.complex64(0))
+        lit = slices_shown(slices, image.coverage > 0)
         changes |= {"slices": lit, "object": np.prod(lit, axis=0), "slice_spacing_m": optics.spacing_m}
     if opr is not None:
         rms = np.maximum(np.sqrt(np.mean(opr.weights[:, 1:].astype(np.float64) ** 2, axis=0)), 1e-12)
@@ -192,15 +193,16 @@ def laid_slices(image: Image, thin: NDArray[np.complex64], margin_px: int, n_sli
         thin: (H, W) its object on that canvas.
         margin_px: added on every side.
         n_slices: L.
-        filled: whether what nothing lit gets the mean of what was lit, or is 0.
+        filled: whether what nothing lit gets the mean of what was lit, or is as an image shows it.
     """
     if image.slices is None:
         slices = np.ones((n_slices, *thin.shape), np.complex64)
         slices[0] = thin
         return slices
     lit = image.coverage > 0
-    levels = image.slices[:, lit].mean(axis=1) if filled else np.zeros(n_slices, np.complex64)
-    laid = np.where(lit, image.slices, levels[:, None, None])
-    wide = ((margin_px, margin_px), (margin_px, margin_px))
-    padded = [np.pad(part, wide, constant_values=level) for part, level in zip(laid, levels, strict=True)]
-    return np.stack(padded).astype(np.complex64)
+    wide = ((0, 0), (margin_px, margin_px), (margin_px, margin_px))
+    padded, reached = np.pad(image.slices, wide), np.pad(lit, margin_px)
+    if not filled:
+        return slices_shown(padded, reached)
+    levels = image.slices[:, lit].mean(axis=1)
+    return np.where(reached, padded, levels[:, None, None]).astype(np.complex64)

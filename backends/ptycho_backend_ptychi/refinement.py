@@ -14,6 +14,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.loss_choice import refinement_loss
 from ptycho_core.enginekit.state import ScanState, room_to_move
+from ptycho_core.enginekit.stitching import slices_shown
 from ptycho_core.physics.probe import add_modes
 from ptycho_core.protocol import Progress, ProgressEvent
 
@@ -50,10 +51,9 @@ class _State:
         return replace(self, thin=thin, slices=solver.slices, probe=solver.probe, opr=solver.opr)
 
     def shown(self) -> NDArray[np.complex64]:
-        """The slices (L, H, W) as an image shows them: 0 where no training frame reaches (BE-21)."""
+        """The slices (L, H, W) as an image shows them: nothing where no training frame reaches (BE-21)."""
         reached = replace(self.thin, object=np.ones_like(self.thin.object)).shown()
-        shown: NDArray[np.complex64] = self.slices * reached
-        return shown
+        return slices_shown(self.slices, reached != 0)
 
     def image(self) -> Image:
         """Bind it as an image, cut to what the used frames reach."""

@@ -34,7 +34,7 @@ class Image:
         scale: s, with λ = s · Σ_p |F ψ_p|² + background.
         positions_px: (M, 2) float64 centres (y, x) of all frames of the scan, as used.
         slices: (L, H, W) complex64 slices of a thick object, upstream first, whose product is `object`; None for a thin
-            one.
+            one. Where no frame reached, the first is 0 and the others are empty space.
         slice_spacing_m: distance between two slices, metres, where there are slices.
         mode_weights: (M, P) float32, what each frame takes of each mode of the probe; None takes all of all. By the
             forward model of core λ_j = s Σ_p w_jp |F ψ_jp|² + background.

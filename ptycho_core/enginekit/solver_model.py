@@ -24,7 +24,7 @@ from ..protocol import Progress, ProgressEvent
 from .checkpoint import read_checkpoint, write_checkpoint
 from .model_file import common_of, write_model
 from .network_training import HISTORY_FILE, check_resumable, write_history
-from .stitching import Stitcher, make_image, probe_weights
+from .stitching import Stitcher, make_image, probe_weights, slices_shown
 
 __all__ = [
     "History",
@@ -272,11 +272,11 @@ def reconstruct_solved(
 def _slices_on(
     model: SolverModel, origin_px: NDArray[np.int64], coverage: NDArray[np.float32]
 ) -> NDArray[np.complex64] | None:
-    """The slices (L, H, W) of a thick object on a canvas within it, 0 where nothing was lit; None for a thin one."""
+    """The slices (L, H, W) of a thick object on a canvas within it, as an image shows them; None for a thin one."""
     if model.slices is None:
         return None
     (y, x), (height, width) = origin_px - model.origin_px, coverage.shape
-    return np.where(coverage > 0, model.slices[:, y : y + height, x : x + width], np.complex64(0))
+    return slices_shown(model.slices[:, y : y + height, x : x + width], coverage > 0)
 
 
 def leave_checkpoint(

@@ -15,7 +15,7 @@ from ..errors import BackendError, ConfigError
 from ..physics.forward import fourier_shift
 from ..physics.patches import check_inside
 
-__all__ = ["Stitcher", "corners_on", "make_image", "probe_weights"]
+__all__ = ["Stitcher", "corners_on", "make_image", "probe_weights", "slices_shown"]
 
 _MAX_NON_FINITE = 0.01
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -132,6 +132,23 @@ class Stitcher:
         lit = self.denominator > 0
         obj = np.divide(self.numerator, self.denominator, out=np.zeros_like(self.numerator), where=lit)
         return obj, self.denominator / np.float32(peak_weight)
+
+
+def slices_shown(slices: NDArray[np.complex64], lit: NDArray[np.bool_]) -> NDArray[np.complex64]:
+    """Slices as an image shows them: where nothing lit, the first is 0 and the others are empty space.
+
+    So the object, their product, is 0 there, and light that was spread beyond what was lit goes on.
+
+    Args:
+        slices: (L, H, W) complex64.
+        lit: (H, W) bool, where training frames reach.
+
+    Returns:
+        (L, H, W) complex64, a new array.
+    """
+    beyond = np.ones((len(slices), 1, 1), np.complex64)
+    beyond[0] = 0
+    return np.where(lit, slices, beyond)
 
 
 def _own(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

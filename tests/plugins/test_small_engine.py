@@ -34,7 +34,8 @@ def test_it_keeps_the_protocol(installed, capsys):
     assert sheet.conforms
     offered_nothing = {outcome.reason for outcome in sheet.of("not offered")}
     assert offered_nothing == {
-        "expected_counts", "loss_and_gradient", "predict_patches", "several scans", "resume", "refine", "stepper"
+        "expected_counts", "loss_and_gradient", "predict_patches", "several scans", "resume", "refine", "stepper",
+        "the near field",
     }  # fmt: skip
     assert main(["conform", "small", "--only", "plain"]) == 0
     assert "engine small keeps the protocol" in capsys.readouterr().out
