@@ -19,6 +19,7 @@ from ptycho_core.physics.steps import DARK_COUNTS
 from ptycho_core.protocol import Quantity
 
 from . import physics
+from .canvas import Canvas
 from .tracing import traced
 
 __all__ = ["Batch", "BatchGradient", "ScanPhysics"]
@@ -92,10 +93,11 @@ class ScanPhysics:
         raw: the scan.
         loss: ``poisson`` or ``amplitude``.
         device: name of the device to compute on.
+        canvas: of the object.
     """
 
-    def __init__(self, raw: RawData, loss: str, device: str) -> None:
-        self.loss, self.side = loss, raw.side
+    def __init__(self, raw: RawData, loss: str, device: str, canvas: Canvas) -> None:
+        self.loss, self.side, self.canvas = loss, raw.side, canvas
         self._on_processor = tf.DeviceSpec.from_string(device).device_type == "CPU"
         with tf.device(device):
             self.propagator = physics.Propagator.of(raw.propagation, raw.side)
@@ -122,7 +124,7 @@ class ScanPhysics:
 
     def gradient(
         self,
-        obj: Tensor,
+        window: Tensor,
         probe: Tensor,
         batch: Batch,
         counts: Tensor,
@@ -131,17 +133,18 @@ class ScanPhysics:
         """Loss of frames and the gradients wanted, taken with dark counts, at scale 1 and divisor 1.
 
         Args:
-            obj: (h, w) complex window that the frames lie in.
+            window: that the frames lie in: (4,) int32 y, x, h, w on the canvas, or (h, w) complex values of its own.
             probe: (P, N, N) complex.
             batch: the frames (J,).
             counts: (J, N, N) in the layout of the propagator.
             wanted: what to differentiate for; none gives the loss alone, in double precision.
         """
         asked = tuple(name for name in _ORDER if name in wanted)
-        ask, size, found = self._traced(asked, batch.intensities is not None, probe.shape), self.chunk(probe), None
+        ask = self._traced(asked, batch.intensities is not None, window.dtype, probe.shape)
+        size, found = self.chunk(probe), None
         for start in range(0, len(batch.corners_px), size):
             frames = slice(start, start + size)
-            got = ask(obj, probe, counts[frames], *batch.part(frames))
+            got = ask(window, probe, counts[frames], *batch.part(frames))
             found = got if found is None else found.together(got)
         assert found is not None
         return found
@@ -156,12 +159,15 @@ class ScanPhysics:
             light += tf.cast(of_frames, tf.float64)
         return tf.reduce_sum(light * tf.cast(physics.mode_intensity(probe), tf.float64))
 
-    def _traced(self, asked: tuple[Quantity, ...], weighted: bool, shape: tf.TensorShape) -> Callable[..., Any]:
+    def _traced(
+        self, asked: tuple[Quantity, ...], weighted: bool, given: tf.DType, shape: tf.TensorShape
+    ) -> Callable[..., Any]:
         """The function that answers one kind of question, for any number of frames on a window of any size."""
-        key = (asked, weighted, *shape)
+        key = (asked, weighted, given, *shape)
         if key not in self._functions:
             N, spec = self.side, tf.TensorSpec
-            known = [spec([None, None], tf.complex64), spec(shape, tf.complex64), spec([None, N, N], tf.float32)]
+            window = spec([None, None] if given.is_complex else [4], given)
+            known = [window, spec(shape, tf.complex64), spec([None, N, N], tf.float32)]
             of_frames = [spec([None, 2], tf.int32), spec([None, 2], tf.float32), spec([None], tf.float32)]
             signature = [*known, *of_frames[: 3 if weighted else 2]]
             self._functions[key] = traced(lambda *given: self._answer(asked, *given), signature=signature)
@@ -170,7 +176,7 @@ class ScanPhysics:
     def _answer(
         self,
         asked: tuple[Quantity, ...],
-        obj: Tensor,
+        window: Tensor,
         probe: Tensor,
         counts: Tensor,
         corners: Tensor,
@@ -181,6 +187,7 @@ class ScanPhysics:
 
         Modes are taken one by one: TensorFlow is slow where both factors of a product have to be spread.
         """
+        obj = window if window.dtype.is_complex else self.canvas.read(window)
         spectra = tf.unstack(tf.signal.fft2d(probe) * tf.cast(self._norm, tf.complex64))
         patches, ramp = self._cut(obj, corners), physics.shift_ramp(rest, self.side)
         shifted = [tf.signal.ifft2d(ramp * spectrum) for spectrum in spectra]

@@ -28,6 +28,9 @@ __all__ = ["TensorflowStepper"]
 
 Tensor = tf.Tensor
 
+_MOVING = {"object": "d_object", "probe": "d_probe", "patch_light": "patch_light", "positions": "d_positions"}
+"""What of a gradient moves something, and what it is called then."""
+
 
 class _Kept(NamedTuple):
     """A state put aside on the device; positions and intensities are few and stay on the host."""
@@ -60,45 +63,14 @@ class TensorflowStepper:
         start = Start.of(image, scan)
         self.scan, self.loss_name, self.scale = scan, loss, start.scale
         self.device = choose_devices(runtime.accelerator)[0]
-        self.physics = ScanPhysics(scan.raw, loss, self.device)
         with tf.device(self.device):
             self.object, self.velocity = Canvas(start.object), Canvas(np.zeros_like(start.object))
             self.probe = tf.constant(start.probe)
+        self.physics = ScanPhysics(scan.raw, loss, self.device, self.object)
         self.positions, self.intensities = start.positions, start.intensities
         self.store = FrameStore(scan, self._put_counts, _kept_bytes(), join=self._joined, pick=self._picked)
         self._lit: tuple[NDArray[np.int64], Tensor] | None = None
-        self._trace()
-
-    def _trace(self) -> None:
-        """What is traced, for frames and windows of any number: a step calls few functions, and no operation alone."""
-        spec = tf.TensorSpec
-        where, number, probe = spec([4], tf.int32), spec([], tf.float32), spec(self.probe.shape, tf.complex64)
-        canvas, light, plane = (spec([None, None], kind) for kind in (tf.complex64, tf.float32, tf.float32))
-        corners, slopes, weights = spec([None, 2], tf.int32), spec([None, 2], tf.float32), spec([None], tf.float32)
-        self._read = traced(self.object.read, signature=[where])
-        self._light = traced(
-            lambda probe, where, *frames: physics.illumination(probe, frames[0], (where[2], where[3]), *frames[1:]),
-            signature=[probe, where, corners, weights],
-        )
-        self._position_step = traced(
-            lambda slope, probe, obj, light: physics.position_step(
-                slope, probe, physics.lit_level(obj, light), self.loss_name
-            ),
-            signature=[slopes, probe, canvas, light],
-        )
-        self._probe_step = traced(
-            lambda probe, gradient, light, length: (
-                probe + tf.cast(length, tf.complex64) * physics.probe_step(gradient, light, self.loss_name)
-            ),
-            signature=[probe, probe, plane, number],
-        )
-        self._advance = {
-            stretched: traced(
-                lambda *given, stretched=stretched: self._move_object(stretched, *given),
-                signature=[where, canvas, light, number, number],
-            )
-            for stretched in (False, True)
-        }
+        self._functions: dict[tuple[Any, ...], Any] = {}
 
     def _put_counts(self, counts: NDArray[np.float32]) -> Tensor:
         with tf.device(self.device):
@@ -126,36 +98,91 @@ class TensorflowStepper:
         with tf.device(self.device):
             corners, rest = self.positions.corners(frames)
             low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
-            where, probe = tf.constant([*low, *(high - low)], tf.int32), self.probe
-            batch = Batch((corners - low).astype(np.int32), rest, self._weights(frames))
-            obj = self._read(where)
-            got = self.physics.gradient(obj, probe, batch, self.store.get(frames), wanted)
-            light = None
-            if got.object is not None or got.positions is not None:
-                light = self._light(probe, where, batch.corners_px, batch.weights())
-            if got.positions is not None:
-                slope = got.positions if batch.intensities is None else got.positions / batch.intensities[:, None]
-                moved = self._position_step(slope, probe, obj, light).numpy()
-                self.positions.move(frames, moved, lengths, common=got.object is not None)
-            if got.probe is not None:
-                self.probe = self._probe_step(probe, got.probe, got.patch_light, lengths.probe)
+            where, weights = tf.constant([*low, *(high - low)], tf.int32), self._weights(frames)
+            batch = Batch((corners - low).astype(np.int32), rest, weights)
+            got = self.physics.gradient(where, self.probe, batch, self.store.get(frames), wanted)
+            found = {name: value for name, value in got._asdict().items() if name in _MOVING and value is not None}
+            if found:
+                length = tf.constant([lengths.object, lengths.momentum, lengths.probe], tf.float32)
+                move = self._traced(tuple(found), lengths.least_squares)
+                probe, moved = move(where, self.probe, batch.corners_px, batch.weights(), length, *found.values())
+                self.probe = self.probe if probe is None else probe
+                if moved is not None:
+                    self.positions.move(frames, moved.numpy(), lengths, common="object" in found)
             if got.gains is not None:
                 self.intensities[frames] *= got.gains.numpy() ** (lengths.object / 2)
-            if got.object is not None:
-                self._advance[lengths.least_squares](where, got.object, light, lengths.object, lengths.momentum)
             return got.loss
 
-    def _move_object(
-        self, stretched: bool, where: Tensor, gradient: Tensor, light: Tensor, length: Tensor, momentum: Tensor
-    ) -> None:
-        """One step of the object on a window, with momentum (FM-21)."""
-        step = physics.object_step(gradient, light, self.loss_name)
-        if stretched:
-            length *= tf.cast(physics.least_squares_length(step, gradient, light, self.loss_name), tf.float32)
-        step, kept = step * tf.cast(length, tf.complex64), tf.cast(momentum, tf.complex64)
-        velocity = self.velocity.read(where) * kept + step
-        self.velocity.write(where, velocity)
-        self.object.write(where, self.object.read(where) + step + velocity * kept)
+    def _traced(self, names: tuple[str, ...], stretched: bool) -> Any:
+        """:meth:`_move` for some gradients, traced once for frames and windows of any number."""
+        key = (names, stretched, *self.probe.shape)
+        if key not in self._functions:
+            spec, probe = tf.TensorSpec, tf.TensorSpec(self.probe.shape, tf.complex64)
+            kinds = {
+                "object": spec([None, None], tf.complex64),
+                "probe": probe,
+                "patch_light": spec(self.probe.shape[1:], tf.float32),
+                "positions": spec([None, 2], tf.float32),
+            }
+            frames = [spec([None, 2], tf.int32), spec([None], tf.float32)]
+            signature = [spec([4], tf.int32), probe, *frames, spec([3], tf.float32), *(kinds[name] for name in names)]
+            self._functions[key] = traced(
+                lambda *given: self._move(
+                    stretched,
+                    *given[:5],
+                    **{_MOVING[name]: value for name, value in zip(names, given[5:], strict=True)},
+                ),
+                signature=signature,
+            )
+        return self._functions[key]
+
+    def _move(
+        self,
+        stretched: bool,
+        where: Tensor,
+        probe: Tensor,
+        corners: Tensor,
+        weights: Tensor,
+        length: Tensor,
+        *,
+        d_object: Tensor | None = None,
+        d_probe: Tensor | None = None,
+        patch_light: Tensor | None = None,
+        d_positions: Tensor | None = None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Move the object; return the moved probe and the steps (J, 2) of the positions, None for what stays (FM-21).
+
+        Args:
+            stretched: whether the object's step is.
+            where: (4,) window of the object.
+            probe: (P, N, N) before the step.
+            corners: (J, 2) on the window.
+            weights: (J,) intensities.
+            length: (3,) of the object's step, its momentum, and the probe's.
+            d_object: (h, w) complex ∂L/∂O, or None.
+            d_probe: (P, N, N) complex ∂L/∂P, or None.
+            patch_light: (N, N) real V, with it.
+            d_positions: (J, 2) real ∂L/∂δ, or None.
+        """
+        after = moved = None
+        if d_probe is not None:
+            after = probe + tf.cast(length[2], tf.complex64) * physics.probe_step(d_probe, patch_light, self.loss_name)
+        if d_object is None and d_positions is None:
+            return after, moved
+        obj, light = self.object.read(where), physics.illumination(probe, corners, (where[2], where[3]), weights)
+        if d_positions is not None:
+            level = physics.lit_level(obj, light)
+            moved = physics.position_step(d_positions / weights[:, None], probe, level, self.loss_name)
+        if d_object is not None:
+            step = physics.object_step(d_object, light, self.loss_name)
+            size = length[0]
+            if stretched:
+                size *= tf.cast(physics.least_squares_length(step, d_object, light, self.loss_name), tf.float32)
+            step, kept = step * tf.cast(size, tf.complex64), tf.cast(length[1], tf.complex64)
+            velocity = self.velocity.read(where) * kept + step
+            self.velocity.write(where, velocity)
+            self.object.write(where, obj + step + velocity * kept)
+        return after, moved
 
     def settle(self, constraints: Constraints) -> None:
         """See ``Stepper``."""
