@@ -5,8 +5,8 @@
 
 The texture scan, 1 764 simulated frames of 64², the probe known; an epoch is one pass of the descent over all frames
 in its own batches, without held-out frames. Each engine runs in a process of its own with as many threads as said,
-after an epoch that compiles and reads; engines take turns, so that a machine whose speed drifts treats them alike. The first
-engine is what the others are held to. Figures are medians; the machine is named.
+after an epoch that compiles and reads; engines take turns, so that a machine whose speed drifts treats them alike. The
+first engine is what the others are held to. Figures are medians; the machine is named.
 """
 
 from __future__ import annotations

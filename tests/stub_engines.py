@@ -48,7 +48,8 @@ class Model:
 class Engine:
     name = "{name}"
     capabilities = Capabilities(
-        methods=("network",), generators=("probe_unet",), losses=("amplitude",), schedules=("one_cycle",), mask=True, background=True
+        methods=("network",), generators=("probe_unet",), losses=("amplitude",), schedules=("one_cycle",),
+        mask=True, background=True
     )
 
     def train(self, scans, config, runtime=None, *, progress=None):

@@ -246,7 +246,8 @@ def test_every_document_is_in_a_story() -> None:
         for document in DOCUMENTS
         if steps(document, engine=True, everything=True) != steps(document, engine=False)
     ]
-    assert [path.stem for path in with_an_engine] == ["README", "first-reconstruction", "which-engine", "write-an-engine"]
+    names = ["README", "first-reconstruction", "which-engine", "write-an-engine"]
+    assert [path.stem for path in with_an_engine] == names
 
 
 @pytest.mark.parametrize("fence", ALL, ids=lambda fence: fence.where)

@@ -383,7 +383,7 @@ class TestHalves:
         assert abs(len(used[0]) - len(used[1])) <= 1
         seeds = {settings.seed for _, settings in halves} | {CONFIG.seed}
         assert len(seeds) == 3
-        for half, settings in halves:
+        for half, _ in halves:
             assert half.unused["blank"].tolist() == [7]
             assert len(half.heldout_frames) == round(0.2 * len(half.used_frames))
             np.testing.assert_array_equal(half.probe, scan.probe)
