@@ -32,6 +32,7 @@ TOLERANCES = {
     "reconstruction.image.object": 1e-4,
     "reconstruction.image.coverage": 1e-5,
     "reconstruction.image.positions_px": 1e-6,
+    "reconstruction.image.stats": 1e-3,  # what was tried, and its gain
     "reconstruction.image.probe": 1e-5,
     "reconstruction.image.scale": 1e-4,
     "reconstruction.train": 1e-4,
