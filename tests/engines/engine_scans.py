@@ -33,7 +33,7 @@ SINGLE = Runtime(accelerator="cpu", precision="32")
 
 
 class Settings(NamedTuple):
-    """What a training is given beside its scans: ``engine.train(scans, *settings)``; fields of the config are at hand."""
+    """What a training is given beside its scans, ``engine.train(scans, *settings)``; fields of the config are at hand."""
 
     config: TrainingConfig
     runtime: Runtime
@@ -196,7 +196,7 @@ def error_of(engine: ReconstructionBackend, raw: RawData, image: Image) -> float
 
 
 def vary(settings: Settings = CONFIG, **changes: Any) -> Settings:
-    """The settings with some fields of config or runtime replaced; ``model`` and ``inference`` take mappings of theirs."""
+    """The settings with some fields of either replaced; ``model`` and ``inference`` take mappings of theirs."""
     config = settings.config
     if "model" in changes:
         changes["model"] = model_of(config.network, **changes["model"])
