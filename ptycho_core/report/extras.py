@@ -76,10 +76,12 @@ def slices_figure(image: Image, pixel_size_m: float | None) -> bytes:
 
 
 def _columns(weights: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32]]]:
-    """What is drawn of weights (M, P): one map where a frame takes all modes alike, else one for each mode."""
+    """What is drawn of weights (M, P): one map where a frame takes all modes alike, else one for each that differs."""
     if (weights == weights[:, :1]).all():
         return [("Intensity of each frame", weights[:, 0])]
-    return [(f"Weight of mode {mode + 1}", weights[:, mode]) for mode in range(min(weights.shape[1], MAX_SHOWN_MODES))]
+    differ = np.flatnonzero(np.ptp(weights, axis=0) > 0)[:MAX_SHOWN_MODES]
+    shown = differ if len(differ) else np.arange(min(weights.shape[1], MAX_SHOWN_MODES))
+    return [(f"Weight of mode {mode + 1}", weights[:, mode]) for mode in shown]
 
 
 def weights_figure(scored: Scored) -> bytes:
@@ -113,7 +115,7 @@ def weights_figure(scored: Scored) -> bytes:
             linewidths=0,
         )
         title(axes, heading)
-        colour_bar(figure, dots, axes, "intensity, 1 on average" if len(maps) == 1 else "weight", extend="both")
+        colour_bar(figure, dots, axes, "intensity" if heading.startswith("Intensity") else "weight", extend="both")
     return png_bytes(figure)
 
 
@@ -158,8 +160,8 @@ def extra_facts(image: Image) -> list[tuple[str, str]]:
         rows.append(("Slices", f"{len(image.slices)}, {image.slice_spacing_m * 1e6:.4g} µm apart"))
     if image.mode_weights is not None:
         columns = _columns(image.mode_weights)
-        spread = float(np.std(columns[0][1]))
-        text = f"intensity ± {spread:.2%}" if len(columns) == 1 else "a weight for each mode"
+        alike = columns[0][0].startswith("Intensity")
+        text = f"intensity ± {float(np.std(columns[0][1])):.2%}" if alike else "a weight for each mode"
         rows.append(("Frames differ by", text))
     if image.forward_model:
         rows.append(("Explained by", f"the forward model of engine {image.forward_model} alone"))

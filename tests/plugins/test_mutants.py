@@ -117,7 +117,8 @@ def test_every_test_of_the_suite_has_a_mutant():
         "test_it_is_listed_as_ready", "test_what_it_does_not_offer_is_refused_before_data_are_read",
         "test_patches_are_plain_arrays", "test_refined_positions_stay_within_their_limit",
         "test_several_scans_are_trained_on",
-        "test_a_propagation_that_it_does_not_offer_is_refused", "test_expected_counts_of_a_near_field_agree_with_the_oracle",
+        "test_a_propagation_that_it_does_not_offer_is_refused",
+        "test_expected_counts_of_a_near_field_agree_with_the_oracle",
         "test_gradients_of_a_near_field_agree_with_the_oracle", "test_a_step_in_the_near_field_follows_the_formulas",
         "test_a_near_field_scan_becomes_an_image",
     }  # fmt: skip
