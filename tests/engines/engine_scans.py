@@ -33,7 +33,7 @@ SINGLE = Runtime(accelerator="cpu", precision="32")
 
 
 class Settings(NamedTuple):
-    """What a training is given beside its scans, ``engine.train(scans, *settings)``; it has the fields of its config."""
+    """What a training is given beside its scans (``engine.train(scans, *settings)``), with the fields of its config."""
 
     config: TrainingConfig
     runtime: Runtime
