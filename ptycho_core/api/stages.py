@@ -69,8 +69,9 @@ class Engines:
         self.runtime = runtime
         self.observer = observer
         self._loaded: dict[str, LoadedBackend] = {}
-        self.config = with_typed_model(with_typed_options(config))
+        typed = with_typed_options(config)
         self.trainer = self.load(config.backend)
+        self.config = with_typed_model(typed, self.trainer.spec)
         check_capabilities(self.config, self.trainer.capabilities, self.trainer.name, runtime)
         chosen = refining_engine(self.config, self.trainer.capabilities)
         self.refiner = None if chosen is None else self.load(chosen)

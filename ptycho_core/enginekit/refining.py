@@ -8,7 +8,9 @@ Modes are never added before the first has settled: from a poor probe they would
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,11 +59,17 @@ class _State:
         image: laid out with room for positions to move.
         positions: whether they are refined.
         loss: loss a frame of the held-out frames; None where it is not known, or nothing is held out.
+        losses: the same after each epoch of full steps that led here.
     """
 
     image: Image
     positions: bool
     loss: float | None
+    losses: tuple[float, ...] = ()
+
+
+class _GivenUp(Exception):  # noqa: N818  # no error: it ends a trial that is behind
+    """A trial explains the held-out frames no better than what it is tried beside."""
 
 
 def refine_by_steps(
@@ -100,7 +108,8 @@ def refine_by_steps(
     more = given is not None and given > n_modes
     settle = min(SETTLE_EPOCHS, plan.epochs // 8)
     if more or work.candidates(state):
-        state = work.descend(state, settle, 1.0)
+        state = work.explore(state, settle)
+        work.order += settle
     if given is not None and more:
         state = work.with_modes(state, given)
     while candidates := work.candidates(state):
@@ -152,31 +161,69 @@ class _Work:
         """The state with as many modes, which explains less until they have settled."""
         return _State(with_modes(state.image, n_modes), state.positions, None)
 
-    def descend(self, state: _State, epochs: int, full_steps: float = FULL_STEPS) -> _State:
-        """The best state of a descent, or the state itself where none is better."""
+    def descend(self, state: _State, epochs: int) -> _State:
+        """The best state of a descent to its end, or the state itself where none is better."""
         if epochs < 1:
             return state
-        ready, self._ready, mean_counts = self._ready, None, self.scan.statistics.mean_counts
-        stepper = ready[1] if ready is not None and ready[0] is state.image else self.stepper(state.image)
-
-        def report(epoch: int, loss: float, heldout_loss: float | None) -> None:
-            self.done += 1
-            metrics = {"epoch": float(self.done), "train_loss": loss / mean_counts}
-            if heldout_loss is not None:
-                metrics["test_loss"] = heldout_loss / mean_counts
-            total = self.config.refinement.epochs
-            self.progress(ProgressEvent(stage="refine", done=self.done, total=total, metrics=metrics))
-
+        stepper = self._stepper_in(state)
         found = descend(
             stepper,
-            self._plan(state, epochs, full_steps),
+            self._plan(state, epochs, FULL_STEPS),
             frames=self.scan.train_frames,
             heldout=self.scan.heldout_frames,
-            after_epoch=report,
+            after_epoch=self._report,
             least=state.loss,
             name=self.scan.raw.source.path or "scan",
         )
         return replace(state, image=stepper.image(), loss=found.least) if found.better else state
+
+    def explore(self, state: _State, epochs: int, beside: Sequence[float] = ()) -> _State:
+        """The last state of some epochs of full steps, which something is to go on from.
+
+        Nothing is chosen: after full steps every state has the noise of its last batches, and one that was settled by
+        short steps before would always seem the better.
+
+        Args:
+            state: where to start.
+            epochs: how many.
+            beside: held-out losses of another descent, epoch by epoch; this one is given up when it is behind.
+        """
+        if epochs < 1:
+            return state
+        stepper, losses = self._stepper_in(state), list[float]()
+
+        def report(epoch: int, loss: float, heldout_loss: float | None) -> None:
+            if heldout_loss is not None:
+                losses.append(heldout_loss)
+            self._report(epoch, loss, heldout_loss)
+            if heldout_loss is not None and epoch < len(beside) - 1 and heldout_loss >= beside[epoch]:
+                raise _GivenUp
+
+        with contextlib.suppress(_GivenUp):
+            descend(
+                stepper,
+                self._plan(state, epochs, 1.0),
+                frames=self.scan.train_frames,
+                heldout=self.scan.heldout_frames,
+                after_epoch=report,
+                choose=False,
+                name=self.scan.raw.source.path or "scan",
+            )
+        return replace(state, image=stepper.image(), loss=losses[-1] if losses else None, losses=tuple(losses))
+
+    def _stepper_in(self, state: _State) -> Stepper:
+        """A stepper in a state: the one that is there, or a new one."""
+        ready, self._ready = self._ready, None
+        return ready[1] if ready is not None and ready[0] is state.image else self.stepper(state.image)
+
+    def _report(self, epoch: int, loss: float, heldout_loss: float | None) -> None:
+        """Count an epoch, and tell of it."""
+        mean_counts, total = self.scan.statistics.mean_counts, self.config.refinement.epochs
+        self.done += 1
+        metrics = {"epoch": float(self.done), "train_loss": loss / mean_counts}
+        if heldout_loss is not None:
+            metrics["test_loss"] = heldout_loss / mean_counts
+        self.progress(ProgressEvent(stage="refine", done=self.done, total=total, metrics=metrics))
 
     def _plan(self, state: _State, epochs: int, full_steps: float) -> Descent:
         plan, image, n_frames = self.config.refinement, state.image, len(self.scan.train_frames)
@@ -216,15 +263,16 @@ class _Work:
 
     def round(self, state: _State, candidates: dict[str, _State]) -> tuple[_State, bool]:
         """Try each from the same state on the same batches; the best, and whether any was taken up."""
-        base = self.descend(state, TRIAL_EPOCHS, 1.0)
+        base = self.explore(state, TRIAL_EPOCHS)
         assert base.loss is not None
         misfit, noise = self._misfit(base.loss)
         needed = max(NOISE_MARGIN * noise, LEAST_GAIN * misfit)
         best, most, winner = base, needed, ""
         for name, candidate in candidates.items():
-            tried = self.descend(candidate, TRIAL_EPOCHS, 1.0)
+            tried = self.explore(candidate, TRIAL_EPOCHS, base.losses)
             assert tried.loss is not None
-            gain = (base.loss - tried.loss) * len(self.scan.heldout_frames)
+            # one that was given up is compared where it was
+            gain = (base.losses[len(tried.losses) - 1] - tried.loss) * len(self.scan.heldout_frames)
             self.stats[f"tried_{name}_gain"] = gain / misfit
             self.stats[f"tried_{name}_gain_needed"] = needed / misfit
             if gain > most:

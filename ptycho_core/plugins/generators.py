@@ -13,6 +13,7 @@ from ..enginekit.architectures import GENERATORS
 from ..enginekit.weights import network_of
 from ..errors import BackendConflictError, BackendError
 from ..generators import Generator
+from ..protocol import BackendSpec
 from .discovery import ENGINES, by_name, installed
 from .promises import generators_of, records_of
 from .registry import backend_spec
@@ -37,10 +38,14 @@ def installed_generators() -> tuple[tuple[str, Generator], ...]:
     return tuple(found)
 
 
-def with_typed_model(config: TrainingConfig) -> TrainingConfig:
+def with_typed_model(config: TrainingConfig, spec: BackendSpec | None = None) -> TrainingConfig:
     """A config with the sizes of its network in the class of the generator that its engine has.
 
     A generator that the engine does not have is left as it is; ``check_capabilities`` refuses it by name.
+
+    Args:
+        config: names engine and network.
+        spec: description of that engine, where it is at hand.
 
     Raises:
         ConfigError: a size that the generator does not have, or one of the wrong type or out of range; or passes that
@@ -51,7 +56,7 @@ def with_typed_model(config: TrainingConfig) -> TrainingConfig:
     model, engine = config.model, config.backend
     if model is None:
         return config
-    record = next((r for r in generators_of(backend_spec(engine)) if r.name == model.generator), None)
+    record = next((r for r in generators_of(spec or backend_spec(engine)) if r.name == model.generator), None)
     if record is None:
         return config
     _refuse_another(record, engine)

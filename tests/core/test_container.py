@@ -14,8 +14,8 @@ from run_engine import make_scan
 from ptycho_core.data.container import NO_COUNTS, PtychoDataContainer, Role, Statistics, canvas_of, integer_corners
 from ptycho_core.data.raw import RawData, Source
 from ptycho_core.errors import DataError
-from ptycho_core.physics.propagation import far_field
 from ptycho_core.physics.patches import extract
+from ptycho_core.physics.propagation import far_field
 
 M, N = 23, 16
 
