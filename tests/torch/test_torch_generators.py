@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_scans import CONFIG, vary
 
-from ptycho_backend_torch.generators import GENERATORS, load_weights
-from ptycho_core.enginekit import architectures
+from ptycho_backend_torch.generators import build, load_weights
+from ptycho_core.enginekit.weights import generator_shapes, initial_weights
 
 pytestmark = pytest.mark.torch
 
@@ -16,8 +16,8 @@ CNN = vary(model={"generator": "cnn", "width": 2}, group_size=3)
 
 
 def first(config, N):
-    generator = GENERATORS[config.model.generator](config, N)
-    load_weights(generator, architectures.initial_weights(config, N))
+    generator = build(config, N)
+    load_weights(generator, initial_weights(config, N))
     return generator.eval()
 
 
@@ -33,17 +33,18 @@ def first(config, N):
     ],
 )
 def test_names_and_shapes_are_those_of_core(config, N):
+    config = config.config
     generator = first(config, N)
     state = generator.state_dict()
-    assert {name: tuple(v.shape) for name, v in state.items()} == architectures.generator_shapes(config, N)
+    assert {name: tuple(v.shape) for name, v in state.items()} == generator_shapes(config, N)
     assert set(state) == {name for name, _ in generator.named_parameters()}
-    for name, wanted in architectures.initial_weights(config, N).items():
+    for name, wanted in initial_weights(config, N).items():
         np.testing.assert_array_equal(state[name].numpy(), wanted, err_msg=name)
 
 
 def test_weights_are_loaded_strictly():
-    generator = first(CONFIG, 16)
-    weights = architectures.initial_weights(CONFIG, 16)
+    generator = first(CONFIG.config, 16)
+    weights = initial_weights(CONFIG.config, 16)
     with pytest.raises(RuntimeError, match=r"Missing key.*head\.bias"):
         load_weights(generator, {name: v for name, v in weights.items() if name != "head.bias"})
     with pytest.raises(RuntimeError, match=r"Unexpected key.*extra"):

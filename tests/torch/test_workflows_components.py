@@ -30,7 +30,7 @@ from ptycho_core.errors import (
 )
 from ptycho_core.protocol import ProgressEvent
 
-CONFIG = TrainingConfig(backend="stub", group_size=4, seed=3)
+CONFIG = TrainingConfig(backend="stub", method="network", group_size=4, seed=3)
 
 
 def make_scan(n_frames: int = 12, seed: int = 0, name: str | None = None) -> RawData:
@@ -69,9 +69,9 @@ class TestWorkflowsComponentsTraining:
         seen = []
         real = legacy.update_legacy_dict
 
-        def spy(cfg, config, **kwargs):
+        def spy(cfg, config, *args, **kwargs):
             seen.append(("stub_engine_module" in sys.modules, cfg is legacy.params.cfg, config))
-            real(cfg, config, **kwargs)
+            real(cfg, config, *args, **kwargs)
 
         monkeypatch.setattr(legacy, "update_legacy_dict", spy)
         facade.run_cdi_example(make_scan(), make_scan(8, 1), CONFIG, do_stitching=True)
