@@ -1,6 +1,6 @@
 """Ptychography with any reconstruction engine behind one interface.
 
-From a scan to an image and a verdict on it: ``run(read_scan(path), TrainingConfig(backend="numpy"))``. The public names
+From a scan to an image and a verdict on it: ``run(read_scan(path), TrainingConfig())``. The public names
 below are imported when first used, so that ``import ptycho_core`` costs next to nothing.
 """
 

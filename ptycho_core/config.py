@@ -24,6 +24,7 @@ __all__ = [
     "PlainOptions",
     "RefinementConfig",
     "TrainingConfig",
+    "default_backend",
 ]
 
 LOSSES = ("poisson", "amplitude")
@@ -201,6 +202,11 @@ class PlainOptions(EngineOptions):
     values: Mapping[str, Any] = field(hash=False)
 
 
+def default_backend(method: str) -> str:
+    """The engine of a config that names none: the one that is always there, or for a network the first that has any."""
+    return "numpy" if method == "solver" else "pytorch"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Everything that decides a result: engine, method, frames, loss, steps, optimiser, refinement.
@@ -208,7 +214,8 @@ class TrainingConfig:
     What does the work, and where, is a :class:`~ptycho_core.runtime.Runtime`.
 
     Attributes:
-        backend: engine name (``pytorch``, ``tensorflow``, ``numpy``, …).
+        backend: engine name (``pytorch``, ``tensorflow``, ``numpy``, …). ``auto`` is ``numpy`` for a solver, which is
+            always there, and ``pytorch`` for a network, and is that from then on.
         method: ``solver`` finds the image by the engine's solver; ``network`` trains one, which then makes it. None is
             ``network`` where `model` names one, else ``solver``, and is that from then on.
         model: the network; None takes the default one where `method` is ``network``.
@@ -249,7 +256,7 @@ class TrainingConfig:
         seed: seed of everything random.
     """
 
-    backend: str = "pytorch"
+    backend: str = "auto"
     method: str | None = None
     model: ModelConfig | None = None
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -311,6 +318,8 @@ class TrainingConfig:
         method = self.method or ("solver" if self.model is None else "network")
         check_choice("TrainingConfig", "method", method, METHODS)
         object.__setattr__(self, "method", method)
+        if self.backend == "auto":
+            object.__setattr__(self, "backend", default_backend(method))
         if method == "solver":
             if self.model is not None:
                 raise ConfigError(

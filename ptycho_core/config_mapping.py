@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .config import EngineOptions, InferenceConfig, ModelConfig, PlainOptions, RefinementConfig, TrainingConfig
+from .config import (
+    EngineOptions,
+    InferenceConfig,
+    ModelConfig,
+    PlainOptions,
+    RefinementConfig,
+    TrainingConfig,
+    default_backend,
+)
 from .enginekit.architectures import GENERATORS
 from .errors import ConfigError, suggest
 from .runtime import Runtime
@@ -219,7 +227,10 @@ def _engines_of(values: Mapping[str, Any]) -> list[str]:
     refiner = refinement.get("engine") if isinstance(refinement, Mapping) else None
     if isinstance(refinement, RefinementConfig):
         refiner = refinement.engine
-    engines = [str(values.get("backend", TrainingConfig.backend))]
+    named = values.get("backend", "auto")
+    if named == "auto":
+        named = default_backend(values.get("method") or ("solver" if values.get("model") is None else "network"))
+    engines = [str(named)]
     return engines if refiner in (None, "auto", "none", *engines) else [*engines, str(refiner)]
 
 

@@ -30,7 +30,7 @@ def with_engine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         BackendUnavailableError: none is installed; the message has the pip line.
     """
     named = settings.get("backend")
-    if named is not None:
+    if named not in (None, "auto"):
         return dict(settings), f"{named}"
     network = settings.get("method") == "network" or settings.get("model") is not None
     hardware = settings.get("accelerator")

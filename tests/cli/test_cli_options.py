@@ -49,7 +49,8 @@ def write(tmp_path, text, name="c.yaml"):
 
 
 def test_nothing_given_is_the_default():
-    assert settings_of("--backend", "pytorch") == (TrainingConfig(), Runtime())
+    assert settings_of("--backend", "pytorch") == (TrainingConfig(backend="pytorch"), Runtime())
+    assert settings_of("--backend", "auto") == (TrainingConfig(), Runtime())
 
 
 def test_precedence_default_file_command_line(tmp_path):

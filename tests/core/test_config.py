@@ -167,6 +167,8 @@ def test_what_a_method_takes_where_nothing_is_said() -> None:
     )  # fmt: skip
     assert (network.model, network.loss, network.epochs, network.batch_size) == (ModelConfig(), "amplitude", 5, 1)
     assert TrainingConfig(refinement=RefinementConfig(engine="none")).epochs == 30, "nothing goes on from it"
+    assert (solver.backend, network.backend) == ("numpy", "pytorch"), "what is always there; the first with a network"
+    assert TrainingConfig(backend="tensorflow").backend == "tensorflow"
     assert TrainingConfig(model=ModelConfig(width=4)).method == "network"
     assert TrainingConfig(method="network", loss="poisson", epochs=3).loss == "poisson"
     assert dataclasses.replace(network, epochs=3).method == "network", "it is settled once"
