@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
+from .gradient import computing_threads
 from .inference import TorchScan
 from .stepper import TorchStepper
 from .training import fit
@@ -63,6 +65,7 @@ class TorchBackend:
         schedules=("one_cycle", "cosine", "exponential", "constant"),
         loggers=("tensorboard", "mlflow"),
         max_devices=None,
+        threads=True,
     )
 
     def train(
@@ -81,7 +84,8 @@ class TorchBackend:
             return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
         data = TrainingGroups(scans, config)
-        learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress)
+        with _threads_of(runtime):
+            learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress)
         return trained_network(learnt, scans, self.name, config)
 
     def reconstruct(
@@ -96,7 +100,7 @@ class TorchBackend:
         """Cut out, or predict and merge, the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
         if isinstance(model, SolverModel):
             return reconstruct_solved(model, scan, config, progress)
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads_of(runtime):
             return reconstruct_network(model, scan, config, runtime, TorchScan, progress)
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TorchStepper:
@@ -107,7 +111,7 @@ class TorchBackend:
         self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
     ) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads_of(runtime):
             return predict_groups(model, groups, runtime, TorchScan)
 
     def expected_counts(
@@ -166,3 +170,9 @@ class TorchBackend:
     def load(self, path: Path) -> NetworkModel | SolverModel:
         """Read what this engine solved, or a bundle of any engine whose generator is known here."""
         return load_model(path, self.name, tuple(GENERATORS))
+
+
+def _threads_of(runtime: Runtime) -> AbstractContextManager[None]:
+    """Let the network's operations take as many threads of a processor as asked for, and then as many as before."""
+    host = torch.device("cpu")
+    return nullcontext() if runtime.threads is None else computing_threads(host, runtime.threads)

@@ -10,6 +10,7 @@ import torch
 from engines.engine_scans import interrupted
 from torch_scans import ENGINE, assert_same_model, make_scan, train, vary
 
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.errors import ArchiveError
 
 pytestmark = pytest.mark.torch
@@ -52,3 +53,20 @@ def test_a_file_of_the_framework_with_code_in_it_is_refused_and_not_run(scan, tm
 def test_reading_processes_go_on_in_the_right_epoch(scan, checkpoint):
     whole = train(scan, CONFIG)
     assert_same_model(train(scan, vary(CONFIG, num_workers=1, resume_from=checkpoint)), whole)
+
+
+def test_threads_are_as_asked_for_meanwhile_and_then_as_before():
+    """In training and in applying the model; how many there are decides nothing else of the process."""
+    before, seen = torch.get_num_threads(), []
+    asked = before + 1
+    scan = PtychoDataContainer.of(make_scan())
+
+    def look(event):
+        seen.append((event.stage, torch.get_num_threads()))
+
+    settings = vary(threads=asked, n_groups=9)
+    model = ENGINE.train([scan], *settings, progress=look)
+    ENGINE.reconstruct(model, scan, settings.config.inference, settings.runtime, progress=look)
+    assert {stage for stage, _ in seen} == {"train", "reconstruct"}
+    assert {threads for _, threads in seen} == {asked}
+    assert torch.get_num_threads() == before
