@@ -22,7 +22,7 @@ from ..plugins.generators import with_typed_model
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_described
 from ..plugins.returned import check_image, check_model
-from ..protocol import Progress, ReconstructionBackend, TrainedModel
+from ..protocol import BackendSpec, Progress, ReconstructionBackend, TrainedModel
 from ..provenance import collect_provenance
 from ..runtime import Runtime
 from .observe import Observer
@@ -69,20 +69,26 @@ class Engines:
         self.runtime = runtime
         self.observer = observer
         self._loaded: dict[str, LoadedBackend] = {}
-        typed = with_typed_options(config)
+        self._described: dict[str, tuple[BackendSpec, str]] = {}
+        self.config = with_typed_model(with_typed_options(config), self._describe(config.backend)[0])
         self.trainer = self.load(config.backend)
-        self.config = with_typed_model(typed, self.trainer.spec)
         check_capabilities(self.config, self.trainer.capabilities, self.trainer.name, runtime)
         chosen = refining_engine(self.config, self.trainer.capabilities)
         self.refiner = None if chosen is None else self.load(chosen)
         if self.refiner is not None:
             check_refinement_capabilities(self.config, self.refiner.capabilities, self.refiner.name)
 
+    def _describe(self, name: str) -> tuple[BackendSpec, str]:
+        """The description of an engine, and who offers it."""
+        if name not in self._described:
+            self._described[name] = describe_backend(name)
+        return self._described[name]
+
     def load(self, name: str) -> LoadedBackend:
         """The engine of a name."""
         if name not in self._loaded:
             with self.observer.stage("start_up"):
-                spec, distribution = describe_backend(name)
+                spec, distribution = self._describe(name)
                 with self.observer.importing(spec):
                     self._loaded[name] = load_described(spec, distribution)
         return self._loaded[name]

@@ -19,6 +19,8 @@ from ptycho_core.protocol import Constraints, StepLengths
 from ptycho_core.runtime import Runtime
 from ptycho_core.testing.problems import make_scan
 
+pytestmark = pytest.mark.torch
+
 EVERYTHING = ("object", "probe", "positions", "frame_scale")
 LENGTHS = StepLengths(object=0.9, probe=0.4, momentum=0.5, least_squares=True, position_limit_px=1.0)
 PLAN = Descent(
