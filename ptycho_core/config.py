@@ -104,7 +104,7 @@ class RefinementConfig:
         batch_size: frames in one update; None takes a number that suits the scan.
         probe: refine the probe too.
         probe_modes: incoherent probe modes to refine with; None takes those of the image, and more where the held-out
-            frames are explained better by them. Modes are added at the start.
+            frames are explained better by them. Modes are added once object and probe have settled.
         probe_support: part of the half window that the refined probe is kept within, a circle about its centre, for the
             sample's plane; None leaves it free.
         probe_power: ``kept``: a refined probe keeps its power, and the object takes the level; ``free``: it does not.
@@ -152,6 +152,11 @@ class RefinementConfig:
             raise ConfigError(
                 "RefinementConfig.position_affine = True fits positions, and positions is not True; set it, or leave "
                 "position_affine out."
+            )
+        if self.position_affine and self.batch_size is not None and self.batch_size < 6:
+            raise ConfigError(
+                f"RefinementConfig.batch_size = {self.batch_size} is too few frames to fit what positions have in "
+                "common (position_affine); it must be at least 6, or leave it out."
             )
         self._refuse_without_effect("probe", not self.probe, "probe_support", "probe_power")
         if not self.probe and self.probe_modes is not None:

@@ -12,7 +12,7 @@ __all__ = ["PRESETS", "preset"]
 PRESETS = ("quick", "best")
 """Names of the presets; between them lies what the defaults do."""
 
-_BEST: dict[str, Any] = {"refinement": {"epochs": 120, "patience": 12, "position_limit_px": 4.0}}
+_BEST: dict[str, Any] = {"refinement": {"epochs": 120, "patience": 12}}
 _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "solver": {
         "quick": {"epochs": 8, "probe_trainable": True, "refinement": {"engine": "none"}},
@@ -30,8 +30,8 @@ def preset(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Settings to begin with, for ``config_from_mapping``.
 
     ``quick``: an image in a few seconds. It is made once and not refined, so positions and modes stay as they are
-    given; the probe is refined while it is solved. ``best``: more passes, more patience, and trials that may move
-    positions farther, whatever time they take.
+    given; the probe is refined while it is solved. ``best``: more passes and more patience, and so more trials of
+    modes and positions, whatever time they take.
 
     Args:
         name: ``quick`` or ``best``.
@@ -48,9 +48,6 @@ def preset(name: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
     settings = _SETTINGS["network" if network else "solver"][name]
     chosen = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
     refinement = given.get("refinement")
-    if isinstance(refinement, Mapping):
-        if refinement.get("engine") == "none" or (name == "quick" and refinement):
-            del chosen["refinement"]
-        elif refinement.get("positions") is False:
-            chosen["refinement"].pop("position_limit_px", None)
+    if isinstance(refinement, Mapping) and (refinement.get("engine") == "none" or (name == "quick" and refinement)):
+        del chosen["refinement"]
     return chosen

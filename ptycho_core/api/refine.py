@@ -141,8 +141,11 @@ def refine(
         with engine_at_work(name, "refine", record) as relay:
             image = refined_by(engine, initial.image, scan, config, runtime, relay)
             check_image(image, scan, name, config.collapse_threshold)
-        found = score(image, scan, name, engine)
-        note = _worse(found, initial, loss)
+        if _is_same(image, initial.image):
+            note = "no state that it went through explains the held-out frames better than the image it began with"
+        else:
+            found = score(image, scan, name, engine)
+            note = _worse(found, initial, loss)
     except BackendError as error:
         if type(error) not in (BackendError, CollapseError):  # a broken promise is the engine's fault, not the image's
             raise
@@ -154,7 +157,7 @@ def refine(
     if plan.positions or not np.array_equal(found.image.positions_px, initial.image.positions_px):
         used = scan.used_frames
         nominal, moved = scan.raw.positions_px[used], found.image.positions_px[used]
-        positions = position_report(nominal, moved, plan.position_limit_px)
+        positions = position_report(nominal, moved, plan.position_limit_px, affine=plan.position_affine)
     return Refined(
         best=found, initial=initial, engine=name, kept=True, note="", history=record.history, positions=positions
     )
@@ -186,6 +189,12 @@ def refined_by(
     if plan.positions is None:  # it makes no trials, so nothing is taken up
         config = replace(config, refinement=replace(plan, positions=False))
     return engine.refine(image, scan, config, runtime, progress=progress)
+
+
+def _is_same(image: Image, initial: Image) -> bool:
+    """Whether nothing of an image was changed."""
+    pairs = [(getattr(image, n), getattr(initial, n)) for n in ("object", "probe", "positions_px", "mode_weights")]
+    return all(a is b or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
 
 
 def _worse(found: Scored, initial: Scored, loss: str) -> str:

@@ -174,6 +174,10 @@ class _Job:
         refiner = self.engines.refiner
         if refiner is None:
             return None, None
+        if not len(self.scan.heldout_frames) and refiner.capabilities.stepping:
+            self.observer.notice(
+                "no frames are held out, so refining makes all its epochs and takes up neither modes nor positions"
+            )
         try:
             with self.observer.stage("refine"):
                 done = refine(

@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from .. import legacy
-from ..config import InferenceConfig, TrainingConfig
+from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..config_mapping import with_typed_options
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..data.results import Scored
 from ..errors import BackendProtocolError, ConfigError, DataError
+from ..physics.corrections import support_mask
 from ..plugins.capabilities import (
     check_capabilities,
     check_refinement_capabilities,
+    check_runtime_capabilities,
     check_scan_capabilities,
 )
 from ..plugins.generators import with_typed_model
@@ -33,6 +35,7 @@ __all__ = [
     "Engines",
     "check_crop",
     "check_number_of_scans",
+    "check_support",
     "image_of",
     "need_training_frames",
     "of_model",
@@ -77,6 +80,13 @@ class Engines:
         self.refiner = None if chosen is None else self.load(chosen)
         if self.refiner is not None:
             check_refinement_capabilities(self.config, self.refiner.capabilities, self.refiner.name)
+            # what only training uses is none of its business; where only networks take a precision, its own is taken
+            own = Runtime(
+                accelerator=runtime.accelerator,
+                precision="auto" if runtime.precision == "bf16" else runtime.precision,
+                threads=runtime.threads,
+            )
+            check_runtime_capabilities(own, self.refiner.capabilities, self.refiner.name)
 
     def _describe(self, name: str) -> tuple[BackendSpec, str]:
         """The description of an engine, and who offers it."""
@@ -102,6 +112,7 @@ class Engines:
         for engine in self._loaded.values():
             check_scan_capabilities(raw, engine.capabilities, engine.name)
         check_crop(self.config.inference, raw.side)
+        check_support(self.config.refinement, raw.side)
 
 
 def check_crop(config: InferenceConfig, side: int) -> None:
@@ -114,6 +125,19 @@ def check_crop(config: InferenceConfig, side: int) -> None:
         raise ConfigError(
             f"M = inference.central_crop_px = {config.central_crop_px} is larger than the patches, which are "
             f"{side}×{side}; allowed: 1 to {side}."
+        )
+
+
+def check_support(plan: RefinementConfig, side: int) -> None:
+    """Refuse a support of the probe that no pixel lies in.
+
+    Raises:
+        ConfigError: it is too small for frames of this side.
+    """
+    if plan.probe_support is not None and not support_mask(side, plan.probe_support * side / 2).any():
+        raise ConfigError(
+            f"refinement.probe_support = {plan.probe_support} leaves no pixel of a probe of {side}×{side}; it must be "
+            f"at least {2 / side:.2g} there."
         )
 
 

@@ -75,9 +75,10 @@ class FramePositions:
             step = self._take_common(frames, np.clip(step, -lengths.position_step_px, lengths.position_step_px))
         step = np.clip(step, -lengths.position_step_px, lengths.position_step_px)
         nominal = self._read[frames] + self._offset[frames] @ self.linear.T
-        own = self.positions_px[frames] + step - nominal
-        limit = lengths.position_limit_px
-        self.positions_px[frames] = np.clip(nominal + np.clip(own, -limit, limit), *self._bounds)
+        now = self.positions_px[frames] - nominal
+        # one that is beyond the limit already, by an earlier map or a wider limit, is not thrown back
+        limit = np.maximum(lengths.position_limit_px, np.abs(now))
+        self.positions_px[frames] = np.clip(nominal + np.clip(now + step, -limit, limit), *self._bounds)
 
     def _take_common(self, frames: NDArray[np.int64], step: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move all used frames by the linear map that fits the steps (J, 2) best, and return what it leaves of them."""

@@ -202,7 +202,7 @@ class _Work:
         with contextlib.suppress(_GivenUp):
             descend(
                 stepper,
-                self._plan(state, epochs, 1.0),
+                replace(self._plan(state, epochs, 1.0), patience=None),
                 frames=self.scan.train_frames,
                 heldout=self.scan.heldout_frames,
                 after_epoch=report,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.results import Image
 from ..errors import BackendError, ConfigError
-from ..physics.forward import fourier_shift
+from ..physics.forward import fourier_shift, mode_intensity
 from ..physics.patches import check_inside
 
 __all__ = ["Stitcher", "corners_on", "make_image", "probe_weights", "slices_shown"]
@@ -32,7 +32,7 @@ def probe_weights(probe: NDArray[np.complex64], subpixel_px: NDArray[np.float32]
         (J, N, N) float32.
     """
     shifted = fourier_shift(probe[None], np.asarray(subpixel_px)[:, None])
-    return np.asarray(np.sum(np.abs(shifted) ** 2, axis=1), dtype=np.float32)
+    return np.asarray(mode_intensity(shifted), dtype=np.float32)
 
 
 def corners_on(image: Image, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

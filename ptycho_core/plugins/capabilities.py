@@ -29,6 +29,7 @@ __all__ = [
 _NETWORK_ONLY = (
     *(field for field in OPTIMISER_FIELDS if field != "batch_size"),
     "scale_trainable",
+    "inference.passes",
 )
 """Fields without effect where an image is solved by the descent of core."""
 
@@ -66,9 +67,16 @@ def _ignored(capabilities: Capabilities, engine_name: str, config: TrainingConfi
         ignored |= set(_NETWORK_ONLY)
     if not capabilities.threads:
         ignored.add("runtime.threads")
-    if not capabilities.stepping and (config is None or config.refinement.engine in ("auto", "none", engine_name)):
+    if config is not None and not _steps(config, capabilities, engine_name):
         ignored.add("algorithm")
     return ignored - {"seed"}
+
+
+def _steps(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> bool:
+    """Whether steps of core's descent are made by a config, as far as one engine's capabilities tell."""
+    if config.refinement.engine not in ("auto", "none", engine_name):
+        return True  # what the other engine does is asked of it
+    return capabilities.stepping and (config.method == "solver" or config.refinement.engine != "none")
 
 
 def _refuse(engine_name: str, field: str, given: Any, allowed: str) -> ConfigError:
@@ -133,6 +141,8 @@ def check_capabilities(
     words = {"loss": capabilities.losses, "schedule": capabilities.schedules}
     _check_words(config, runtime, words, ignored, engine_name)
     check_runtime_capabilities(runtime, capabilities, engine_name)
+    if config.method == "solver" and capabilities.stepping:
+        _check_solver_runtime(runtime, engine_name)
     if config.probe_trainable and not capabilities.probe_trainable:
         raise _refuse(engine_name, "probe_trainable", True, "False")
     if config.scale_trainable and not capabilities.scale_trainable:
@@ -147,6 +157,23 @@ def check_capabilities(
                 f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name an engine "
                 "that can in refinement.engine, or leave them at their defaults."
             )
+
+
+def _check_solver_runtime(runtime: Runtime, engine_name: str) -> None:
+    """Refuse what only trainings of networks can use, where an image is solved by steps.
+
+    Raises:
+        ConfigError: trackers, several devices, or a precision of networks.
+    """
+    why = "with method = 'solver' it makes its steps on one device, in 32 or 64 bits, and leaves its history in a file"
+    for field, used in (
+        ("loggers", bool(runtime.loggers)),
+        ("devices", runtime.devices > 1),
+        ("precision", runtime.precision == "bf16"),
+    ):
+        if used:
+            given = getattr(runtime, field)
+            raise ConfigError(f"engine '{engine_name}': {field} = {given!r} has no effect: {why}. Leave it out.")
 
 
 def check_runtime_capabilities(runtime: Runtime, capabilities: Capabilities, engine_name: str) -> None:
@@ -186,6 +213,11 @@ def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabili
         "probe_support": capabilities.probe_constraints,
         "probe_power": capabilities.probe_constraints,
     }
+    if not capabilities.stepping and plan.positions is None and plan.position_limit_px != type(plan).position_limit_px:
+        raise ConfigError(
+            f"engine '{engine_name}': refinement.position_limit_px = {plan.position_limit_px} has no effect, since it "
+            "makes no trials of positions; set refinement.positions = true, or leave the limit out."
+        )
     neutral = RefinementConfig()
     for name, can in offered.items():
         given, default = getattr(plan, name), getattr(neutral, name)

@@ -82,11 +82,13 @@ def _headline(run: Run) -> str:
 
 
 def _heldout_meaning(run: Run) -> str:
-    fitted = run.refined is not None and run.refined.positions is not None and run.refined.kept
+    kept = run.refined is not None and run.refined.kept
+    own = ["positions"] if kept and run.refined is not None and run.refined.positions is not None else []
+    own += ["intensities"] if kept and run.scored.image.mode_weights is not None else []
     if run.refined is not None or run.config.early_stopping_patience is not None:
         return (
             "Neither training nor refining used them, but to know when to stop"
-            + (" and to find their own positions" if fitted else "")
+            + (f" and to find their own {' and '.join(own)}" if own else "")
             + ": a validation, predicted from their neighbours."
         )
     return "The image has not seen them: they are predicted from their neighbours."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ _LOSS = 1e-5
 _OBJECT: tuple[Quantity, ...] = ("object",)
 _WITH_PROBE: tuple[Quantity, ...] = ("object", "probe")
 _WITH_POSITIONS: tuple[Quantity, ...] = ("object", "positions")
+_INTENSITIES: tuple[Quantity, ...] = ("frame_scale",)
 _ALL: tuple[Quantity, ...] = ("object", "probe", "positions")
 _FULL = StepLengths(object=1.0, probe=1.0, positions=1.0, position_step_px=0.25, position_limit_px=3.0)
 
@@ -152,6 +154,44 @@ class SteppingSection(Section):
         agree(moved[frames], wanted_px, STEP, "the step of the positions")
         others = np.setdiff1d(np.arange(len(moved)), frames)
         assert not moved[others].any(), "positions of frames moved that were not in the step"
+
+    def test_intensities_of_frames_are_fitted(self, bench: Bench) -> None:
+        """An image whose frames have intensities is explained with them; steps of them find those that were lost."""
+        image, scan = self._image(bench), bench.scan_to_refine
+        if not bench.offers.frame_scale:
+            not_offered("frame_scale")
+        frames = scan.train_frames
+        factors = 1 + 0.3 * np.sin(np.arange(scan.raw.n_frames))
+        weights = np.repeat((factors / factors[frames].mean()).astype(np.float32)[:, None], len(image.probe), axis=1)
+        uneven = replace(image, mode_weights=weights)
+        stepper = self._stepper(bench, uneven)
+        rate = oracle_counts(stepper.image(), scan, frames)
+        counts = scan.raw.read_counts(frames).astype(np.float64)
+        assert stepper.loss(frames) == pytest.approx(amplitude_loss(rate, counts, scan.raw.mask, 1.0), rel=_LOSS)
+        before = stepper.loss(frames)
+        for _ in range(5):
+            self._step(stepper, frames, _INTENSITIES)
+        assert stepper.loss(frames) < 0.9 * before, "five steps of the intensities alone lower the loss by a tenth"
+        found = stepper.image().mode_weights
+        spread = 0.0 if found is None else float(found[frames, 0].std())
+        assert spread < 0.5 * float(weights[frames, 0].std()), f"intensities that are 1 were found with {spread:.2g}"
+
+    def test_what_positions_have_in_common_moves_all_of_them(self, bench: Bench) -> None:
+        """With ``position_affine`` a step with some frames moves the others too, by one linear map."""
+        image, scan = self._image(bench), bench.scan_to_refine
+        if not (bench.offers.position_affine and bench.offers.refine_positions):
+            not_offered("position_affine")
+        frames, others = scan.train_frames[:10], scan.train_frames[10:]
+        moved = {}
+        for affine in (False, True):
+            stepper = self._stepper(bench, image)
+            self._step(stepper, frames, _WITH_POSITIONS, replace(_FULL, position_affine=affine))
+            moved[affine] = (stepper.image().positions_px - image.positions_px)[others]
+        assert not moved[False].any(), "without it only the frames of the step move"
+        centred = image.positions_px[others] - image.positions_px[others].mean(axis=0)
+        linear = np.linalg.lstsq(centred, moved[True] - moved[True].mean(axis=0), rcond=None)[0]
+        assert np.abs(moved[True]).max() > 0, "with it all move"
+        agree(moved[True] - moved[True].mean(axis=0), centred @ linear, 1e-6, "the common part of the positions' steps")
 
     def test_the_loss_is_that_of_the_image(self, bench: Bench) -> None:
         """``loss`` tells of any frames what the oracle finds of the image that would be shown, held-out ones too."""

@@ -73,9 +73,9 @@ def test_a_value_equal_to_the_default_still_overrides_the_file(tmp_path):
 
 def test_a_preset_lies_below_the_file(tmp_path):
     path = write(tmp_path, "refinement: {epochs: 9}\n")
-    config = config_of("--preset", "best", "--config", path, "--refinement.patience", "3")
-    assert (config.refinement.epochs, config.refinement.patience) == (9, 3)
-    assert config.refinement.position_limit_px > RefinementConfig().position_limit_px, "the rest is the preset's"
+    config = config_of("--preset", "best", "--config", path, "--seed", "3")
+    assert (config.refinement.epochs, config.seed) == (9, 3)
+    assert config.refinement.patience > RefinementConfig().patience, "the rest is the preset's"
 
 
 def test_the_short_form_of_refining_lies_below_the_long_one():

@@ -265,3 +265,41 @@ def test_a_propagation_that_an_engine_has_not_is_refused_by_name():
     with pytest.raises(ConfigError, match=r"'eng' has far_field propagation, and scan is a near_field scan"):
         check_scan_capabilities(near, NETWORK, "eng")
     check_scan_capabilities(near, replace(NETWORK, propagations=("far_field", "near_field")), "eng")
+
+
+@pytest.mark.spec("BE-2")
+@pytest.mark.parametrize("changes", [{"loggers": ("mlflow",)}, {"devices": 2}, {"precision": "bf16"}])
+def test_what_only_networks_use_is_refused_where_an_image_is_solved_by_steps(changes):
+    both = Capabilities(
+        methods=("solver", "network"), generators=("probe_unet",), losses=("amplitude", "poisson"), stepping=True,
+        schedules=("one_cycle",), loggers=("mlflow",), max_devices=None, precisions=("auto", "bf16"),
+    )  # fmt: skip
+    check_capabilities(CONFIG, both, "eng", Runtime(**changes))
+    with pytest.raises(ConfigError, match=rf"'eng': {next(iter(changes))} = .* has no effect: with method = 'solver'"):
+        check_capabilities(TrainingConfig(), both, "eng", Runtime(**changes))
+
+
+@pytest.mark.spec("BE-2")
+def test_passes_and_algorithms_that_nothing_uses_are_refused():
+    both = Capabilities(
+        methods=("solver", "network"), generators=("unrolled", "probe_unet"), losses=("amplitude", "poisson"),
+        stepping=True, schedules=("one_cycle",),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"'eng': inference\.passes = 3 has no effect"):
+        check_capabilities(TrainingConfig(inference=InferenceConfig(passes=3)), both, "eng")
+    nothing = RefinementConfig(engine="none")
+    check_capabilities(TrainingConfig(algorithm="lsq", refinement=nothing), both, "eng")
+    check_capabilities(replace(CONFIG, algorithm="lsq"), both, "eng")
+    with pytest.raises(ConfigError, match=r"'eng': algorithm = 'lsq' has no effect"):
+        check_capabilities(replace(CONFIG, algorithm="lsq", refinement=nothing), both, "eng")
+
+
+@pytest.mark.spec("BE-2")
+def test_a_limit_of_positions_needs_them_refined_or_tried():
+    plain = Capabilities(losses=("poisson",), refine=True, refine_positions=True, ignored_fields=OPTIMISER_FIELDS)
+    far = TrainingConfig(refinement=RefinementConfig(position_limit_px=3.0))
+    with pytest.raises(
+        ConfigError, match=r"'eng': refinement\.position_limit_px = 3.0 has no effect, since it makes no"
+    ):
+        check_capabilities(far, plain, "eng")
+    check_capabilities(far, replace(plain, stepping=True), "eng")

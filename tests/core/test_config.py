@@ -257,3 +257,10 @@ def test_settings_of_refining_without_effect_are_refused(fields: dict[str, Any],
     with pytest.raises(ConfigError, match=words):
         RefinementConfig(**fields)
     assert RefinementConfig(engine="none").engine == "none"
+
+
+@pytest.mark.spec("CONV-10")
+def test_a_map_of_all_positions_needs_enough_frames_in_a_step() -> None:
+    RefinementConfig(positions=True, position_affine=True, batch_size=6)
+    with pytest.raises(ConfigError, match="batch_size = 5 is too few frames to fit what positions have in common"):
+        RefinementConfig(positions=True, position_affine=True, batch_size=5)

@@ -476,3 +476,22 @@ class TestTrain:
         assert list(tmp_path.iterdir()) == []
         with pytest.raises(ConfigError, match="at least one scan"):
             train([], NUMPY)
+
+
+class TestRefiner:
+    def test_its_hardware_is_asked_for_as_well(self, stub):
+        config = replace(CONFIG, refinement=RefinementConfig(engine="numpy", epochs=3))
+        with pytest.raises(ConfigError, match=r"'numpy': accelerator = 'cuda' is not supported"):
+            stub.capabilities = replace(stub.capabilities, accelerators=("auto", "cuda"))
+            run(make_scan(), config, Runtime(accelerator="cuda"))
+
+    def test_a_support_without_a_pixel_is_refused_before_anything_is_computed(self, stub):
+        config = replace(CONFIG, refinement=RefinementConfig(engine="numpy", probe_support=0.05))
+        with pytest.raises(ConfigError, match=r"probe_support = 0\.05 leaves no pixel of a probe of 16×16"):
+            run(RawData.from_arrays(np.ones((4, 16, 16)), [[0, 0], [3, 1], [1, 4], [5, 5]], np.ones((16, 16))), config)
+        assert stub.calls == []
+
+    def test_that_nothing_is_held_out_is_said(self):
+        done = run(make_scan(), replace(NUMPY, test_fraction=0.0))
+        assert any("no frames are held out, so refining makes all its epochs" in text for text in done.warnings)
+        assert all("held out, so refining" not in text for text in run(make_scan(), NUMPY).warnings)
