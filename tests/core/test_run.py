@@ -481,8 +481,8 @@ class TestTrain:
 class TestRefiner:
     def test_its_hardware_is_asked_for_as_well(self, stub):
         config = replace(CONFIG, refinement=RefinementConfig(engine="numpy", epochs=3))
+        stub.capabilities = replace(stub.capabilities, accelerators=("auto", "cuda"))
         with pytest.raises(ConfigError, match=r"'numpy': accelerator = 'cuda' is not supported"):
-            stub.capabilities = replace(stub.capabilities, accelerators=("auto", "cuda"))
             run(make_scan(), config, Runtime(accelerator="cuda"))
 
     def test_a_support_without_a_pixel_is_refused_before_anything_is_computed(self, stub):
