@@ -16,7 +16,7 @@ _BEST: dict[str, Any] = {"refinement": {"epochs": 120, "patience": 12}}
 _SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "solver": {
         "quick": {"epochs": 8, "probe_trainable": True, "refinement": {"engine": "none"}},
-        "best": {"epochs": 20, **_BEST},
+        "best": {**_BEST},
     },
     "network": {
         "quick": {"epochs": 2, "refinement": {"engine": "none"}},

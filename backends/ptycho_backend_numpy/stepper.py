@@ -74,6 +74,7 @@ class NumpyStepper:
         self.velocity = np.zeros_like(self.object)
         self.store = FrameStore(scan, Propagator(scan.raw.propagation, scan.raw.side).detector_layout, KEPT_BYTES)
         self.gradient = NumpyGradient(scan.raw, loss, runtime.threads, self.object.dtype.type, self.store)
+        self._level: tuple[float, NDArray[np.bool_]] | None = None
 
     def prepare(self, frames: NDArray[np.int64]) -> None:
         """See ``Stepper``."""
@@ -85,6 +86,7 @@ class NumpyStepper:
 
     def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> float:
         """See ``Stepper``."""
+        self._level = None
         corners, rest = self.positions.corners(frames)
         low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
@@ -118,6 +120,7 @@ class NumpyStepper:
 
     def settle(self, constraints: Constraints) -> None:
         """See ``Stepper``."""
+        self._level = None
         if constraints.support is not None:
             self.probe *= support_mask(self.probe.shape[-1], constraints.support)
         if constraints.power is not None:
@@ -132,11 +135,11 @@ class NumpyStepper:
         if not len(frames):
             return 0.0
         corners, rest = self.positions.corners(frames)
-        N, low = self.scan.raw.side, corners.min(axis=0)
-        lit, _ = self.positions.corners(self.scan.train_frames)
-        box = tuple(slice(a, b) for a, b in zip(low, corners.max(axis=0) + N, strict=True))
-        shown = np.where(reached(lit, N, self.object.shape)[box], self.object[box], self.object.dtype.type(0))
-        probe = self.probe * math.sqrt(self._gain_squared())
+        low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
+        box = (slice(low[0], high[0]), slice(low[1], high[1]))
+        gain_squared, lit = self._shown()
+        shown = np.where(lit[box], self.object[box], self.object.dtype.type(0))
+        probe = self.probe * math.sqrt(gain_squared)
         return self.gradient(frames, corners - low, rest, shown, probe, (), 0.0, self._weights(frames)).loss
 
     def snapshot(self) -> _Kept:
@@ -145,6 +148,7 @@ class NumpyStepper:
 
     def restore(self, snapshot: _Kept) -> None:
         """See ``Stepper``."""
+        self._level = None
         self.object, self.probe = snapshot.object.copy(), snapshot.probe.copy()
         self.positions.restore(snapshot.positions)
         self.intensities = snapshot.intensities.copy()
@@ -156,6 +160,7 @@ class NumpyStepper:
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See ``Stepper``."""
+        self._level = None
         self.object = _whole(arrays["object"], self.object.dtype)
         self.probe = _whole(arrays["probe"], self.probe.dtype)
         self.intensities = np.array(arrays["intensities"])
@@ -169,13 +174,20 @@ class NumpyStepper:
             self.probe,
             self.positions,
             scale=self.scale,
-            gain_squared=self._gain_squared(),
+            gain_squared=self._shown()[0],
             intensities=self.intensities,
         )
 
     def _weights(self, frames: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Intensity (J,) of some frames, or None where all of the scan are 1."""
         return None if (self.intensities == 1).all() else self.intensities[frames]
+
+    def _shown(self) -> tuple[float, NDArray[np.bool_]]:
+        """g² and the pixels (H, W) that training frames reach: of all frames, so reckoned once for each state."""
+        if self._level is None:
+            corners, _ = self.positions.corners(self.scan.train_frames)
+            self._level = self._gain_squared(), reached(corners, self.scan.raw.side, self.object.shape)
+        return self._level
 
     def _gain_squared(self) -> float:
         """g² with which the training frames expect as many counts as were measured (FM-11).

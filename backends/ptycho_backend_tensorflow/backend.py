@@ -83,6 +83,12 @@ class TensorFlowBackend:
         Probe, scale and statistics of the model are those of the first scan.
         """
         if config.method == "solver":
+            options = options_of(config)
+            if options.jit != "auto":
+                raise ConfigError(
+                    f"engine 'tensorflow': TensorflowOptions.jit = {options.jit!r} has no effect with method = "
+                    "'solver', whose steps XLA does not compile; leave it out, or say method = 'network'."
+                )
             return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
         data, N = TrainingGroups(scans, config), scans[0].raw.side

@@ -69,7 +69,7 @@ class TensorflowStepper:
         self.physics = ScanPhysics(scan.raw, loss, self.device, self.object)
         self.positions, self.intensities = start.positions, start.intensities
         self.store = FrameStore(scan, self._put_counts, _kept_bytes(), join=self._joined, pick=self._picked)
-        self._lit: tuple[NDArray[np.int64], Tensor] | None = None
+        self._level: tuple[float, Tensor] | None = None
         self._functions: dict[tuple[Any, ...], Any] = {}
 
     def _put_counts(self, counts: NDArray[np.float32]) -> Tensor:
@@ -95,6 +95,7 @@ class TensorflowStepper:
 
     def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> Tensor:
         """See ``Stepper``."""
+        self._level = None
         with tf.device(self.device):
             corners, rest = self.positions.corners(frames)
             low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
@@ -186,6 +187,7 @@ class TensorflowStepper:
 
     def settle(self, constraints: Constraints) -> None:
         """See ``Stepper``."""
+        self._level = None
         with tf.device(self.device):
             if constraints.support is not None:
                 inside = support_mask(self.scan.raw.side, constraints.support)
@@ -203,11 +205,13 @@ class TensorflowStepper:
         if not len(frames):
             return 0.0
         corners, rest = self.positions.corners(frames)
+        low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
+        gain_squared, lit = self._shown()
         with tf.device(self.device):
-            whole = self.object.whole()
-            shown = tf.where(self._reached(), whole, tf.zeros_like(whole))
-            probe = self.probe * tf.constant(math.sqrt(self._gain_squared()), tf.complex64)
-            batch = Batch(corners.astype(np.int32), rest, self._weights(frames))
+            seen = self.object.read(tf.constant([*low, *(high - low)], tf.int32))
+            shown = tf.where(lit[low[0] : high[0], low[1] : high[1]], seen, tf.zeros_like(seen))
+            probe = self.probe * tf.constant(math.sqrt(gain_squared), tf.complex64)
+            batch = Batch((corners - low).astype(np.int32), rest, self._weights(frames))
             return float(self.physics.gradient(shown, probe, batch, self.store.get(frames), ()).loss)
 
     def snapshot(self) -> _Kept:
@@ -217,6 +221,7 @@ class TensorflowStepper:
 
     def restore(self, snapshot: _Kept) -> None:
         """See ``Stepper``."""
+        self._level = None
         with tf.device(self.device):
             self.object.assign(snapshot.object)
         self.probe = snapshot.probe
@@ -231,6 +236,7 @@ class TensorflowStepper:
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See ``Stepper``."""
+        self._level = None
         obj, probe = (np.ascontiguousarray(arrays[name]).view(np.complex64)[..., 0] for name in ("object", "probe"))
         with tf.device(self.device):
             self.object.assign(obj)
@@ -246,7 +252,7 @@ class TensorflowStepper:
             self.probe.numpy(),
             self.positions,
             scale=self.scale,
-            gain_squared=self._gain_squared(),
+            gain_squared=self._shown()[0],
             intensities=self.intensities,
         )
 
@@ -254,19 +260,24 @@ class TensorflowStepper:
         """Intensity (J,) of some frames, or None where all of the scan are 1."""
         return None if (self.intensities == 1).all() else self.intensities[frames].astype(np.float32)
 
+    def _shown(self) -> tuple[float, Tensor]:
+        """g² and the pixels (H, W) that training frames reach: of all frames, so reckoned once for each state."""
+        if self._level is None:
+            self._level = self._gain_squared(), self._reached()
+        return self._level
+
     def _reached(self) -> Tensor:
         """Pixels (H, W) of the canvas that some training frame reaches; see ``enginekit.state.reached``."""
         corners, _ = self.positions.corners(self.scan.train_frames)
-        if self._lit is None or not np.array_equal(self._lit[0], corners):
-            (height, width), N = self.object.shape, self.scan.raw.side
-            y, x = corners.T
-            edges = [(y, x, 1), (y + N, x, -1), (y, x + N, -1), (y + N, x + N, 1)]
-            index = np.concatenate([row * (width + 1) + column for row, column, _ in edges])
-            signs = np.repeat(np.array([sign for _, _, sign in edges], np.int32), len(corners))
+        (height, width), N = self.object.shape, self.scan.raw.side
+        y, x = corners.T
+        edges = [(y, x, 1), (y + N, x, -1), (y, x + N, -1), (y + N, x + N, 1)]
+        index = np.concatenate([row * (width + 1) + column for row, column, _ in edges])
+        signs = np.repeat(np.array([sign for _, _, sign in edges], np.int32), len(corners))
+        with tf.device(self.device):
             total = tf.math.unsorted_segment_sum(signs, index, (height + 1) * (width + 1))
             total = tf.cumsum(tf.cumsum(tf.reshape(total, [height + 1, width + 1]), axis=0), axis=1)
-            self._lit = corners, total[:-1, :-1] > 0
-        return self._lit[1]
+            return total[:-1, :-1] > 0
 
     def _gain_squared(self) -> float:
         """g² with which the training frames expect as many counts as were measured (FM-11).

@@ -64,7 +64,7 @@ class TorchStepper:
         self.positions, self.intensities = start.positions, start.intensities
         self.physics = ScanPhysics(scan.raw, loss, self.device, self.object.dtype, self.threads)
         self.store = FrameStore(scan, self._put_counts, _kept_bytes(self.device), join=torch.cat, pick=self._picked)
-        self._lit: tuple[NDArray[np.int64], Tensor] | None = None
+        self._level: tuple[float, Tensor] | None = None
         self._kept_pixels: tuple[float, Tensor] | None = None
 
     def prepare(self, frames: NDArray[np.int64]) -> None:
@@ -77,6 +77,7 @@ class TorchStepper:
 
     def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> Tensor:
         """See ``Stepper``."""
+        self._level = None
         corners, rest = self.positions.corners(frames)
         low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
@@ -122,6 +123,7 @@ class TorchStepper:
 
     def settle(self, constraints: Constraints) -> None:
         """See ``Stepper``."""
+        self._level = None
         if constraints.support is not None:
             self.probe *= self._support(constraints.support)
         if constraints.power is not None:
@@ -139,8 +141,8 @@ class TorchStepper:
         low, high = corners.min(axis=0), corners.max(axis=0) + self.scan.raw.side
         box = (slice(low[0], high[0]), slice(low[1], high[1]))
         with computing_threads(self.device, 1):
-            shown = self.object[box] * self._reached()[box]
-            probe = self.probe * self._gain_squared() ** 0.5
+            gain_squared, lit = self._shown()
+            shown, probe = self.object[box] * lit[box], self.probe * gain_squared**0.5
             return float(self.physics.loss(shown, probe, self._batch(frames, corners - low, rest)))
 
     def snapshot(self) -> _Kept:
@@ -149,6 +151,7 @@ class TorchStepper:
 
     def restore(self, snapshot: _Kept) -> None:
         """See ``Stepper``."""
+        self._level = None
         self.object, self.probe = snapshot.object.clone(), snapshot.probe.clone()
         self.positions.restore(snapshot.positions)
         self.intensities = snapshot.intensities.copy()
@@ -163,6 +166,7 @@ class TorchStepper:
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See ``Stepper``."""
+        self._level = None
         for name in ("object", "probe"):
             parts = torch.from_numpy(np.array(arrays[name], order="C")).contiguous()
             setattr(self, name, torch.view_as_complex(parts).to(self.object.dtype).to(self.device))
@@ -177,7 +181,7 @@ class TorchStepper:
             self.probe.cpu().numpy(),
             self.positions,
             scale=self.scale,
-            gain_squared=self._gain_squared(),
+            gain_squared=self._shown()[0],
             intensities=self.intensities,
         )
 
@@ -208,12 +212,13 @@ class TorchStepper:
             self._kept_pixels = (radius_px, self._put(support_mask(self.probe.shape[-1], radius_px)))
         return self._kept_pixels[1]
 
-    def _reached(self) -> Tensor:
-        """Pixels (H, W) bool of the object that some training frame reaches, as positions are now."""
-        corners, _ = self.positions.corners(self.scan.train_frames)
-        if self._lit is None or not np.array_equal(self._lit[0], corners):
-            self._lit = (corners, physics.reached(self._put(corners), self.scan.raw.side, _shape(self.object)))
-        return self._lit[1]
+    def _shown(self) -> tuple[float, Tensor]:
+        """g² and the pixels (H, W) that training frames reach: of all frames, so reckoned once for each state."""
+        if self._level is None:
+            corners = self._put(self.positions.corners(self.scan.train_frames)[0])
+            lit = physics.reached(corners, self.scan.raw.side, _shape(self.object))
+            self._level = self._gain_squared(), lit
+        return self._level
 
     def _gain_squared(self) -> float:
         """g² with which the training frames expect as many counts as were measured (FM-11).

@@ -124,13 +124,13 @@ class TorchLearner:
 
     def take(self, arrays: Mapping[str, NDArray[Any]], steps: int) -> None:
         """Go on from them."""
-        average = {}
+        average, averaged = {}, any(name.startswith("average.") for name in arrays)
         for name, parameter in self.network.named_parameters():
             parameter.data.copy_(torch.from_numpy(arrays[f"parameter.{name}"]))
-            if f"average.{name}" in arrays:
+            if averaged:
                 average[name] = torch.empty_like(parameter.data).copy_(torch.from_numpy(arrays[f"average.{name}"]))
             for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"optimizer.{key}.{name}" in arrays:
+                if f"optimizer.{key}.{name}" in arrays:  # parameters that no step has changed have none
                     value = torch.from_numpy(arrays[f"optimizer.{key}.{name}"]).to(self.fabric.device)
                     # the fused step takes it to lie in memory as the parameter does
                     placed = torch.empty_like(parameter.data).copy_(value) if value.ndim else value

@@ -14,7 +14,11 @@ from ..enginekit.loss_choice import refinement_loss
 from ..enginekit.refining import refine_by_steps
 from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError, PtychoError
 from ..evaluation.positions import position_report
-from ..plugins.capabilities import check_refinement_capabilities, check_scan_capabilities
+from ..plugins.capabilities import (
+    check_refinement_capabilities,
+    check_runtime_capabilities,
+    check_scan_capabilities,
+)
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
 from ..plugins.returned import check_image
@@ -32,7 +36,15 @@ from ..runtime import DEFAULT_RUNTIME, Runtime
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
-__all__ = ["ENGINE_FAILURES", "chosen_loss", "error_words", "refine", "refined_by", "refining_engine"]
+__all__ = [
+    "ENGINE_FAILURES",
+    "chosen_loss",
+    "error_words",
+    "refine",
+    "refined_by",
+    "refiner_runtime",
+    "refining_engine",
+]
 
 
 ENGINE_FAILURES = (PtychoError, MemoryError, OSError)
@@ -75,6 +87,21 @@ def refining_engine(config: TrainingConfig, trained_with: Capabilities) -> str |
     if chosen == "auto":
         return config.backend if trained_with.refine or trained_with.stepping else None
     return None if chosen == "none" else chosen
+
+
+def refiner_runtime(config: TrainingConfig, runtime: Runtime, engine: str, can: Capabilities) -> Runtime:
+    """What does the work of an engine that refines what another one made.
+
+    Hardware that only the first one knows is left to it, since it changes no image; folders, trackers, devices and the
+    checkpoint are of its training, and bf16 is of its network. A precision of 64 is asked of both.
+    """
+    if engine == config.backend:
+        return replace(runtime, loggers=(), devices=1, resume_from=None)
+    return Runtime(
+        accelerator=runtime.accelerator if runtime.accelerator in can.accelerators else "auto",
+        precision="auto" if runtime.precision == "bf16" else runtime.precision,
+        threads=runtime.threads if can.threads else None,
+    )
 
 
 class _Record:
@@ -132,6 +159,8 @@ def refine(
     name = engine.name
     config = with_typed_options(config, name)
     check_refinement_capabilities(config, engine.capabilities, name)
+    runtime = refiner_runtime(config, runtime, name, engine.capabilities)
+    check_runtime_capabilities(runtime, engine.capabilities, name)
     scan = initial.scan
     check_scan_capabilities(scan.raw, engine.capabilities, name)
     record, loss = _Record(progress), chosen_loss(config, engine)

@@ -28,7 +28,7 @@ from ..protocol import BackendSpec, Progress, ReconstructionBackend, TrainedMode
 from ..provenance import collect_provenance
 from ..runtime import Runtime
 from .observe import Observer
-from .refine import refining_engine
+from .refine import refiner_runtime, refining_engine
 from .score import score
 
 __all__ = [
@@ -80,13 +80,8 @@ class Engines:
         self.refiner = None if chosen is None else self.load(chosen)
         if self.refiner is not None:
             check_refinement_capabilities(self.config, self.refiner.capabilities, self.refiner.name)
-            # what only training uses is none of its business; where only networks take a precision, its own is taken
-            own = Runtime(
-                accelerator=runtime.accelerator,
-                precision="auto" if runtime.precision == "bf16" else runtime.precision,
-                threads=runtime.threads,
-            )
-            check_runtime_capabilities(own, self.refiner.capabilities, self.refiner.name)
+            name, can = self.refiner.name, self.refiner.capabilities
+            check_runtime_capabilities(refiner_runtime(self.config, runtime, name, can), can, name)
 
     def _describe(self, name: str) -> tuple[BackendSpec, str]:
         """The description of an engine, and who offers it."""

@@ -11,6 +11,9 @@ from ..errors import ConfigError
 __all__ = ["read_settings", "read_yaml"]
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+
+
 def read_yaml(text: str, name: str) -> Any:
     """Plain data of a YAML text; a key given twice is refused, and ``1e-3`` is a number.
 
@@ -24,7 +27,12 @@ def read_yaml(text: str, name: str) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """YAML 1.1 without its two traps: silent duplicates, and floats that must have a point."""
+        """YAML 1.1 without its traps: silent duplicates, floats that must have a point, and ``on`` for true."""
+
+        yaml_implicit_resolvers = {  # noqa: RUF012  # of the class, as the library reads it
+            first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             keys = [key.value for key, _ in node.value]
@@ -34,6 +42,7 @@ def read_yaml(text: str, name: str) -> Any:
             mapping: dict[Any, Any] = super().construct_mapping(node, deep)
             return mapping
 
+    Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
     )

@@ -97,6 +97,7 @@ class PureStepper:
         # positions stay, so what the training frames reach does as well
         lit, _ = self.positions.corners(scan.train_frames)
         self._reached = arrays.asarray(reached(lit, N, start.object.shape))
+        self._level: tuple[float, Any] | None = None
 
     def _batch(self, frames: NDArray[np.int64]) -> Batch:
         (corners, rest), N, xp = self.positions.corners(frames), self.scan.raw.side, self._xp
@@ -121,11 +122,13 @@ class PureStepper:
 
     def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> Any:
         """See ``Stepper``."""
+        self._level = None
         self.state, loss = self._step(self.state, self._batch(frames), self.loss_name, lengths, wanted)
         return loss
 
     def settle(self, constraints: Constraints) -> None:
         """See ``Stepper``."""
+        self._level = None
         probe, obj, xp = np.asarray(self.state["probe"]), self.state["object"], self._xp
         if constraints.support is not None:
             probe = probe * support_mask(probe.shape[-1], constraints.support)
@@ -136,21 +139,27 @@ class PureStepper:
             probe = orthogonalise(probe)
         self.state = {**self.state, "probe": xp.asarray(probe.astype(np.complex64)), "object": obj}
 
-    def _rates(self, frames: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """Frames in parts, and what is expected in them of the object as it would be shown."""
-        shown = self._xp.where(self._reached, self.state["object"], 0)
+    def _shown(self) -> tuple[float, Any]:
+        """g², and the object (H, W) where training frames reach it: of all frames, so reckoned once for each state."""
+        if self._level is None:
+            shown = self._xp.where(self._reached, self.state["object"], 0)
+            self._level = self._gain_squared(shown), shown
+        return self._level
+
+    def _rates(self, frames: NDArray[np.int64], shown: Any) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Frames in parts, and what is expected in them of an object (H, W)."""
         parts = [frames[start : start + _CHUNK] for start in range(0, len(frames), _CHUNK)]
         return [
             (part, np.asarray(self._rate(shown, self.state["probe"], self._batch(part)), np.float64)) for part in parts
         ]
 
-    def _gain_squared(self) -> float:
+    def _gain_squared(self, shown: Any) -> float:
         """g² with which the training frames expect as many counts as were measured (FM-11); see ``Stepper.loss``."""
         raw, frames = self.scan.raw, self.scan.train_frames
         if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
             return 1.0
         level = float(np.asarray(self._background, np.float64).sum()) * len(frames)
-        expected = sum(float(rate.sum()) for _, rate in self._rates(frames)) - level
+        expected = sum(float(rate.sum()) for _, rate in self._rates(frames, shown)) - level
         measured = float(raw.frame_totals[frames].sum()) - level
         return measured / expected if measured > 0 and expected > 0 else 1.0
 
@@ -158,8 +167,9 @@ class PureStepper:
         """See ``Stepper``."""
         if not len(frames):
             return 0.0
-        raw, gain, level, total = self.scan.raw, self._gain_squared(), np.asarray(self._background, np.float64), 0.0
-        for part, rate in self._rates(frames):
+        (gain, shown), raw, total = self._shown(), self.scan.raw, 0.0
+        level = np.asarray(self._background, np.float64)
+        for part, rate in self._rates(frames, shown):
             counts = raw.read_counts(part).astype(np.float64)
             total += _LOSSES[self.loss_name]((rate - level) * gain + level, counts, raw.mask, 1.0)
         return total
@@ -170,6 +180,7 @@ class PureStepper:
 
     def restore(self, snapshot: State) -> None:
         """See ``Stepper``."""
+        self._level = None
         self.state = snapshot
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -182,6 +193,7 @@ class PureStepper:
 
     def take(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See ``Stepper``."""
+        self._level = None
         self.state = {
             name: self._xp.asarray(np.ascontiguousarray(arrays[name]).view(np.complex64)[..., 0]) for name in self.state
         }
@@ -195,6 +207,6 @@ class PureStepper:
             probe,
             self.positions,
             scale=self.scale,
-            gain_squared=self._gain_squared(),
+            gain_squared=self._shown()[0],
             intensities=self.intensities,
         )

@@ -165,7 +165,7 @@ def _check_solver_runtime(runtime: Runtime, engine_name: str) -> None:
     Raises:
         ConfigError: trackers, several devices, or a precision of networks.
     """
-    why = "with method = 'solver' it makes its steps on one device, in 32 or 64 bits, and leaves its history in a file"
+    why = "with method = 'solver' it steps on one device, in a precision of its own, and leaves its history in a file"
     for field, used in (
         ("loggers", bool(runtime.loggers)),
         ("devices", runtime.devices > 1),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from stub_engines import offer_only
 
+from ptycho_backend_tensorflow.options import TensorflowOptions
 from ptycho_core.cli import reconstruct, run, simulate, train
 from ptycho_core.cli.fields import fields_of
 from ptycho_core.cli.options import parse
@@ -481,3 +482,14 @@ def test_fields_of_a_simulation(tmp_path):
     options = parse(simulate.build_parser(), ["--config", write(tmp_path, "photon: 3\n", "d.yaml")])
     with pytest.raises(ConfigError, match="Did you mean 'photons'"):
         given_fields(SimulationConfig, options)
+
+
+def test_a_word_is_no_truth_value(tmp_path):
+    """YAML 1.1 reads ``on`` as true, which is a word of an engine's option here."""
+    wanted = TensorflowOptions(jit="on")
+    engine = ("--backend", "tensorflow", "--method", "network")
+    path = write(tmp_path, "options: {tensorflow: {jit: on}}\n")
+    for given in (("--config", path), ("--options.tensorflow.jit", "on")):
+        assert settings_of(*engine, *given)[0].options_for("tensorflow") == wanted
+    with pytest.raises(ConfigError, match="positions"):
+        config_of("--config", write(tmp_path, "refinement: {positions: yes}\n"))

@@ -15,6 +15,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.enginekit import frame_store, state
 from ptycho_core.enginekit.descent import Descent, descend
 from ptycho_core.enginekit.frame_store import FrameStore
+from ptycho_core.enginekit.functional import Batch, PureStepper
 from ptycho_core.protocol import Constraints, StepLengths, Stepper
 from ptycho_core.runtime import Runtime
 
@@ -141,6 +142,66 @@ def test_a_state_comes_back_to_the_last_bit(scan: PtychoDataContainer, precision
             np.testing.assert_array_equal(after[name][2][which], array, err_msg=f"{name} {which}")
     np.testing.assert_array_equal(stepper.object.shape, other.object.shape)
     assert (kept.object != stepper.object).any()  # later steps leave what was put aside as it is
+
+
+@pytest.mark.spec("BE-26", "FM-11")
+@pytest.mark.parametrize("kind", [NumpyStepper, "pure"])
+def test_the_level_of_the_training_frames_is_reckoned_once_a_state(
+    scan: PtychoDataContainer, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss after each kind of change is that of another stepper that is given the state."""
+    image, held, told = state.with_room(state.flat_image(scan), 4), scan.heldout_frames, set()
+    pure = kind == "pure"
+
+    def made() -> Any:
+        if pure:
+            return PureStepper(image, scan, "poisson", rate=pure_rate, step=pure_step)
+        return NumpyStepper(image, scan, "poisson", Runtime(threads=1, precision="64"))
+
+    one, frames = made(), scan.train_frames[4:34]
+    lengths = StepLengths(position_limit_px=3.0)
+    one.step(frames, lengths, ("object", "probe"))
+    kept, arrays, notes, reckon = one.snapshot(), one.arrays(), list[int](), one._gain_squared
+    arrays["object"] = np.flip(arrays["object"], axis=0) * arrays["object"].dtype.type(1.1)
+    if not pure:
+        arrays["positions_px"][scan.train_frames] += [2, -2]
+    monkeypatch.setattr(one, "_gain_squared", lambda *given: notes.append(1) or reckon(*given))
+    changes = [
+        lambda: None,
+        lambda: one.step(frames, lengths, ("object",)),
+        lambda: one.settle(Constraints(power=5e4, support=9.0)),
+        lambda: one.take(arrays),
+        lambda: one.restore(kept),
+    ]
+    if not pure:
+        changes[2:2] = [
+            lambda: one.step(frames, lengths, ("frame_scale",)),
+            lambda: one.step(held, lengths, ("positions", "frame_scale")),
+        ]
+    for change in changes:
+        change()
+        notes.clear()
+        found = sum(one.loss(held[part : part + 2]) for part in range(0, len(held), 2))
+        one.image()
+        assert len(notes) == 1
+        other = made()
+        other.take(one.arrays())
+        assert found == pytest.approx(other.loss(held), rel=1e-6)
+        told.add(round(found, 2))
+    assert len(told) == len(changes) - 1  # every change but the last, which goes back, is seen in the loss
+
+
+def pure_rate(obj: Any, probe: Any, batch: Batch) -> Any:
+    """λ (J, N, N) of frames whose counts lie as they do on the detector."""
+    exits = np.fft.ifft2(np.fft.fft2(probe) * batch.ramp) * obj[batch.rows, batch.columns][:, None]
+    waves = np.fft.fftshift(np.fft.fft2(exits, norm="ortho"), axes=(-2, -1))
+    return batch.intensities * (np.abs(waves) ** 2).sum(axis=1) + batch.background
+
+
+def pure_step(before: Any, batch: Batch, loss: str, lengths: StepLengths, wanted: Any) -> Any:
+    """A step that need not be a good one."""
+    texture = np.random.default_rng(3).normal(size=before["object"].shape)
+    return {**before, "object": (before["object"] * np.exp(0.2j * texture)).astype(np.complex64)}, 0.0
 
 
 def test_intensities_are_a_probe_of_other_strength(scan: PtychoDataContainer) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ptycho_core import legacy
 from ptycho_core.api import prepare
 from ptycho_core.api.models import load_model
 from ptycho_core.api.observe import Observer
+from ptycho_core.api.refine import refine
 from ptycho_core.api.run import run, train
 from ptycho_core.api.score import score
 from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
@@ -34,7 +36,7 @@ from ptycho_core.io import write_scan
 from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.io.result_folder import verify_result
 from ptycho_core.plugins import registry
-from ptycho_core.protocol import ProgressEvent
+from ptycho_core.protocol import Capabilities, ProgressEvent
 from ptycho_core.runtime import Runtime
 
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
@@ -479,11 +481,19 @@ class TestTrain:
 
 
 class TestRefiner:
-    def test_its_hardware_is_asked_for_as_well(self, stub):
+    def test_hardware_that_only_the_other_engine_knows_is_left_to_that_one(self, stub):
         config = replace(CONFIG, refinement=RefinementConfig(engine="numpy", epochs=3))
         stub.capabilities = replace(stub.capabilities, accelerators=("auto", "cuda"))
-        with pytest.raises(ConfigError, match=r"'numpy': accelerator = 'cuda' is not supported"):
-            run(make_scan(), config, Runtime(accelerator="cuda"))
+        done = run(make_scan(), config, Runtime(accelerator="cuda"))
+        assert [stage.scored.engine for stage in done.stages] == ["stub", "numpy"]
+
+    def test_double_precision_is_asked_of_both(self):
+        scan = PtychoDataContainer.of(make_scan(), heldout=[3, 20])
+        initial = run(scan, replace(NUMPY, refinement=RefinementConfig(engine="none"))).scored
+        config = replace(NUMPY, refinement=RefinementConfig(engine="ptychi"))
+        engine = SimpleNamespace(name="ptychi", capabilities=Capabilities(refine=True))
+        with pytest.raises(ConfigError, match=r"'ptychi': precision = '64' is not supported"):
+            refine(initial, config, Runtime(precision="64"), backend=engine)
 
     def test_a_support_without_a_pixel_is_refused_before_anything_is_computed(self, stub):
         config = replace(CONFIG, refinement=RefinementConfig(engine="numpy", probe_support=0.05))

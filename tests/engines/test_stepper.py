@@ -279,3 +279,41 @@ def test_a_snapshot_is_put_aside_and_gone_back_to_again(engine, scan):
 
 def test_an_empty_set_of_frames_loses_nothing(engine, scan):
     assert made(engine, scan).loss(np.zeros(0, np.int64)) == 0.0
+
+
+def counted(stepper, monkeypatch):
+    """Notes of how often a stepper reckons the level of all training frames."""
+    notes, reckon = [], stepper._gain_squared
+    monkeypatch.setattr(stepper, "_gain_squared", lambda: notes.append(1) or reckon())
+    return notes
+
+
+@pytest.mark.spec("BE-26", "FM-11")
+def test_the_level_of_the_training_frames_is_reckoned_once_a_state(engine, monkeypatch):
+    """Without bad pixels, where there is a level; and the loss is that of another stepper that is given the state."""
+    scan = hard_scan(mask=None)
+    one, held = made(engine, scan), scan.heldout_frames
+    one.step(scan.train_frames, LENGTHS, EVERYTHING)
+    kept, arrays, told = one.snapshot(), one.arrays(), set()
+    arrays["object"] = np.float32(1.1) * np.flip(arrays["object"], axis=0)
+    arrays["positions_px"][scan.train_frames] += [2, -2]
+    notes = counted(one, monkeypatch)
+    for change in (
+        lambda: None,
+        lambda: one.step(scan.train_frames, LENGTHS, ("object",)),
+        lambda: one.step(scan.train_frames, LENGTHS, ("frame_scale",)),
+        lambda: one.step(held, replace(LENGTHS, object=0.5), ("positions", "frame_scale")),
+        lambda: one.settle(Constraints(power=5e4, support=9.0)),
+        lambda: one.take(arrays),
+        lambda: one.restore(kept),
+    ):
+        change()
+        notes.clear()
+        found = sum(one.loss(held[part : part + 1]) for part in range(len(held)))
+        one.image()
+        assert len(notes) == 1
+        other = made(engine, scan)
+        other.take(one.arrays())
+        assert found == pytest.approx(other.loss(held), rel=1e-6)
+        told.add(found)
+    assert len(told) == 6  # every change but the last, which goes back, is seen in the loss
