@@ -78,7 +78,8 @@ class Bench:
 
     def solver(self, sweeps: int) -> NetworkModel:
         """The solver alone: a network with its first weights adds nothing to its own sweep after the others."""
-        config = TrainingConfig(backend=self.engine.name, model=ModelConfig(width=1, depth=1, sweeps=sweeps - 1))
+        model = ModelConfig(width=1, depth=1, sweeps=sweeps - 1)
+        config = TrainingConfig(backend=self.engine.name, method="network", model=model)
         return NetworkModel(
             backend=self.engine.name,
             config=config,
@@ -114,7 +115,8 @@ def read(arguments: argparse.Namespace) -> tuple[RawData, Any]:
 def measure(bench: Bench, arguments: argparse.Namespace) -> None:
     """All rows."""
     network: dict[str, Any] = {"width": arguments.width, "depth": arguments.depth}
-    common: dict[str, Any] = {"backend": bench.engine.name, "seed": SEED, "epochs": 1, "collapse_threshold": 0.0}
+    common: dict[str, Any] = {"backend": bench.engine.name, "method": "network", "seed": SEED, "epochs": 1}
+    common["collapse_threshold"] = 0.0
     model = ModelConfig(generator="unrolled", sweeps=arguments.sweeps, passes=arguments.passes, **network)
     config = TrainingConfig(model=model, n_groups=arguments.steps, learning_rate=arguments.learning_rate, **common)
     T = arguments.passes

@@ -62,7 +62,9 @@ def network_then_solver(engine: str, raw: RawData, truth: ObjectGuess, generator
     sizes = {"sweeps": 48} if generator == "probe_unet" else {}
     model_config = ModelConfig(generator=generator, **sizes)
     plan = RefinementConfig(probe=False, epochs=epochs)
-    config = TrainingConfig(backend=engine, model=model_config, epochs=NETWORK_EPOCHS, refinement=plan)
+    config = TrainingConfig(
+        backend=engine, method="network", model=model_config, epochs=NETWORK_EPOCHS, refinement=plan
+    )
     scan = ensure_container(raw, config)
     start = time.perf_counter()
     image = reconstruct(train(scan, config), scan, config.inference, same_scan=True)

@@ -24,13 +24,22 @@ from ptycho_core import (
     simulate,
 )
 from ptycho_core.api.apply import reconstruct
-from ptycho_core.api.refine import refine
+from ptycho_core.api.refine import refine, refined_by
 from ptycho_core.api.run import train
 from ptycho_core.api.score import score
 from ptycho_core.data.results import Scored
 from ptycho_core.plugins.registry import load_backend
-from ptycho_core.protocol import ReconstructionBackend
+from ptycho_core.protocol import ReconstructionBackend, no_progress
 from ptycho_core.provenance import machine
+from ptycho_core.runtime import DEFAULT_RUNTIME
+
+
+def returned_by(
+    engine: ReconstructionBackend, first: Scored, scan: PtychoDataContainer, config: TrainingConfig
+) -> Scored:
+    """What the engine makes of an image, scored and not judged."""
+    image = refined_by(engine, first.image, scan, config, DEFAULT_RUNTIME, no_progress)
+    return score(image, scan, engine.name, engine)
 
 
 def without_choice(first: Scored, config: TrainingConfig, engine: ReconstructionBackend) -> Scored:
@@ -39,7 +48,7 @@ def without_choice(first: Scored, config: TrainingConfig, engine: Reconstruction
     blind = PtychoDataContainer.of(
         scan.raw.with_probe(scan.probe), unused={"held out": scan.heldout_frames}, statistics=scan.statistics
     )
-    return score(engine.refine(first.image, blind, config), blind, engine.name, engine)  # type: ignore[attr-defined]
+    return returned_by(engine, first, blind, config)
 
 
 def row(kind: str, photons: float, config: TrainingConfig, n_frames: int, engine: ReconstructionBackend) -> dict:
@@ -47,7 +56,7 @@ def row(kind: str, photons: float, config: TrainingConfig, n_frames: int, engine
     made = simulate(SimulationConfig(object=kind, n_frames=n_frames, photons=photons, seed=3))
     scan = ensure_container(made.raw, config)
     first = reconstruct(train(scan, config), scan, same_scan=True)
-    returned = score(engine.refine(first.image, scan, config), scan, engine.name, engine)  # type: ignore[attr-defined]
+    returned = returned_by(engine, first, scan, config)
     last = without_choice(first, config, engine)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

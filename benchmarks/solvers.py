@@ -1,13 +1,15 @@
 """Solvers side by side: how good the image is after how many epochs and seconds, for each engine that iterates.
 
     python benchmarks/solvers.py [--scans texture:1e5 texture:1e9 star64] [--epochs 5 10 20 40]
-        [--engines ptychi:algorithm=lsqml ptychi:algorithm=rpie numpy] [--data ../shared/data] [--out curves.json]
+        [--engines ptychi:algorithm=lsqml ptychi:algorithm=rpie numpy:algorithm=lsq] [--data ../shared/data]
+        [--out curves.json]
 
-An engine is named as in a config; after a colon come settings of its own options, ``name=JSON value`` or a bare word,
-separated by commas. All engines run on the same scan with the same probe, in one process each, one after another, and
-every point of a curve is a run of its own from the beginning: an engine may pace its steps by the number of epochs that
-it is given, so that half of a longer run is not what a short one would have made. Seconds are those of training alone,
-set-up included and the import of the engine not, and are compared only within one call: the machine is named.
+An engine is named as in a config; after a colon come its own options where it has them, or else fields of the config,
+``name=JSON value`` or a bare word, separated by commas. All engines run on the same scan with the same probe, in one
+process each, one after another, and every point of a curve is a run of its own from the beginning: an engine may pace
+its steps by the number of epochs that it is given, so that half of a longer run is not what a short one would have
+made. Seconds are those of training alone, set-up included and the import of the engine not, and are compared only
+within one call: the machine is named.
 
 ``texture:PHOTONS`` is the simulated texture scan (1 764 frames of 64², the probe known and fixed), scored against its
 truth: PSNR of amplitude and phase in decibels, and complex correlation after the mean is removed. ``star64`` is the
@@ -17,6 +19,8 @@ measured Siemens star of 516 frames, scored by its figures of merit, with ``--pr
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -31,10 +35,12 @@ from ptycho_core.config_mapping import config_from_mapping
 from ptycho_core.data.raw import ObjectGuess, RawData
 from ptycho_core.physics.merit import Figures
 from ptycho_core.physics.probe import add_modes
-from ptycho_core.plugins.registry import load_backend
+from ptycho_core.plugins.registry import load_backend, options_class
 from ptycho_core.provenance import machine
+from ptycho_core.runtime import Runtime
 
 ENGINES = ("ptychi:algorithm=lsqml", "ptychi:algorithm=rpie")
+ON_CPU = Runtime(accelerator="cpu")
 
 
 @dataclass(frozen=True)
@@ -64,15 +70,17 @@ def load_scan(name: str, data: Path, probe_modes: int) -> Scan:
 def engine_config(engine: str, scan: Scan) -> TrainingConfig:
     """The config of ``NAME[:setting=value,…]``."""
     name, _, settings = engine.partition(":")
-    options = {}
+    own = options_class(name)
+    of_engine = set() if own is None else {field.name for field in dataclasses.fields(own)}
+    values: dict[str, Any] = {"backend": name, "method": "solver"} | scan.config
+    options: dict[str, Any] = {}
     for setting in filter(None, settings.split(",")):
         key, _, value = setting.partition("=")
-        try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
-            options[key] = value
-    values = {"backend": name, "accelerator": "cpu"} | scan.config
-    return config_from_mapping(TrainingConfig, values | ({"options": options} if options else {}))
+        plain: Any = value
+        with contextlib.suppress(json.JSONDecodeError):
+            plain = json.loads(value)
+        (options if key in of_engine else values)[key] = plain
+    return config_from_mapping(TrainingConfig, values | ({"options": {name: options}} if options else {}))
 
 
 def figures(found: Figures) -> dict[str, float]:
@@ -90,9 +98,9 @@ def curve(engine: str, scan: Scan, epochs: list[int]) -> list[dict[str, float]]:
     data = PtychoDataContainer.of(raw)  # every frame makes the image: the truth judges, or the same figures for all
     for n in epochs:
         start = time.perf_counter()
-        model = train(data, replace(config, epochs=n))
+        model = train(data, replace(config, epochs=n), ON_CPU)
         seconds = time.perf_counter() - start
-        done = reconstruct(model, data, config.inference, same_scan=True)
+        done = reconstruct(model, data, config.inference, ON_CPU, same_scan=True)
         point = {"epochs": n, "seconds": seconds, "frames": done.train.n_frames} | figures(done.train)
         if scan.truth is not None:
             score = compare(done, scan.truth)
@@ -102,7 +110,8 @@ def curve(engine: str, scan: Scan, epochs: list[int]) -> list[dict[str, float]]:
     return points
 
 
-def main() -> None:
+def main() -> int:
+    """Draw the curves; 1 when an engine failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scans", nargs="+", default=["texture:1e5", "texture:1e9", "star64"])
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
@@ -117,9 +126,9 @@ def main() -> None:
         scan = load_scan(given.scans[0], given.data, given.probe_modes)
         scan = replace(scan, config=scan.config | {"loss": given.loss})
         curve(given.engines[0], scan, sorted(given.epochs))
-        return
+        return 0
     print(json.dumps({"machine": machine()}), flush=True)
-    points = []
+    points, failed = [], 0
     for scan_name in given.scans:
         for engine in given.engines:
             command = [sys.executable, __file__, "--alone", "--scans", scan_name, "--engines", engine]
@@ -131,10 +140,12 @@ def main() -> None:
                     print(line, end="", flush=True)
                     points.append(json.loads(line))
             if process.returncode:
+                failed += 1
                 print(f"{engine} on {scan_name} failed with {process.returncode}", file=sys.stderr)
     if given.out is not None:
         given.out.write_text(json.dumps({"machine": machine(), "points": points}, indent=1))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
