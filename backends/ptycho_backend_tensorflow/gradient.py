@@ -7,6 +7,7 @@ the probe's few spectra and into the slope: scaling and shifting every wave cost
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -105,12 +106,13 @@ class ScanPhysics:
             self._frequency = tf.constant(np.fft.fftfreq(raw.side), tf.float32)
         self._norm = 1.0 if raw.propagation.is_near else 1.0 / raw.side
         self._functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
-        spec = tf.TensorSpec
+        # the functions are kept here, and so must not keep this: it would outlive the stepper
+        spec, cut = tf.TensorSpec, weakref.WeakMethod(self._cut)
         self._modulus = traced(
             lambda obj: physics.mode_intensity(obj[None]), signature=[spec([None, None], tf.complex64)]
         )
         self._weighted_sum = traced(
-            lambda values, corners, weights: tf.tensordot(weights, self._cut(values, corners), axes=1),
+            lambda values, corners, weights: tf.tensordot(weights, cut()(values, corners), axes=1),
             signature=[spec([None, None], tf.float32), spec([None, 2], tf.int32), spec([None], tf.float32)],
         )
 
@@ -170,7 +172,8 @@ class ScanPhysics:
             known = [window, spec(shape, tf.complex64), spec([None, N, N], tf.float32)]
             of_frames = [spec([None, 2], tf.int32), spec([None, 2], tf.float32), spec([None], tf.float32)]
             signature = [*known, *of_frames[: 3 if weighted else 2]]
-            self._functions[key] = traced(lambda *given: self._answer(asked, *given), signature=signature)
+            answer = weakref.WeakMethod(self._answer)
+            self._functions[key] = traced(lambda *given: answer()(asked, *given), signature=signature)
         return self._functions[key]
 
     def _answer(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import weakref
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +48,22 @@ def _kept_bytes() -> int:
     return KEPT_BYTES
 
 
+def _put_counts(device: str, propagator: physics.Propagator, counts: NDArray[np.float32]) -> Tensor:
+    with tf.device(device):
+        return propagator.detector_layout(tf.constant(counts))
+
+
+def _joined(device: str, blocks: Iterator[Tensor], n: int) -> Tensor:
+    """Blocks as one tensor; none can be written to, so all are there twice for a moment."""
+    with tf.device(device):
+        return tf.concat(list(blocks), axis=0)
+
+
+def _picked(device: str, kept: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    with tf.device(device):
+        return tf.gather(kept, rows)
+
+
 class TensorflowStepper:
     """See ``protocol.Stepper``; the reference is that of the NumPy engine.
 
@@ -68,21 +86,15 @@ class TensorflowStepper:
             self.probe = tf.constant(start.probe)
         self.physics = ScanPhysics(scan.raw, loss, self.device, self.object)
         self.positions, self.intensities = start.positions, start.intensities
-        self.store = FrameStore(scan, self._put_counts, _kept_bytes(), join=self._joined, pick=self._picked)
+        self.store = FrameStore(
+            scan,
+            partial(_put_counts, self.device, self.physics.propagator),
+            _kept_bytes(),
+            join=partial(_joined, self.device),
+            pick=partial(_picked, self.device),
+        )
         self._level: tuple[float, Tensor] | None = None
         self._functions: dict[tuple[Any, ...], Any] = {}
-
-    def _put_counts(self, counts: NDArray[np.float32]) -> Tensor:
-        with tf.device(self.device):
-            return self.physics.propagator.detector_layout(tf.constant(counts))
-
-    def _joined(self, blocks: Sequence[Tensor]) -> Tensor:
-        with tf.device(self.device):
-            return tf.concat(blocks, axis=0)
-
-    def _picked(self, kept: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        with tf.device(self.device):
-            return tf.gather(kept, rows)
 
     def prepare(self, frames: NDArray[np.int64]) -> None:
         """See ``Stepper``."""
@@ -127,8 +139,9 @@ class TensorflowStepper:
             }
             frames = [spec([None, 2], tf.int32), spec([None], tf.float32)]
             signature = [spec([4], tf.int32), probe, *frames, spec([3], tf.float32), *(kinds[name] for name in names)]
+            move = weakref.WeakMethod(self._move)  # what the stepper keeps must not keep the stepper
             self._functions[key] = traced(
-                lambda *given: self._move(
+                lambda *given: move()(
                     stretched,
                     *given[:5],
                     **{_MOVING[name]: value for name, value in zip(names, given[5:], strict=True)},

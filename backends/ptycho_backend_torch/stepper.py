@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
-from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
+from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore, filled
 from ptycho_core.enginekit.state import Start, finish
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
@@ -41,6 +42,20 @@ def _kept_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else KEPT_BYTES
 
 
+def _put_counts(
+    propagator: physics.Propagator, device: torch.device, real: torch.dtype, counts: NDArray[np.float32]
+) -> Tensor:
+    """Counts (n, N, N) on a device, as they are computed with."""
+    frames = torch.from_numpy(counts)
+    if device.type == "cuda":
+        frames = frames.pin_memory()
+    return propagator.detector_layout(frames.to(device, non_blocking=True)).to(real)
+
+
+def _picked(kept: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    return kept.index_select(0, torch.from_numpy(rows).to(kept.device))
+
+
 class TorchStepper:
     """See ``protocol.Stepper``; the reference is that of the NumPy engine.
 
@@ -63,7 +78,13 @@ class TorchStepper:
         self.velocity = torch.zeros_like(self.object)
         self.positions, self.intensities = start.positions, start.intensities
         self.physics = ScanPhysics(scan.raw, loss, self.device, self.object.dtype, self.threads)
-        self.store = FrameStore(scan, self._put_counts, _kept_bytes(self.device), join=torch.cat, pick=self._picked)
+        self.store = FrameStore(
+            scan,
+            partial(_put_counts, self.physics.propagator, self.device, self.object.dtype.to_real()),
+            _kept_bytes(self.device),
+            join=partial(filled, empty=Tensor.new_empty),
+            pick=_picked,
+        )
         self._level: tuple[float, Tensor] | None = None
         self._kept_pixels: tuple[float, Tensor] | None = None
 
@@ -187,17 +208,6 @@ class TorchStepper:
 
     def _put(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(array, order="C")).to(self.device)
-
-    def _put_counts(self, counts: NDArray[np.float32]) -> Tensor:
-        """Counts (n, N, N) on the device, as they are computed with."""
-        frames = torch.from_numpy(counts)
-        if self.device.type == "cuda":
-            frames = frames.pin_memory()
-        there = frames.to(self.device, non_blocking=True)
-        return self.physics.propagator.detector_layout(there).to(self.object.dtype.to_real())
-
-    def _picked(self, kept: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        return kept.index_select(0, self._put(rows))
 
     def _batch(self, frames: NDArray[np.int64], corners_px: NDArray[np.int64], rest: NDArray[np.float32]) -> Batch:
         real = self.object.dtype.to_real()

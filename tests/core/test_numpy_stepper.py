@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 from refinement_scan import make_scan, with_roles
 
+from ptycho_backend_numpy.physics import Propagator
 from ptycho_backend_numpy.stepper import NumpyStepper
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.enginekit import frame_store, state
@@ -222,6 +227,34 @@ def test_intensities_are_a_probe_of_other_strength(scan: PtychoDataContainer) ->
     assert weighted.loss(frames) == pytest.approx(strong.loss(frames), rel=1e-10)
 
 
+@pytest.mark.spec("BE-27")
+@pytest.mark.parametrize("budget", [2**30, 0])
+def test_a_stepper_that_is_dropped_is_gone_at_once(
+    scan: PtychoDataContainer, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """With its counts and its threads, whether or not anything collects cycles."""
+    monkeypatch.setattr("ptycho_backend_numpy.stepper.KEPT_BYTES", budget)
+    before = set(threading.enumerate())
+    stepper = NumpyStepper(state.with_room(state.flat_image(scan), 4), scan, "poisson", Runtime(threads=2))
+    monkeypatch.setattr("ptycho_backend_numpy.gradient._CHUNK_BYTES", 1)  # work for both threads
+    plan = Descent(epochs=2, batch_size=16, wanted=EVERYTHING, position_limit_px=1.0)
+    gc.collect()
+    gc.disable()
+    try:
+        descend(stepper, plan, frames=scan.train_frames, heldout=scan.heldout_frames, after_epoch=lambda *_: None)
+        stepper.image()
+        living = [weakref.ref(part) for part in (stepper, stepper.store, stepper.gradient)]
+        mine = [thread for thread in threading.enumerate() if thread not in before]
+        assert len(mine) == 2 + (budget == 0)
+        del stepper
+        assert [part() for part in living] == [None] * 3
+    finally:
+        gc.enable()
+    for thread in mine:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
 class TestFrameStore:
     """Counts are brought in once where they fit, else read when they are asked for, or before."""
 
@@ -266,6 +299,21 @@ class TestFrameStore:
             descend(stepper, plan, frames=scan.train_frames, heldout=scan.heldout_frames, after_epoch=lambda *_: None)
             objects.append(stepper.object)
         np.testing.assert_array_equal(*objects)
+
+    def test_filling_takes_little_more_than_what_is_kept(
+        self, scan: PtychoDataContainer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(frame_store, "_BLOCK_BYTES", 2 * 4 * 32**2)
+        store = FrameStore(scan, Propagator(scan.raw.propagation, 32).detector_layout)
+        tracemalloc.start()
+        try:
+            store.get(scan.used_frames[:1])
+            kept, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        counts = 4 * 32**2 * len(scan.used_frames)
+        assert counts < kept < 1.1 * counts
+        assert most < 1.4 * counts
 
     @staticmethod
     def spy(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from dataclasses import replace
 from importlib import import_module
 
@@ -317,3 +320,29 @@ def test_the_level_of_the_training_frames_is_reckoned_once_a_state(engine, monke
         assert found == pytest.approx(other.loss(held), rel=1e-6)
         told.add(found)
     assert len(told) == 6  # every change but the last, which goes back, is seen in the loss
+
+
+@pytest.mark.spec("BE-27")
+@pytest.mark.parametrize("budget", [2**30, 0])
+def test_a_stepper_that_is_dropped_is_gone_at_once(engine, framework, scan, monkeypatch, budget):
+    """With its counts and its threads, whether or not anything collects cycles."""
+    monkeypatch.setattr(import_module(f"{framework.package}.stepper"), "_kept_bytes", lambda *_: budget)
+    before = set(threading.enumerate())
+    one = engine.stepper(start_of(scan), scan, "poisson", Runtime(accelerator="cpu", threads=2))
+    gc.collect()
+    gc.disable()
+    try:
+        descend(one, PLAN, frames=scan.train_frames, heldout=scan.heldout_frames, after_epoch=lambda *_: None)
+        one.take(one.arrays())
+        one.image()
+        assert one.store.keeps == (budget > 0)
+        living = [weakref.ref(part) for part in (one, one.store, one.physics)]
+        mine = [thread for thread in threading.enumerate() if thread not in before]
+        assert any(thread.name.startswith("frames") for thread in mine) == (budget == 0)
+        del one
+        assert [part() for part in living] == [None] * 3
+    finally:
+        gc.enable()
+    for thread in mine:
+        thread.join(5)
+        assert not thread.is_alive()
