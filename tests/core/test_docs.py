@@ -112,6 +112,9 @@ def is_ready(words: list[str]) -> bool:
     ready = {engine.name for engine in available_backends() if engine.state == "ready"}
     if words[0] == "conform":
         return words[1] in ready
+    refiner = words[words.index("--refine") + 1].partition(":")[0] if "--refine" in words else "none"
+    if refiner not in ready | {"none"}:
+        return False
     if "--backend" in words:
         return words[words.index("--backend") + 1] in ready
     return bool({"pytorch", "tensorflow"} & ready) if of_network(words) else "numpy" in ready
@@ -155,12 +158,12 @@ def steps(document: Path, *, engine: bool, everything: bool = False) -> list[tup
 
 
 def write_amplitude_scan(path: Path) -> None:
-    """A tiny scan that, like old files, does not say that it holds amplitudes."""
+    """A tiny scan that, like old files, does not say that it holds amplitudes, but has units."""
     raw = simulate_scan(SimulationConfig(object="dead_leaves", N=32, grid_shape=(6, 5), step_px=4.3, seed=5)).raw
     assert raw.probe is not None
     counts = raw.read_counts(np.arange(raw.n_frames))
     positions = raw.positions_px + 0.5
-    columns = {"xcoords": positions[:, 1], "ycoords": positions[:, 0]}
+    columns = {"xcoords": positions[:, 1], "ycoords": positions[:, 0], "energy_eV": 8000.0, "pixel_size_m": 2e-8}
     np.savez(path, diff3d=np.sqrt(counts), probeGuess=raw.probe[0], **columns)
 
 
@@ -199,6 +202,16 @@ def test_every_step_of_the_readme(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_every_step_of_the_first_reconstruction(tmp_path: Path) -> None:
     assert tell(ROOT / "docs" / "first-reconstruction.md", tmp_path, engine=True) > 8
+
+
+@pytest.mark.ptychi
+@pytest.mark.slow
+def test_every_step_of_the_first_reconstruction_that_needs_no_network(tmp_path: Path) -> None:
+    """Where pty-chi is installed and Lightning is not, what needs a network is left out."""
+    assert tell(ROOT / "docs" / "first-reconstruction.md", tmp_path, engine=True) > 8
+    for name in ("thick", "varying"):
+        options = json.loads((tmp_path / name / "summary.json").read_text())["config"]["options"]
+        assert set(options) == {"ptychi"}
 
 
 @pytest.mark.both
