@@ -226,6 +226,13 @@ def test_commands_of_every_engine_run_where_both_are_installed() -> None:
         assert steps(document, engine=True) == steps(document, engine=True, everything=True)
 
 
+def test_a_command_runs_only_where_every_engine_that_it_names_is() -> None:
+    assert is_ready(["run", "star.npz", "--backend", "numpy", "--refine", "numpy:3"])
+    assert is_ready(["run", "star.npz", "--refine", "none"])
+    assert not is_ready(["run", "star.npz", "--refine", "absent:3"])
+    assert not is_ready(["run", "star.npz", "--backend", "absent", "--refine", "numpy"])
+
+
 @pytest.mark.parametrize("document", [README, *GUIDES], ids=lambda path: path.stem)
 def test_steps_that_need_no_engine(document: Path, tmp_path: Path) -> None:
     assert tell(document, tmp_path, engine=False) > 0
