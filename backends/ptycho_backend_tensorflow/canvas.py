@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from typing import Any
 
 import tensorflow as tf
@@ -17,8 +18,14 @@ written in part before it cuts a rectangle out of it; so the canvas is rows of t
 Tensor = tf.Tensor
 
 
+def _let_go(handle: Tensor) -> None:
+    """Free the memory of a variable: traced functions that wrote to it keep its handle until cycles are collected."""
+    with tf.init_scope():
+        tf.raw_ops.AssignVariableOp(resource=handle, value=tf.zeros([0, _RUN], tf.complex64))
+
+
 class Canvas:
-    """An array (H, W) complex64, on the device that is current when it is made.
+    """An array (H, W) complex64, on the device that is current when it is made; dropped, it takes no memory.
 
     Args:
         values: (H, W) complex64 to begin with.
@@ -28,6 +35,7 @@ class Canvas:
         self.shape = (int(values.shape[0]), int(values.shape[1]))
         self._runs = math.ceil(self.shape[1] / _RUN)
         self._rows = tf.Variable(self._cut(values), trainable=False)
+        weakref.finalize(self, _let_go, self._rows.handle).atexit = False
 
     def _cut(self, values: Tensor | NDArray[Any]) -> Tensor:
         wide = tf.pad(tf.convert_to_tensor(values), [[0, 0], [0, self._runs * _RUN - self.shape[1]]])

@@ -336,11 +336,11 @@ def test_a_stepper_that_is_dropped_is_gone_at_once(engine, framework, scan, monk
         one.take(one.arrays())
         one.image()
         assert one.store.keeps == (budget > 0)
-        living = [weakref.ref(part) for part in (one, one.store, one.physics)]
+        living = [weakref.ref(part) for part in (one, one.store, one.object, one.physics)]
         mine = [thread for thread in threading.enumerate() if thread not in before]
         assert any(thread.name.startswith("frames") for thread in mine) == (budget == 0)
         del one
-        assert [part() for part in living] == [None] * 3
+        assert [part() for part in living] == [None] * 4
     finally:
         gc.enable()
     for thread in mine:
