@@ -149,7 +149,7 @@ def test_a_state_comes_back_to_the_last_bit(scan: PtychoDataContainer, precision
     assert (kept.object != stepper.object).any()  # later steps leave what was put aside as it is
 
 
-@pytest.mark.spec("BE-26", "FM-11")
+@pytest.mark.spec("FM-11")
 @pytest.mark.parametrize("kind", [NumpyStepper, "pure"])
 def test_the_level_of_the_training_frames_is_reckoned_once_a_state(
     scan: PtychoDataContainer, kind: Any, monkeypatch: pytest.MonkeyPatch
@@ -227,7 +227,6 @@ def test_intensities_are_a_probe_of_other_strength(scan: PtychoDataContainer) ->
     assert weighted.loss(frames) == pytest.approx(strong.loss(frames), rel=1e-10)
 
 
-@pytest.mark.spec("BE-27")
 @pytest.mark.parametrize("budget", [2**30, 0])
 def test_a_stepper_that_is_dropped_is_gone_at_once(
     scan: PtychoDataContainer, monkeypatch: pytest.MonkeyPatch, budget: int

@@ -291,7 +291,7 @@ def counted(stepper, monkeypatch):
     return notes
 
 
-@pytest.mark.spec("BE-26", "FM-11")
+@pytest.mark.spec("FM-11")
 def test_the_level_of_the_training_frames_is_reckoned_once_a_state(engine, monkeypatch):
     """Without bad pixels, where there is a level; and the loss is that of another stepper that is given the state."""
     scan = hard_scan(mask=None)
@@ -322,7 +322,6 @@ def test_the_level_of_the_training_frames_is_reckoned_once_a_state(engine, monke
     assert len(told) == 6  # every change but the last, which goes back, is seen in the loss
 
 
-@pytest.mark.spec("BE-27")
 @pytest.mark.parametrize("budget", [2**30, 0])
 def test_a_stepper_that_is_dropped_is_gone_at_once(engine, framework, scan, monkeypatch, budget):
     """With its counts and its threads, whether or not anything collects cycles."""
