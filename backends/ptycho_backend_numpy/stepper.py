@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
-from ptycho_core.enginekit.state import Start, finish, reached
+from ptycho_core.enginekit.state import Start, finish, level_of, reached
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.physics.probe import orthogonalise
 from ptycho_core.physics.steps import (
@@ -186,24 +186,14 @@ class NumpyStepper:
         """g² and the pixels (H, W) that training frames reach: of all frames, so reckoned once for each state."""
         if self._level is None:
             corners, _ = self.positions.corners(self.scan.train_frames)
-            self._level = self._gain_squared(), reached(corners, self.scan.raw.side, self.object.shape)
+            self._level = level_of(self.scan, self._expected), reached(corners, self.scan.raw.side, self.object.shape)
         return self._level
 
-    def _gain_squared(self) -> float:
-        """g² with which the training frames expect as many counts as were measured (FM-11).
-
-        It is 1 for a calibrated probe, and for a scan with bad pixels, where the sum over all pixels of what is
-        expected says nothing of the good ones.
-        """
-        raw, frames = self.scan.raw, self.scan.train_frames
-        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return 1.0
+    def _expected(self) -> float:
+        """Σ of all training frames' counts that the object and the probe expect (FM-21)."""
+        frames, N = self.scan.train_frames, self.scan.raw.side
         intensity = np.sum(self.probe.real**2 + self.probe.imag**2, axis=0)
-        modulus, N = self.object.real**2 + self.object.imag**2, raw.side
-        light = np.zeros((N, N))
+        modulus, light = self.object.real**2 + self.object.imag**2, np.zeros((N, N))
         for weight, (y, x) in zip(self.intensities[frames], self.positions.corners(frames)[0], strict=True):
             light += weight * modulus[y : y + N, x : x + N]
-        expected = float(np.sum(light * intensity))
-        level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
-        measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
-        return measured / expected if measured > 0 and expected > 0 else 1.0
+        return float(np.sum(light * intensity))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
-from ptycho_core.enginekit.state import Start, finish
+from ptycho_core.enginekit.state import Start, finish, level_of
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
 from ptycho_core.runtime import Runtime
@@ -276,7 +276,7 @@ class TensorflowStepper:
     def _shown(self) -> tuple[float, Tensor]:
         """g² and the pixels (H, W) that training frames reach: of all frames, so reckoned once for each state."""
         if self._level is None:
-            self._level = self._gain_squared(), self._reached()
+            self._level = level_of(self.scan, self._expected), self._reached()
         return self._level
 
     def _reached(self) -> Tensor:
@@ -292,19 +292,10 @@ class TensorflowStepper:
             total = tf.cumsum(tf.cumsum(tf.reshape(total, [height + 1, width + 1]), axis=0), axis=1)
             return total[:-1, :-1] > 0
 
-    def _gain_squared(self) -> float:
-        """g² with which the training frames expect as many counts as were measured (FM-11).
-
-        It is 1 for a calibrated probe, and for a scan with bad pixels, where the sum over all pixels of what is
-        expected says nothing of the good ones.
-        """
-        raw, frames = self.scan.raw, self.scan.train_frames
-        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return 1.0
+    def _expected(self) -> float:
+        """Σ of all training frames' counts that the object and the probe expect (FM-21)."""
+        frames = self.scan.train_frames
         corners, rest = self.positions.corners(frames)
         batch = Batch(corners.astype(np.int32), rest, self._weights(frames))
         with tf.device(self.device):
-            expected = float(self.physics.expected(self.object.whole(), self.probe, batch))
-        level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
-        measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
-        return measured / expected if measured > 0 and expected > 0 else 1.0
+            return float(self.physics.expected(self.object.whole(), self.probe, batch))

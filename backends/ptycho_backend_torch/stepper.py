@@ -15,7 +15,7 @@ from torch import Tensor
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore, filled
-from ptycho_core.enginekit.state import Start, finish
+from ptycho_core.enginekit.state import Start, finish, level_of
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
 from ptycho_core.runtime import Runtime
@@ -227,25 +227,16 @@ class TorchStepper:
         if self._level is None:
             corners = self._put(self.positions.corners(self.scan.train_frames)[0])
             lit = physics.reached(corners, self.scan.raw.side, _shape(self.object))
-            self._level = self._gain_squared(), lit
+            self._level = level_of(self.scan, self._expected), lit
         return self._level
 
-    def _gain_squared(self) -> float:
-        """g² with which the training frames expect as many counts as were measured (FM-11).
-
-        It is 1 for a calibrated probe, and for a scan with bad pixels, where the sum over all pixels of what is
-        expected says nothing of the good ones.
-        """
-        raw, frames = self.scan.raw, self.scan.train_frames
-        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return 1.0
+    def _expected(self) -> float:
+        """Σ of all training frames' counts that the object and the probe expect (FM-21)."""
+        frames = self.scan.train_frames
         corners = self._put(self.positions.corners(frames)[0])
         weights = torch.from_numpy(self.intensities[frames]).to(self.object.dtype.to_real()).to(self.device)
         light = physics.illumination(self.probe, corners, _shape(self.object), weights)
-        expected = float(physics.expected_total(self.object, light))
-        level = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64))
-        measured = float(raw.frame_totals[frames].sum()) - level * len(frames)
-        return measured / expected if measured > 0 and expected > 0 else 1.0
+        return float(physics.expected_total(self.object, light))
 
 
 def _shape(obj: Tensor) -> tuple[int, int]:

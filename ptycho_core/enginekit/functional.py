@@ -23,7 +23,7 @@ from ..physics.likelihood import amplitude_loss, poisson_loss
 from ..physics.probe import orthogonalise
 from ..protocol import Constraints, Quantity, StepLengths
 from .frame_store import FrameStore
-from .state import Start, finish, reached
+from .state import Start, finish, level_of, reached
 
 __all__ = ["Batch", "PureStepper", "State"]
 
@@ -143,7 +143,7 @@ class PureStepper:
         """g², and the object (H, W) where training frames reach it: of all frames, so reckoned once for each state."""
         if self._level is None:
             shown = self._xp.where(self._reached, self.state["object"], 0)
-            self._level = self._gain_squared(shown), shown
+            self._level = level_of(self.scan, lambda: self._expected(shown)), shown
         return self._level
 
     def _rates(self, frames: NDArray[np.int64], shown: Any) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
@@ -153,15 +153,11 @@ class PureStepper:
             (part, np.asarray(self._rate(shown, self.state["probe"], self._batch(part)), np.float64)) for part in parts
         ]
 
-    def _gain_squared(self, shown: Any) -> float:
-        """g² with which the training frames expect as many counts as were measured (FM-11); see ``Stepper.loss``."""
-        raw, frames = self.scan.raw, self.scan.train_frames
-        if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
-            return 1.0
+    def _expected(self, shown: Any) -> float:
+        """Σ of all training frames' counts that an object (H, W) expects, without the background."""
+        frames = self.scan.train_frames
         level = float(np.asarray(self._background, np.float64).sum()) * len(frames)
-        expected = sum(float(rate.sum()) for _, rate in self._rates(frames, shown)) - level
-        measured = float(raw.frame_totals[frames].sum()) - level
-        return measured / expected if measured > 0 and expected > 0 else 1.0
+        return sum(float(rate.sum()) for _, rate in self._rates(frames, shown)) - level
 
     def loss(self, frames: NDArray[np.int64]) -> float:
         """See ``Stepper``."""

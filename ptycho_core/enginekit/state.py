@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data.container import PtychoDataContainer, canvas_of, integer_corners
 from ..data.results import Image
 from ..errors import DataError
+from ..physics.merit import gain_squared
 from ..physics.patches import check_inside
 from ..physics.probe import add_modes
 from ..physics.relative import lit, peak_intensity
@@ -26,6 +27,7 @@ __all__ = [
     "finish",
     "flat_image",
     "frame_intensities",
+    "level_of",
     "reached",
     "room_to_move",
     "with_modes",
@@ -208,6 +210,24 @@ class Start:
             intensities=frame_intensities(image, name),
             scale=image.scale,
         )
+
+
+def level_of(scan: PtychoDataContainer, expected: Callable[[], float]) -> float:
+    """g² with which the training frames expect as many counts as were measured (FM-11).
+
+    It is 1 for a calibrated probe; for a scan with bad pixels, where the sum over all pixels of what is expected says
+    nothing of the good ones; and where nothing is expected or measured.
+
+    Args:
+        scan: the scan.
+        expected: counts that the training frames expect together, without the background; asked only where it decides.
+    """
+    raw, frames = scan.raw, scan.train_frames
+    if raw.probe_calibrated or (raw.mask is not None and not raw.mask.all()):
+        return 1.0
+    background = 0.0 if raw.background is None else float(raw.background.sum(dtype=np.float64)) * len(frames)
+    measured, light = float(raw.frame_totals[frames].sum()), expected()
+    return gain_squared(light + background, measured, background) if measured > background and light > 0 else 1.0
 
 
 def finish(

@@ -166,11 +166,11 @@ def test_the_level_of_the_training_frames_is_reckoned_once_a_state(
     one, frames = made(), scan.train_frames[4:34]
     lengths = StepLengths(position_limit_px=3.0)
     one.step(frames, lengths, ("object", "probe"))
-    kept, arrays, notes, reckon = one.snapshot(), one.arrays(), list[int](), one._gain_squared
+    kept, arrays, notes, reckon = one.snapshot(), one.arrays(), list[int](), one._expected
     arrays["object"] = np.flip(arrays["object"], axis=0) * arrays["object"].dtype.type(1.1)
     if not pure:
         arrays["positions_px"][scan.train_frames] += [2, -2]
-    monkeypatch.setattr(one, "_gain_squared", lambda *given: notes.append(1) or reckon(*given))
+    monkeypatch.setattr(one, "_expected", lambda *given: notes.append(1) or reckon(*given))
     changes = [
         lambda: None,
         lambda: one.step(frames, lengths, ("object",)),

@@ -286,8 +286,8 @@ def test_an_empty_set_of_frames_loses_nothing(engine, scan):
 
 def counted(stepper, monkeypatch):
     """Notes of how often a stepper reckons the level of all training frames."""
-    notes, reckon = [], stepper._gain_squared
-    monkeypatch.setattr(stepper, "_gain_squared", lambda: notes.append(1) or reckon())
+    notes, reckon = [], stepper._expected
+    monkeypatch.setattr(stepper, "_expected", lambda: notes.append(1) or reckon())
     return notes
 
 

@@ -57,7 +57,7 @@ def simulated(**changes: object):
     ("name", "missing"),
     [
         ("functional", {"expected_counts", "loss_and_gradient", "predict_patches", "several scans"}
-         | {"refinement of positions", "the near field"}),
+         | {"refinement of positions", "the near field", "frame_scale", "position_affine"}),
         ("multislice", {"stepper", "loss_and_gradient", "predict_patches", "several scans", "resume", "refine"}
          | {"an image that the oracle explains", "the near field"}),
     ],
