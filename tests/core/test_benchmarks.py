@@ -42,10 +42,12 @@ TINY_NETWORK = {
 
 
 def called(name: str, arguments: str) -> str:
-    """What a benchmark prints, in a process of its own; it must end well."""
+    """What a benchmark prints, in a process of its own as a user starts it; it must end well."""
+    # scripts use each other: with a safe path the folder that they lie in is no place to import from
+    environment = {k: v for k, v in (os.environ | THREADS).items() if k != "PYTHONSAFEPATH"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", str(FOLDER / f"{name}.py"), *arguments.split()],
-        env=os.environ | THREADS, capture_output=True, text=True, timeout=300, check=False,
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{name} {arguments}\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -223,7 +223,8 @@ def test_each_field_of_a_preset_has_an_effect(name: str, method: str) -> None:
 
 def test_a_preset_is_for_the_method_that_is_given() -> None:
     assert preset("best") == preset("best", {"method": "solver"}) == preset("best", {"model": None})
-    assert preset("best")["epochs"] != preset("best", {"model": {"width": 4}})["epochs"]
+    assert preset("quick")["epochs"] != preset("quick", {"model": {"width": 4}})["epochs"]
+    assert "epochs" not in preset("best"), "more of the first passes gain nothing for an image that is refined"
     assert preset("best", {"model": {"width": 4}}) == preset("best", {"method": "network"})
     with pytest.raises(ConfigError, match="preset = 'fast'; allowed: quick, best"):
         preset("fast")

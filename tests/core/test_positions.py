@@ -88,6 +88,10 @@ def test_what_all_have_in_common_moves_all_without_a_limit(scan: PtychoDataConta
     for positions in (moved, again):
         positions.move(frames, nothing, lengths, common=True)
         np.testing.assert_allclose(positions.positions_px, kept[0], atol=1e-9)
+    # a step of its own that the limit allows, away from where the frame was read: it counts from where the map puts it
+    own = 0.04 * np.sign(kept[0] - read)[frames]
+    moved.move(frames, own, replace(lengths, position_affine=False), common=False)
+    np.testing.assert_allclose((moved.positions_px - kept[0])[frames], own, atol=1e-12)
     moved.move(frames, np.ones((len(frames), 2)), lengths, common=False)
     assert (moved.positions_px != kept[0]).any()
     moved.restore(kept)
