@@ -42,6 +42,9 @@ MOST_MODES = 4
 NOISE_MARGIN = 3.0
 """Standard deviations of the noise in the held-out loss that a trial must gain to be taken up."""
 
+PROMISING = 1 / 3
+"""Part of what it must gain that a trial has gained after its first epoch, or it is given up."""
+
 LEAST_GAIN = 0.01
 """Part of the held-out misfit that it must gain besides: epochs of full steps differ by as much from batch to batch."""
 
@@ -186,7 +189,7 @@ class _Work:
         Args:
             state: where to start.
             epochs: how many.
-            beside: held-out losses of another descent, epoch by epoch; this one is given up when it is behind.
+            beside: held-out losses, epoch by epoch, that this descent must be below, or it is given up.
         """
         if epochs < 1:
             return state
@@ -268,8 +271,9 @@ class _Work:
         misfit, noise = self._misfit(base.loss)
         needed = max(NOISE_MARGIN * noise, LEAST_GAIN * misfit)
         best, most, winner = base, needed, ""
+        least = PROMISING * needed / len(self.scan.heldout_frames)
         for name, candidate in candidates.items():
-            tried = self.explore(candidate, TRIAL_EPOCHS, base.losses)
+            tried = self.explore(candidate, TRIAL_EPOCHS, [loss - least for loss in base.losses])
             assert tried.loss is not None
             # one that was given up is compared where it was
             gain = (base.losses[len(tried.losses) - 1] - tried.loss) * len(self.scan.heldout_frames)
