@@ -104,7 +104,7 @@ class TorchBackend:
             return reconstruct_network(model, scan, config, runtime, TorchScan, progress)
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TorchStepper:
-        """Steps from an image, in single precision; see ``SupportsStepping``."""
+        """Steps from an image; in double precision where ``runtime.precision`` is 64. See ``SupportsStepping``."""
         return TorchStepper(image, scan, loss, runtime)
 
     def predict_patches(

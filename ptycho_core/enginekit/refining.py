@@ -72,7 +72,7 @@ class _State:
 
 
 class _GivenUp(Exception):  # noqa: N818  # no error: it ends a trial that is behind
-    """A trial explains the held-out frames no better than what it is tried beside."""
+    """A trial explains the held-out frames too little better than what it is tried beside to be taken up."""
 
 
 def refine_by_steps(
