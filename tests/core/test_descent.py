@@ -463,6 +463,15 @@ class TestTakingUp:
         assert found.stats["tried_mode_2_gain"] == pytest.approx(3 / 8, rel=1e-3)
         assert found.stats["tried_mode_3_gain"] == pytest.approx(1e1 / 5e3, rel=2e-2)
 
+    def test_what_trials_reached_is_kept_where_the_descent_after_them_is_worse(self) -> None:
+        least = self.perfect()
+        script = [least + 1e4, *[least + 9e3] * 5]
+        script += [*[least + 8e3] * 3, *[least + 5e3] * 3, *[least + 7.95e3] * 3]
+        script += [*[least + 5e3] * 3, least + 4.99e3, least + 5e3]
+        found, made, epochs = self.trials(script + [least + 6e3] * 60)
+        assert epochs[7] > 1
+        np.testing.assert_array_equal(found.object, made[4].image().object)  # beside the trials that gained nothing
+
     def test_positions_are_taken_up_where_they_gain_most(self) -> None:
         least = self.perfect()
         script = [least + 1e4, *[least + 9e3] * 5]
