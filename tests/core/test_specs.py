@@ -11,8 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES)-\d+"
-PREFIX_OF = {"00": "CONV", "10": "DATA", "20": "FM", "30": "BE", "40": "PLUG", "50": "BUNDLE", "60": "CDI", "70": "RES"}
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND)-\d+"
+PREFIX_OF = {
+    "00": "CONV",
+    "10": "DATA",
+    "20": "FM",
+    "30": "BE",
+    "40": "PLUG",
+    "50": "BUNDLE",
+    "60": "CDI",
+    "70": "RES",
+    "80": "FIND",
+}
 
 
 def paragraphs(text: str) -> list[str]:
