@@ -1,147 +1,153 @@
-"""Writing scans: files that state every convention, so that they read back as they were, position for position."""
+"""Writing scans: one module a format; the suffix of the file chooses, or the name of a format.
+
+A writer is ``write(path, raw, *, compress)`` and returns one sentence for each thing that its format cannot hold, and
+for each that it worked out; none says that the file reads back as the scan was.
+"""
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..data.frames import FrameSource, Hdf5Frames, NpzFrames, SubsetFrames
+from ..data.frames import FrameSource
 from ..data.raw import RawData
-from ..errors import DataError, OutputError
+from ..errors import ConfigError, OutputError, suggest
 from .atomic import atomic_path
-from .hdf5 import FORMAT, VERSION
-from .npz import GEOMETRY_KEYS
-from .stated import statement_of
+from .writers.common import provenance_json
 
-__all__ = ["provenance_json", "write_scan"]
-
-_HDF5_SUFFIXES = (".h5", ".hdf5")
+__all__ = ["WRITERS", "ScanWriter", "choose_writer", "provenance_json", "write_scan"]
 
 
-def provenance_json(raw: RawData) -> str:
-    """What is known of a scan's origin, as JSON text.
+@dataclass(frozen=True, kw_only=True)
+class ScanWriter:
+    """A format that scans are written in.
+
+    Attributes:
+        name: the word for ``--format``.
+        title: for people.
+        suffixes: that its files may have; those that `by_suffix` says choose it.
+        by_suffix: suffixes that mean this format where no name is given.
+        module: of the writer, imported when it is chosen.
+        function: in the module.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    by_suffix: tuple[str, ...]
+    module: str
+    function: str = "write"
+
+
+_HDF5 = (".h5", ".hdf5")
+
+WRITERS = (
+    ScanWriter(name="npz", title="NPZ of this project", suffixes=(".npz",), by_suffix=(".npz",), module="npz"),
+    ScanWriter(name="hdf5", title="HDF5 of this project", suffixes=_HDF5, by_suffix=_HDF5, module="hdf5"),
+    ScanWriter(name="cxi", title="CXI 1.6", suffixes=(".cxi", *_HDF5), by_suffix=(".cxi",), module="cxi"),
+    ScanWriter(
+        name="nxcxi_ptycho",
+        title="NeXus, NXcxi_ptycho",
+        suffixes=(".nxs", ".cxi", *_HDF5),
+        by_suffix=(".nxs",),
+        module="nxcxi",
+    ),
+    ScanWriter(
+        name="ptychodus_training",
+        title="NPZ that ptychodus trains from",
+        suffixes=(".npz",),
+        by_suffix=(),
+        module="ptychodus",
+        function="write_training",
+    ),
+    ScanWriter(
+        name="ptychodus_product",
+        title="product of ptychodus: positions, probe and object, no frames",
+        suffixes=_HDF5,
+        by_suffix=(),
+        module="ptychodus",
+        function="write_product",
+    ),
+)
+"""Every format that scans are written in."""
+
+
+def choose_writer(path: Path | str, format: str | None = None) -> ScanWriter:
+    """The writer of a file, by the name of a format or by the suffix.
 
     Raises:
-        DataError: ``source.details`` holds more than plain JSON data.
+        ConfigError: no such format, or one whose files have another suffix.
+        OutputError: no format goes by the suffix.
     """
-    source = raw.source
-    record = {
-        "written_from": Path(source.path).name if source.path else None,
-        "dialect": source.dialect,
-        "assumptions": list(source.assumptions),
-        "warnings": list(source.warnings),
-        "details": source.details,
-    }
-    try:
-        return json.dumps(record, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{source.path or 'scan'}: source.details must be plain JSON data ({error}).") from error
+    suffix = Path(path).suffix
+    if format is None:
+        found = next((writer for writer in WRITERS if suffix in writer.by_suffix), None)
+        if found is None:
+            known = [word for writer in WRITERS for word in writer.by_suffix]
+            raise OutputError(
+                f"{path}: a scan is written to {', '.join(known[:-1])} or {known[-1]}, or in a named format "
+                f"(--format: {', '.join(writer.name for writer in WRITERS)}); found suffix {suffix!r}."
+            )
+        return found
+    by_name = {writer.name: writer for writer in WRITERS}
+    if format not in by_name:
+        raise ConfigError(f"format = {format!r}; allowed: {', '.join(by_name)}.{suggest(format, by_name)}")
+    if suffix not in by_name[format].suffixes:
+        raise ConfigError(
+            f"{path}: a file of format {format} ends in {' or '.join(by_name[format].suffixes)}, not in {suffix!r}."
+        )
+    return by_name[format]
 
 
-def write_scan(path: Path | str, raw: RawData, *, compress: bool = False) -> None:
-    """Write a scan as photon counts, atomically; ``.npz`` gives the NPZ dialect, ``.h5`` or ``.hdf5`` the HDF5 one.
+def write_scan(path: Path | str, raw: RawData, *, format: str | None = None, compress: bool = False) -> tuple[str, ...]:
+    """Write a scan as photon counts, atomically, in memory that does not grow with the number of frames.
 
-    Values of bad pixels are written as 0. Memory does not grow with the number of frames.
+    Values of bad pixels are written as 0.
 
     Args:
         path: the file.
         raw: the scan.
+        format: a name of `WRITERS`; None goes by the suffix: ``.npz``, ``.h5``, ``.hdf5``, ``.cxi`` or ``.nxs``.
         compress: smaller, but NPZ frames are then read into memory as a whole instead of mapped from disk.
+
+    Returns:
+        one sentence for each thing that the format cannot hold and for each that was worked out; empty where the file
+        reads back as the scan was, as NPZ and HDF5 of this project do.
 
     Raises:
         OutputError: it cannot be written, or it is the very file that the frames are still read from.
-        DataError: provenance that is no JSON.
+        ConfigError: no such format.
+        DataError: the format needs what the scan does not say, or provenance is no JSON.
     """
     target = Path(path)
-    if target.suffix not in (".npz", *_HDF5_SUFFIXES):
-        raise OutputError(f"{target}: a scan is written to .npz, .h5 or .hdf5; found suffix {target.suffix!r}.")
-    origin = _file_behind(raw.frames)
-    if origin is not None and origin.resolve() == target.resolve():
+    writer = choose_writer(target, format)
+    if any(_is_same(origin, target) for origin in _files_behind(raw.frames)):
         raise OutputError(f"{target}: the frames of this scan are still read from this file; choose another name.")
-    provenance = provenance_json(raw)
+    write: Callable[..., list[str]] = getattr(
+        importlib.import_module(f".writers.{writer.module}", __package__), writer.function
+    )
     with atomic_path(target) as temporary:
-        if target.suffix == ".npz":
-            _write_npz(temporary, raw, provenance, compress)
-        else:
-            _write_hdf5(temporary, raw, provenance, compress)
+        return tuple(write(temporary, raw, compress=compress))
 
 
-def _file_behind(frames: FrameSource) -> Path | None:
-    while isinstance(frames, SubsetFrames):
-        frames = frames.base
-    return frames.path if isinstance(frames, NpzFrames | Hdf5Frames) else None
+def _is_same(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:  # one of them is not there
+        return False
 
 
-def _npz_arrays(raw: RawData, provenance: str) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Every array but the frames."""
-    yield "measurement", np.array("counts")
-    yield "pixel_centre", np.array("(N-1)/2")
-    yield "ycoords", raw.positions_px[:, 0]
-    yield "xcoords", raw.positions_px[:, 1]
-    if raw.probe is not None:
-        yield "probeGuess", raw.probe
-    yield "probe_calibrated", np.array(raw.probe_calibrated)
-    if raw.mask is not None:
-        yield "mask", raw.mask
-    if raw.background is not None:
-        yield "background", raw.background
-    if raw.object_guess is not None:
-        yield "objectGuess", raw.object_guess.object
-        yield "object_origin_px", np.asarray(raw.object_guess.origin_px, dtype=np.float64)
-    for key in GEOMETRY_KEYS:
-        value = getattr(raw.geometry, key)
-        if value is not None:
-            yield key, np.array(value, dtype=np.float64)
-    for key, value in statement_of(raw.propagation).items():
-        yield key, np.array(value)
-    yield "provenance", np.array(provenance)
-
-
-def _write_npz(path: Path, raw: RawData, provenance: str, compress: bool) -> None:
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for key, values in _npz_arrays(raw, provenance):
-            with archive.open(f"{key}.npy", "w") as member:
-                np.lib.format.write_array(member, np.asarray(values, order="C"), allow_pickle=False)
-        with archive.open("diff3d.npy", "w", force_zip64=True) as member:
-            header = {"descr": "<f4", "fortran_order": False, "shape": tuple(raw.frames.shape)}
-            np.lib.format.write_array_header_1_0(member, header)
-            for _, counts in raw.chunks():
-                member.write(np.ascontiguousarray(counts, dtype="<f4").data)
-
-
-def _write_hdf5(path: Path, raw: RawData, provenance: str, compress: bool) -> None:
-    import h5py
-
-    M, N = raw.n_frames, raw.side
-    options: dict[str, Any] = {"chunks": (1, N, N), "compression": "gzip", "shuffle": True} if compress else {}
-    with h5py.File(path, "w") as h5:
-        h5.attrs["format"], h5.attrs["version"] = FORMAT, VERSION
-        frames = h5.create_dataset("frames", (M, N, N), "<f4", **options)
-        frames.attrs["measurement"] = "counts"
-        for indices, counts in raw.chunks():
-            frames[indices[0] : indices[-1] + 1] = counts
-        h5["positions_px"] = raw.positions_px
-        if raw.probe is not None:
-            h5["probe"] = raw.probe
-            h5["probe"].attrs["calibrated"] = raw.probe_calibrated
-        if raw.mask is not None:
-            h5["mask"] = raw.mask
-        if raw.background is not None:
-            h5["background"] = raw.background
-        if raw.object_guess is not None:
-            h5["object"] = raw.object_guess.object
-            h5["object"].attrs["origin_px"] = raw.object_guess.origin_px
-        geometry = h5.create_group("geometry")
-        for key in GEOMETRY_KEYS:
-            value = getattr(raw.geometry, key)
-            if value is not None:
-                geometry.attrs[key] = value
-        h5.create_group("propagation").attrs.update(statement_of(raw.propagation))
-        h5["provenance"] = provenance
+def _files_behind(frames: FrameSource) -> list[Path]:
+    """The file that a source reads, through whatever views there are on it."""
+    found: list[Path] = []
+    source: object = frames
+    while source is not None:
+        path = getattr(source, "path", None)
+        if isinstance(path, Path):
+            found.append(path)
+        source = getattr(source, "base", None)
+        if not hasattr(source, "read"):
+            break
+    return found

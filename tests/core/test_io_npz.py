@@ -322,7 +322,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 
 def test_unknown_suffix_and_missing_folder_are_refused(tmp_path):
-    with pytest.raises(OutputError, match=r"\.npz, \.h5 or \.hdf5"):
+    with pytest.raises(OutputError, match=r"\.npz, \.h5, \.hdf5, \.cxi or \.nxs"):
         write_scan(tmp_path / "a.tif", full_scan())
     with pytest.raises(OutputError, match="choose a folder"):
         write_scan(tmp_path / "no" / "a.npz", full_scan())

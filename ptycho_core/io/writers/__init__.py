@@ -1,0 +1,1 @@
+"""Writers of scans, one module a format; ``io.write`` chooses among them."""
