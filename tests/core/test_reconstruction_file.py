@@ -45,7 +45,7 @@ def test_what_is_written_is_read_back(written: Path, scored: Scored) -> None:
     for name in ("object", "coverage", "origin_px", "probe", "positions_px"):
         np.testing.assert_array_equal(getattr(stored, name), getattr(image, name))
         assert getattr(stored, name).dtype == getattr(image, name).dtype
-    assert (stored.scale, stored.pixel_size_m, stored.format_version) == (image.scale, 26e-9, 2)
+    assert (stored.scale, stored.pixel_size_m, stored.format_version) == (image.scale, 26e-9, 3)
     assert stored.losses == {"test_loss": [3.0, 2.0], "train_loss": [2.5, 1.5], "rate_peak": [1.0]}
     assert stored.config["model"]["width"] == 7
     assert stored.provenance == {"seed": 4, "nan": None}
@@ -142,7 +142,7 @@ def test_paths_and_attributes_are_those_promised(written: Path) -> None:
         assert entry["scale"].shape == ()
         assert json.loads(entry["dropped"].asstr()[()])["masked pixels"] == 6
         assert json.loads(entry["config"].asstr()[()])["epochs"] == 3
-        assert file.attrs["format_version"] == 2
+        assert file.attrs["format_version"] == 3
 
 
 def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path, scored: Scored) -> None:
@@ -273,8 +273,8 @@ def test_other_files_are_refused(tmp_path: Path, written: Path) -> None:
     with pytest.raises(DataError, match=r"cut\.h5"):
         read_reconstruction(tmp_path / "cut.h5")
     with h5py.File(written, "r+") as file:
-        file.attrs["format_version"] = 3
-    with pytest.raises(DataError, match="format version 3, this release reads up to 2"):
+        file.attrs["format_version"] = 4
+    with pytest.raises(DataError, match="format version 4, this release reads up to 3"):
         read_reconstruction(written)
 
 

@@ -218,7 +218,7 @@ def test_the_file_brings_everything_back(scored: Scored, tmp_path: Path) -> None
     [
         ("mode_weights", np.ones((M, 5)), r"mode_weights has shape \(77, 5\); it must be \(77, 2\)"),
         ("slices", np.ones((2, 4, 4), complex), r"slices has shape \(2, 4, 4\) and spacing_m None"),
-        ("forward_model", 3.0, "forward_model is not a name"),
+        ("forward_model", 3.0, "forward_model is not one text"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(
