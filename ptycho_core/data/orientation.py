@@ -143,13 +143,15 @@ def rotated(positions_px: NDArray[np.float64], degrees: float) -> NDArray[np.flo
     """
     if not math.isfinite(degrees):
         raise ConfigError(f"rotate = {degrees}; it must be a finite number of degrees.")
-    quarters = degrees / 90
-    # a quarter turn is exact: cos 90° is 6e-17 in floating point
-    c, s = ((1, 0), (0, 1), (-1, 0), (0, -1))[int(quarters) % 4] if quarters.is_integer() else _cos_sin(degrees)
-    return np.asarray(positions_px, np.float64) @ np.array([[c, s], [-s, c]])
+    c, s = _cos_sin(degrees)
+    turn: NDArray[np.float64] = np.array([[c, s], [-s, c]], np.float64)
+    return np.asarray(np.asarray(positions_px, np.float64) @ turn, np.float64)
 
 
 def _cos_sin(degrees: float) -> tuple[float, float]:
+    """Of an angle; a quarter turn is exact, where cos 90° is 6e-17 in floating point."""
+    if degrees % 90 == 0:
+        return ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[int(degrees // 90) % 4]
     return math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
 
 

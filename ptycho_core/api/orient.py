@@ -1,0 +1,367 @@
+"""Which way positions lie against the detector: the eight orientations tried by a few solver sweeps each.
+
+All are held to the same frames of one compact region, from the same flat object, with the scan's probe: fixed at first,
+since a right probe tells most in the fewest sweeps; where that cannot tell, on a larger region and with the probe
+refined from the third sweep on. What is not told apart beyond noise is said to be alike (FIND-2, FIND-3).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import TrainingConfig
+from ..data.container import PtychoDataContainer
+from ..data.orientation import ORIENTATIONS, composed, oriented
+from ..data.orientation_finding import HALF_TURN, OrientationFinding
+from ..data.raw import RawData
+from ..data.results import Image
+from ..data.trials import Trial
+from ..errors import ConfigError
+from ..io.shadow_axes import axes_of_shadow
+from ..physics.corrections import loss_noise
+from ..physics.merit import SUMS, frame_sums
+from ..physics.probe import mode_powers
+from ..protocol import Progress, ProgressEvent, ReconstructionBackend, no_progress
+from ..runtime import DEFAULT_RUNTIME, Runtime
+from .prepare import ScanInput, Tell, ensure_raw
+from .score import oracle_counts
+from .trials import Region, TrialPlan, region_of, stepping_engine, try_scan
+
+__all__ = ["LEAST_FRAMES", "SWEEPS", "diagnose_orientation", "find_orientation", "twin_likeness"]
+
+SWEEPS = 6
+"""Sweeps of a trial: after six the right orientation of the star stands at a fifth of any other's misfit."""
+
+LEAST_FRAMES = 12
+"""Frames with light that a scan must have: with fewer, wrong positions are explained as well as right ones."""
+
+FIRST_FRAMES, SECOND_FRAMES = 64, 160
+"""Frames of the region in the first round, and in the second where the first cannot tell."""
+
+HELDOUT_SHARE = 0.2
+"""Part of a region that judges: that one word gains on another is told from its spread over these frames."""
+
+LEAST_GAIN = 0.05
+"""Part of the winner's misfit above its noise that must be gained on another word to tell the two apart."""
+
+CHANCE = 1e-3
+"""Chance, by Student's t over the held-out frames, with which a gain may be one of noise or of the frames drawn."""
+
+TWIN_LIKENESS = 0.98
+"""Likeness of a probe to its twin from which the two are taken for one."""
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What the words tried in one round came to.
+
+    Attributes:
+        trials: word → its trial.
+        misfits: word → (n,) deviance of each held-out frame.
+        floors: word → mean deviance a frame that noise alone has.
+        noise: standard deviation of the mean misfit that the noise of the counts gives.
+        n_frames: frames of the region.
+    """
+
+    n_frames: int
+    noise: float
+    trials: dict[str, Trial] = field(default_factory=dict)
+    misfits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    floors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ranked(self) -> list[str]:
+        """Words, the one with the least misfit first."""
+        return sorted(self.trials, key=lambda word: self.trials[word].misfit)
+
+    def gain(self, word: str) -> tuple[float, float]:
+        """What the winner gains on a word, deviance a held-out frame, and what it must gain to be told from it."""
+        winner = self.ranked[0]
+        rows = self.misfits[word] - self.misfits[winner]
+        excess = max(float(self.misfits[winner].mean()) - self.floors[winner], 0.0)
+        spread = float(rows.std(ddof=1)) / math.sqrt(len(rows)) if len(rows) > 1 else math.inf
+        return float(rows.mean()), max(
+            LEAST_GAIN * excess, _student(len(rows) - 1) * spread, _student(10**6) * self.noise
+        )
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """The winner, and the words that are not told from it."""
+        first, *others = self.ranked
+        return (first, *(word for word in others if not np.greater(*self.gain(word))))
+
+
+def _student(degrees: int) -> float:
+    """Standard errors that a mean must be above zero to be by chance so with :data:`CHANCE` only."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(max(degrees, 1), 1 - CHANCE))
+
+
+def twin_likeness(probe: NDArray[np.complex64]) -> float:
+    """How like a probe is to its twin conj P(−r), the best shift and phase apart: 1 means it is its own twin.
+
+    A probe whose far field has a flat phase, one in focus, is.
+
+    Args:
+        probe: (P, N, N) complex modes; the strongest counts.
+    """
+    main = probe[int(np.argmax(mode_powers(probe)))].astype(np.complex128)
+    # the twin's transform is the conjugate of the probe's, so the correlation over all shifts is that of F² and 1
+    waves = np.fft.fft2(main)
+    overlap = np.abs(np.fft.ifft2(waves * waves))
+    return float(overlap.max() / np.sum(np.abs(main) ** 2))
+
+
+def find_orientation(
+    scan: ScanInput,
+    *,
+    sweeps: int = SWEEPS,
+    engine: str | ReconstructionBackend = "numpy",
+    runtime: Runtime = DEFAULT_RUNTIME,
+    progress: Progress = no_progress,
+    tell: Tell | None = None,
+) -> OrientationFinding:
+    """Find which of the eight orientations explains the frames of a scan best (FIND-2).
+
+    A near field whose frames move as one picture tells it by that motion, all other scans by trials.
+
+    Args:
+        scan: the scan, in the orientation that it was read in. Of a container the training frames are tried on.
+        sweeps: of each trial in the first round; a second one makes twice as many.
+        engine: that makes the sweeps.
+        runtime: what does the work.
+        progress: told of each trial, as stage ``orient``; it may raise ``Cancelled``.
+        tell: told of what cannot be told, one sentence each.
+
+    Returns:
+        The finding. Its ``orientation`` is what ``data.orientation.oriented`` takes.
+
+    Raises:
+        DataError: no usable scan.
+        ConfigError: sweeps below 1, or an engine that makes no steps.
+        BackendError: the engine is unknown, missing or broken.
+    """
+    began = time.perf_counter()
+    if sweeps < 1:
+        raise ConfigError(f"sweeps = {sweeps}; it must be at least 1.")
+    raw, among = _frames_to_try(scan)
+    if len(among) < LEAST_FRAMES:
+        found = _unknown(
+            f"{len(among)} of its frames have light, and with fewer than {LEAST_FRAMES} a wrong orientation is "
+            "explained as well as the right one"
+        )
+    elif raw.propagation.is_near and (by_shadow := _by_shadow(raw.subset(among))) is not None:
+        found = by_shadow
+    elif raw.probe is None:
+        found = _jointly(raw)
+    else:
+        found = _by_trials(raw, among, sweeps, stepping_engine(engine), runtime, progress)
+    found = replace(found, seconds=time.perf_counter() - began)
+    for reason in found.reasons if tell is not None else ():
+        tell(reason)  # type: ignore[misc]
+    return found
+
+
+def diagnose_orientation(
+    scan: PtychoDataContainer | RawData,
+    config: TrainingConfig,
+    runtime: Runtime = DEFAULT_RUNTIME,
+    *,
+    progress: Progress = no_progress,
+) -> OrientationFinding:
+    """The cheap form, for a result that explains its frames badly: does another orientation do better?
+
+    Only the first round is made, with the engine of the config where it makes steps, else with ``numpy``. A probe that
+    is in focus, such as one estimated from the mean pattern, does not tell a turn by 180°.
+
+    Args:
+        scan: as it was solved; with the probe that solving started from.
+        config: names the engine.
+        runtime: what does the work.
+        progress: told of each trial.
+
+    Returns:
+        The finding; one with ``how = "none"`` where nothing can be tried.
+    """
+    raw, among = _frames_to_try(scan)
+    if len(among) < LEAST_FRAMES:
+        return _unknown(f"{len(among)} frames with light are too few to tell")
+    if raw.probe is None:
+        return _unknown("the scan has no probe to try with")
+    began = time.perf_counter()
+    try:
+        engine = stepping_engine(config.backend)
+    except ConfigError:
+        engine = stepping_engine("numpy")
+    found = _by_trials(raw, among, SWEEPS, engine, runtime, progress, rounds=1)
+    return replace(found, seconds=time.perf_counter() - began)
+
+
+def _frames_to_try(scan: ScanInput) -> tuple[RawData, NDArray[np.int64]]:
+    """A scan, and those of its frames (n,) that have light and that may be learned from."""
+    if isinstance(scan, PtychoDataContainer):
+        raw, among = scan.raw, scan.train_frames
+        raw = raw if raw.probe is not None else raw.with_probe(scan.probe)
+    else:
+        raw = ensure_raw(scan)
+        among = np.arange(raw.n_frames)
+    return raw, among[raw.frame_totals[among] > 0]
+
+
+def _unknown(reason: str) -> OrientationFinding:
+    return OrientationFinding(orientation="none", certain=False, alike=ORIENTATIONS, how="none", reasons=(reason,))
+
+
+def _by_shadow(raw: RawData) -> OrientationFinding | None:
+    """The orientation that the motion of the frames shows; None where they do not move as one picture."""
+    axes = axes_of_shadow(raw)
+    if axes is None:
+        return None
+    turn = f" and --rotate {axes.rotate_deg:.3g}" if axes.turned else ""
+    said = (
+        f"its frames move as positions in orientation '{axes.orientation}' would have them (near field, "
+        f"{axes.agreement:.0%} of the pairs of frames agree)"
+    )
+    if axes.orientation != "none" or turn:
+        said += f": use --orientation {axes.orientation}{turn}"
+    return OrientationFinding(
+        orientation=axes.orientation,
+        certain=True,
+        alike=(axes.orientation,),
+        how="shadow",
+        reasons=(said,),
+        rotate_deg=axes.rotate_deg if axes.turned else None,
+        n_frames=raw.n_frames,
+    )
+
+
+def _by_trials(
+    raw: RawData,
+    among: NDArray[np.int64],
+    sweeps: int,
+    engine: ReconstructionBackend,
+    runtime: Runtime,
+    progress: Progress,
+    *,
+    rounds: int = 2,
+) -> OrientationFinding:
+    """Try all words with a fixed probe; those that are not told apart once more, on more frames and with it refined."""
+    assert raw.probe is not None
+    steps = _counter(progress, len(ORIENTATIONS))
+    first = _round(raw, among, ORIENTATIONS, FIRST_FRAMES, TrialPlan(epochs=sweeps), engine, runtime, steps)
+    last, trials = first, dict(first.trials)
+    twin = twin_likeness(raw.probe) >= TWIN_LIKENESS and not raw.propagation.is_near
+    if rounds > 1 and not _told(first.alike, twin):
+        steps = _counter(progress, len(ORIENTATIONS))
+        plan = TrialPlan(epochs=2 * sweeps, probe_from=2)
+        last = _round(raw, among, ORIENTATIONS, SECOND_FRAMES, plan, engine, runtime, steps)
+        trials = dict(last.trials)
+    alike = last.alike
+    winner = "none" if "none" in alike else alike[0]
+    runner_up = next((word for word in last.ranked if word not in alike), last.ranked[-1])
+    gained, needed = last.gain(runner_up)
+    return OrientationFinding(
+        orientation=winner,
+        certain=len(alike) == 1,
+        alike=(winner, *(word for word in alike if word != winner)),
+        trials=tuple(trials[word] for word in last.ranked),
+        needed=needed,
+        gained=gained,
+        n_frames=last.n_frames,
+        n_heldout=len(next(iter(last.misfits.values()))),
+        reasons=tuple(_reasons(raw, among, alike, twin)),
+    )
+
+
+def _told(alike: tuple[str, ...], twin: bool) -> bool:
+    """Whether more sweeps would tell no more."""
+    return len(alike) == 1 or (twin and set(alike) == {alike[0], composed(alike[0], HALF_TURN)})
+
+
+def _counter(progress: Progress, total: int) -> Iterator[None]:
+    """Something to draw from after each trial, which tells of it."""
+    for done in range(1, total + 1):
+        progress(ProgressEvent(stage="orient", done=done, total=total))
+        yield
+
+
+def _round(
+    raw: RawData,
+    among: NDArray[np.int64],
+    words: Sequence[str],
+    most: int,
+    plan: TrialPlan,
+    engine: ReconstructionBackend,
+    runtime: Runtime,
+    steps: Iterator[None],
+) -> _Round:
+    """Try some words on one region, its held-out frames the same for all."""
+    region = region_of(raw, among=among, most=most, heldout_share=HELDOUT_SHARE)
+    held = region.raw.read_counts(region.heldout)
+    # the deviance is twice the Poisson loss
+    noise = 2 * loss_noise(held, "poisson", raw.mask) / len(region.heldout)
+    out = _Round(region.raw.n_frames, noise)
+    for word in words:
+        trial, image = try_scan(
+            oriented(region.raw, word),
+            region.heldout,
+            {"orientation": word},
+            plan=plan,
+            engine=engine,
+            runtime=runtime,
+        )
+        sums = _heldout_sums(oriented(region.raw, word), region, image)
+        out.trials[word] = trial
+        out.misfits[word] = sums[:, SUMS.index("deviance")]
+        out.floors[word] = float(sums[:, SUMS.index("deviance_floor")].mean())
+        next(steps, None)
+    return out
+
+
+def _heldout_sums(raw: RawData, region: Region, image: Image) -> NDArray[np.float64]:
+    """The sums of each held-out frame of a region, by ``physics.merit.frame_sums``."""
+    scan = PtychoDataContainer.of(raw, heldout=region.heldout)
+    rate = oracle_counts(image, scan, region.heldout)
+    return frame_sums(rate, raw.read_counts(region.heldout), raw.mask)
+
+
+def _reasons(raw: RawData, among: NDArray[np.int64], alike: tuple[str, ...], twin: bool) -> Iterator[str]:
+    """Why words are not told apart."""
+    if len(alike) == 1:
+        return
+    if twin and composed(alike[0], HALF_TURN) in alike:
+        yield (
+            "the probe is its own twin (its far field has a flat phase, as of a probe in focus), so that positions "
+            "turned by 180° explain the frames exactly as well, with the conjugate object turned: only four classes of "
+            "orientation can be told; a defocused or measured probe would tell all eight"
+        )
+    if spread := _line_of(raw.positions_px[among]):
+        yield spread
+    elif len(alike) > 2 or not twin:
+        words = "all eight" if len(alike) == len(ORIENTATIONS) else ", ".join(alike)
+        yield (
+            f"{words} explain the held-out frames equally well within what noise and the frames drawn "
+            "allow: the object, or what the region shows of it, is symmetric or has too little contrast, or the probe "
+            "is far off"
+        )
+
+
+def _line_of(positions_px: NDArray[np.float64]) -> str:
+    """A sentence where positions lie on a line along an axis, so that some words do the same to them; else empty."""
+    spread = np.ptp(positions_px, axis=0)
+    if spread.min() > 0.02 * spread.max():
+        return ""
+    axis = "x" if spread[0] < spread[1] else "y"
+    return f"positions lie on a line along {axis}, so that negating the other axis changes nothing"
+
+
+def _jointly(raw: RawData) -> OrientationFinding:
+    """What can be said of a scan without a probe, which orientations are tried with."""
+    return _unknown("the scan has no probe to try orientations with; give one (--probe FILE)")

@@ -1,0 +1,230 @@
+"""Which way positions lie against the detector: found by trials, or by how the frames move, or said to be unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from orient_scan import SHAPE, grainy, lines, places, plain_scan, probe_of, scan_of
+
+from ptycho_core.api import orient
+from ptycho_core.api.orient import diagnose_orientation, find_orientation, twin_likeness
+from ptycho_core.config import TrainingConfig
+from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.data.orientation import ORIENTATIONS, inverse_of, matrix_of, oriented, rotated
+from ptycho_core.data.orientation_finding import HALF_TURN, OrientationFinding
+from ptycho_core.data.raw import RawData
+from ptycho_core.errors import Cancelled, ConfigError
+from ptycho_core.io.shadow_axes import axes_of_motion
+from ptycho_core.physics.probe import aperture_probe
+
+
+@pytest.fixture(scope="module")
+def plain() -> RawData:
+    return plain_scan()
+
+
+@pytest.fixture(scope="module")
+def finding(plain: RawData) -> OrientationFinding:
+    return find_orientation(plain)
+
+
+@pytest.mark.spec("FIND-2")
+@pytest.mark.parametrize("word", ORIENTATIONS)
+def test_each_orientation_is_found_by_trials(plain: RawData, finding: OrientationFinding, word: str) -> None:
+    """Positions are stored so that `word` puts them right."""
+    found = find_orientation(oriented(plain, inverse_of(word)))
+    assert found.orientation == word
+    assert found.certain
+    assert found.alike == (word,)
+    assert found.changes == (word != "none")
+    assert [t.misfit for t in found.trials] == sorted(t.misfit for t in found.trials)
+    assert {t.tried["orientation"] for t in found.trials} == set(ORIENTATIONS)
+    assert found.trials[0].heldout_deviance < 0.4 * found.trials[1].heldout_deviance
+    assert found.gained > found.needed > 0
+    # the same frames, whatever the orientation they came in
+    assert found.trials[0].misfit == pytest.approx(finding.trials[0].misfit, rel=1e-4)
+    if word != "none":
+        assert f"--orientation {word} explains the frames better" in found.describe()
+
+
+@pytest.mark.spec("FIND-2")
+def test_trials_judge_by_frames_that_none_of_them_learned_from(plain: RawData, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def noted(raw, heldout, tried, **more):
+        seen.append((raw.positions_px, raw.read_counts(heldout), tuple(heldout)))
+        return orient_try_scan(raw, heldout, tried, **more)
+
+    orient_try_scan = orient.try_scan
+    monkeypatch.setattr(orient, "try_scan", noted)
+    found = find_orientation(plain)
+    assert len(seen) == 8
+    assert len({held for _, _, held in seen}) == 1
+    assert len(seen[0][2]) == found.n_heldout >= 12
+    for word, (positions, counts, _) in zip(ORIENTATIONS, seen, strict=True):
+        np.testing.assert_array_equal(counts, seen[0][1])
+        np.testing.assert_array_equal(positions, oriented(plain, word).positions_px[_frames_of(plain, seen[0][0])])
+
+
+def _frames_of(raw: RawData, positions: np.ndarray) -> np.ndarray:
+    return np.array([int(np.flatnonzero((raw.positions_px == place).all(axis=1))[0]) for place in positions])
+
+
+@pytest.mark.spec("FIND-2")
+def test_held_out_frames_of_a_container_are_not_looked_at(plain: RawData) -> None:
+    heldout = np.arange(3, plain.n_frames, 7)
+    read: list[int] = []
+
+    class Watched:
+        shape = plain.frames.shape
+
+        def read(self, numbers):
+            read.extend(int(n) for n in numbers)
+            return plain.frames.read(numbers)
+
+    scan = PtychoDataContainer.of(replace(plain, frames=Watched()), heldout=heldout)
+    assert find_orientation(scan).orientation == "none"
+    assert read
+    assert not set(read) & set(heldout.tolist())
+
+
+@pytest.mark.spec("FIND-3")
+def test_a_probe_that_is_its_own_twin_tells_no_turn_by_half() -> None:
+    raw = scan_of(grainy(), probe_of(0.0), places(16, 12, 3.0))
+    found = find_orientation(oriented(raw, "transpose"))
+    assert set(found.alike) == {"transpose", "transpose+flip_y+flip_x"}
+    assert found.twins
+    assert not found.certain
+    assert found.changes
+    (reason,) = found.reasons
+    assert "its own twin" in reason
+    assert "only four classes" in reason
+    assert found.describe().endswith("a turn by 180° cannot be told")
+    as_it_is = find_orientation(raw)
+    assert as_it_is.alike == ("none", HALF_TURN)
+    assert not as_it_is.changes
+    assert as_it_is.describe().startswith("positions fit the frames as they are")
+
+
+def test_likeness_to_the_twin() -> None:
+    assert twin_likeness(aperture_probe(32, 8.0)) == pytest.approx(1, abs=1e-6)
+    shifted = np.roll(aperture_probe(32, 8.0), (3, -5), axis=(1, 2)) * np.exp(0.7j)
+    assert twin_likeness(shifted) == pytest.approx(1, abs=1e-6)
+    assert twin_likeness(aperture_probe(32, 8.0, defocus_px2=40.0)) < 0.9
+    assert twin_likeness(probe_of()[None]) < 0.9
+
+
+@pytest.mark.spec("FIND-3")
+def test_a_symmetric_object_cannot_tell_and_the_stored_orientation_is_kept() -> None:
+    raw = scan_of(lines(), probe_of(), places())
+    found = find_orientation(raw)
+    assert set(found.alike) == {"none", "flip_x"}
+    assert found.orientation == "none"
+    assert not found.certain
+    assert not found.changes
+    assert not found.twins
+    assert "symmetric" in found.reasons[0]
+    assert "cannot tell its orientation (none, flip_x are alike)" in found.describe()
+
+
+@pytest.mark.spec("FIND-3")
+@pytest.mark.parametrize("photons", [3e4, 5.0])
+def test_an_object_that_is_not_there_tells_nothing(photons: float) -> None:
+    obj = np.ones(SHAPE, complex) if photons > 100 else grainy()
+    found = find_orientation(scan_of(obj, probe_of(), places(), photons=photons))
+    assert found.orientation == "none"
+    assert not found.certain
+    assert not found.changes
+    assert len(found.alike) > 4
+
+
+@pytest.mark.spec("FIND-3")
+def test_positions_on_a_line_tell_no_flip_across_it() -> None:
+    raw = scan_of(grainy(), probe_of(), np.stack([np.linspace(14, 70, 40), np.full(40, 30.2)], axis=1))
+    found = find_orientation(raw)
+    assert set(found.alike) == {"none", "flip_x"}
+    assert found.orientation == "none"
+    assert "lie on a line along y" in found.reasons[0]
+
+
+@pytest.mark.spec("FIND-3")
+def test_too_few_frames_are_not_tried_on(plain: RawData) -> None:
+    told: list[str] = []
+    found = find_orientation(oriented(plain, "transpose").subset(np.arange(11)), tell=told.append)
+    assert (found.how, found.orientation, found.certain, found.trials) == ("none", "none", False, ())
+    assert "11 of its frames have light" in told[0]
+    assert "cannot be told" in found.describe()
+
+
+def test_a_second_round_refines_the_probe_where_the_first_cannot_tell(plain: RawData) -> None:
+    """With too small an aperture sweeps of the object alone tell too little."""
+    off = aperture_probe(plain.side, 5.0, defocus_px2=30.0)
+    events = []
+    raw = oriented(plain.with_probe(off), "flip_y")
+    found = find_orientation(raw, progress=events.append)
+    assert [event.done for event in events] == [1, 2, 3, 4, 5, 6, 7, 8] * 2
+    assert {event.stage for event in events} == {"orient"}
+    assert found.alike == ("flip_y",)
+    assert found.n_frames == plain.n_frames
+    assert found.trials[0].heldout_deviance < 0.5 * diagnosed(raw).trials[0].heldout_deviance
+
+
+def diagnosed(raw: RawData) -> OrientationFinding:
+    """By the first round alone."""
+    return diagnose_orientation(raw, TrainingConfig())
+
+
+def test_the_cheap_form_makes_one_round_with_the_probe_it_is_given(plain: RawData) -> None:
+    scan = PtychoDataContainer.of(oriented(plain, "transpose"), heldout=np.arange(0, 80, 10))
+    events = []
+    found = diagnose_orientation(scan, TrainingConfig(), progress=events.append)
+    assert len(events) == 8
+    assert found.orientation == "transpose"
+    assert found.changes
+    for scan_without, why in ((plain.subset(np.arange(9)), "too few"), (replace(plain, probe=None), "no probe")):
+        cannot = diagnose_orientation(scan_without, TrainingConfig())
+        assert cannot.how == "none"
+        assert why in cannot.reasons[0]
+
+
+def test_it_stops_when_asked_to_and_refuses_nonsense(plain: RawData) -> None:
+    def stop(event):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        find_orientation(plain, progress=stop)
+    with pytest.raises(ConfigError, match="sweeps = 0"):
+        find_orientation(plain, sweeps=0)
+
+
+def test_a_finding_is_plain_data(finding: OrientationFinding) -> None:
+    plain_data = finding.to_mapping()
+    assert plain_data["orientation"] == "none"
+    assert plain_data["trials"][0]["tried"] == {"orientation": "none"}
+    assert plain_data["alike"] == ["none"]
+    assert "next best" in finding.describe()
+
+
+@pytest.mark.spec("FIND-4")
+@pytest.mark.parametrize("word", ORIENTATIONS)
+@pytest.mark.parametrize("angle", [0.0, 17.0, -40.0])
+def test_the_motion_of_the_frames_tells_orientation_and_turn(word: str, angle: float) -> None:
+    """Positions r′ are stored so that r = R(a) W r′; then s = ∓κ r."""
+    rng = np.random.default_rng(3)
+    stored = rng.normal(size=(40, 2)) * (3, 1)
+    true = rotated(oriented_places(stored, word), angle)
+    for sign, near in ((-1, True), (-1, False), (1, False)):
+        matrix = np.linalg.lstsq(stored, sign * 2.7 * true, rcond=None)[0].T
+        found, turn = axes_of_motion(matrix, near=near)
+        again = rotated(oriented_places(stored, found), turn)
+        if near:
+            assert found == word
+            assert turn == pytest.approx(angle)
+        assert min(np.abs(again - true).max(), np.abs(again + true).max() if not near else np.inf) < 1e-6
+        assert abs(turn) <= 45
+
+
+def oriented_places(positions: np.ndarray, word: str) -> np.ndarray:
+    return positions @ matrix_of(word).T
