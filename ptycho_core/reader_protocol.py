@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .data.propagation import Propagation
 
 if TYPE_CHECKING:
     from .data.raw import RawData
+    from .data.recording import Recording
     from .io.candidate import Candidate
 
 __all__ = ["ACCEPTED_READER_VERSIONS", "READER_VERSION", "ReadOptions", "Reader", "ReaderSpec"]
 
-READER_VERSION = 1
-"""Version of this protocol."""
+READER_VERSION = 2
+"""Version of this protocol. In version 1 a reader returned a ``RawData``; in 2 it may return a ``Recording``."""
 
-ACCEPTED_READER_VERSIONS = (1, 1)
+ACCEPTED_READER_VERSIONS = (1, 2)
 """First and last version of the protocol that this host accepts."""
 
 
@@ -27,7 +29,8 @@ class ReaderSpec:
     Attributes:
         name: of the dialect, the word in ``--dialect``; equal to the name of the entry point.
         title: what the files are, with the names they are recognised by.
-        kind: container that its files are: ``npz``, ``hdf5``, or ``other`` for what is neither.
+        kind: container that its files are: ``npz``, ``hdf5``, ``folder`` (a folder, or the files that a pattern with
+            ``*`` names), or ``other`` for a file that is none of them.
         module: module with the functions of :class:`Reader`; it is imported when there is a file of that container.
         protocol_version: version of this protocol that it was written for.
         priority: readers of one container are asked from the highest down; the more telling the names that a reader
@@ -50,14 +53,71 @@ class ReaderSpec:
 class ReadOptions:
     """What the caller says of a file beside what is in it.
 
+    The first five are a reader's own business. All others are settled for every dialect alike when its recording
+    becomes a scan (``io.settle``); a reader need not look at them.
+
     Attributes:
         measurement: ``amplitude`` or ``counts`` (``intensity`` means counts), where the file does not state it.
-        propagation: how waves get to the detector, where the file does not state it; a reader refuses one that
-            contradicts the file.
+        propagation: how waves get to the detector, where the file does not state it; one that contradicts the file is
+            refused.
+        entry: which of several scans in the file, by name or by number from 0; None takes the only one.
+        mapping: YAML file that says which dataset is what, for a file of no known dialect.
+        follow: read a file that is still being written, up to its last whole frame.
+        positions: file with the positions of the frames, where they lie beside the scan.
+        position_unit: unit of the stored positions (``m``, ``mm``, ``um``, ``nm``, ``A``, ``pm``, ``px``).
+        raster: (Ny, Nx) of a raster scan, the x axis fastest, whose frames lie in one row.
+        scan_step_m: (y, x) steps of a raster, metres.
+        energy_eV: over the file's.
+        distance_m: over the file's.
+        detector_pixel_size_m: over the file's.
+        pixel_size_m: of an object pixel of the frames as stored; over the file's.
+        radiation: ``photon`` or ``electron``; over the file's.
+        crop: side of the square window about the beam that is used, detector pixels.
+        pad: side of the square window, larger than the frames; what lies outside of them is masked.
+        bin: detector pixels binned along each axis.
+        centre: (y, x) detector pixel of zero frequency; ``auto`` finds it; None takes what the file says.
+        rotate_deg: angle by which the axes of the scan are turned against those of the detector.
+        orientation: how stored positions lie on the detector's axes, a word of ``data.orientation.ORIENTATIONS``.
+        mask: file with a mask, laid over the file's own; ``auto`` finds bad pixels by their values.
+        mask_polarity: ``good`` or ``bad``: what True (or 1) means in the mask of the file and of `mask`.
+        background: expected counts of every pixel, a number, or a file with an (H, W) image of them.
+        frames: which frames: ``START:STOP:STEP``, or a file with their numbers.
+        gain: stored values of one photon; ``auto`` estimates it from the noise; None takes 1, or the estimate where the
+            values cannot be photons.
+        look_at: most frames whose counts are read; for inspecting a scan too large to read. None reads all.
     """
 
     measurement: str | None = None
     propagation: Propagation | None = None
+    entry: str | None = None
+    mapping: Path | None = None
+    follow: bool = False
+    positions: Path | None = None
+    position_unit: str | None = None
+    raster: tuple[int, int] | None = None
+    scan_step_m: tuple[float, float] | None = None
+    energy_eV: float | None = None
+    distance_m: float | None = None
+    detector_pixel_size_m: float | None = None
+    pixel_size_m: float | None = None
+    radiation: str | None = None
+    crop: int | None = None
+    pad: int | None = None
+    bin: int = 1
+    centre: tuple[float, float] | str | None = None
+    rotate_deg: float = 0.0
+    orientation: str = "none"
+    mask: Path | str | None = None
+    mask_polarity: str | None = None
+    background: Path | float | None = None
+    frames: str | None = None
+    gain: float | str | None = None
+    look_at: int | None = None
+
+    def given(self) -> dict[str, str]:
+        """Those that are not left at their default, in words, for provenance."""
+        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        return {name: str(value) for name, value, default in values if value != default}
 
 
 class Reader(Protocol):
@@ -66,8 +126,10 @@ class Reader(Protocol):
     def recognises(self, file: Candidate, /) -> bool:
         """Whether an examined file is of this dialect, by its names; nothing is read for it."""
 
-    def read(self, file: Candidate, options: ReadOptions, /) -> RawData:
-        """Read the scan.
+    def read(self, file: Candidate, options: ReadOptions, /) -> Recording | RawData:
+        """Read the scan: what is in the file, unchanged, with what it means; no frame is read for it but a sample.
+
+        A ``RawData`` is taken for a recording in object pixels.
 
         Raises:
             DataError: it is no usable scan; the message says what was found, and the fix.

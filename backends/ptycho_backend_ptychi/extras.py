@@ -22,7 +22,7 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit.stitching import slices_shown
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.physics.probe import add_modes
-from ptycho_core.physics.propagation import HC_EV_M
+from ptycho_core.physics.propagation import wavelength_m
 
 from .options import PtychiOptions
 
@@ -93,9 +93,8 @@ def optics_of(raw: RawData, spacing_m: float) -> Optics:
             "slices (PtychiOptions.slices) need photon energy and object pixel; give them with the scan, or leave the "
             "slices out."
         )
-    return Optics(
-        wavelength_m=HC_EV_M / known["energy_eV"], pixel_size_m=float(known["pixel_size_m"]), spacing_m=spacing_m
-    )
+    wavelength = wavelength_m(known["energy_eV"], raw.geometry.radiation)
+    return Optics(wavelength_m=wavelength, pixel_size_m=float(known["pixel_size_m"]), spacing_m=spacing_m)
 
 
 def first_opr(probe: NDArray[np.complex64], n_modes: int, n_frames: int, seed: int) -> Opr:

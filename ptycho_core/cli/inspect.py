@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .options import HOW_READ, Options, Parser, make_parser
+from .options import Options, Parser, add_scan_options, make_parser
+from .reading_options import read_options
 from .session import Session
 from .tables import facts, json_text
-from .words import propagation_given
 
 __all__ = ["build_parser", "execute"]
 
@@ -25,7 +25,7 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("inspect", "DATA", _SUMMARY, EXAMPLE)
     parser.add_argument("data", metavar="DATA", help="file with the scan")
-    parser.add_group("reading the scan", HOW_READ)
+    add_scan_options(parser, probe=False)
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     return parser
 
@@ -60,9 +60,7 @@ def execute(options: Options, session: Session) -> int:
     """Inspect and print."""
     from ..inspection.examine import inspect_scan
 
-    inspection = inspect_scan(
-        Path(options["data"]), measurement=options["measurement"], propagation=propagation_given(options)
-    )
+    inspection = inspect_scan(Path(options["data"]), dialect=options["dialect"], options=read_options(options))
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
     mapping = inspection.to_mapping()
     if options["json"]:

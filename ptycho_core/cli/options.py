@@ -15,26 +15,14 @@ from typing import Any
 from ..config_mapping import current_name
 from ..errors import ConfigError, suggest
 from .fields import Field, fields_of
+from .reading_options import PROBE_AND_FINDINGS, READING
 from .settings_file import read_yaml
 from .values import default_text, type_text, typed_value
 
-__all__ = ["HOW_READ", "Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
+__all__ = ["Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
 
 Options = dict[str, Any]
 """What a command was given: option name → value; ``settings`` holds the given fields, as nested plain data."""
-
-HOW_READ: dict[str, dict[str, Any]] = {
-    "--measurement": {
-        "choices": ["amplitude", "counts"],
-        "help": "what the stored frames are, where the file does not say",
-    },
-    "--propagation": {
-        "metavar": "far_field|near_field:F",
-        "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an object "
-        "pixel, pixel² / (wavelength × effective distance)",
-    },
-}
-"""What is said of a file that it does not say itself."""
 
 _OF_ENGINES = "--options."
 """How options begin whose names are an engine's own."""
@@ -131,24 +119,17 @@ def add_out_option(parser: Parser, default: str) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a finished result that lies there")
 
 
-def add_scan_options(parser: Parser) -> None:
-    """Add what decides how a scan is read."""
-    parser.add_group(
-        "reading the scan",
-        {
-            **HOW_READ,
-            "--dialect": {"metavar": "NAME", "help": "reader to use (default: found from the content)"},
-            "--despite_findings": {
-                "action": "store_true",
-                "help": "go on although the checks found what makes an image worthless, such as gaps of the detector "
-                "as counts",
-            },
-            "--probe": {
-                "metavar": "FILE",
-                "help": "take the probe from this file (npz, reconstruction.h5, model.ptycho)",
-            },
-        },
-    )
+def add_scan_options(parser: Parser, *, probe: bool = True) -> None:
+    """Add what decides how a scan is read; see ``reading_options``.
+
+    Args:
+        parser: of the command.
+        probe: whether the command does more than look, so that a probe and findings matter.
+    """
+    for title, group in READING.items():
+        parser.add_group(title, group)
+    if probe:
+        parser.add_group("probe and findings", PROBE_AND_FINDINGS)
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> Options:

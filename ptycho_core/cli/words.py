@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.propagation import Propagation
-from ..errors import Cancelled, ConfigError, DataError
+from ..errors import Cancelled
 from .options import Options
+from .reading_options import READING, read_options
 from .session import Session
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "files_given",
     "interrupted_with_advice",
-    "propagation_given",
     "reading",
     "say_makers",
     "say_run",
@@ -29,38 +28,14 @@ __all__ = [
 ]
 
 
-def propagation_given(options: Options) -> Propagation | None:
-    """What ``--propagation`` says, or None where nothing is said.
-
-    Raises:
-        ConfigError: it is neither ``far_field`` nor ``near_field:F`` with a number > 0.
-    """
-    text = options["propagation"]
-    if text is None:
-        return None
-    kind, colon, number = text.partition(":")
-    try:
-        return Propagation(kind, float(number) if colon else None)
-    except (DataError, ValueError) as error:
-        raise ConfigError(
-            f"--propagation = {text}; it must be far_field, or near_field:F with the Fresnel number F of an object "
-            "pixel, such as near_field:0.004."
-        ) from error
-
-
 def reading(options: Options, session: Session) -> Callable[[], RawData]:
     """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it."""
-    propagation = propagation_given(options)
+    said = read_options(options)
 
     def read() -> RawData:
         from ..io import read_probe, read_scan
 
-        raw = read_scan(
-            Path(options["data"]),
-            measurement=options["measurement"],
-            dialect=options["dialect"],
-            propagation=propagation,
-        )
+        raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)
         if options["probe"]:
             raw = raw.with_probe(read_probe(Path(options["probe"])))
         for text in raw.source.assumptions:
@@ -78,7 +53,8 @@ def reading(options: Options, session: Session) -> Callable[[], RawData]:
 
 def files_given(options: Options) -> list[Path]:
     """Files that a command reads and must leave alone."""
-    return [Path(options[name]) for name in ("data", "probe", "config") if options.get(name)]
+    named = ("data", "probe", "config", "positions", "map", "mask", "background", "frames")
+    return [Path(options[name]) for name in named if options.get(name) and Path(options[name]).exists()]
 
 
 def _resume_command(session: Session, checkpoint: str) -> str:
@@ -98,9 +74,12 @@ def _image_command(session: Session, data: Path | None, model: str) -> str:
     if data is None:
         return f"the trained model was saved as {model}"
     words = ["ptycho", "reconstruct", "--same_scan", "--model", model, str(data)]
+    how_read = {name: how for group in READING.values() for name, how in group.items()} | {"--probe": {}}
     for number, word in enumerate(session.command):
-        if word.partition("=")[0] in ("--measurement", "--propagation", "--dialect", "--probe"):
-            words += session.command[number : number + (1 if "=" in word else 2)]
+        option = "--" + word.partition("=")[0][2:].replace("-", "_")
+        how = how_read.get(option)
+        if word.startswith("--") and how is not None:
+            words += session.command[number : number + (1 if "=" in word or "action" in how else 2)]
     return f"training is done, get the image with: {shlex.join(words)}"
 
 

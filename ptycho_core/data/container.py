@@ -147,6 +147,8 @@ class PtychoDataContainer:
         name, M = raw.source.path or "scan", raw.n_frames
         if raw.probe is None:
             raise DataError(f"{name}: no probe; initialise one before giving frames their roles.")
+        if raw.looked_at is not None:
+            raise DataError(f"{name}: only {raw.n_looked_at} of its {M} frames were looked at; read it with read_scan.")
         role = np.full(M, Role.TRAIN if train is None else -1, np.int8)
         reasons = {reason: _frames(frames, M, name) for reason, frames in (unused or {}).items()}
         given = [("held out", Role.HELDOUT, _frames(heldout, M, name))]

@@ -8,6 +8,7 @@ be pickled to a worker process.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["ArrayFrames", "FrameSource", "Hdf5Frames", "NpzFrames", "SubsetFrames", "TransposedFrames", "rounding"]
+__all__ = [
+    "ArrayFrames",
+    "CentredFrames",
+    "ConcatenatedFrames",
+    "FrameSource",
+    "Hdf5Frames",
+    "NpzFrames",
+    "SubsetFrames",
+    "TransposedFrames",
+    "WindowedFrames",
+    "cut_window",
+    "rounding",
+]
 
 _ROUNDINGS = 2.0
 _BLOCK = 2**14  # values squared at once: what lies between stays in the cache
@@ -51,6 +64,7 @@ def _as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
     """Counts of stored values; squares that rounding alone can have kept from being whole numbers become whole."""
     if measurement != "amplitude":
         return np.array(values, dtype=np.float32)
+    # a negative amplitude is none; its square would hide that
     counts, stored = np.empty(values.size, dtype=np.float32), values.reshape(-1)
     wide, tolerance = np.result_type(values.dtype, np.float32), rounding(values.dtype)
     for start in range(0, values.size, _BLOCK):
@@ -61,6 +75,8 @@ def _as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
             squares -= whole
             squares *= np.abs(squares) > tolerance * whole
             np.add(whole, squares, out=counts[block], casting="same_kind")
+            if wide.kind == "f":
+                np.negative(counts[block], out=counts[block], where=stored[block] < 0)
     return counts.reshape(values.shape)
 
 
@@ -119,28 +135,188 @@ class NpzFrames:
 
 @dataclass(frozen=True)
 class Hdf5Frames:
-    """Frames in an HDF5 dataset of shape (M, N, N); the file is opened for each read and closed again."""
+    """Frames in an HDF5 dataset; the file is opened for each read and closed again.
+
+    `stored_shape` is that of the dataset; frames are counted along `frame_axes`, the last fastest, and `image_axes` are
+    the (y, x) of a frame. What other axes there are have one entry: (M, N, N) by default, (1, M, N, N) with frames
+    along axis 1, (Ny, Nx, H, W) with frames along (0, 1).
+    """
 
     path: Path
     dataset: str
-    stored_shape: tuple[int, int, int]
+    stored_shape: tuple[int, ...]
     measurement: str = "counts"
+    frame_axes: tuple[int, ...] = (0,)
+    image_axes: tuple[int, int] = (1, 2)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(M, N, N)."""
-        return self.stored_shape
+        """(M, H, W)."""
+        y, x = self.image_axes
+        return (
+            math.prod(self.stored_shape[axis] for axis in self.frame_axes),
+            self.stored_shape[y],
+            self.stored_shape[x],
+        )
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Counts (n, N, N) float32 of the numbered frames."""
+        """Counts (n, H, W) float32 of the numbered frames."""
+        return _as_counts(self.stored(frame_numbers), self.measurement)
+
+    def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """The numbered frames as they are stored, (n, H, W)."""
         import h5py
         import hdf5plugin  # noqa: F401  registers the compression filters detectors use
 
         # h5py wants increasing, unique selections
         unique, inverse = np.unique(frame_numbers, return_inverse=True)
         with h5py.File(self.path, "r") as file:
-            values = file[self.dataset][unique]
-        return _as_counts(values[inverse], self.measurement)
+            dataset = file[self.dataset]
+            if self.frame_axes == (0,) and self.image_axes == (1, 2) and len(self.stored_shape) == 3:
+                return np.asarray(dataset[_run(unique)][inverse])
+            values = np.empty((len(unique), *self.shape[1:]), dataset.dtype)
+            for row, places in enumerate(np.stack(np.unravel_index(unique, self._counted), axis=-1)):
+                values[row] = self._one(dataset, places)
+        return values[inverse]
+
+    @property
+    def _counted(self) -> tuple[int, ...]:
+        return tuple(self.stored_shape[axis] for axis in self.frame_axes)
+
+    def _one(self, dataset: Any, places: NDArray[np.int64]) -> NDArray[Any]:
+        index: list[Any] = [0] * len(self.stored_shape)
+        for axis in self.image_axes:
+            index[axis] = slice(None)
+        for axis, place in zip(self.frame_axes, places, strict=True):
+            index[axis] = int(place)
+        frame = np.asarray(dataset[tuple(index)])
+        return frame if self.image_axes[0] < self.image_axes[1] else frame.T
+
+
+def _run(numbers: NDArray[np.int64]) -> Any:
+    """Increasing numbers as a slice where they are consecutive: much faster to select than a list."""
+    if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):
+        return slice(int(numbers[0]), int(numbers[-1]) + 1)
+    return numbers
+
+
+@dataclass(frozen=True)
+class ConcatenatedFrames:
+    """Sources one after another, of one frame size."""
+
+    parts: tuple[FrameSource, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, H, W)."""
+        _, height, width = self.parts[0].shape
+        return sum(part.shape[0] for part in self.parts), height, width
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, H, W) float32 of the numbered frames."""
+        numbers = np.asarray(frame_numbers)
+        out = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        start = 0
+        for part in self.parts:
+            inside = (numbers >= start) & (numbers < start + part.shape[0])
+            if inside.any():
+                out[inside] = part.read(numbers[inside] - start)
+            start += part.shape[0]
+        return out
+
+
+@dataclass(frozen=True)
+class CentredFrames:
+    """Another source whose zero frequency is at the corner, with it moved to (N/2, N/2)."""
+
+    base: FrameSource
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, H, W)."""
+        return self.base.shape
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, H, W) float32 of the numbered frames."""
+        return np.fft.fftshift(self.base.read(frame_numbers), axes=(1, 2))
+
+
+@dataclass(frozen=True)
+class WindowedFrames:
+    """A square window of another source's frames, what lies outside of them 0, then binned, as frames are read.
+
+    Pixel (i, j) of a frame is the sum of the good pixels of rows ``top + i·bin`` to ``top + (i+1)·bin`` (likewise
+    columns), times the number of its pixels over that of the good ones, so that a gap costs light and no level.
+
+    Attributes:
+        base: (M, H, W).
+        top: first row of the window in the frames of `base`; negative where it begins before them.
+        left: first column.
+        side: N of what comes out.
+        bin: pixels binned along each axis.
+        good: (H, W) bool good pixels of `base`, or None for all.
+        gain: stored values are divided by it, which makes them photons.
+    """
+
+    base: FrameSource
+    top: int
+    left: int
+    side: int
+    bin: int = 1
+    good: NDArray[np.bool_] | None = None
+    gain: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, N, N)."""
+        return self.base.shape[0], self.side, self.side
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, N, N) float32 of the numbered frames; 0 in pixels without a good one."""
+        counts = self.base.read(frame_numbers)
+        if self.good is not None and self.bin > 1:
+            counts[:, ~self.good] = 0.0
+        window = cut_window(counts, self.top, self.left, self.side * self.bin)
+        if self.bin > 1:
+            window = _binned(window, self.bin)
+            window *= self._level()
+        if self.gain != 1.0:
+            window /= np.float32(self.gain)
+        return window
+
+    def good_pixels(self) -> NDArray[np.bool_]:
+        """(N, N) bool: pixels of which at least half are good and on the detector."""
+        return np.asarray(self._share() >= 0.5)
+
+    def _share(self) -> NDArray[np.float32]:
+        """Part of each pixel's own pixels that are good and on the detector, (N, N)."""
+        height, width = self.base.shape[1:]
+        good = np.ones((height, width), np.float32) if self.good is None else self.good.astype(np.float32)
+        window = cut_window(good[None], self.top, self.left, self.side * self.bin)
+        return np.asarray(_binned(window, self.bin)[0] / np.float32(self.bin**2))
+
+    def _level(self) -> NDArray[np.float32]:
+        share = self._share()
+        return np.where(share > 0, 1 / np.maximum(share, 1e-6), 0).astype(np.float32)
+
+
+def cut_window(planes: NDArray[Any], top: int, left: int, side: int) -> NDArray[Any]:
+    """A square window of some planes (n, H, W), 0 where it reaches beyond them: (n, side, side), contiguous."""
+    height, width = planes.shape[1:]
+    if top == 0 and left == 0 and (height, width) == (side, side):
+        return planes
+    out = np.zeros((len(planes), side, side), planes.dtype)
+    low_y, high_y = max(top, 0), min(top + side, height)
+    low_x, high_x = max(left, 0), min(left + side, width)
+    if low_y < high_y and low_x < high_x:
+        out[:, low_y - top : high_y - top, low_x - left : high_x - left] = planes[:, low_y:high_y, low_x:high_x]
+    return out
+
+
+def _binned(planes: NDArray[np.float32], bin: int) -> NDArray[np.float32]:
+    """Sums of squares of bin × bin pixels, (n, N, N)."""
+    n, side = len(planes), planes.shape[-1] // bin
+    return np.asarray(planes.reshape(n, side, bin, side, bin).sum(axis=(2, 4), dtype=np.float32))
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,34 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from ..physics.propagation import check_sampling
+from ..physics.propagation import check_sampling, wavelength_m
 from .frames import ArrayFrames, FrameSource, SubsetFrames
 from .propagation import FAR_FIELD, Propagation
 from .roles import draw_heldout, draw_subsample
 
-__all__ = ["SIDES", "SIDES_IN_WORDS", "Geometry", "ObjectGuess", "RawData", "Source", "read_only"]
+__all__ = [
+    "MAX_CANVAS_PX",
+    "RADIATIONS",
+    "SIDES",
+    "SIDES_IN_WORDS",
+    "Geometry",
+    "ObjectGuess",
+    "RawData",
+    "Source",
+    "read_only",
+]
 
 SIDES = range(8, 4097, 2)
 """Sides N of a frame that a scan may have; what an engine takes of them it says itself."""
 
 SIDES_IN_WORDS = f"even, from {SIDES[0]} to {SIDES[-1]}"
 """The same for messages."""
+
+MAX_CANVAS_PX = 2**28
+"""Most object pixels that the positions of a scan may span: complex64, 2 GiB; a larger canvas is refused unread."""
+
+RADIATIONS = ("photon", "electron")
+"""What a beam may be made of."""
 
 _CHUNK_BYTES = 32 * 2**20
 
@@ -31,16 +47,27 @@ class Geometry:
     """The instrument, as far as it is known.
 
     Attributes:
-        energy_eV: photon energy, electronvolts.
+        energy_eV: energy of a photon, or kinetic energy of an electron, electronvolts.
         distance_m: sample to detector, metres.
         detector_pixel_size_m: side of a detector pixel, metres.
         pixel_size_m: side of an object pixel, metres.
+        radiation: ``photon`` or ``electron``.
     """
 
     energy_eV: float | None = None
     distance_m: float | None = None
     detector_pixel_size_m: float | None = None
     pixel_size_m: float | None = None
+    radiation: str = "photon"
+
+    def __post_init__(self) -> None:
+        if self.radiation not in RADIATIONS:
+            raise DataError(f"radiation = {self.radiation!r}; allowed: {', '.join(RADIATIONS)}.")
+
+    @property
+    def wavelength_m(self) -> float | None:
+        """Wavelength, metres, where the energy is known."""
+        return None if self.energy_eV is None else wavelength_m(self.energy_eV, self.radiation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +132,25 @@ def _checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.fl
     return read_only(out)
 
 
+def _check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any], name: str) -> None:
+    """Refuse positions that span more than an object can be, before anything is allocated for one.
+
+    Raises:
+        DataError: they do; the frame that lies farthest from the others is named.
+    """
+    height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
+    if height * width <= MAX_CANVAS_PX:
+        return
+    away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
+    frame = int(away.argmax())
+    raise DataError(
+        f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, an object of {height * width:.3g} "
+        f"pixels; at most {MAX_CANVAS_PX} are allowed. Frame {int(numbers[frame])} lies farthest, {away[frame]:.4g} "
+        f"pixels from the middle of the others, whose median distance is {float(np.median(away)):.4g}: leave it out "
+        "(--frames), or correct the unit of the positions (--position_unit) or the pixel size."
+    )
+
+
 def _checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.complex64] | None:
     if probe is None:
         return None
@@ -159,7 +205,8 @@ class RawData:
         propagation: how waves get from the object to the detector.
         source: provenance.
         frame_numbers: (M,) int64 number of each frame in the file it came from.
-        frame_totals: (M,) float64 counts in the good pixels of each frame.
+        frame_totals: (M,) float64 counts in the good pixels of each frame; NaN for one that was not looked at.
+        looked_at: (n,) int64 frames that were looked at, of a scan that was read to be inspected; None for all.
     """
 
     frames: FrameSource
@@ -174,6 +221,7 @@ class RawData:
     frame_numbers: NDArray[np.int64]
     frame_totals: NDArray[np.float64]
     propagation: Propagation = FAR_FIELD
+    looked_at: NDArray[np.int64] | None = None
 
     @classmethod
     def from_arrays(
@@ -189,6 +237,8 @@ class RawData:
         geometry: Geometry | None = None,
         propagation: Propagation = FAR_FIELD,
         source: Source | None = None,
+        frame_numbers: ArrayLike | None = None,
+        look_at: ArrayLike | None = None,
     ) -> RawData:
         """Validate arrays (or a lazy source of frames) and bind them into a scan.
 
@@ -203,6 +253,9 @@ class RawData:
             geometry: the instrument.
             propagation: how waves get from the object to the detector.
             source: provenance.
+            frame_numbers: (M,) number of each frame in its file; None counts them from 0.
+            look_at: (n,) frames whose counts are read and checked; None looks at all, once. Fewer are for inspecting a
+                scan too large to read: nothing can be reconstructed of it then.
 
         Raises:
             DataError: anything that is not a usable scan; the message says what was found and the fix.
@@ -226,8 +279,11 @@ class RawData:
         M, N = frames.shape[:2]
         if M == 0:
             raise DataError(f"{name}: no frames.")
+        numbers = np.arange(M) if frame_numbers is None else np.array(frame_numbers)
+        positions = _checked_positions(positions_px, M, name)
         if N not in SIDES:
             raise DataError(f"{name}: frames are {N}×{N}; N must be {SIDES_IN_WORDS}. Crop or pad them.")
+        _check_canvas(positions, N, numbers, name)
         check_sampling(propagation, N, name)
         good = _checked_plane(mask, N, name, "mask", bool)
         if good is not None and not good.any():
@@ -237,7 +293,7 @@ class RawData:
             raise DataError(f"{name}: the background must be finite expected counts ≥ 0.")
         raw = cls(
             frames=frames,
-            positions_px=_checked_positions(positions_px, M, name),
+            positions_px=positions,
             probe=_checked_probe(probe, N, name),
             probe_calibrated=probe_calibrated,
             mask=good,
@@ -246,8 +302,9 @@ class RawData:
             geometry=geometry or Geometry(),
             propagation=propagation,
             source=source,
-            frame_numbers=read_only(np.arange(M, dtype=np.int64)),
+            frame_numbers=read_only(numbers.astype(np.int64)),
             frame_totals=np.zeros(M),
+            looked_at=None if look_at is None else read_only(np.array(look_at, dtype=np.int64)),
         )
         return replace(raw, frame_totals=read_only(_scan_totals(raw, name)))
 
@@ -269,18 +326,27 @@ class RawData:
         return counts
 
     def chunks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Iterate over all frames in order as (indices (n,), counts (n, N, N)), at most 32 MiB at a time."""
+        """Iterate over the frames looked at, in order, as (indices (n,), counts (n, N, N)), 32 MiB at most at a time.
+
+        They are all of a scan that was not merely read to be inspected.
+        """
         step = max(1, _CHUNK_BYTES // (4 * self.side**2))
-        for start in range(0, self.n_frames, step):
-            indices = np.arange(start, min(start + step, self.n_frames), dtype=np.int64)
+        chosen = np.arange(self.n_frames) if self.looked_at is None else self.looked_at
+        for start in range(0, len(chosen), step):
+            indices = chosen[start : start + step].astype(np.int64)
             yield indices, self.read_counts(indices)
+
+    @property
+    def n_looked_at(self) -> int:
+        """Number of frames that were looked at."""
+        return self.n_frames if self.looked_at is None else len(self.looked_at)
 
     def mean_pattern(self) -> NDArray[np.float64]:
         """Mean counts of each detector pixel over the frames, (N, N) float64."""
         total = np.zeros((self.side, self.side))
         for _, counts in self.chunks():
             total += counts.sum(axis=0, dtype=np.float64)
-        return total / self.n_frames
+        return total / self.n_looked_at
 
     def subset(self, indices: ArrayLike) -> RawData:
         """Return the scan restricted to some frames, in the order given; counts are not copied.
@@ -317,6 +383,7 @@ class RawData:
             positions_px=read_only(self.positions_px[chosen]),
             frame_numbers=read_only(self.frame_numbers[chosen]),
             frame_totals=read_only(self.frame_totals[chosen]),
+            looked_at=None if self.looked_at is None else np.flatnonzero(np.isin(chosen, self.looked_at)),
         )
 
     def subsample(self, n_frames: int, seed: int) -> RawData:
@@ -351,7 +418,7 @@ class RawData:
 
 def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
     """Read every frame once, refuse impossible counts, and return the total of each frame."""
-    totals = np.zeros(raw.n_frames)
+    totals = np.full(raw.n_frames, np.nan)
     for indices, counts in raw.chunks():
         if not np.isfinite(counts).all():
             frame = int(indices[~np.isfinite(counts).all(axis=(1, 2))][0])
@@ -363,6 +430,7 @@ def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
                 "Mask those pixels, or undo the background subtraction and pass the background instead."
             )
         totals[indices] = counts.sum(axis=(1, 2), dtype=np.float64)
-    if not totals.any():
-        raise DataError(f"{name}: every good pixel of every frame is zero; there is nothing to reconstruct.")
+    if not np.nansum(totals):
+        which = "every frame" if raw.looked_at is None else f"the {raw.n_looked_at} frames looked at"
+        raise DataError(f"{name}: every good pixel of {which} is zero; there is nothing to reconstruct.")
     return totals

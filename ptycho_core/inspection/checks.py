@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..io.far_field import check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
 from ..physics.forward import mode_intensity
-from ..physics.propagation import HC_EV_M, fresnel_number_of, propagate
+from ..physics.propagation import fresnel_number_of, propagate, wavelength_m
 from .facts import SATURATED_FROM, SATURATED_TIMES, Facts
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
@@ -289,19 +289,19 @@ def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
 def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:
     """What is known of the instrument, and whether it agrees with itself."""
     g = raw.geometry
-    known = {k: v for k, v in asdict(g).items() if v is not None}
+    known = {k: v for k, v in asdict(g).items() if v is not None and k != "radiation"}
     facts.figures.update(known)
     if not known:
         return [Finding("note", "No geometry in the file: images will be in pixels.")]
     out = [Finding("ok", "Geometry: " + ", ".join(f"{k} = {v:.6g}" for k, v in known.items()) + ".")]
     energy, z, p, pixel = instrument(g)
     if raw.propagation.fresnel_number is not None:
-        expected = fresnel_number_of(energy, z, p, p / pixel)
+        expected = fresnel_number_of(energy, z, p, p / pixel, g.radiation)
         if abs(expected / raw.propagation.fresnel_number - 1) > 0.01:
             text = f"It is a {raw.propagation}, but that of the geometry, pixel_size · p / (λz), is {expected:.4g}."
             out.append(Finding("warning", f"{text} One of them is wrong."))
         return out
-    expected = HC_EV_M / energy * z / (raw.side * p)
+    expected = wavelength_m(energy, g.radiation) * z / (raw.side * p)
     if abs(expected / pixel - 1) > 0.01:
         text = f"pixel_size_m = {pixel:.6g}, but λz/(N p) of the geometry is {expected:.6g} m."
         out.append(Finding("warning", f"{text} If it made the positions, they are wrong by that factor."))

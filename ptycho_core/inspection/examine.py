@@ -21,6 +21,7 @@ from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
 from ..io.measurement import UnstatedMeasurementError, unstated_note
 from ..io.registry import choose_reader
+from ..io.settle import scan_of
 from ..plugins.readers import InstalledReader
 from ..reader_protocol import ReadOptions
 from .checks import CHECKS, DESPITE_FINDINGS, Finding
@@ -74,7 +75,7 @@ def _read(
 ) -> tuple[RawData | None, str | None, list[Finding]]:
     """Read a scan; when nobody states its measurement, go on with what the values look like, and say so."""
     try:
-        raw = reader.read(file, options)
+        raw = scan_of(reader.record(file, options), options)
     except UnstatedMeasurementError as error:
         guess = error.guess or "counts"
         supposed, _, findings = _read(reader, file, dataclasses.replace(options, measurement=guess))
@@ -119,7 +120,12 @@ def refuse_grave(findings: Iterable[Finding], raw: RawData, *, despite: bool = F
 
 
 def inspect_scan(
-    path: Path | str, *, measurement: str | None = None, propagation: Propagation | None = None
+    path: Path | str,
+    *,
+    measurement: str | None = None,
+    propagation: Propagation | None = None,
+    dialect: str | None = None,
+    options: ReadOptions | None = None,
 ) -> ScanInspection:
     """Inspect a file of any known dialect; needs no measurement.
 
@@ -127,6 +133,8 @@ def inspect_scan(
         path: the file.
         measurement: as for ``read_scan``; without it, an unstated measurement is a finding.
         propagation: as for ``read_scan``.
+        dialect: as for ``read_scan``.
+        options: as for ``read_scan``.
 
     Returns:
         What was found; nothing in the file makes this raise.
@@ -135,11 +143,15 @@ def inspect_scan(
         ConfigError: `measurement` is none of the allowed words.
     """
     try:
-        reader, file = choose_reader(path)
+        reader, file = choose_reader(path, dialect)
     except (DataError, ReaderError, OSError) as error:
         return ScanInspection(path=str(path), findings=[Finding("error", str(error))])
-    options = ReadOptions(measurement=measurement, propagation=propagation)
-    raw, stated, findings = _read(reader, file, options)
+    said = options or ReadOptions()
+    if measurement is not None:
+        said = dataclasses.replace(said, measurement=measurement)
+    if propagation is not None:
+        said = dataclasses.replace(said, propagation=propagation)
+    raw, stated, findings = _read(reader, file, said)
     if raw is None:
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
     facts = Facts.of(raw)

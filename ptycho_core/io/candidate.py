@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import bz2
 import io
+import re
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -50,11 +51,14 @@ class Candidate:
 
     Attributes:
         path: the file.
-        kind: ``npz`` (also inside bzip2), ``hdf5`` or ``bundle`` (a model).
-        names: arrays in it: NPZ keys, HDF5 dataset paths without the leading slash, or archive members of a bundle.
+        kind: ``npz`` (also inside bzip2), ``hdf5``, ``folder`` (a folder, or the files that a pattern names), ``other``
+            or ``bundle`` (a model).
+        names: arrays in it: NPZ keys, HDF5 dataset paths without the leading slash, archive members of a bundle, or the
+            names of the files of a folder in natural order (frame_2 before frame_10).
         shapes: shape and dtype of each array, by name.
         content: the decompressed archive when the file is compressed as a whole, else None.
         members: headers of the arrays of an NPZ, by name.
+        files: the files of a folder or pattern, in the order of `names`.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class Candidate:
     shapes: dict[str, str]
     content: bytes | None = None
     members: dict[str, Member] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def load(self, name: str) -> NDArray[Any]:
         """Load one array of an NPZ into memory; pickled ones never get this far.
@@ -176,6 +181,19 @@ def _is_hdf5(file: IO[bytes]) -> bool:
     return False
 
 
+def _natural(path: Path) -> list[tuple[int, int | str]]:
+    """Key by which frame_2 comes before frame_10."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _folder(path: Path, found: list[Path]) -> Candidate:
+    files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
+    if not files:
+        raise DataError(f"{path}: the folder is empty; name the scan file, or the folder with its frames.")
+    shapes = {f.name: "folder" if f.is_dir() else f"{f.stat().st_size} bytes" for f in files}
+    return Candidate(path, "folder", tuple(f.name for f in files), shapes, files=files)
+
+
 def examine(path: Path | str) -> Candidate | None:
     """Say what a file is, or None when it is no container that any reader knows.
 
@@ -183,6 +201,13 @@ def examine(path: Path | str) -> Candidate | None:
         DataError: it is missing, unreadable, empty, damaged, or holds pickled objects.
     """
     path = Path(path)
+    if path.is_dir():
+        return _folder(path, list(path.iterdir()))
+    if set("*?[") & set(path.name) and not path.exists():
+        found = list(path.parent.glob(path.name)) if path.parent.is_dir() else []
+        if not found:
+            raise DataError(f"{path}: no file matches this pattern. Check the path.")
+        return _folder(path, found)
     try:
         with path.open("rb") as file:
             magic = file.read(8)
@@ -196,8 +221,6 @@ def examine(path: Path | str) -> Candidate | None:
     except FileNotFoundError as error:
         near = suggest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: no such file.{near or ' Check the path.'}") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder; name the scan file in it.") from error
     except EOFError as error:
         raise _damaged(path, "the bzip2 stream", error) from error
     except OSError as error:

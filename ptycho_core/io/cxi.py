@@ -14,21 +14,19 @@ A CXI file says neither which of the two it is nor where a cone beam has its foc
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import Hdf5Frames
-from ..data.propagation import FAR_FIELD, Propagation
-from ..data.raw import Geometry, RawData, Source
+from ..data.raw import Geometry, Source
+from ..data.recording import Recording
 from ..errors import DataError
-from ..physics.propagation import HC_EV_M, fresnel_number_of
+from ..physics.propagation import HC_EV_M
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .far_field import check_propagation, instrument, is_near_field, magnified, measure_shadow_motion
 from .measurement import resolve_measurement
 from .probes import NO_PROBE
 
@@ -87,8 +85,8 @@ def _energy(h5: Any, file: Candidate, notes: list[str]) -> float:
     return energy / _JOULES_PER_EV
 
 
-def _geometry(h5: Any, file: Candidate, N: int, notes: list[str]) -> Geometry:
-    """The instrument, with the object pixel of the far field."""
+def _geometry(h5: Any, file: Candidate, notes: list[str]) -> Geometry:
+    """The instrument; the object's pixel follows from it."""
     pixels = [_scalar(h5, file, f"{_DETECTOR}/{axis}_pixel_size", "metres") for axis in "yx"]
     if abs(pixels[0] - pixels[1]) > 1e-4 * pixels[0]:
         raise DataError(
@@ -101,7 +99,6 @@ def _geometry(h5: Any, file: Candidate, N: int, notes: list[str]) -> Geometry:
         energy_eV=energy,
         distance_m=distance,
         detector_pixel_size_m=pixels[0],
-        pixel_size_m=HC_EV_M / energy * distance / (N * pixels[0]),
     )
 
 
@@ -139,57 +136,12 @@ def _mask(h5: Any, N: int, notes: list[str]) -> NDArray[np.bool_] | None:
     return mask
 
 
-def _told(given: Propagation, geometry: Geometry, notes: list[str]) -> Geometry:
-    """The geometry with the object pixel of the propagation that the caller gives."""
-    if given.fresnel_number is None:
-        return geometry
-    energy, z, p, _ = instrument(geometry)
-    m = fresnel_number_of(energy, z, p) / given.fresnel_number
-    notes.append(f"Read as {given}, as given; so the frames are magnified {m:.4g} times.")
-    return replace(geometry, pixel_size_m=p / m)
-
-
-def _regime(
-    frames: Hdf5Frames,
-    positions_m: NDArray[np.float64],
-    mask: NDArray[np.bool_] | None,
-    geometry: Geometry,
-    given: Propagation | None,
-    notes: list[str],
-) -> tuple[Geometry, Propagation]:
-    """How waves propagate, as given or as the frames tell, and the geometry with the object pixel that goes with it.
-
-    Raises:
-        DataError: the frames contradict what is given, or are inverted.
-    """
-    name, N = str(frames.path), frames.shape[1]
-    if given is not None:
-        geometry = _told(given, geometry, notes)
-    sound = len(positions_m) == frames.shape[0] and np.isfinite(positions_m).all()
-    if not sound or (mask is not None and mask.shape != frames.shape[1:]):
-        return geometry, given or FAR_FIELD  # what is wrong is told by the checks of the scan
-    _, z, p, pixel = instrument(geometry)
-    motion = measure_shadow_motion(frames, positions_m / pixel, mask)
-    if given is not None or motion is None or not is_near_field(motion, N):
-        check_propagation(motion, N, geometry, given or FAR_FIELD, name)
-        return geometry, given or FAR_FIELD
-    m, propagation = magnified(motion, geometry, name)
-    # the measured m of a parallel beam may come out a little below 1
-    focus = f", so that the focus is {z / (m - 1) * 1e3:.3g} mm before the sample" if m > 1.1 else ""
-    notes.append(
-        f"Read as {propagation}: the frames are images of the sample, magnified {m:.4g} times, as was measured on how "
-        f"they follow it. Distance is taken from sample to detector{focus}. "
-        "Give fresnel_number where it is known better."
-    )
-    return replace(geometry, pixel_size_m=p / m), propagation
-
-
-def read(file: Candidate, options: ReadOptions) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> Recording:
     """Read a scan; frames stay on disk.
 
     Args:
         file: an examined HDF5 file.
-        options: `measurement` must not contradict counts; `propagation` is measured when it is not given.
+        options: `measurement` must not contradict counts.
 
     Raises:
         DataError: a dataset is missing or holds what it must not, or frames contradict the propagation that is given.
@@ -205,21 +157,21 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         if path is None:
             raise missing_key(file, _FRAMES[1], "(M, N, N) frames")
         shape, dtype = h5[path].shape, h5[path].dtype
-        if len(shape) != 3 or shape[1] != shape[2] or 0 in shape or dtype.kind not in "biuf":
+        if len(shape) != 3 or 0 in shape or dtype.kind not in "biuf":
             raise DataError(f"{name}: {path!r} is {shape} {dtype}; frames must be (M, N, N) real counts.")
-        geometry = _geometry(h5, file, shape[1], notes)
+        geometry = _geometry(h5, file, notes)
         positions_m = _positions_m(h5, file, notes)
         mask = _mask(h5, shape[1], notes)
-    frames = Hdf5Frames(file.path, path, shape)
-    geometry, propagation = _regime(frames, positions_m, mask, geometry, options.propagation, notes)
-    layout = "" if propagation.is_near else ", with zero frequency at (N/2, N/2)"
-    return RawData.from_arrays(
-        frames,
-        positions_m / instrument(geometry)[3],
+    return Recording(
+        frames=Hdf5Frames(file.path, path, shape),
+        positions=positions_m,
+        position_unit="m",
         mask=mask,
         geometry=geometry,
-        propagation=propagation,
         source=Source(
-            path=name, dialect="cxi", measurement="counts", assumptions=(f"CXI frames are counts{layout}.", *notes)
+            path=name,
+            dialect="cxi",
+            measurement="counts",
+            assumptions=("CXI frames are counts.", *notes),
         ),
     )

@@ -23,7 +23,7 @@ from ..data.frames import ArrayFrames, FrameSource
 from ..data.propagation import Propagation
 from ..data.raw import Geometry
 from ..errors import DataError
-from ..physics.propagation import HC_EV_M, fresnel_number_of
+from ..physics.propagation import fresnel_number_of, wavelength_m
 
 __all__ = ["ShadowMotion", "check_propagation", "instrument", "is_near_field", "magnified", "measure_shadow_motion"]
 
@@ -207,7 +207,7 @@ def magnified(motion: ShadowMotion, geometry: Geometry, name: str) -> tuple[floa
         )
     energy, z, p, pixel = instrument(geometry)
     m = kappa * p / pixel
-    return m, Propagation("near_field", fresnel_number_of(energy, z, p, m))
+    return m, Propagation("near_field", fresnel_number_of(energy, z, p, m, geometry.radiation))
 
 
 def instrument(geometry: Geometry) -> tuple[float, float, float, float]:
@@ -258,9 +258,9 @@ def _in_words(motion: ShadowMotion, N: int, geometry: Geometry) -> str:
             f"the beam at the sample is about {motion.beam_px:.0f} object pixels wide, but a far-field pattern of "
             f"{N}×{N} pixels describes only {N}; or positions are not in object pixels but in smaller ones"
         )
-    wavelength = HC_EV_M / energy
+    wavelength = wavelength_m(energy, geometry.radiation)
     m = motion.detector_px_per_object_px * p / pixel
-    beam, F = motion.lit_px * p / m, fresnel_number_of(energy, z, p, m)
+    beam, F = motion.lit_px * p / m, fresnel_number_of(energy, z, p, m, geometry.radiation)
     return (
         f"distance {z:.4g} m, detector pixel {p * 1e6:.4g} µm and wavelength {wavelength * 1e9:.4g} nm describe "
         f"{wavelength * z / p * 1e6:.3g} µm of the sample, but the beam there is about {beam * 1e6:.2g} µm wide: "

@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import Hdf5Frames
-from ..data.raw import Geometry, ObjectGuess, RawData, Source
+from ..data.raw import Geometry, ObjectGuess, Source
+from ..data.recording import Recording
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
+from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .probes import NO_PROBE, normalise_probe
 from .stated import positive_numbers, propagation_in
@@ -109,15 +110,25 @@ def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
     return parse_provenance(text, f"{file.path}: 'provenance'")
 
 
-def _frames(h5: Any, file: Candidate) -> Hdf5Frames:
+def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
     dataset = h5["frames"]
     if dataset.ndim != 3 or dataset.dtype.kind not in "biuf":
         found = "complex values; a detector records counts" if dataset.dtype.kind == "c" else f"{dataset.dtype}"
         raise DataError(f"{file.path}: 'frames' is {dataset.shape} {found}; it must be (M, N, N) real numbers.")
-    return Hdf5Frames(file.path, "frames", dataset.shape, "counts")
+    return Hdf5Frames(file.path, "frames", dataset.shape, measurement)
 
 
-def read(file: Candidate, options: ReadOptions) -> RawData:
+def _sample(dataset: Any) -> NDArray[Any]:
+    """A few frames as stored, spread over the scan."""
+    M = len(dataset)
+    return np.asarray(dataset[np.unique(np.linspace(0, M - 1, min(M, _SAMPLE_FRAMES)).astype(np.int64))])
+
+
+def _radiation(h5: Any) -> str:
+    return str(_plain(_attributes(h5, "geometry").get("radiation", "photon")))
+
+
+def read(file: Candidate, options: ReadOptions) -> Recording:
     """Read a scan; see the module for the layout.
 
     Args:
@@ -136,35 +147,34 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
             raise missing_key(file, path, what)
     with h5py.File(file.path, "r") as h5:
         _check_version(h5, file)
-        frames = _frames(h5, file)
+        _frames(h5, file, "counts")
         stated = _plain(h5["frames"].attrs.get("measurement"))
-        M = frames.shape[0]
-        step = max(1, M // _SAMPLE_FRAMES)
-        sample = h5["frames"][::step][:_SAMPLE_FRAMES]
+        sample = _sample(h5["frames"])
         resolved = resolve_measurement(name, stated, options.measurement, sample)
         mask = _numbers(h5, file, "mask").astype(bool) if "mask" in file.names else None
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
         background = _numbers(h5, file, "background") if "background" in file.names else None
-        object_guess, geometry, provenance = (
+        object_guess, numbers, provenance = (
             _object_guess(h5, file),
             positive_numbers(_attributes(h5, "geometry"), GEOMETRY_KEYS, f"{name}: geometry"),
             _provenance(h5, file),
         )
+        geometry = Geometry(**numbers, radiation=_radiation(h5))
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
         propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
-    if resolved == "amplitude":
-        check_amplitudes(frames, mask, name)
+        frames = _frames(h5, file, resolved)
     notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])
-    return RawData.from_arrays(
-        Hdf5Frames(file.path, "frames", frames.stored_shape, resolved),
-        positions,
-        probe,
+    return Recording(
+        frames=frames,
+        positions=positions,
+        position_unit="px",
+        probe=probe,
         probe_calibrated=calibrated,
         mask=mask,
         background=background,
         object_guess=object_guess,
-        geometry=Geometry(**geometry),
+        geometry=geometry,
         propagation=propagation,
         source=Source(
             path=name,

@@ -17,6 +17,7 @@ propagation            0-d text: ``far_field``, taken when absent, or ``near_fie
 fresnel_number         0-d: (object pixel)² / (wavelength × effective distance), near field; positions are in that pixel
 wavelength_px          0-d: wavelength / object pixel, near field of a parallel beam: exact instead of paraxial
 energy_eV, distance_m, detector_pixel_size_m, pixel_size_m   0-d numbers
+radiation              0-d text: ``photon``, taken when absent, or ``electron``
 provenance             0-d text, JSON
 =====================  ==============================================================================================
 
@@ -34,23 +35,33 @@ from numpy.typing import NDArray
 
 from ..data.frames import ArrayFrames, NpzFrames
 from ..data.propagation import Propagation
-from ..data.raw import Geometry, ObjectGuess, RawData, Source
+from ..data.raw import Geometry, ObjectGuess, Source
+from ..data.recording import Recording
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .measurement import check_amplitudes, doubt, resolve_measurement, unstated_note
+from .measurement import doubt, resolve_measurement, unstated_note
 from .probes import NO_PROBE, normalise_probe
 from .stated import PROPAGATION_KEYS, resolve_propagation
 
 __all__ = ["GEOMETRY_KEYS", "KEYS", "ptycho_reader", "read", "recognises"]
 
-GEOMETRY_KEYS = tuple(f.name for f in fields(Geometry))
+GEOMETRY_KEYS = tuple(f.name for f in fields(Geometry) if f.name != "radiation")
 _FRAMES = ("diff3d", "diffraction")
 KEYS = frozenset(
     ("measurement", "xcoords", "ycoords", "xcoords_start", "ycoords_start", "scan_index", "pixel_centre", "probeGuess")
 ).union(
-    ("probe_calibrated", "objectGuess", "object_origin_px", "mask", "bad_pixels", "background", "provenance"),
+    (
+        "probe_calibrated",
+        "objectGuess",
+        "object_origin_px",
+        "mask",
+        "bad_pixels",
+        "background",
+        "provenance",
+        "radiation",
+    ),
     _FRAMES,
     GEOMETRY_KEYS,
     PROPAGATION_KEYS,
@@ -77,7 +88,7 @@ def recognises(file: Candidate) -> bool:
     return file.kind == "npz" and not telling.isdisjoint(file.names)
 
 
-def read(file: Candidate, options: ReadOptions) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> Recording:
     """Read a scan; see the module for the keys.
 
     Args:
@@ -100,21 +111,21 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
         notes.append(unstated_note(resolved))
     positions = positions - _half_pixel(file, notes)
     mask = _mask(file, notes)
-    if resolved == "amplitude":
-        check_amplitudes(frames, mask, name)
     provenance = _provenance(file)
     ignored = sorted(set(file.names) - KEYS)
     if ignored:
         notes.append(f"Ignored keys: {', '.join(ignored)}.")
-    return RawData.from_arrays(
-        replace(frames, measurement=resolved),
-        positions,
-        _probe(file, frames.shape[1], notes),
+    geometry = {key: _number(file, key) for key in GEOMETRY_KEYS if key in file.names}
+    return Recording(
+        frames=replace(frames, measurement=resolved),
+        positions=positions,
+        position_unit="px",
+        probe=_probe(file, frames.shape[1], notes),
         probe_calibrated=_flag(file, "probe_calibrated"),
         mask=mask,
         background=_real(file, "background") if "background" in file.names else None,
         object_guess=_object_guess(file, notes),
-        geometry=Geometry(**{key: _number(file, key) for key in GEOMETRY_KEYS if key in file.names}),
+        geometry=Geometry(**geometry, radiation=_text(file, "radiation") or "photon"),
         propagation=_propagation(file, options.propagation),
         source=Source(
             path=name,
@@ -225,10 +236,10 @@ def _frame_axes(file: Candidate, key: str, M: int, notes: list[str], warnings: l
     if shape[2] == M and shape[0] == shape[1] and shape[0] != M:
         notes.append(f"{key!r} is {shape} in the old axis order (N, N, M); it was transposed to (M, N, N).")
         return 2, 0, 1
-    if shape[1] != shape[2]:
+    if shape[1] != shape[2] and shape[0] != M:
         raise DataError(
             f"{file.path}: {key!r} has shape {shape} and there are {M} coordinates; "
-            f"frames must be square, (M, N, N), or (N, N, M) with M = {M}."
+            f"frames must be (M, N, N), or (N, N, M), with M = {M}."
         )
     return 0, 1, 2
 

@@ -6,18 +6,24 @@ names is asked first. Suffixes are not looked at, so a scan named ``.dat`` is re
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from ..data.propagation import Propagation
 from ..data.raw import RawData
-from ..errors import DataError, MissingPackageError, ReaderError
+from ..data.recording import Recording
+from ..errors import ConfigError, DataError, MissingPackageError, ReaderError, suggest
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
 from ..reader_protocol import ReadOptions
 from .candidate import Candidate, examine
+from .settle import scan_of
 
-__all__ = ["choose_reader", "read_scan"]
+__all__ = ["choose_reader", "read_recording", "read_scan"]
+
+
+_KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files"}
 
 
 def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[InstalledReader, Candidate]:
@@ -39,7 +45,7 @@ def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[Install
         raise DataError(f"{path}: is a trained model, not a scan; use it as `ptycho reconstruct --model {path} DATA`.")
     if named is not None:
         if named.spec.kind != file.kind:
-            kind = "neither NPZ nor HDF5" if file.kind == "other" else file.kind.upper()
+            kind = _KINDS.get(file.kind, file.kind.upper())
             raise DataError(f"{path}: is {kind}, but dialect {dialect!r} is {named.spec.title}.")
         return named, file
     passed_over: list[str] = []
@@ -67,10 +73,22 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
     known = "; ".join(f"{reader.name}: {reader.spec.title}" for reader in readers)
     if file.kind == "other":
         what = f"{path}: not a scan in any known dialect, by its first bytes."
+    elif file.kind == "folder":
+        what = f"{path}: a folder that is no scan in any known dialect; name the scan file, or a pattern with '*'."
     else:
         held = ", ".join(sorted(file.names)) or "nothing"
         what = f"{path}: {file.kind.upper()} that is no scan in any known dialect. It holds: {held}."
     return DataError(" ".join([what, f"Known: {known or 'none'}.", *wrong]))
+
+
+def read_recording(path: Path | str, options: ReadOptions, dialect: str | None = None) -> Recording:
+    """What a file holds of a scan, with nothing settled that the caller says beside it.
+
+    Raises:
+        DataError, ConfigError, ReaderError: as :func:`read_scan`.
+    """
+    reader, file = choose_reader(path, dialect)
+    return reader.record(file, options)
 
 
 def read_scan(
@@ -79,25 +97,35 @@ def read_scan(
     measurement: str | None = None,
     dialect: str | None = None,
     propagation: Propagation | None = None,
+    options: ReadOptions | None = None,
+    **said: Any,
 ) -> RawData:
     """Read a scan of any known dialect.
 
     Args:
-        path: the file.
+        path: the file; a folder, or a pattern with ``*``, where each frame is a file.
         measurement: ``amplitude`` or ``counts`` (``intensity`` means counts), for files that do not state it.
         dialect: name of a reader (``npz``, ``tike``, ``cxi``, ``hdf5``, or one that was installed); None tells it from
             the content.
         propagation: how waves get to the detector, for files that do not state it: ``Propagation("near_field", F)``.
-            Without it a file that says nothing is a far-field one, unless its reader can tell otherwise.
+            Without it a file that says nothing is a far-field one, unless the frames tell otherwise.
+        options: all that the caller says of the file; None makes them of the other arguments.
+        **said: fields of :class:`~ptycho_core.reader_protocol.ReadOptions`: ``crop=256``, ``energy_eV=8800``,
+            ``mask="auto"``, ``orientation="transpose"``, ``frames="0:100"`` …
 
     Returns:
-        The validated scan; ``source.assumptions`` says what was assumed, ``source.warnings`` which reader was passed
-        over because it failed.
+        The validated scan; ``source.assumptions`` says what was assumed, ``source.warnings`` what looks wrong and which
+        reader was passed over because it failed.
 
     Raises:
         DataError: the file is missing, damaged, of no known dialect, or no usable scan.
-        ConfigError: `measurement` or `dialect` is none of the allowed words.
+        ConfigError: an argument has a value that it cannot have, or is none.
         ReaderError: two readers share a name, or the one that was named is broken.
     """
-    reader, file = choose_reader(path, dialect)
-    return reader.read(file, ReadOptions(measurement=measurement, propagation=propagation))
+    given = {"measurement": measurement, "propagation": propagation} | said
+    known = {field.name for field in fields(ReadOptions)}
+    for name in given.keys() - known:
+        raise ConfigError(f"read_scan has no argument {name!r}.{suggest(name, known)}")
+    given = {name: value for name, value in given.items() if value is not None}
+    settled = replace(options or ReadOptions(), **given)
+    return scan_of(read_recording(path, settled, dialect), settled)

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import ArrayFrames
-from ..data.raw import RawData, Source
+from ..data.propagation import FAR_FIELD
+from ..data.raw import Source
+from ..data.recording import Recording
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
@@ -64,7 +66,7 @@ def _one_view(file: Candidate, key: str, ndim: int) -> NDArray[Any]:
     return file.load(key).reshape(shape[-ndim:])
 
 
-def read(file: Candidate, options: ReadOptions) -> RawData:
+def read(file: Candidate, options: ReadOptions) -> Recording:
     """Read a scan; see the module for the keys.
 
     Args:
@@ -89,10 +91,12 @@ def read(file: Candidate, options: ReadOptions) -> RawData:
     ignored = sorted(set(file.names) - {"data", "scan", "probe"})
     if ignored:
         notes.append(f"Ignored keys: {', '.join(ignored)}.")
-    return RawData.from_arrays(
-        ArrayFrames(counts),
-        corners + (counts.shape[-1] - 1) / 2,
-        probe,
+    return Recording(
+        frames=ArrayFrames(counts),
+        positions=corners + (counts.shape[-1] - 1) / 2,
+        position_unit="px",
+        probe=probe,
+        propagation=FAR_FIELD,
         source=Source(
             path=name,
             dialect="tike",

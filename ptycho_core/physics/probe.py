@@ -8,12 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.frames import cut_window
 from ..data.propagation import FAR_FIELD, Propagation
 from ..errors import ConfigError
 from .forward import mode_intensity
-from .propagation import far_field_adjoint, propagate, propagate_adjoint
+from .propagation import far_field, far_field_adjoint, propagate, propagate_adjoint
 
-__all__ = ["add_modes", "aperture_probe", "initial_scale", "mode_powers", "orthogonalise", "probe_from_mean_pattern"]
+__all__ = [
+    "add_modes",
+    "aperture_probe",
+    "initial_scale",
+    "mode_powers",
+    "orthogonalise",
+    "probe_from_mean_pattern",
+    "windowed_probe",
+]
 
 
 def _centred(wave: NDArray[Any]) -> NDArray[Any]:
@@ -90,6 +99,39 @@ def probe_from_mean_pattern(
         return propagate_adjoint(amplitude, propagation)[None].astype(np.complex64)
     phase = _defocus_phase(len(mean_pattern), defocus_px2)
     return _centred(far_field_adjoint(amplitude * np.exp(1j * phase)))[None].astype(np.complex64)
+
+
+def windowed_probe(
+    probe: NDArray[Any], top: int, left: int, side: int, bin_px: int = 1, propagation: Propagation = FAR_FIELD
+) -> NDArray[np.complex64]:
+    """The probe of frames of which a window was cut and binned (FM-31).
+
+    In the far field the window cuts the wave at the detector, so that the probe's pixel becomes n/side of what it was;
+    binning b detector pixels leaves that pixel, and 1/b of the probe's own window. In a near field detector and sample
+    have the same pixels: the probe is cut, and averaged over what is binned.
+
+    Args:
+        probe: (P, n, n) complex, of frames n×n.
+        top: first row of the window; negative where it begins before the frames.
+        left: first column.
+        side: of the window, pixels before binning; a multiple of `bin_px`.
+        bin_px: pixels binned along each axis.
+        propagation: of the scan.
+
+    Returns:
+        (P, N, N) complex64, N = side / bin_px.
+    """
+    N = side // bin_px
+    if propagation.is_near:
+        cut = cut_window(np.asarray(probe, np.complex128), top, left, side)
+        return np.asarray(cut.reshape(len(cut), N, bin_px, N, bin_px).mean(axis=(2, 4)), np.complex64)
+    n = probe.shape[-1]
+    # phases at the detector count from pixel 0; with this ramp pixel (n-1)/2 of the one is (side-1)/2 of the other
+    q = (np.arange(side) - side // 2) / side * (side / n - 1) / 2
+    ramp = np.exp(-2j * math.pi * (q[:, None] + q[None, :]))
+    wave = far_field_adjoint(cut_window(far_field(probe), top, left, side) * ramp)
+    first = (side - N) // 2
+    return wave[:, first : first + N, first : first + N].astype(np.complex64)
 
 
 def initial_scale(

@@ -34,6 +34,7 @@ from ..data.propagation import FAR_FIELD, Propagation
 from ..errors import DataError
 
 __all__ = [
+    "ELECTRON_REST_EV",
     "HC_EV_M",
     "check_sampling",
     "far_field",
@@ -43,10 +44,26 @@ __all__ = [
     "propagate",
     "propagate_adjoint",
     "transfer_function",
+    "wavelength_m",
 ]
 
 HC_EV_M = 1.239841984e-6
 """hc, electronvolt metres: wavelength = HC_EV_M / energy. Exact in the SI of 2019, here to ten digits (CODATA 2018)."""
+
+ELECTRON_REST_EV = 510998.95
+"""m c² of an electron, electronvolts (CODATA 2018)."""
+
+
+def wavelength_m(energy_eV: float, radiation: str = "photon") -> float:
+    """λ = hc / E of photons, hc / √(E (E + 2 m c²)) of electrons of kinetic energy E (FM-30).
+
+    Args:
+        energy_eV: photon energy, or kinetic energy (accelerating voltage) of electrons; > 0.
+        radiation: ``photon`` or ``electron``.
+    """
+    if radiation == "electron":
+        return HC_EV_M / math.sqrt(energy_eV * (energy_eV + 2 * ELECTRON_REST_EV))
+    return HC_EV_M / energy_eV
 
 
 def far_field(exit_wave: NDArray[Any]) -> NDArray[np.complex128]:
@@ -163,14 +180,19 @@ def propagate_adjoint(wave: NDArray[Any], propagation: Propagation = FAR_FIELD) 
 
 
 def fresnel_number_of(
-    energy_eV: float, distance_m: float, detector_pixel_size_m: float, magnification: float = 1.0
+    energy_eV: float,
+    distance_m: float,
+    detector_pixel_size_m: float,
+    magnification: float = 1.0,
+    radiation: str = "photon",
 ) -> float:
     """F = p² / (m λ z) of the demagnified pixel p/m at the effective distance z/m (FM-25).
 
     Args:
-        energy_eV: photon energy.
+        energy_eV: of a photon or an electron.
         distance_m: z, sample to detector.
         detector_pixel_size_m: p.
         magnification: m; 1 for a parallel beam.
+        radiation: see :func:`wavelength_m`.
     """
-    return detector_pixel_size_m**2 / (magnification * HC_EV_M / energy_eV * distance_m)
+    return detector_pixel_size_m**2 / (magnification * wavelength_m(energy_eV, radiation) * distance_m)

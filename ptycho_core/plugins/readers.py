@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.raw import RawData
+from ..data.recording import Recording, recording_of
 from ..errors import ConfigError, DataError, MissingPackageError, PtychoError, ReaderError, suggest
 from ..reader_protocol import ACCEPTED_READER_VERSIONS, ReaderSpec, ReadOptions
 from .discovery import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTAINERS", "InstalledReader", "ReaderStatus", "available_readers", "find_reader", "readers_by_priority"]
 
-CONTAINERS = ("npz", "hdf5", "other")
+CONTAINERS = ("npz", "hdf5", "folder", "other")
 """What ``ReaderSpec.kind`` may be."""
 
 
@@ -95,15 +96,15 @@ class InstalledReader:
                 f"{self.who} failed in recognising {file.path}: {type(error).__name__}: {error}."
             ) from error
 
-    def read(self, file: Candidate, options: ReadOptions) -> RawData:
-        """Read a scan; what was passed over is among its warnings.
+    def record(self, file: Candidate, options: ReadOptions) -> Recording:
+        """Read a scan as it lies in the file; what was passed over is among its warnings.
 
         Raises:
             DataError: it is no usable scan; or the reader raised what is no error of this package, or returned no scan.
             MissingPackageError: a module that it requires is not installed.
         """
         try:
-            raw = self._function("read")(file, options)
+            found = self._function("read")(file, options)
         except (PtychoError, MemoryError):
             raise
         except OSError as error:
@@ -115,12 +116,16 @@ class InstalledReader:
                 f"{file.path}: {self.who} failed in reading it: {type(error).__name__}: {error}. That is a fault of "
                 "the reader; report it to its authors with the traceback, which --debug shows."
             ) from error
-        if not isinstance(raw, RawData):
-            raise DataError(f"{file.path}: {self.who} returned a {type(raw).__name__}; it must be a RawData.")
+        if isinstance(found, RawData):
+            found = recording_of(found)
+        if not isinstance(found, Recording):
+            raise DataError(
+                f"{file.path}: {self.who} returned a {type(found).__name__}; it must be a Recording, or a RawData."
+            )
         if self.passed_over:
-            source = replace(raw.source, warnings=(*raw.source.warnings, *self.passed_over))
-            return replace(raw, source=source)
-        return raw
+            source = replace(found.source, warnings=(*found.source.warnings, *self.passed_over))
+            return replace(found, source=source)
+        return found
 
     def _function(self, name: str) -> Any:
         """A function of its module, which is imported for it."""

@@ -1,0 +1,194 @@
+"""The options of every command that reads a scan, and what they mean as ``ReadOptions``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.propagation import Propagation
+from ..errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ..reader_protocol import ReadOptions
+
+__all__ = ["AUTO", "PROBE_AND_FINDINGS", "READING", "read_options"]
+
+AUTO = "auto"
+"""The word that leaves something to be found."""
+
+_LENGTH = "LENGTH"
+
+READING: dict[str, dict[str, dict[str, Any]]] = {
+    "reading the scan": {
+        "--measurement": {
+            "choices": ["amplitude", "counts"],
+            "help": "what the stored frames are, where the file does not say",
+        },
+        "--propagation": {
+            "metavar": "far_field|near_field:F",
+            "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an object "
+            "pixel, pixel² / (wavelength × effective distance)",
+        },
+        "--dialect": {"metavar": "NAME", "help": "reader to use (default: found from the content)"},
+        "--map": {"metavar": "FILE.yaml", "help": "which dataset is what, in a file of no known dialect"},
+        "--entry": {"metavar": "NAME|NUMBER", "help": "which of several scans in the file"},
+        "--scan_index": {"metavar": "NUMBER", "help": "the same by number, from 0"},
+        "--follow": {"action": "store_true", "help": "read a file that is still written, up to its last whole frame"},
+        "--frames": {"metavar": "START:STOP:STEP|FILE", "help": "frames to use (default: all)"},
+    },
+    "positions": {
+        "--positions": {
+            "metavar": "FILE",
+            "help": "positions beside the scan: text with columns y, x, or .npy",
+        },
+        "--position_unit": {"metavar": "UNIT", "help": "m, mm, um, nm, A, pm, or px for object pixels"},
+        "--raster": {"metavar": "NY,NX", "help": "frames are a raster of so many rows and columns, x fastest"},
+        "--scan_step": {"metavar": f"{_LENGTH}[,{_LENGTH}]", "help": "step of the raster, such as 50nm, or y,x"},
+        "--orientation": {
+            "metavar": "auto|WORD",
+            "help": "how positions lie on the detector: none, or transpose, flip_y, flip_x joined by +; auto tries all",
+        },
+        "--rotate": {"metavar": "DEGREES", "help": "turn positions against the detector, from y towards x"},
+    },
+    "instrument": {
+        "--energy_eV": {"metavar": "ENERGY", "help": "of a photon or an electron: 8800, 8.8keV; over the file's"},
+        "--distance_m": {"metavar": _LENGTH, "help": "sample to detector: 2.1, 2100mm; over the file's"},
+        "--detector_pixel_size_m": {"metavar": _LENGTH, "help": "75um; over the file's"},
+        "--pixel_size_m": {"metavar": _LENGTH, "help": "side of an object pixel of the frames as stored: 9.3A"},
+        "--radiation": {"choices": ["photon", "electron"], "help": "what the beam is made of (default: photon)"},
+    },
+    "detector": {
+        "--crop": {"metavar": "N", "help": "use the N×N detector pixels about the beam"},
+        "--pad": {"metavar": "N", "help": "put frames into N×N pixels; what is added is masked"},
+        "--bin": {"metavar": "N", "help": "add up N×N detector pixels"},
+        "--centre": {"metavar": "auto|Y,X", "help": "detector pixel of zero frequency (default: the middle)"},
+        "--mask": {"metavar": "auto|FILE", "help": "bad pixels: found by their values, or a file, over the scan's own"},
+        "--mask_polarity": {"choices": ["good", "bad"], "help": "what 1 means in the mask"},
+        "--background": {
+            "metavar": "COUNTS|FILE",
+            "help": "expected counts of a pixel that are not from the probe",
+        },
+        "--gain": {"metavar": "auto|NUMBER", "help": "stored value of one photon, where frames are not in photons"},
+    },
+}
+"""Heading → option → arguments of ``add_argument``."""
+
+PROBE_AND_FINDINGS: dict[str, dict[str, Any]] = {
+    "--probe": {
+        "metavar": "FILE",
+        "help": "take the probe from this file (npz, reconstruction.h5, model.ptycho)",
+    },
+    "--despite_findings": {
+        "action": "store_true",
+        "help": "go on although the checks found what makes an image worthless, such as gaps of the detector as counts",
+    },
+}
+"""What commands have besides that make something of a scan."""
+
+
+def read_options(options: dict[str, Any]) -> ReadOptions:
+    """What a command line says of a scan.
+
+    Args:
+        options: as ``options.parse`` returned them. ``--orientation auto`` is left to the caller: it reads ``none``.
+
+    Raises:
+        ConfigError: a value that an option cannot have.
+    """
+    from ..io.units import energy_eV_of, length_m
+    from ..reader_protocol import ReadOptions
+
+    given = {name: value for name, value in options.items() if value is not None}
+    found: dict[str, Any] = {
+        name: given[name]
+        for name in ("measurement", "position_unit", "radiation", "mask_polarity", "frames", "entry", "follow")
+        if name in given
+    }
+    found["propagation"] = _propagation(given.get("propagation"))
+    if "scan_index" in given:
+        if "entry" in given:
+            raise ConfigError("--entry and --scan_index are given both; one names the scan.")
+        found["entry"] = str(_whole(given, "scan_index"))
+    for name in ("distance_m", "detector_pixel_size_m", "pixel_size_m"):
+        if name in given:
+            found[name] = _positive(length_m(given[name], f"--{name}"), f"--{name}")
+    if "energy_eV" in given:
+        found["energy_eV"] = _positive(energy_eV_of(given["energy_eV"], "--energy_eV"), "--energy_eV")
+    if "scan_step" in given:
+        steps = [length_m(part, "--scan_step") for part in given["scan_step"].split(",")]
+        if len(steps) > 2:
+            raise ConfigError(f"--scan_step = {given['scan_step']}; it must be one length, or two: y,x.")
+        found["scan_step_m"] = (steps[0], steps[-1])
+    if "raster" in given:
+        found["raster"] = tuple(_numbers(given["raster"], "--raster", int))
+    for name in ("crop", "pad", "bin"):
+        if name in given:
+            found[name] = _whole(given, name)
+    if "centre" in given:
+        text = given["centre"]
+        found["centre"] = AUTO if text == AUTO else tuple(_numbers(text, "--centre", float))
+    if "rotate" in given:
+        found["rotate_deg"] = _number(given["rotate"], "--rotate")
+    if given.get("orientation", AUTO) != AUTO:
+        found["orientation"] = given["orientation"]
+    for name in ("positions", "map"):
+        if name in given:
+            found["mapping" if name == "map" else name] = Path(given[name])
+    if "mask" in given:
+        found["mask"] = AUTO if given["mask"] == AUTO else Path(given["mask"])
+    if "gain" in given:
+        found["gain"] = AUTO if given["gain"] == AUTO else _positive(_number(given["gain"], "--gain"), "--gain")
+    if "background" in given:
+        found["background"] = _number_or_path(given["background"])
+    return ReadOptions(**found)
+
+
+def _propagation(text: str | None) -> Propagation | None:
+    if text is None:
+        return None
+    kind, colon, number = text.partition(":")
+    try:
+        return Propagation(kind, float(number) if colon else None)
+    except (DataError, ValueError) as error:
+        raise ConfigError(
+            f"--propagation = {text}; it must be far_field, or near_field:F with the Fresnel number F of an object "
+            "pixel, such as near_field:0.004."
+        ) from error
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} = {text}; it must be a number.") from error
+
+
+def _positive(number: float, option: str) -> float:
+    if not 0 < number < float("inf"):
+        raise ConfigError(f"{option} = {number:g}; it must be a finite number > 0.")
+    return number
+
+
+def _whole(given: dict[str, Any], name: str) -> int:
+    text = str(given[name])
+    if not text.isdigit():
+        raise ConfigError(f"--{name} = {text}; it must be a whole number.")
+    return int(text)
+
+
+def _numbers(text: str, option: str, kind: type) -> list[Any]:
+    parts = text.split(",")
+    try:
+        numbers = [kind(part) for part in parts]
+    except ValueError as error:
+        raise ConfigError(f"{option} = {text}; it must be two numbers y,x.") from error
+    if len(numbers) != 2:
+        raise ConfigError(f"{option} = {text}; it must be two numbers y,x.")
+    return numbers
+
+
+def _number_or_path(text: str) -> float | Path:
+    try:
+        return float(text)
+    except ValueError:
+        return Path(text)

@@ -1,0 +1,109 @@
+"""Small files of numbers that lie beside a scan: positions, frame numbers, masks, backgrounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError
+
+__all__ = ["Table", "read_array", "read_numbers", "read_table"]
+
+_MAX_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of a text file.
+
+    Attributes:
+        names: of the columns, as they stand above them; empty where there are none.
+        values: (n, k) float64.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+
+
+def _size_checked(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its name.") from error
+    if size > _MAX_BYTES:
+        raise DataError(f"{path}: has {size} bytes; a file of numbers has {_MAX_BYTES} at most.")
+
+
+def read_table(path: Path) -> Table:
+    """Read a text file of numbers in columns, parted by commas, semicolons, tabs or blanks; ``#`` begins a comment.
+
+    Raises:
+        DataError: it cannot be read, or holds anything but numbers under at most one line of names.
+    """
+    _size_checked(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is no text file of numbers ({type(error).__name__}).") from error
+    names: tuple[str, ...] = ()
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines, 1):
+        words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
+        if not words:
+            comment = line.lstrip("# ").replace(",", " ").replace(";", " ").split()
+            names = tuple(comment) if not rows and not names and comment else names
+            continue
+        try:
+            rows.append([float(word) for word in words])
+        except ValueError as error:
+            if rows:
+                raise DataError(
+                    f"{path}: line {number} is {line.strip()[:60]!r}; it must hold numbers only."
+                ) from error
+            names = tuple(words)
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise DataError(f"{path}: must hold lines with one number of columns; found {len(rows)} lines.")
+    values = np.array(rows, np.float64)
+    return Table(names if len(names) == values.shape[1] else (), values)
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """One array from a file: ``.npy``, an NPZ with one array, or text.
+
+    Raises:
+        DataError: it cannot be read; HDF5 and images are read by ``io.planes``.
+    """
+    _size_checked(path)
+    with path.open("rb") as stream:
+        magic = stream.read(6)
+    try:
+        if magic == b"\x93NUMPY":
+            return np.asarray(np.load(path, allow_pickle=False))
+        if magic[:4] == b"PK\x03\x04":
+            with np.load(path, allow_pickle=False) as archive:
+                if len(archive.files) != 1:
+                    raise DataError(f"{path}: holds {', '.join(archive.files)}; give a file with one array.")
+                return np.asarray(archive[archive.files[0]])
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); save it again with np.save.") from error
+    return read_table(path).values
+
+
+def read_numbers(path: Path, what: str) -> NDArray[np.int64]:
+    """Whole numbers (n,) from a file.
+
+    Args:
+        path: the file.
+        what: the option, for messages.
+
+    Raises:
+        DataError: it holds other numbers.
+    """
+    values = np.asarray(read_array(path)).ravel()
+    if values.dtype.kind not in "iuf" or not np.array_equal(values, np.rint(values)):
+        raise DataError(f"{path}: --{what} needs whole numbers; found {values.dtype} such as {values[:1].tolist()}.")
+    return values.astype(np.int64)
