@@ -35,6 +35,8 @@ _COMMANDS: dict[str, str] = {
     "train": "train a network on one scan or several and write a model bundle",
     "reconstruct": "reconstruct a scan with a trained model bundle",
     "simulate": "simulate a scan and write it to a file",
+    "convert": "write a scan in a format that other programs read",
+    "export": "write an image in a format that other programs read",
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
     "compare": "compare two reconstructions, or one with the truth",
     "backends": "list the engines: installed, missing and why",

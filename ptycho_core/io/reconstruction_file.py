@@ -3,7 +3,7 @@
 Layout (specs/10-data). Paths under ``/entry`` are the contract; the plots repeat them as viewers draw them, since few
 draw complex numbers. ``default`` leads from the root to ``/entry/image``.
 
-    definition, title, start_time, end_time, duration, program_name   texts and a number; attribute ``version``
+    definition_local, title, start_time, end_time, duration, program_name   texts and a number; attribute ``version``
     object        (H, W) complex64, attributes ``origin_px`` (2,) and, when known, ``pixel_size_m``
     coverage      (H, W) float32
     probe         (P, N, N) complex64
@@ -194,8 +194,9 @@ def _write_geometry(entry: h5py.Group, geometry: Geometry) -> None:
 def _write_head(entry: h5py.Group, run: Run) -> None:
     """What this is, of when, and by which program."""
     version = importlib.metadata.version("ptycho-core")
-    entry["definition"] = FORMAT  # NeXus has no application definition of a reconstruction
-    entry["definition"].attrs["version"] = str(VERSION)
+    # NeXus has no application definition of a reconstruction, and ``definition`` may name none of one's own
+    entry["definition_local"] = FORMAT
+    entry["definition_local"].attrs["version"] = str(VERSION)
     entry["title"] = run.title or "Ptychographic reconstruction"
     entry["program_name"] = "ptycho-core"
     entry["program_name"].attrs["version"] = version

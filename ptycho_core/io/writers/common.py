@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.raw import RawData
+from ...data.propagation import Propagation
+from ...data.raw import Geometry, RawData
 from ...errors import DataError
 from ...physics.propagation import wavelength_m
 
@@ -19,13 +20,13 @@ __all__ = [
     "NotWholeError",
     "as_whole",
     "chunked",
+    "complete_instrument",
     "instrument_of",
     "lost_background",
     "lost_calibration",
     "lost_kinds_of_bad_pixels",
     "lost_object_guess",
     "lost_propagation",
-    "pixel_size_of",
     "provenance_json",
 ]
 
@@ -97,37 +98,29 @@ def chunked(N: int, compress: bool) -> dict[str, Any]:
     return {"chunks": (1, N, N), "compression": "gzip", "shuffle": True} if compress else {}
 
 
-def pixel_size_of(raw: RawData, format_name: str) -> float:
-    """Object pixel, metres: as the scan states it, or by the rest of its geometry.
-
-    Raises:
-        DataError: it is not known; the options that give it are named.
-    """
-    if raw.geometry.pixel_size_m is not None:
-        return raw.geometry.pixel_size_m
-    geometry = raw.geometry
-    if None in (geometry.energy_eV, geometry.distance_m, geometry.detector_pixel_size_m):
-        raise DataError(
-            f"{raw.source.path or 'scan'}: {format_name} has positions in metres, and the side of an object pixel is "
-            "not known; give --pixel_size_m, or --energy_eV --distance_m --detector_pixel_size_m."
-        )
-    return instrument_of(raw, format_name).pixel_size_m
-
-
 def instrument_of(raw: RawData, format_name: str) -> Instrument:
+    """The instrument of a scan, see :func:`complete_instrument`."""
+    return complete_instrument(raw.source.path or "scan", raw.geometry, raw.propagation, raw.side, format_name)
+
+
+def complete_instrument(
+    name: str, geometry: Geometry, propagation: Propagation, N: int, format_name: str
+) -> Instrument:
     """The instrument in full: what is not stated follows from the rest, or is asked for.
 
     In the far field λ z = N p a, of the detector pixel p and the object pixel a; in a near field a = p / m with
     F = p² / (m λ z) (FM-25). So the energy and two of z, p and a give the third. Nothing is made up.
 
     Args:
-        raw: the scan.
+        name: of the scan or the result, for messages.
+        geometry: as far as it is known.
+        propagation: from the object to the detector.
+        N: side of a frame.
         format_name: for messages.
 
     Raises:
         DataError: too little is known, or what is known contradicts itself.
     """
-    geometry, name = raw.geometry, raw.source.path or "scan"
     lengths = {"distance_m": geometry.distance_m, "detector_pixel_size_m": geometry.detector_pixel_size_m}
     stated = geometry.pixel_size_m
     wanted = [key for key, value in {"energy_eV": geometry.energy_eV, **lengths}.items() if value is None]
@@ -144,7 +137,7 @@ def instrument_of(raw: RawData, format_name: str) -> Instrument:
     wavelength = wavelength_m(geometry.energy_eV, geometry.radiation)
     notes: list[str] = []
     z, p = lengths["distance_m"], lengths["detector_pixel_size_m"]
-    F, N = raw.propagation.fresnel_number, raw.side
+    F = propagation.fresnel_number
     if p is None:
         assert z is not None
         assert stated is not None

@@ -1,0 +1,1 @@
+"""Writers of images, one module a format; ``io.export`` chooses among them."""
