@@ -7,10 +7,10 @@ refined from the third sweep on. What is not told apart beyond noise is said to 
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +20,14 @@ from ..data.container import PtychoDataContainer
 from ..data.orientation import ORIENTATIONS, composed, oriented
 from ..data.orientation_finding import HALF_TURN, OrientationFinding
 from ..data.raw import RawData
-from ..data.results import Image
-from ..data.trials import Trial
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..io.shadow_axes import axes_of_shadow
-from ..physics.corrections import loss_noise
-from ..physics.merit import SUMS, frame_sums
 from ..physics.probe import mode_powers
 from ..protocol import Progress, ProgressEvent, ReconstructionBackend, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
+from .contest import Contest, hold_contest
 from .prepare import ScanInput, Tell, ensure_raw
-from .score import oracle_counts
-from .trials import Region, TrialPlan, region_of, stepping_engine, try_scan
+from .trials import TrialPlan, region_of, stepping_engine
 
 __all__ = ["LEAST_FRAMES", "SWEEPS", "diagnose_orientation", "find_orientation", "twin_likeness"]
 
@@ -47,61 +43,8 @@ FIRST_FRAMES, SECOND_FRAMES = 64, 160
 HELDOUT_SHARE = 0.2
 """Part of a region that judges: that one word gains on another is told from its spread over these frames."""
 
-LEAST_GAIN = 0.05
-"""Part of the winner's misfit above its noise that must be gained on another word to tell the two apart."""
-
-CHANCE = 1e-3
-"""Chance, by Student's t over the held-out frames, with which a gain may be one of noise or of the frames drawn."""
-
 TWIN_LIKENESS = 0.98
 """Likeness of a probe to its twin from which the two are taken for one."""
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What the words tried in one round came to.
-
-    Attributes:
-        trials: word → its trial.
-        misfits: word → (n,) deviance of each held-out frame.
-        floors: word → mean deviance a frame that noise alone has.
-        noise: standard deviation of the mean misfit that the noise of the counts gives.
-        n_frames: frames of the region.
-    """
-
-    n_frames: int
-    noise: float
-    trials: dict[str, Trial] = field(default_factory=dict)
-    misfits: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    floors: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def ranked(self) -> list[str]:
-        """Words, the one with the least misfit first."""
-        return sorted(self.trials, key=lambda word: self.trials[word].misfit)
-
-    def gain(self, word: str) -> tuple[float, float]:
-        """What the winner gains on a word, deviance a held-out frame, and what it must gain to be told from it."""
-        winner = self.ranked[0]
-        rows = self.misfits[word] - self.misfits[winner]
-        excess = max(float(self.misfits[winner].mean()) - self.floors[winner], 0.0)
-        spread = float(rows.std(ddof=1)) / math.sqrt(len(rows)) if len(rows) > 1 else math.inf
-        return float(rows.mean()), max(
-            LEAST_GAIN * excess, _student(len(rows) - 1) * spread, _student(10**6) * self.noise
-        )
-
-    @property
-    def alike(self) -> tuple[str, ...]:
-        """The winner, and the words that are not told from it."""
-        first, *others = self.ranked
-        return (first, *(word for word in others if not np.greater(*self.gain(word))))
-
-
-def _student(degrees: int) -> float:
-    """Standard errors that a mean must be above zero to be by chance so with :data:`CHANCE` only."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(max(degrees, 1), 1 - CHANCE))
 
 
 def twin_likeness(probe: NDArray[np.complex64]) -> float:
@@ -200,7 +143,10 @@ def diagnose_orientation(
         engine = stepping_engine(config.backend)
     except ConfigError:
         engine = stepping_engine("numpy")
-    found = _by_trials(raw, among, SWEEPS, engine, runtime, progress, rounds=1)
+    try:
+        found = _by_trials(raw, among, SWEEPS, engine, runtime, progress, rounds=1)
+    except DataError as error:
+        return _unknown(str(error))
     return replace(found, seconds=time.perf_counter() - began)
 
 
@@ -254,28 +200,23 @@ def _by_trials(
 ) -> OrientationFinding:
     """Try all words with a fixed probe; those that are not told apart once more, on more frames and with it refined."""
     assert raw.probe is not None
-    steps = _counter(progress, len(ORIENTATIONS))
-    first = _round(raw, among, ORIENTATIONS, FIRST_FRAMES, TrialPlan(epochs=sweeps), engine, runtime, steps)
-    last, trials = first, dict(first.trials)
+    last = _round(raw, among, FIRST_FRAMES, TrialPlan(epochs=sweeps), engine, runtime, progress)
     twin = twin_likeness(raw.probe) >= TWIN_LIKENESS and not raw.propagation.is_near
-    if rounds > 1 and not _told(first.alike, twin):
-        steps = _counter(progress, len(ORIENTATIONS))
+    if rounds > 1 and not _told(last.alike, twin):
         plan = TrialPlan(epochs=2 * sweeps, probe_from=2)
-        last = _round(raw, among, ORIENTATIONS, SECOND_FRAMES, plan, engine, runtime, steps)
-        trials = dict(last.trials)
+        last = _round(raw, among, SECOND_FRAMES, plan, engine, runtime, progress)
     alike = last.alike
     winner = "none" if "none" in alike else alike[0]
-    runner_up = next((word for word in last.ranked if word not in alike), last.ranked[-1])
-    gained, needed = last.gain(runner_up)
+    gained, needed = last.gain(next((word for word in last.ranked if word not in alike), last.ranked[-1]))
     return OrientationFinding(
         orientation=winner,
         certain=len(alike) == 1,
         alike=(winner, *(word for word in alike if word != winner)),
-        trials=tuple(trials[word] for word in last.ranked),
+        trials=tuple(last.trials[word] for word in last.ranked),
         needed=needed,
         gained=gained,
         n_frames=last.n_frames,
-        n_heldout=len(next(iter(last.misfits.values()))),
+        n_heldout=last.n_heldout,
         reasons=tuple(_reasons(raw, among, alike, twin)),
     )
 
@@ -285,51 +226,26 @@ def _told(alike: tuple[str, ...], twin: bool) -> bool:
     return len(alike) == 1 or (twin and set(alike) == {alike[0], composed(alike[0], HALF_TURN)})
 
 
-def _counter(progress: Progress, total: int) -> Iterator[None]:
-    """Something to draw from after each trial, which tells of it."""
-    for done in range(1, total + 1):
-        progress(ProgressEvent(stage="orient", done=done, total=total))
-        yield
-
-
 def _round(
     raw: RawData,
     among: NDArray[np.int64],
-    words: Sequence[str],
     most: int,
     plan: TrialPlan,
     engine: ReconstructionBackend,
     runtime: Runtime,
-    steps: Iterator[None],
-) -> _Round:
-    """Try some words on one region, its held-out frames the same for all."""
+    progress: Progress,
+) -> Contest:
+    """Try all words on one region."""
     region = region_of(raw, among=among, most=most, heldout_share=HELDOUT_SHARE)
-    held = region.raw.read_counts(region.heldout)
-    # the deviance is twice the Poisson loss
-    noise = 2 * loss_noise(held, "poisson", raw.mask) / len(region.heldout)
-    out = _Round(region.raw.n_frames, noise)
-    for word in words:
-        trial, image = try_scan(
-            oriented(region.raw, word),
-            region.heldout,
-            {"orientation": word},
-            plan=plan,
-            engine=engine,
-            runtime=runtime,
-        )
-        sums = _heldout_sums(oriented(region.raw, word), region, image)
-        out.trials[word] = trial
-        out.misfits[word] = sums[:, SUMS.index("deviance")]
-        out.floors[word] = float(sums[:, SUMS.index("deviance_floor")].mean())
-        next(steps, None)
-    return out
+    done = itertools.count(1)
 
+    def after_each() -> None:
+        progress(ProgressEvent(stage="orient", done=next(done), total=len(ORIENTATIONS)))
 
-def _heldout_sums(raw: RawData, region: Region, image: Image) -> NDArray[np.float64]:
-    """The sums of each held-out frame of a region, by ``physics.merit.frame_sums``."""
-    scan = PtychoDataContainer.of(raw, heldout=region.heldout)
-    rate = oracle_counts(image, scan, region.heldout)
-    return frame_sums(rate, raw.read_counts(region.heldout), raw.mask)
+    variants = {word: oriented(region.raw, word) for word in ORIENTATIONS}
+    return hold_contest(
+        variants, region.heldout, "orientation", plan=plan, engine=engine, runtime=runtime, after_each=after_each
+    )
 
 
 def _reasons(raw: RawData, among: NDArray[np.int64], alike: tuple[str, ...], twin: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from orient_scan import SHAPE, grainy, lines, places, plain_scan, probe_of, scan_of
 
-from ptycho_core.api import orient
+from ptycho_core.api import contest
 from ptycho_core.api.orient import diagnose_orientation, find_orientation, twin_likeness
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
@@ -57,8 +57,8 @@ def test_trials_judge_by_frames_that_none_of_them_learned_from(plain: RawData, m
         seen.append((raw.positions_px, raw.read_counts(heldout), tuple(heldout)))
         return orient_try_scan(raw, heldout, tried, **more)
 
-    orient_try_scan = orient.try_scan
-    monkeypatch.setattr(orient, "try_scan", noted)
+    orient_try_scan = contest.try_scan
+    monkeypatch.setattr(contest, "try_scan", noted)
     found = find_orientation(plain)
     assert len(seen) == 8
     assert len({held for _, _, held in seen}) == 1
