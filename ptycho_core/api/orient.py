@@ -170,7 +170,7 @@ def _by_shadow(raw: RawData) -> OrientationFinding | None:
     axes = axes_of_shadow(raw)
     if axes is None:
         return None
-    turn = f" and --rotate {axes.rotate_deg:.3g}" if axes.turned else ""
+    turn = f" --rotate {axes.rotate_deg:.3g}" if axes.turned else ""
     said = (
         f"its frames move as positions in orientation '{axes.orientation}' would have them (near field, "
         f"{axes.agreement:.0%} of the pairs of frames agree)"

@@ -19,6 +19,7 @@ from .raw import RawData, read_only
 
 __all__ = [
     "ORIENTATIONS",
+    "axes_of_motion",
     "composed",
     "inverse_of",
     "matrix_of",
@@ -85,6 +86,24 @@ def composed(first: str, second: str) -> str:
 def inverse_of(word: str) -> str:
     """The orientation that undoes another."""
     return _word_of(matrix_of(word).T)
+
+
+def axes_of_motion(matrix: NDArray[np.float64], *, near: bool) -> tuple[str, float]:
+    """W and a (degrees) of A = ∓κ W R(a) with the least turn (FIND-4); the minus sign alone in a near field.
+
+    Args:
+        matrix: A, (2, 2) detector pixels (y, x) that a picture moves for each object pixel (y, x) that the beam does.
+        near: whether the field is near. In a far field either sign may be, and the one that needs no change is taken.
+    """
+    choices = []
+    for sign in (-1.0,) if near else (-1.0, 1.0):
+        for number, word in enumerate(ORIENTATIONS):
+            turn = sign * matrix_of(word).T @ np.asarray(matrix)
+            if np.linalg.det(turn) > 0:
+                angle = math.degrees(math.atan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1]))
+                choices.append((round(abs(angle), 6), number, word, angle))
+    _, _, word, angle = min(choices)
+    return word, angle
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.frames import ArrayFrames, FrameSource
+from ..data.orientation import axes_of_motion
 from ..data.propagation import Propagation
 from ..data.raw import Geometry
 from ..errors import DataError
@@ -32,6 +33,7 @@ _AT_ONCE_BYTES = 128 * 2**20
 _BRIGHT = 0.1
 _REACHES = (3, 12, 24, 48)
 _MARGIN = 1.25  # the width of a beam is known no better
+_LEAST_TURN_DEG = 3.0  # motions are known to a degree
 _SKEW = 0.2  # how far the motion may be from −κ along both axes, as a part of κ: an astigmatic beam's is
 
 
@@ -198,12 +200,14 @@ def magnified(motion: ShadowMotion, geometry: Geometry, name: str) -> tuple[floa
     """
     kappa, matrix = motion.detector_px_per_object_px, np.array(motion.matrix)
     if np.abs(matrix + kappa * np.eye(2)).max() > _SKEW * kappa:
+        word, angle = axes_of_motion(matrix, near=True)
+        advice = f"--orientation {word}" + (f" --rotate {angle:.3g}" if abs(angle) > _LEAST_TURN_DEG else "")
         inverted = np.abs(matrix - kappa * np.eye(2)).max() <= _SKEW * kappa
         why = "with the beam, so the sample lies before the focus" if inverted else "along other axes than the sample"
         raise DataError(
             f"{name}: this is a near-field scan whose frames move {why}: (y, x) by {np.round(matrix, 3).tolist()} of "
-            "an object pixel (y, x); it must be minus one number along both. Turn or mirror the frames, or correct "
-            "basis_vectors."
+            f"an object pixel (y, x); it must be minus one number along both. Turn the positions ({advice}) or mirror "
+            "the frames, or correct basis_vectors."
         )
     energy, z, p, pixel = instrument(geometry)
     m = kappa * p / pixel

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from orient_scan import SHAPE, grainy, lines, places, plain_scan, probe_of, scan_of
+from test_io_near_field import near_counts, near_file
 
 from ptycho_core.api import contest
 from ptycho_core.api.orient import diagnose_orientation, find_orientation, twin_likeness
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.data.orientation import ORIENTATIONS, inverse_of, matrix_of, oriented, rotated
+from ptycho_core.data.orientation import ORIENTATIONS, axes_of_motion, inverse_of, matrix_of, oriented, rotated
 from ptycho_core.data.orientation_finding import HALF_TURN, OrientationFinding
 from ptycho_core.data.raw import RawData
-from ptycho_core.errors import Cancelled, ConfigError
-from ptycho_core.io.shadow_axes import axes_of_motion
+from ptycho_core.errors import Cancelled, ConfigError, DataError
+from ptycho_core.io import read_scan
 from ptycho_core.physics.probe import aperture_probe
 
 
@@ -211,14 +213,14 @@ def test_a_finding_is_plain_data(finding: OrientationFinding) -> None:
 @pytest.mark.parametrize("word", ORIENTATIONS)
 @pytest.mark.parametrize("angle", [0.0, 17.0, -40.0])
 def test_the_motion_of_the_frames_tells_orientation_and_turn(word: str, angle: float) -> None:
-    """Positions r′ are stored so that r = R(a) W r′; then s = ∓κ r."""
+    """Positions r′ are stored so that r = W R(a) r′; then s = ∓κ r."""
     rng = np.random.default_rng(3)
     stored = rng.normal(size=(40, 2)) * (3, 1)
-    true = rotated(oriented_places(stored, word), angle)
+    true = oriented_places(rotated(stored, angle), word)
     for sign, near in ((-1, True), (-1, False), (1, False)):
         matrix = np.linalg.lstsq(stored, sign * 2.7 * true, rcond=None)[0].T
         found, turn = axes_of_motion(matrix, near=near)
-        again = rotated(oriented_places(stored, found), turn)
+        again = oriented_places(rotated(stored, turn), found)
         if near:
             assert found == word
             assert turn == pytest.approx(angle)
@@ -228,3 +230,22 @@ def test_the_motion_of_the_frames_tells_orientation_and_turn(word: str, angle: f
 
 def oriented_places(positions: np.ndarray, word: str) -> np.ndarray:
     return positions @ matrix_of(word).T
+
+
+@pytest.mark.spec("FIND-4")
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_what_refuses_a_turned_near_field_names_the_orientation_that_reads_it(tmp_path, mirrored: bool) -> None:
+    counts, positions = near_counts()
+    turned = np.rot90(counts, axes=(1, 2))
+    path = near_file(tmp_path / "near.cxi", turned[:, ::-1] if mirrored else turned, positions)
+    with pytest.raises(DataError) as refused:
+        read_scan(path)
+    word = re.search(r"--orientation (\S+)\)", str(refused.value))[1]
+    assert ("transpose" in word) and (word.count("flip") % 2 == (0 if mirrored else 1))
+    raw = read_scan(path, orientation=word)
+    assert raw.propagation.is_near
+    found = find_orientation(raw)
+    assert (found.how, found.orientation, found.certain) == ("shadow", "none", True)
+    again = find_orientation(oriented(raw, inverse_of("flip_x")))
+    assert (again.how, again.orientation, again.changes) == ("shadow", "flip_x", True)
+    assert "use --orientation flip_x" in again.describe()
