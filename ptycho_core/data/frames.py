@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .h5_file import open_h5
+
 __all__ = [
     "ArrayFrames",
     "CentredFrames",
@@ -139,7 +141,7 @@ class Hdf5Frames:
 
     `stored_shape` is that of the dataset; frames are counted along `frame_axes`, the last fastest, and `image_axes` are
     the (y, x) of a frame. What other axes there are have one entry: (M, N, N) by default, (1, M, N, N) with frames
-    along axis 1, (Ny, Nx, H, W) with frames along (0, 1).
+    along axis 1, (Ny, Nx, H, W) with frames along (0, 1). `follow` reads a file that is still being written.
     """
 
     path: Path
@@ -148,6 +150,7 @@ class Hdf5Frames:
     measurement: str = "counts"
     frame_axes: tuple[int, ...] = (0,)
     image_axes: tuple[int, int] = (1, 2)
+    follow: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -165,12 +168,9 @@ class Hdf5Frames:
 
     def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The numbered frames as they are stored, (n, H, W)."""
-        import h5py
-        import hdf5plugin  # noqa: F401  registers the compression filters detectors use
-
         # h5py wants increasing, unique selections
         unique, inverse = np.unique(frame_numbers, return_inverse=True)
-        with h5py.File(self.path, "r") as file:
+        with open_h5(self.path, self.follow) as file:
             dataset = file[self.dataset]
             if self.frame_axes == (0,) and self.image_axes == (1, 2) and len(self.stored_shape) == 3:
                 return np.asarray(dataset[_run(unique)][inverse])
