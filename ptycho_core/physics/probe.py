@@ -104,7 +104,7 @@ def probe_from_mean_pattern(
 def windowed_probe(
     probe: NDArray[Any], top: int, left: int, side: int, bin_px: int = 1, propagation: Propagation = FAR_FIELD
 ) -> NDArray[np.complex64]:
-    """The probe of frames of which a window was cut and binned (FM-31).
+    """The probe of frames of which a window was cut and binned (FM-36).
 
     In the far field the window cuts the wave at the detector, so that the probe's pixel becomes n/side of what it was;
     binning b detector pixels leaves that pixel, and 1/b of the probe's own window. In a near field detector and sample
@@ -130,6 +130,9 @@ def windowed_probe(
     q = (np.arange(side) - side // 2) / side * (side / n - 1) / 2
     ramp = np.exp(-2j * math.pi * (q[:, None] + q[None, :]))
     wave = far_field_adjoint(cut_window(far_field(probe), top, left, side) * ramp)
+    # the middle of the pixels that are binned into one lies (b-1)/2 beyond the first of them
+    turn = np.exp(-1j * math.pi * (bin_px - 1) / side * np.arange(side))
+    wave = wave * turn[:, None] * turn[None, :]
     first = (side - N) // 2
     return wave[:, first : first + N, first : first + N].astype(np.complex64)
 

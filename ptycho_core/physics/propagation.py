@@ -55,7 +55,7 @@ ELECTRON_REST_EV = 510998.95
 
 
 def wavelength_m(energy_eV: float, radiation: str = "photon") -> float:
-    """λ = hc / E of photons, hc / √(E (E + 2 m c²)) of electrons of kinetic energy E (FM-30).
+    """λ = hc / E of photons, hc / √(E (E + 2 m c²)) of electrons of kinetic energy E (FM-35).
 
     Args:
         energy_eV: photon energy, or kinetic energy (accelerating voltage) of electrons; > 0.

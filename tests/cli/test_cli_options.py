@@ -12,14 +12,15 @@ from ptycho_backend_tensorflow.options import TensorflowOptions
 from ptycho_core.cli import reconstruct, run, simulate, train
 from ptycho_core.cli.fields import fields_of
 from ptycho_core.cli.options import parse
+from ptycho_core.cli.reading_options import read_options
 from ptycho_core.cli.refining import with_refine_option
 from ptycho_core.cli.session import Session
 from ptycho_core.cli.settings import build_inference, build_settings, given_fields
 from ptycho_core.cli.values import type_text, typed_value
-from ptycho_core.cli.words import propagation_given
 from ptycho_core.config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.propagation import Propagation
 from ptycho_core.errors import BackendUnavailableError, ConfigError
+from ptycho_core.reader_protocol import ReadOptions
 from ptycho_core.runtime import Runtime
 from ptycho_core.simulation import SimulationConfig
 
@@ -428,7 +429,7 @@ def test_train_asks_its_config_first(tmp_path):
 
 def test_propagation():
     def said(*arguments):
-        return propagation_given(parse(run.build_parser(), ["scan.npz", *arguments]))
+        return read_options(parse(run.build_parser(), ["scan.npz", *arguments])).propagation
 
     assert said() is None
     assert said("--propagation", "far_field") == Propagation()
@@ -436,6 +437,54 @@ def test_propagation():
     for wrong in ("near_field", "near_field:", "near_field:-1", "far_field:2", "middle"):
         with pytest.raises(ConfigError, match=rf"--propagation = {wrong}; it must be far_field, or near_field:F"):
             said("--propagation", wrong)
+
+
+def test_what_is_said_of_a_scan():
+    def said(*arguments):
+        return read_options(parse(run.build_parser(), ["scan.npz", *arguments]))
+
+    assert said() == ReadOptions()
+    assert said("--scan_step", "93.75A", "--rotate", "-126", "--raster", "43,40") == ReadOptions(
+        scan_step_m=(93.75e-10, 93.75e-10), rotate_deg=-126.0, raster=(43, 40)
+    )
+    assert said("--scan-step", "50nm,2 um").scan_step_m == pytest.approx((5e-8, 2e-6))
+    given = said("--energy_eV", "300 keV", "--radiation", "electron", "--pixel_size_m", "9.3A", "--distance_m", "650mm")
+    assert (given.energy_eV, given.radiation) == (300e3, "electron")
+    assert (given.pixel_size_m, given.distance_m) == pytest.approx((9.3e-10, 0.65))
+    given = said("--crop", "64", "--bin", "2", "--centre", "31.5,40", "--mask", "auto", "--background", "0.5")
+    assert (given.crop, given.bin, given.centre, given.mask, given.background) == (64, 2, (31.5, 40.0), "auto", 0.5)
+    given = said(
+        "--mask", "bad.npy", "--background", "dark.npy", "--gain", "auto", "--centre", "auto", "--map", "m.yaml"
+    )
+    assert (given.mask, given.background, given.mapping) == (Path("bad.npy"), Path("dark.npy"), Path("m.yaml"))
+    assert (given.gain, given.centre) == ("auto", "auto")
+    given = said(
+        "--frames", "0:10", "--scan_index", "2", "--orientation", "transpose", "--position_unit", "um", "--follow"
+    )
+    assert (given.frames, given.entry, given.orientation, given.follow) == ("0:10", "2", "transpose", True)
+    assert said("--orientation", "auto").orientation == "none"  # whoever calls tries all
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("--scan_step", "fifty"), "--scan_step = 'fifty'; it must be a number"),
+        (("--scan_step", "5 parsec"), "unit 'parsec'; allowed: m, cm, mm"),
+        (("--scan_step", "1nm,2nm,3nm"), "one length, or two"),
+        (("--energy_eV", "8 kV"), "unit 'kV'; allowed: eV, keV"),
+        (("--energy_eV", "-8"), "--energy_eV = -8; it must be a finite number > 0"),
+        (("--crop", "big"), "--crop = big; it must be a whole number"),
+        (("--centre", "3"), "--centre = 3; it must be two numbers y,x"),
+        (("--raster", "3x4"), "--raster = 3x4"),
+        (("--rotate", "left"), "--rotate = left; it must be a number"),
+        (("--entry", "a", "--scan_index", "0"), "given both"),
+        (("--gain", "0"), "--gain = 0; it must be a finite number > 0"),
+        (("--mask_polarity", "up"), "invalid choice: 'up'"),
+    ],
+)
+def test_what_cannot_be_said_of_a_scan(arguments, match):
+    with pytest.raises(ConfigError, match=match):
+        read_options(parse(run.build_parser(), ["scan.npz", *arguments]))
 
 
 # ---- other commands

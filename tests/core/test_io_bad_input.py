@@ -31,11 +31,11 @@ def refused(path, match, **options):
         ({"ycoords": None}, "no ycoords"),
         ({"diff3d": BASE["diff3d"][0]}, r"shape \(16, 16\).*\(M, N, N\)"),
         ({"diff3d": BASE["diff3d"][None]}, r"\(M, N, N\)"),
-        ({"diff3d": BASE["diff3d"][:, :, :10]}, "must be square"),
+        ({"diff3d": BASE["diff3d"][:, :10, :12].transpose(1, 2, 0)[:, :, :6]}, r"must be \(M, N, N\), or \(N, N, M\)"),
         ({"diff3d": BASE["diff3d"] + 0j}, "complex"),
         ({"diff3d": np.full((7, 16, 16), "text")}, "real numbers"),
         ({"diff3d": BASE["diff3d"][:6]}, "6 frames but 7 positions"),
-        ({"diff3d": np.ones((7, 21, 21)), "probeGuess": None}, "even, from 8 to 4096"),
+        ({"diff3d": np.ones((7, 6, 7)), "probeGuess": None}, "even, from 8 to 4096"),
         ({"diff3d": np.zeros((7, 16, 16))}, "nothing to reconstruct"),
         ({"diff3d": np.where(BASE["diff3d"] > 4, np.nan, 1)}, "NaN or infinite"),
         ({"diff3d": BASE["diff3d"] - 4}, "negative"),
@@ -148,7 +148,7 @@ def test_missing_file_folder_and_unreadable_file(tmp_path):
     save(tmp_path / "star_64.npz", BASE)
     refused(tmp_path / "star_46.npz", "no such file. Did you mean 'star_64.npz'")
     refused(tmp_path / "nowhere" / "a.npz", "no such file")
-    refused(tmp_path, "is a folder")
+    refused(tmp_path, "a folder that is no scan in any known dialect; name the scan file")
     if os.geteuid():
         (tmp_path / "star_64.npz").chmod(0)
         refused(tmp_path / "star_64.npz", "cannot be read")

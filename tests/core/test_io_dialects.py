@@ -182,7 +182,7 @@ def test_cxi_mask_is_a_bit_field_and_energy_is_in_joules(tmp_path):
         (["entry_1/sample_1/geometry_1/translation"], {}, "translation"),
         ([], {f"{DETECTOR}/distance": -1.0}, "one positive number"),
         ([], {f"{DETECTOR}/x_pixel_size": 5e-5}, "only square ones"),
-        ([], {f"{DETECTOR}/data": np.ones((12, 32, 30))}, r"must be \(M, N, N\)"),
+        ([], {f"{DETECTOR}/data": np.ones((12, 32))}, r"must be \(M, N, N\)"),
         ([], {f"{DETECTOR}/basis_vectors": np.zeros((3, 2))}, "basis_vectors"),
         ([], {"entry_1/sample_1/geometry_1/translation": np.zeros((12, 3))}, "same point"),
     ],

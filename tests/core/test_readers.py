@@ -224,7 +224,7 @@ def test_what_a_reader_raises_names_reader_distribution_and_file(site, apples, f
         ("raise __import__('ptycho_core').errors.Cancelled('enough')", Cancelled, "^enough$"),
         ("raise MemoryError('full')", MemoryError, "^full$"),
         ("raise OSError(5, 'Input/output error')", DataError, r"apples\.npz: cannot be read \(Input/output error\)"),
-        ("return 4", DataError, r"apples\.npz: reader 'mine' .* returned a int; it must be a RawData"),
+        ("return 4", DataError, r"apples\.npz: reader 'mine' .* returned a int; it must be a Recording, or a RawData"),
     ],
 )
 def test_what_is_meant_for_the_caller_passes_and_a_scan_is_a_scan(site, apples, read, error, words):
@@ -238,9 +238,9 @@ def test_what_is_meant_for_the_caller_passes_and_a_scan_is_a_scan(site, apples, 
     ("spec", "words"),
     [
         ({"name": "other"}, "names the reader 'other' but its entry point is called 'mine'"),
-        ({"protocol_version": 0}, r"reader protocol 0; this ptycho-core accepts 1\. Upgrade the reader\."),
-        ({"protocol_version": 2}, r"reader protocol 2; .* accepts 1\. Upgrade ptycho-core\."),
-        ({"kind": "hdf"}, "kind = 'hdf'; it must be one of npz, hdf5, other. Did you mean 'hdf5'"),
+        ({"protocol_version": 0}, r"reader protocol 0; this ptycho-core accepts 1 to 2\. Upgrade the reader\."),
+        ({"protocol_version": 3}, r"reader protocol 3; .* accepts 1 to 2\. Upgrade ptycho-core\."),
+        ({"kind": "hdf"}, "kind = 'hdf'; it must be one of npz, hdf5, folder, other. Did you mean 'hdf5'"),
         ({"module": "a:b"}, "module = 'a:b'"),
         ({"priority": "high"}, "priority = 'high'"),
         ({"requires": "zarr"}, "requires = 'zarr'"),

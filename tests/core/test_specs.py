@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND)-\d+"
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE)-\d+"
 PREFIX_OF = {
     "00": "CONV",
     "10": "DATA",
@@ -22,6 +22,8 @@ PREFIX_OF = {
     "60": "CDI",
     "70": "RES",
     "80": "FIND",
+    "85": "READ",
+    "86": "SETTLE",
 }
 
 

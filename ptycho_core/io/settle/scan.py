@@ -3,7 +3,7 @@
 The order is fixed, since each step says what the next one sees: frames chosen, positions found, instrument stated, bad
 pixels marked, a square window cut about the beam and binned, positions brought to the object's pixels, and turned onto
 the detector's axes. In the far field the window decides the object's pixel: a window of n detector pixels p at distance
-z has λz/(n p), whatever it is binned by, and a probe is cut and binned with it (FM-31). In a near field the object's
+z has λz/(n p), whatever it is binned by, and a probe is cut and binned with it (FM-36). In a near field the object's
 pixel is the (demagnified) detector pixel times the binning.
 """
 
@@ -122,7 +122,7 @@ class _Pixel:
 
 
 def _pixel_px(recording: Recording, geometry: Geometry, window: Window, propagation: Propagation) -> _Pixel:
-    """The object's pixel: λz/(n p) in the far field, the detector's times the binning in a near one (FM-31)."""
+    """The object's pixel: λz/(n p) in the far field, the detector's times the binning in a near one (FM-36)."""
     stated, stored = geometry.pixel_size_m, np.array(recording.frames.shape[1:], dtype=np.float64)
     if propagation.is_near:
         size = None if stated is None else stated * window.bin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,9 @@ def window_of(
             f"side; it must be {SIDES_IN_WORDS}. Give another crop, pad or bin."
         )
     y, x = beam_centre(recording, good, options.centre, name, notes)
-    window = Window(round(y) - side // 2, round(x) - side // 2, side, options.bin)
+    # zero frequency belongs in the middle of the pixels that become pixel N/2; of an even number that is between two
+    half = side / 2 + (options.bin - 1) / 2
+    window = Window(math.floor(y - half + 0.5), math.floor(x - half + 0.5), side, options.bin)
     if not window.is_all((height, width)):
         binned = f", binned {options.bin}×{options.bin}" if options.bin > 1 else ""
         notes.append(

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 
-from ptycho_core.data.raw import Geometry, RawData, Source
+from ptycho_core.data.frames import ArrayFrames
+from ptycho_core.data.raw import Geometry, Source
+from ptycho_core.data.recording import Recording
 from ptycho_core.errors import DataError
 from ptycho_core.io.measurement import resolve_measurement
 from ptycho_core.plugins.hookspecs import hookimpl
@@ -17,7 +19,7 @@ MAGIC = b"SMALLSCAN"
 def ptycho_reader():
     """Describe the reader; it is asked about files that are neither NPZ nor HDF5."""
     return ReaderSpec(
-        name="small", title="SMALLSCAN: JSON line, positions, counts", kind="other", module=__name__, protocol_version=1
+        name="small", title="SMALLSCAN: JSON line, positions, counts", kind="other", module=__name__, protocol_version=2
     )
 
 
@@ -28,7 +30,7 @@ def recognises(file):
 
 
 def read(file, options):
-    """Read a scan: frames (M, N, N) uint16 counts, positions (M, 2) float64 metres (y, x), pixel_size_m in the line."""
+    """Say what is in a file: frames (M, N, N) uint16 counts, positions (M, 2) float64 metres (y, x), pixel_size_m."""
     resolve_measurement(str(file.path), "counts", options.measurement)
     with file.path.open("rb") as stream:
         head = json.loads(stream.readline()[len(MAGIC) :])
@@ -37,9 +39,10 @@ def read(file, options):
         counts = np.frombuffer(stream.read(2 * M * N * N), "<u2")
     if len(counts) != M * N * N:
         raise DataError(f"{file.path}: {len(counts)} of {M * N * N} pixels are there; copy the file again.")
-    return RawData.from_arrays(
-        counts.reshape(M, N, N),
-        positions_m.reshape(M, 2) / pixel_size_m,
+    return Recording(
+        frames=ArrayFrames(counts.reshape(M, N, N)),
+        positions=positions_m.reshape(M, 2),
+        position_unit="m",
         geometry=Geometry(pixel_size_m=pixel_size_m),
         source=Source(path=str(file.path), dialect="small", measurement="counts"),
     )
