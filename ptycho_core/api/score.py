@@ -20,7 +20,7 @@ from ..plugins.guard import engine_at_work
 from ..plugins.returned import check_counts
 from ..protocol import ReconstructionBackend, SupportsExpectedCounts
 
-__all__ = ["heldout_loss", "oracle_counts", "score"]
+__all__ = ["Forward", "forward_of", "heldout_loss", "oracle_counts", "score"]
 
 _CHUNK_BYTES = 48 * 2**20
 
@@ -43,7 +43,7 @@ def oracle_counts(image: Image, scan: PtychoDataContainer, frames: NDArray[np.in
     return rate_of_waves(weighted_waves(waves, weights), image.scale, scan.raw.background, scan.raw.propagation)
 
 
-def _forward_of(image: Image, backend: ReconstructionBackend | None) -> Forward:
+def forward_of(image: Image, backend: ReconstructionBackend | None) -> Forward:
     """The forward model that explains an image.
 
     Raises:
@@ -136,7 +136,7 @@ def score(image: Image, scan: PtychoDataContainer, engine: str, backend: Reconst
             f"but the image was made from {len(image.positions_px)} frames with a probe of "
             f"{image.probe.shape[-1]}×{image.probe.shape[-1]}; score it with the scan it was made from."
         )
-    forward = _forward_of(image, backend)
+    forward = forward_of(image, backend)
     if not scan.raw.probe_calibrated:
         image = replace(image, scale=image.scale * _gain_squared(image, scan, forward))
     sums = np.zeros((scan.raw.n_frames, len(SUMS)))
