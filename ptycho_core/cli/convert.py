@@ -28,7 +28,7 @@ EXAMPLE = "ptycho convert scan.npz scan.h5 --measurement amplitude"
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("convert", "IN OUT", _SUMMARY, EXAMPLE)
-    parser.add_argument("data", metavar="IN", help="file with the scan")
+    parser.add_argument("data", metavar="IN", help="file or folder with the scan")
     parser.add_argument("out", metavar="OUT", help="file to write")
     parser.add_argument(
         "--format", choices=[writer.name for writer in WRITERS], help="format to write (default: by the suffix of OUT)"
@@ -56,6 +56,7 @@ def refuse_target(target: Path, options: Options) -> None:
 
 def execute(options: Options, session: Session) -> int:
     """Read and write."""
+    from ..api.accept import look_at
     from ..io.write import write_scan
 
     target = Path(options["out"])
@@ -64,8 +65,7 @@ def execute(options: Options, session: Session) -> int:
     read = reading(options, session)
     with session.stage("read"):
         raw = read()
-    for text in raw.source.warnings:
-        session.notice(text)
+    look_at(raw, session, despite_findings=options["despite_findings"])
     with session.stage("write"):
         lost = write_scan(target, raw, format=writer.name, compress=options["compress"])
     for text in lost:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
-from ..data.frames import FrameSource
 from ..data.raw import RawData
 from ..errors import ConfigError, OutputError, suggest
 from .atomic import atomic_path
@@ -139,15 +138,12 @@ def _is_same(a: Path, b: Path) -> bool:
         return False
 
 
-def _files_behind(frames: FrameSource) -> list[Path]:
-    """The file that a source reads, through whatever views there are on it."""
-    found: list[Path] = []
-    source: object = frames
-    while source is not None:
-        path = getattr(source, "path", None)
-        if isinstance(path, Path):
-            found.append(path)
-        source = getattr(source, "base", None)
-        if not hasattr(source, "read"):
-            break
-    return found
+def _files_behind(source: object) -> list[Path]:
+    """The files that a source of frames reads, through whatever views there are on them."""
+    if isinstance(source, Path):
+        return [source]
+    if isinstance(source, tuple):
+        return [path for part in source for path in _files_behind(part)]
+    if not is_dataclass(source):
+        return []
+    return [path for field in fields(source) for path in _files_behind(getattr(source, field.name))]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -12,9 +15,12 @@ from report_scan import HELDOUT, SHAKEN, make_run, make_scored, refined_run
 
 from ptycho_core.config import ModelConfig, TrainingConfig
 from ptycho_core.data.container import Role
+from ptycho_core.data.findings import FourierRingCorrelation
+from ptycho_core.data.raw import Geometry
 from ptycho_core.data.results import Scored
 from ptycho_core.data.run import Run
 from ptycho_core.errors import DataError, OutputError
+from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.io.reconstruction_file import plain_json, read_reconstruction, write_reconstruction
 from ptycho_core.physics.merit import SUMS
 
@@ -89,6 +95,165 @@ def test_the_losses_of_refining_and_the_image_before_it_are_in_the_file(tmp_path
     stored = read_reconstruction(tmp_path / "r.h5")
     np.testing.assert_array_equal(stored.object, scored.image.object)
     assert stored.losses == {name: list(values) for name, values in run.history.items()}
+
+
+def _curve(seed: int) -> FourierRingCorrelation:
+    rng = np.random.default_rng(seed)
+    return FourierRingCorrelation(
+        frequency=np.arange(1, 9) / 16,
+        correlation=rng.uniform(-1, 1, 8),
+        n_pixels=rng.integers(3, 90, 8),
+        half_bit=rng.random(8),
+        cutoff_half=0.2,
+        cutoff_one_seventh=0.31,
+        cutoff_half_bit=0.4,
+    )
+
+
+def whole_run() -> Run:
+    """A refined run with ring correlations, a comparison and an instrument that is known."""
+    scored = make_scored()
+    geometry = Geometry(
+        energy_eV=300e3, distance_m=1.5, detector_pixel_size_m=5e-5, pixel_size_m=9e-10, radiation="electron"
+    )
+    scan = replace(scored.scan, raw=replace(scored.scan.raw, geometry=geometry))
+    run = refined_run(replace(scored, scan=scan))
+    first, last = run.stages
+    part = last.scored.image.object[5:61, 5:76]
+    comparison = compare_objects(part * 1.1, (0, 0), part, (0, 0))
+    last = replace(last, half_data_frc=_curve(1), comparison=comparison)
+    return replace(run, stages=(replace(first, half_data_frc=_curve(2)), last))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    run, path = whole_run(), tmp_path_factory.mktemp("whole") / "r.h5"
+    write_reconstruction(path, run)
+    return run, path
+
+
+@pytest.mark.spec("DATA-21")
+def test_instrument_times_program_and_findings_are_read_back(whole: tuple[Run, Path]) -> None:
+    run, path = whole
+    stored, scan = read_reconstruction(path), run.scored.scan
+    assert stored.geometry == scan.raw.geometry
+    assert stored.refinement_losses == {name: list(v) for name, v in run.refined.history.items()}
+    assert stored.unused == {reason: frames.tolist() for reason, frames in scan.unused.items()}
+    assert stored.dropped == dict(run.scored.dropped)
+    np.testing.assert_array_equal(stored.frame_sums, run.scored.frame_sums)
+    np.testing.assert_array_equal(stored.nominal_positions_px, scan.raw.positions_px)
+    assert set(stored.frc) == {"half_data", "truth"}
+    for kind, made in (("half_data", run.result.half_data_frc), ("truth", run.result.comparison.frc)):
+        for name in ("frequency", "correlation", "n_pixels", "half_bit"):
+            np.testing.assert_array_equal(getattr(stored.frc[kind], name), getattr(made, name))
+        assert stored.frc[kind].cutoff_one_seventh == made.cutoff_one_seventh
+        assert stored.frc[kind].n_pixels.dtype == made.n_pixels.dtype
+    assert stored.title == run.title
+    start, end = (datetime.fromisoformat(text) for text in (stored.start_time, stored.end_time))
+    assert (end - start).total_seconds() == pytest.approx(run.seconds["total"], abs=1)
+    assert abs((datetime.now(UTC) - end).total_seconds()) < 600
+    assert stored.program == f"ptycho-core {version('ptycho-core')}"
+    with h5py.File(path) as file:
+        units = {name: node.attrs["units"] for name, node in file["entry/geometry"].items() if name != "radiation"}
+        assert units == {"energy_eV": "eV", "distance_m": "m", "detector_pixel_size_m": "m", "pixel_size_m": "m"}
+        instrument = file["entry/instrument"]
+        assert instrument["detector/x_pixel_size"] == file["entry/geometry/detector_pixel_size_m"]
+        assert instrument["beam/incident_energy"].attrs["units"] == "eV"
+        assert instrument["beam/incident_wavelength"][()] == pytest.approx(1.9687e-12, rel=1e-4)
+        np.testing.assert_array_equal(
+            file["entry/stages/network/frc_half_data/correlation"][()], run.stages[0].half_data_frc.correlation
+        )
+
+
+PLOTS = {
+    "image", "amplitude_image", "coverage_image", "probe_image", "r_map", "losses", "refinement", "frc_half_data",
+    "frc_truth", "stages/network/frc_half_data",
+}  # fmt: skip
+
+
+@pytest.mark.spec("DATA-44")
+def test_every_plot_is_a_group_that_viewers_draw(whole: tuple[Run, Path]) -> None:
+    found = set()
+
+    def check(name: str, node: object) -> None:
+        if not isinstance(node, h5py.Group) or node.attrs.get("NX_class") != "NXdata":
+            return
+        found.add(name)
+        signal, axes = node[node.attrs["signal"]], list(node.attrs["axes"])
+        assert signal.size > 0, name
+        if name == "r_map":
+            assert [node[axis].shape for axis in axes] == [signal.shape] * 2
+        else:
+            assert tuple(len(node[axis]) for axis in axes) == signal.shape, name
+        assert all(node[other].shape == signal.shape for other in node.attrs.get("auxiliary_signals", ())), name
+
+    run, path = whole
+    with h5py.File(path) as file:
+        file["entry"].visititems(check)
+        assert found == PLOTS
+        np.testing.assert_array_equal(
+            file["entry/r_map/frame"][()], np.flatnonzero(run.scored.scan.role != Role.UNUSED)
+        )
+        np.testing.assert_array_equal(file["entry/probe_image/amplitude"][()], np.abs(run.image.probe))
+        assert file["entry/probe_image/y"][0] == pytest.approx(-15.5 * 9e-10)
+        at = file["entry/r_map/x"][0]
+        assert at == pytest.approx(run.image.positions_px[0, 1] * 9e-10)
+
+
+@pytest.mark.peers
+@pytest.mark.spec("DATA-44")
+def test_silx_opens_the_image_by_the_default_chain_and_takes_every_plot(whole: tuple[Run, Path]) -> None:
+    silx_io, nxdata = pytest.importorskip("silx.io"), pytest.importorskip("silx.io.nxdata")
+    with silx_io.open(str(whole[1])) as file:
+        default = nxdata.get_default(file)
+        assert default is not None
+        assert default.signal.name == "/entry/image/phase"
+        assert default.title == "Reconstructed object"
+        for name in PLOTS:
+            plot = nxdata.NXdata(file[f"entry/{name}"])
+            assert plot.is_valid, (name, plot.issues)
+        assert nxdata.NXdata(file["entry/r_map"]).is_x_y_value_scatter
+        assert nxdata.NXdata(file["entry/losses"]).is_curve
+
+
+@pytest.mark.peers
+@pytest.mark.spec("DATA-44")
+def test_nexpys_library_opens_the_image_by_the_default_chain(whole: tuple[Run, Path]) -> None:
+    nexus = pytest.importorskip("nexusformat.nexus")
+    root = nexus.nxload(str(whole[1]))
+    plot = root.plottable_data
+    assert plot.nxpath == "/entry/image"
+    assert plot.nxsignal.nxname == "phase"
+    assert [axis.nxname for axis in plot.nxaxes] == ["y", "x"]
+    assert root.entry.geometry.energy_eV.attrs["units"] == "eV"
+
+
+@pytest.mark.spec("DATA-21")
+def test_a_file_of_format_2_is_read(whole: tuple[Run, Path], tmp_path: Path) -> None:
+    """It had the same arrays, and of the instrument the object pixel only."""
+    path = tmp_path / "two.h5"
+    path.write_bytes(whole[1].read_bytes())
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 2
+        new = (
+            "geometry",
+            "instrument",
+            "frc_half_data",
+            "frc_truth",
+            "start_time",
+            "end_time",
+            "program_name",
+            "duration",
+        )
+        for name in new:
+            del file["entry"][name]
+    stored, latest = read_reconstruction(path), read_reconstruction(whole[1])
+    assert stored.format_version == 2
+    assert stored.geometry == Geometry(pixel_size_m=9e-10)
+    assert (stored.frc, stored.start_time, stored.program) == ({}, "", "")
+    np.testing.assert_array_equal(stored.object, latest.object)
+    assert stored.refinement_losses == latest.refinement_losses
+    assert stored.figures == latest.figures
 
 
 def write_format_1(path: Path, **attributes: object) -> dict[str, np.ndarray]:
@@ -234,6 +399,10 @@ def _attribute(name: str, value: object) -> object:
             r"role has 77 values up to 3 .* 0 \(train\), 1 \(",
         ),
         (_replace("figures", "{"), "/entry/figures is not JSON"),
+        (_replace("frame_figures", np.ones((77, 7))), r"/entry/frame_figures has shape \(77, 7\)"),
+        (_replace("nominal_positions_px", np.ones((76, 2))), r"nominal_positions_px has shape \(76, 2\)"),
+        (_replace("title", 3.0), "/entry/title is not one text"),
+        (_replace("geometry/pixel_size_m", -1.0), "geometry 'pixel_size_m' must be one positive number"),
         (_replace("object", np.ones((2, 37, 51), np.complex64)), "rank 2"),
         (_replace("object", np.full((37, 51), np.nan + 0j)), "/entry/object holds NaN"),
         (_replace("coverage", np.ones((51, 37))), r"\(51, 37\), the object \(\d+, \d+\)"),
