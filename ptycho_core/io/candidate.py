@@ -19,7 +19,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.h5_file import open_h5
 from ..errors import DataError, suggest
+from .h5_names import names_in
 
 __all__ = ["Candidate", "Member", "examine", "missing_key"]
 
@@ -53,12 +55,14 @@ class Candidate:
         path: the file.
         kind: ``npz`` (also inside bzip2), ``hdf5``, ``folder`` (a folder, or the files that a pattern names), ``other``
             or ``bundle`` (a model).
-        names: arrays in it: NPZ keys, HDF5 dataset paths without the leading slash, archive members of a bundle, or the
-            names of the files of a folder in natural order (frame_2 before frame_10).
+        names: arrays in it: NPZ keys, HDF5 dataset paths without the leading slash (those behind links too, and links
+            that lead nowhere), archive members of a bundle, or the names of the files of a folder in natural order
+            (frame_2 before frame_10).
         shapes: shape and dtype of each array, by name.
         content: the decompressed archive when the file is compressed as a whole, else None.
         members: headers of the arrays of an NPZ, by name.
         files: the files of a folder or pattern, in the order of `names`.
+        beside: names of other files that external links of an HDF5 file lead to.
     """
 
     path: Path
@@ -68,6 +72,7 @@ class Candidate:
     content: bytes | None = None
     members: dict[str, Member] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    beside: tuple[str, ...] = ()
 
     def load(self, name: str) -> NDArray[Any]:
         """Load one array of an NPZ into memory; pickled ones never get this far.
@@ -156,21 +161,15 @@ def _examine_zip(path: Path, content: bytes | None) -> Candidate:
     return Candidate(path, "npz", tuple(members), shapes, content, members)
 
 
-def _examine_hdf5(path: Path) -> Candidate:
-    import h5py
-
-    shapes: dict[str, str] = {}
-
-    def note(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset):
-            shapes[name] = f"{item.shape} {item.dtype}"
-
+def _examine_hdf5(path: Path, follow: bool) -> Candidate:
     try:
-        with h5py.File(path, "r") as file:
-            file.visititems(note)
+        with open_h5(path, follow) as file:
+            found = names_in(file)
+    except DataError:
+        raise
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise _damaged(path, "the HDF5 file", error) from error
-    return Candidate(path, "hdf5", tuple(shapes), shapes)
+    return Candidate(path, "hdf5", tuple(found.shapes), found.shapes, beside=tuple(found.beside))
 
 
 def _is_hdf5(file: IO[bytes]) -> bool:
@@ -194,8 +193,12 @@ def _folder(path: Path, found: list[Path]) -> Candidate:
     return Candidate(path, "folder", tuple(f.name for f in files), shapes, files=files)
 
 
-def examine(path: Path | str) -> Candidate | None:
+def examine(path: Path | str, follow: bool = False) -> Candidate | None:
     """Say what a file is, or None when it is no container that any reader knows.
+
+    Args:
+        path: the file, a folder, or a pattern with ``*``.
+        follow: whether an HDF5 file may still be being written.
 
     Raises:
         DataError: it is missing, unreadable, empty, damaged, or holds pickled objects.
@@ -229,7 +232,7 @@ def examine(path: Path | str) -> Candidate | None:
     if not magic:
         raise DataError(f"{path}: the file is empty; copy or export it again.")
     if hdf5:
-        return _examine_hdf5(path)
+        return _examine_hdf5(path, follow)
     start = magic if content is None else content[:8]
     return _examine_zip(path, content) if start[:4] in (b"PK\x03\x04", b"PK\x05\x06") else None
 

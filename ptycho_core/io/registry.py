@@ -26,12 +26,15 @@ __all__ = ["choose_reader", "read_recording", "read_scan"]
 _KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files"}
 
 
-def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[InstalledReader, Candidate]:
+def choose_reader(
+    path: Path | str, dialect: str | None = None, *, follow: bool = False
+) -> tuple[InstalledReader, Candidate]:
     """Examine a file and find its reader.
 
     Args:
         path: the file.
         dialect: name of a reader to use whatever the names in the file are, or None to choose by content.
+        follow: whether the file may still be being written.
 
     Raises:
         ConfigError: no such dialect.
@@ -40,7 +43,7 @@ def choose_reader(path: Path | str, dialect: str | None = None) -> tuple[Install
     """
     named = None if dialect is None else find_reader(dialect)
     readers, broken = ([], []) if named else readers_by_priority()
-    file = examine(path) or Candidate(Path(path), "other", (), {})
+    file = examine(path, follow) or Candidate(Path(path), "other", (), {})
     if file.kind == "bundle":
         raise DataError(f"{path}: is a trained model, not a scan; use it as `ptycho reconstruct --model {path} DATA`.")
     if named is not None:
@@ -87,7 +90,7 @@ def read_recording(path: Path | str, options: ReadOptions, dialect: str | None =
     Raises:
         DataError, ConfigError, ReaderError: as :func:`read_scan`.
     """
-    reader, file = choose_reader(path, dialect)
+    reader, file = choose_reader(path, dialect, follow=options.follow)
     return reader.record(file, options)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..data.raw import RawData
+from ..data.raw import RawData, Source
 from ..data.recording import Recording, recording_of
 from ..errors import ConfigError, DataError, MissingPackageError, PtychoError, ReaderError, suggest
 from ..reader_protocol import ACCEPTED_READER_VERSIONS, ReaderSpec, ReadOptions
@@ -122,10 +122,15 @@ class InstalledReader:
             raise DataError(
                 f"{file.path}: {self.who} returned a {type(found).__name__}; it must be a Recording, or a RawData."
             )
-        if self.passed_over:
-            source = replace(found.source, warnings=(*found.source.warnings, *self.passed_over))
-            return replace(found, source=source)
-        return found
+        return replace(found, source=self._told(found.source, file))
+
+    def _told(self, source: Source, file: Candidate) -> Source:
+        """Provenance, with what holds for a file whichever reader it has."""
+        assumptions = source.assumptions
+        if file.beside:
+            shown = ", ".join(file.beside[:3]) + (f" and {len(file.beside) - 3} more" if len(file.beside) > 3 else "")
+            assumptions = (*assumptions, f"What lies in {shown} was read as if it lay in {file.path.name}.")
+        return replace(source, assumptions=assumptions, warnings=(*source.warnings, *self.passed_over))
 
     def _function(self, name: str) -> Any:
         """A function of its module, which is imported for it."""
