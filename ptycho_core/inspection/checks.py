@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..data.raw import RawData
 from ..errors import DataError
+from ..io.centre import estimate_centre
 from ..io.far_field import check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
 from ..physics.forward import mode_intensity
@@ -206,7 +207,7 @@ def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
     off = math.hypot(centre[0] - N / 2, centre[1] - N / 2)
     where = f"The mean pattern's centre ({centre[0]:.1f}, {centre[1]:.1f}) is {off:.1f} pixels from N/2 = {N / 2:g}"
     if off > max(2.0, 0.06 * N):
-        return [Finding("warning", f"{where}. Crop the frames about the beam.")]
+        return [Finding("warning", f"{where}. Crop the frames about the beam: --centre auto finds it.")]
     return [Finding("ok", f"{where}.")]
 
 
@@ -269,10 +270,13 @@ def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
     likeness = float(np.corrcoef(np.sqrt(pattern)[good], measured)[0, 1]) if measured.any() else 0.0
     ratio = facts.figures["mean_counts"] / float(pattern.sum())
     facts.figures.update({"probe_likeness": likeness, "counts_per_probe_power": ratio})
-    out = []
+    out, beside = [], "" if raw.propagation.is_near else _beside(pattern, good, raw, facts)
     if likeness < 0.7:
         text = f"The probe's {field} correlates only {likeness:.2f} with the mean pattern: a poor or a wrong probe."
-        out.append(Finding("warning", f"{text} Refine it (probe_trainable), or check its axes and size."))
+        advice = beside or "Refine it (probe_trainable), or check its axes and size."
+        out.append(Finding("warning", f"{text} {advice}"))
+    elif beside:
+        out.append(Finding("warning", f"The probe's {field} correlates {likeness:.2f} with the mean pattern. {beside}"))
     else:
         out.append(Finding("ok", f"The probe's {field} correlates {likeness:.2f} with the mean pattern."))
     if raw.probe_calibrated and not 0.2 < ratio < 1.5:
@@ -284,6 +288,24 @@ def check_probe(raw: RawData, facts: Facts) -> list[Finding]:
     else:
         out.append(Finding("ok", f"The probe is on the scale of the counts: mean counts are {ratio:.3f} of its power."))
     return out
+
+
+def _beside(pattern: NDArray[np.float64], good: NDArray[np.bool_], raw: RawData, facts: Facts) -> str:
+    """A sentence where the far field of the probe fits the mean pattern much better a pixel or more beside (FIND-5).
+
+    One pixel off is a phase ramp of a whole turn over the window, which a probe that is not refined never loses.
+    """
+    if not (facts.mean * good).any():
+        return ""
+    estimate = estimate_centre(facts.mean, good, probe_intensity=pattern)
+    (y, x), N = estimate.candidates["probe"], raw.side
+    facts.figures["zero_frequency_px"] = [y, x]
+    if not estimate.off_the_probe:
+        return ""
+    return (
+        f"It fits {estimate.probe_likeness:.2f} with zero frequency at pixel ({y:.0f}, {x:.0f}) and not ({N // 2}, "
+        f"{N // 2}), so one of them is off by a phase ramp: give --centre {y:.0f},{x:.0f}."
+    )
 
 
 def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:

@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.recording import Recording
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
+from ...physics.forward import mode_intensity
+from ...physics.propagation import far_field
+from ..centre import estimate_centre
 
 __all__ = ["beam_centre", "mean_of_some"]
 
@@ -37,9 +40,9 @@ def beam_centre(
     if isinstance(given, str):
         if given != "auto":
             raise ConfigError(f"centre = {given!r}; it must be auto, or y,x in detector pixels.")
-        y, x = _centre_of_mass(mean_of_some(recording), good, name)
-        notes.append(f"The centre of the beam was found at pixel ({y:.1f}, {x:.1f}), the centre of mass of the light.")
-        return y, x
+        found = estimate_centre(mean_of_some(recording), good, probe_intensity=_at_detector(recording), name=name)
+        notes.append(found.describe())
+        return found.centre_px
     if given is not None:
         if not (0 <= given[0] < height and 0 <= given[1] < width):
             raise ConfigError(f"centre = {given}, but frames are {height}×{width}; it must lie on them.")
@@ -57,11 +60,10 @@ def mean_of_some(recording: Recording) -> NDArray[np.float64]:
     return total / len(numbers)
 
 
-def _centre_of_mass(mean: NDArray[np.float64], good: NDArray[np.bool_] | None, name: str) -> tuple[float, float]:
-    light = np.where(np.isfinite(mean), np.maximum(mean, 0), 0)
-    if good is not None:
-        light = np.where(good, light, 0)
-    if not light.any():
-        raise DataError(f"{name}: the mean pattern is dark, so that no centre is found; give it (--centre y,x).")
-    y, x = np.indices(light.shape)
-    return float((y * light).sum() / light.sum()), float((x * light).sum() / light.sum())
+def _at_detector(recording: Recording) -> NDArray[np.float64] | None:
+    """Intensity (H, W) of the recording's probe at the detector; None without one, or in a near field."""
+    probe, near = recording.probe, recording.propagation is not None and recording.propagation.is_near
+    if probe is None or near or probe.shape[-2:] != recording.frames.shape[1:]:
+        return None
+    modes = np.asarray(probe, np.complex128)
+    return mode_intensity(far_field(modes[None] if modes.ndim == 2 else modes))
