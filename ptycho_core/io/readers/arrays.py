@@ -1,0 +1,352 @@
+"""Arrays by name, whatever file they lie in: HDF5, NPZ, NPY, Zarr or MAT of version 5.
+
+What a mapping names, what a draft of one lists, and what readers of bare arrays read is the same for all of them: a
+shape, a type, a unit where the file states one, values, and a part of the values without the rest.
+"""
+
+from __future__ import annotations
+
+import ast
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DataError, MissingPackageError, suggest
+from ..candidate import Candidate
+from ..h5_names import names_in
+from ..h5_values import dataset_at, open_h5, units_of
+
+__all__ = [
+    "ArrayFile",
+    "ArrayHeader",
+    "Hdf5Arrays",
+    "Loaded",
+    "MatArrays",
+    "NpyArrays",
+    "NpzArrays",
+    "ZarrArrays",
+    "arrays_of",
+    "is_mat",
+    "is_npy",
+    "shape_in",
+    "zarr_kind",
+]
+
+_MAT = b"MATLAB 5.0 MAT-file"
+_NPY = b"\x93NUMPY"
+_ZARR = ("zarr.json", ".zgroup", ".zarray")
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """What is known of an array without its values.
+
+    Attributes:
+        shape: as stored.
+        dtype: as stored.
+        unit: text of its ``units`` attribute, or empty.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    unit: str = ""
+
+
+class ArrayFile(Protocol):
+    """Arrays by name; holds a path and no open file, so that it can be pickled to a worker."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every array in it, by name, in the file's order."""
+
+    def header(self, name: str) -> ArrayHeader:
+        """One array; a name that is not there is a DataError with those that are."""
+
+    def opened(self, name: str) -> Any:
+        """Context manager of one array, whose parts are read as they are asked for by ``array[index]``."""
+
+
+def _absent(path: Path, name: str, names: Any) -> DataError:
+    held = ", ".join(sorted(names)) or "nothing"
+    return DataError(f"{path}: holds no array {name!r}. It holds: {held}.{suggest(name, names)}")
+
+
+@dataclass(frozen=True)
+class Hdf5Arrays:
+    """Datasets of an HDF5 file, those behind links too."""
+
+    path: Path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every dataset that can be opened; a link that leads nowhere is named when it is asked for."""
+        with open_h5(self.path) as h5:
+            return {name: _hdf5_header(h5[name]) for name, text in names_in(h5).shapes.items() if text.startswith("(")}
+
+    def header(self, name: str) -> ArrayHeader:
+        """One dataset."""
+        with self.opened(name) as dataset:
+            return _hdf5_header(dataset)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """One dataset, open."""
+        with open_h5(self.path) as h5:
+            dataset = dataset_at(h5, name)
+            if dataset is None:
+                raise _absent(self.path, name, self.headers())
+            yield dataset
+
+
+def _hdf5_header(dataset: Any) -> ArrayHeader:
+    return ArrayHeader(tuple(dataset.shape or ()), dataset.dtype, units_of(dataset))
+
+
+@dataclass(frozen=True)
+class NpzArrays:
+    """Members of an NPZ; those that lie uncompressed are mapped from disk, others are loaded whole."""
+
+    file: Candidate
+
+    @property
+    def path(self) -> Path:
+        """The archive."""
+        return self.file.path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every member."""
+        return {name: ArrayHeader(member.shape, member.dtype) for name, member in self.file.members.items()}
+
+    def header(self, name: str) -> ArrayHeader:
+        """One member."""
+        if name not in self.file.members:
+            raise _absent(self.path, name, self.file.members)
+        member = self.file.members[name]
+        return ArrayHeader(member.shape, member.dtype)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """One member, mapped or loaded."""
+        self.header(name)
+        member = self.file.members[name]
+        if member.offset is None or 0 in member.shape:
+            yield self.file.load(name)
+        else:
+            order = "F" if member.fortran_order else "C"
+            yield np.memmap(self.path, member.dtype, "r", member.offset, member.shape, order)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class NpyArrays:
+    """The one array of an NPY file, mapped from disk; it is called ``array``."""
+
+    path: Path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """The array."""
+        with self.opened("array") as array:
+            return {"array": ArrayHeader(array.shape, array.dtype)}
+
+    def header(self, name: str) -> ArrayHeader:
+        """The array."""
+        if name != "array":
+            raise _absent(self.path, name, ["array"])
+        return self.headers()["array"]
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """The array, mapped."""
+        try:
+            array = np.lib.format.open_memmap(self.path, mode="r")  # never unpickles
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise DataError(f"{self.path}: cannot be read ({error}); save it again with np.save.") from error
+        yield array
+
+
+@dataclass(frozen=True)
+class ZarrArrays:
+    """Arrays of a Zarr store of version 2 or 3, a folder or a zip file."""
+
+    path: Path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every array; that of a store that is one array is called ``array``."""
+        with self._root() as root:
+            if not hasattr(root, "members"):  # the two classes of the package have no common name
+                return {"array": _zarr_header(root)}
+            found = sorted(root.members(max_depth=None), key=lambda pair: str(pair[0]))
+            return {str(name): _zarr_header(item) for name, item in found if not hasattr(item, "members")}
+
+    def header(self, name: str) -> ArrayHeader:
+        """One array."""
+        with self.opened(name) as array:
+            return _zarr_header(array)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """One array, whose chunks are read as they are asked for."""
+        with self._root() as root:
+            if not hasattr(root, "members"):
+                if name != "array":
+                    raise _absent(self.path, name, ["array"])
+                yield root
+                return
+            item = root.get(name)
+            if item is None or hasattr(item, "members"):
+                raise _absent(self.path, name, [str(key) for key, _ in root.members(max_depth=None)])
+            yield item
+
+    @contextmanager
+    def _root(self) -> Iterator[Any]:
+        try:
+            import zarr
+            import zarr.storage
+        except ModuleNotFoundError as error:
+            if error.name != "zarr":
+                raise
+            raise MissingPackageError(
+                f"{self.path}: is a Zarr store, and the package zarr is not installed. Install it with: "
+                "pip install 'ptycho-core[readers]'"
+            ) from error
+        store = None if self.path.is_dir() else zarr.storage.ZipStore(self.path, mode="r")
+        try:
+            yield zarr.open(store if store is not None else str(self.path), mode="r")
+        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{self.path}: the Zarr store cannot be read ({error}); copy or export it again."
+            ) from error
+        finally:
+            if store is not None:
+                store.close()
+
+
+def _zarr_header(array: Any) -> ArrayHeader:
+    unit = array.attrs.get("units", array.attrs.get("unit", ""))
+    return ArrayHeader(tuple(array.shape), np.dtype(array.dtype), unit if isinstance(unit, str) else "")
+
+
+@dataclass(frozen=True)
+class MatArrays:
+    """Variables of a MAT file of version 5 (up to 7), loaded whole: MATLAB compresses them as one stream."""
+
+    path: Path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every variable that is an array of numbers or text; fields of a structure as ``structure/field``."""
+        return {name: ArrayHeader(values.shape, values.dtype) for name, values in self._all().items()}
+
+    def header(self, name: str) -> ArrayHeader:
+        """One variable."""
+        with self.opened(name) as values:
+            return ArrayHeader(values.shape, values.dtype)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """One variable."""
+        found = self._all()
+        if name not in found:
+            raise _absent(self.path, name, found)
+        yield found[name]
+
+    def _all(self) -> dict[str, NDArray[Any]]:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+
+        try:
+            content = loadmat(self.path, struct_as_record=True, squeeze_me=False)
+        except (OSError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
+            raise DataError(f"{self.path}: the MAT file cannot be read ({error}); save it again with -v7.3.") from error
+        found: dict[str, NDArray[Any]] = {}
+        for name, values in content.items():
+            if not name.startswith("__"):
+                _unfold(name, np.asarray(values), found)
+        return found
+
+
+def _unfold(name: str, values: NDArray[Any], found: dict[str, NDArray[Any]]) -> None:
+    """Take a structure of one element apart; cells and arrays of structures are no arrays of numbers."""
+    if values.dtype.names is not None:
+        if values.size == 1:
+            for field in values.dtype.names:
+                _unfold(f"{name}/{field}", np.asarray(values.ravel()[0][field]), found)
+    elif values.dtype.kind != "O":
+        found[name] = values
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Arrays in memory, of a file that gives them whole only."""
+
+    path: Path
+    values: dict[str, NDArray[Any]]
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """Every array."""
+        return {name: ArrayHeader(values.shape, values.dtype) for name, values in self.values.items()}
+
+    def header(self, name: str) -> ArrayHeader:
+        """One array."""
+        with self.opened(name) as values:
+            return ArrayHeader(values.shape, values.dtype)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """One array."""
+        if name not in self.values:
+            raise _absent(self.path, name, self.values)
+        yield self.values[name]
+
+
+def _starts(path: Path, magic: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(magic)) == magic
+
+
+def is_npy(file: Candidate) -> bool:
+    """Whether a file is one NumPy array, by its first bytes."""
+    return file.kind == "other" and _starts(file.path, _NPY)
+
+
+def is_mat(file: Candidate) -> bool:
+    """Whether a file is a MAT file of version 5 to 7, by its first bytes; those of version 7.3 are HDF5."""
+    return file.kind == "other" and _starts(file.path, _MAT)
+
+
+def zarr_kind(file: Candidate) -> str:
+    """``folder`` or ``zip`` for a Zarr store, else an empty text."""
+    if file.kind == "folder" and file.path.is_dir() and any((file.path / name).is_file() for name in _ZARR):
+        return "folder"
+    if file.kind == "npz" and not file.names and file.content is None and zipfile.is_zipfile(file.path):
+        with zipfile.ZipFile(file.path) as archive:
+            return "zip" if set(_ZARR) & set(archive.namelist()) else ""
+    return ""
+
+
+def arrays_of(file: Candidate) -> ArrayFile | None:
+    """The arrays of an examined file, or None where it is no container of arrays."""
+    if zarr_kind(file):
+        return ZarrArrays(file.path)
+    if file.kind == "hdf5":
+        return Hdf5Arrays(file.path)
+    if file.kind == "npz":
+        return NpzArrays(file)
+    if is_npy(file):
+        return NpyArrays(file.path)
+    return MatArrays(file.path) if is_mat(file) else None
+
+
+def shape_in(file: Candidate, name: str) -> tuple[int, ...]:
+    """Shape of an array of an examined HDF5 or NPZ file, from what the examination noted; nothing is opened."""
+    head, closed, _ = file.shapes.get(name, "()").partition(")")
+    shape = ast.literal_eval(head + closed) if head.startswith("(") and closed else ()
+    return tuple(int(n) for n in shape)
