@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,13 +17,16 @@ from ..data.container import PtychoDataContainer
 from ..data.raw import ObjectGuess
 from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
+from ..data.verdict import Verdict
 from ..errors import Cancelled, ConfigError
 from ..io.atomic import ensure_output_folder
 from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, accepted_scan, known_side
+from .diagnose import diagnose
 from .halves import half_data_frc
+from .judge import Judgement, circumstances
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
 from .outcome import first_stage_name, made_run, opened_folder, tell_of_kept, write_run
@@ -205,6 +209,31 @@ class _Job:
             self.observer.notice(f"no half-data FRC: {error}")
             return None, error
 
+    def verdict(
+        self, result: Stage, refined: Refined | None, *, whole: bool
+    ) -> tuple[Verdict | None, Cancelled | None]:
+        """The verdict on the result; where it is bad and the run was `whole`, its cause is looked for.
+
+        Stopping that costs the cause only.
+        """
+        scored, backend = result.scored, self.engines.trainer.backend
+        if refined is not None and refined.kept and self.engines.refiner is not None:
+            backend = self.engines.refiner.backend
+        known = circumstances(scored, refined, result.half_data_frc)
+        with self.observer.stage("verdict"):
+            judged = self.extra("verdict", lambda: Judgement(scored, self.scan.probe, backend, known))
+        if judged is None:
+            return None, None
+        if not (whole and judged.needs_diagnosis):
+            return judged.verdict(), None
+        try:
+            with self.observer.stage("diagnosis"):
+                look = partial(diagnose, self.scan, self.engines.config, self.runtime, progress=self.progress)
+                return judged.verdict(self.extra("diagnosis", look)), None
+        except Cancelled as error:
+            self.observer.notice(f"no diagnosis: {error}")
+            return judged.verdict(), error
+
     def extra(self, what: str, job: Callable[[], _T]) -> _T | None:
         """Do an extra; when it fails, say so and go on, since the image that it would judge is finished."""
         try:
@@ -292,8 +321,10 @@ def _go(
         where = None if job.bundle is None else str(job.bundle)
         raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
     stages = _stages(job, first, refined, truth, frcs)
+    verdict, stopped_later = job.verdict(stages[-1], refined, whole=stopped is None)
     done = made_run(stages, model, engines.trainer, engines.config, job.runtime, watcher, refined=refined, title=title)
-    return replace(done, provenance={**done.provenance, **provenance}), stopped
+    done = replace(done, provenance={**done.provenance, **provenance}, verdict=verdict)
+    return done, stopped or stopped_later
 
 
 def _stages(

@@ -180,3 +180,5 @@ def say_run(run: Run, session: Session) -> None:
     session.say(f"time      {session.age():.1f} s ({stages})")
     if run.folder is not None:
         session.say(f"results   {run.folder / 'report.html'}")
+    if run.verdict is not None:
+        session.say(f"verdict   {run.verdict.sentence}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .container import PtychoDataContainer
     from .findings import Comparison, FourierRingCorrelation
     from .model import TrainedModel
+    from .verdict import Verdict
 
 __all__ = ["Run", "Stage"]
 
@@ -56,6 +57,7 @@ class Run:
         provenance: plain data on where the result came from.
         seconds: stage → wall-clock seconds; ``total`` is that of the whole run so far.
         peak_memory_bytes: largest memory of the process, or None where it is not known.
+        verdict: on the result, in one line; None where the image could not be judged, which is among the warnings.
         folder: where the results were written, or None.
     """
 
@@ -72,6 +74,7 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
+    verdict: Verdict | None = None
     folder: Path | None = None
 
     @property

@@ -67,6 +67,7 @@ class Alternative:
     Attributes:
         name: ``orientation``, ``probe`` or ``samples``.
         words: a clause: what is likely the matter.
+        option: what explains the frames better.
         advice: what to do, with the option.
         figure: Fourier error of held-out frames with it.
         beside: the same with what was used, by a trial of the same length.
@@ -74,6 +75,7 @@ class Alternative:
 
     name: str
     words: str
+    option: str
     advice: str
     figure: float
     beside: float
@@ -105,10 +107,8 @@ def causes(measured: Measured, known: Circumstances) -> tuple[Reason, ...]:
     found = [
         Reason(
             name=other.name,
-            text=(
-                f"{other.words}, which explains held-out frames at {other.figure:.4f} instead of {other.beside:.4f} "
-                "(Fourier error of a short trial)"
-            ),
+            text=f"{other.words}: {other.option} explains held-out frames at {other.figure:.4f} instead of "
+            f"{other.beside:.4f}",
             figure=other.figure,
             advice=other.advice,
         )

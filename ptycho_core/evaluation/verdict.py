@@ -111,7 +111,7 @@ def _verdict(
         sentence += "; but " + "; and ".join(reason.text for reason in beware[:2])
     advice = tuple(dict.fromkeys(reason.advice for reason in reasons if reason.advice))
     said = [reason.advice for reason in (*(likely or reasons[:1]), *beware) if reason.advice]
-    if said:
+    if said and said[0] not in sentence:
         sentence += f". {said[0][0].upper()}{said[0][1:]}"
     return Verdict(kind=kind, sentence=sentence, reasons=reasons, advice=advice, figures=figures)
 

@@ -23,6 +23,7 @@ draw complex numbers. ``default`` leads from the root to ``/entry/image``.
     frc_half_data, frc_truth       frequency, correlation, n_pixels, half_bit (R,); attributes: the cut-offs
     stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, figures
     config, provenance   JSON text
+    verdict       JSON: kind, sentence, reasons, advice and figures of the verdict on the image
     image, amplitude_image, coverage_image, probe_image, r_map   plots, and so are losses, refinement and frc_*
 
 Formats 1 and 2 are read too, see ``stored_reconstruction``.
@@ -289,6 +290,7 @@ def _write(path: Path, run: Run) -> None:
             "config": config_to_mapping(run.config),
             "provenance": run.provenance,
             "dropped": dict(scored.dropped),
+            "verdict": {} if run.verdict is None else run.verdict.to_mapping(),
         }
         for name, document in documents.items():
             _write_document(entry, name, document)

@@ -70,6 +70,7 @@ class StoredReconstruction:
         program: name and version of what wrote the file, or empty.
         config: what the reconstruction was made with, plain JSON data; empty when the file does not say.
         provenance: where it came from, plain JSON data; empty when the file does not say.
+        verdict: on the image, plain JSON data of ``data.verdict``; empty when the file does not say.
     """
 
     path: Path
@@ -102,6 +103,7 @@ class StoredReconstruction:
     program: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    verdict: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> NDArray[Any]:
@@ -325,6 +327,7 @@ def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruc
         program=program,
         config=_document(entry, "config", path),
         provenance=_document(entry, "provenance", path),
+        verdict=_document(entry, "verdict", path),
     )
 
 

@@ -71,6 +71,21 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _verdict(run: Run) -> str:
+    """The verdict on top of the page, with what speaks for it and what to do."""
+    if run.verdict is None:
+        return ""
+    verdict = run.verdict
+    further = "".join(f"<li>{escape(reason.text)}</li>" for reason in verdict.reasons[1:])
+    advice = "".join(f"<li>{escape(text[0].upper() + text[1:])}.</li>" for text in verdict.advice)
+    lists = (f"<ul>{further}</ul>" if further else "") + (f"<p>What to do:</p><ul>{advice}</ul>" if advice else "")
+    more = f"<details><summary>Reasons and advice</summary>{lists}</details>" if lists else ""
+    return (
+        f'<section class="verdict {verdict.kind.replace("_", "-")}" role="status">'
+        f"<strong>{escape(verdict.sentence)}.</strong>{more}</section>"
+    )
+
+
 def _headline(run: Run) -> str:
     scored = run.scored
     cards = [
@@ -350,7 +365,7 @@ def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> st
         "style-src 'unsafe-inline'\">"
         f"<title>{escape(run.title)}</title><style>{_style()}</style></head><body><main>"
         f'<h1>{escape(run.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
-        f"{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}{_details(run)}"
+        f"{_verdict(run)}{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
         "and summary.json in the folder of the run.</footer></main></body></html>\n"
     )

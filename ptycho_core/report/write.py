@@ -41,6 +41,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "schema_version": SUMMARY_VERSION,
             "kind": "run",
             "title": run.title,
+            "verdict": None if run.verdict is None else run.verdict.to_mapping(),
             "figures": figures_of(scored),
             "frames": {role.name.lower(): len(scan.frames(role)) for role in Role} | {"all": raw.n_frames},
             "dropped": dict(scored.dropped),
