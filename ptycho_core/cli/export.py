@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ..data.raw import Geometry
 from ..errors import OutputError
@@ -11,6 +10,7 @@ from ..io.export import EXPORTS, choose_export
 from ..io.npz import GEOMETRY_KEYS
 from ..io.result_folder import default_folder
 from .options import Options, Parser, make_parser
+from .reading_options import READING, read_options
 from .session import Session
 
 __all__ = ["build_parser", "execute"]
@@ -24,12 +24,6 @@ Write the image of a result for other programs. What the format cannot hold is s
 
 --format, or the suffix of --out, chooses."""
 EXAMPLE = "ptycho export result --format tiff"
-_MEANINGS = {
-    "energy_eV": "energy of a photon, electronvolts",
-    "distance_m": "sample to detector, metres",
-    "detector_pixel_size_m": "side of a detector pixel, metres",
-    "pixel_size_m": "side of an object pixel, metres",
-}
 
 
 def build_parser() -> Parser:
@@ -39,11 +33,8 @@ def build_parser() -> Parser:
     parser.add_argument("--format", choices=[export.name for export in EXPORTS], help="format to write")
     parser.add_argument("--out", metavar="FILE", help="file to write (default: RESULT with the suffix of the format)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file where it is there")
-    instrument: dict[str, dict[str, Any]] = {
-        f"--{key}": {"type": float, "metavar": "NUMBER", "help": f"{_MEANINGS[key]}, where the result does not say"}
-        for key in GEOMETRY_KEYS
-    }
-    parser.add_group("the instrument", instrument)
+    instrument = {name: how for name, how in READING["instrument"].items() if name[2:] in GEOMETRY_KEYS}
+    parser.add_group("the instrument, where the result does not say", instrument)
     return parser
 
 
@@ -68,7 +59,8 @@ def execute(options: Options, session: Session) -> int:
     from ..io.export import export_reconstruction, read_result
 
     export = choose_export(options["out"], options["format"])
-    stored = read_result(Path(options["result"]), Geometry(**{key: options[key] for key in GEOMETRY_KEYS}))
+    said = read_options({key: options[key] for key in GEOMETRY_KEYS})
+    stored = read_result(Path(options["result"]), Geometry(**{key: getattr(said, key) for key in GEOMETRY_KEYS}))
     target = _target(options, export.suffixes[0])
     for text in export_reconstruction(target, stored, format=export.name):
         session.say(f"note      {text}")

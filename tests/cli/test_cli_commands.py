@@ -583,7 +583,20 @@ def test_verbose_says_more(stub, scan, capsys):
     assert "train 1/2" in capsys.readouterr().err
 
 
-COMMANDS = ("demo", "run", "train", "reconstruct", "simulate", "inspect", "compare", "backends", "readers", "conform")
+COMMANDS = (
+    "demo",
+    "run",
+    "train",
+    "reconstruct",
+    "simulate",
+    "convert",
+    "export",
+    "inspect",
+    "compare",
+    "backends",
+    "readers",
+    "conform",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -611,7 +624,7 @@ def test_example_of_every_command_runs(stub, small_demo, tmp_path, monkeypatch, 
     key = next(name for name, value in arrays.items() if value.shape == counts.shape)
     np.savez("scan.npz", **{**arrays, key: np.sqrt(counts), "measurement": np.array("amplitude")})
     (tmp_path / "settings.yaml").write_text("group_size: 4\nnepochs: 1\n")
-    for command in ("inspect", "backends", "conform", "demo", "run", "train", "reconstruct"):
+    for command in ("inspect", "convert", "backends", "conform", "demo", "run", "export", "train", "reconstruct"):
         assert cli.main(examples[command][1:]) == 0, command
     (tmp_path / "other").mkdir()
     (tmp_path / "image" / "reconstruction.h5").rename(tmp_path / "other" / "reconstruction.h5")
