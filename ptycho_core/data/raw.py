@@ -39,6 +39,12 @@ MAX_CANVAS_PX = 2**28
 RADIATIONS = ("photon", "electron")
 """What a beam may be made of."""
 
+_MOST_EMPTY = 1000
+"""Times that a canvas may be larger than all frames together: two fields of a sample lie apart, not a world apart."""
+
+_SMALL_CANVAS_PX = 2**22
+"""A canvas that is allowed to any scan."""
+
 _CHUNK_BYTES = 32 * 2**20
 
 
@@ -139,15 +145,18 @@ def _check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any],
         DataError: they do; the frame that lies farthest from the others is named.
     """
     height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
-    if height * width <= MAX_CANVAS_PX:
+    frames_px = min(len(positions) * N**2, MAX_CANVAS_PX // _MOST_EMPTY)
+    allowed = max(_MOST_EMPTY * frames_px, _SMALL_CANVAS_PX)
+    if height * width <= allowed:
         return
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     frame = int(away.argmax())
     raise DataError(
         f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, an object of {height * width:.3g} "
-        f"pixels; at most {MAX_CANVAS_PX} are allowed. Frame {int(numbers[frame])} lies farthest, {away[frame]:.4g} "
-        f"pixels from the middle of the others, whose median distance is {float(np.median(away)):.4g}: leave it out "
-        "(--frames), or correct the unit of the positions (--position_unit) or the pixel size."
+        f"pixels; at most {allowed} are allowed for {len(positions)} frames of {N}×{N}. Frame {int(numbers[frame])} "
+        f"lies farthest, {away[frame]:.4g} pixels from the middle of all, whose median distance is "
+        f"{float(np.median(away)):.4g}: leave it out (--frames), or correct the unit of the positions "
+        "(--position_unit) or the pixel size."
     )
 
 
