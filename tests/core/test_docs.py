@@ -34,7 +34,7 @@ DOCUMENTS = [README, CONTRIBUTING, *GUIDES]
 LANGUAGES = {"sh", "python", "yaml", "toml"}
 SETS_UP = ("python3.11 ", ".venv/bin/", "pip install ")
 NEEDS_AN_ENGINE = {"conform", "demo", "run", "train", "reconstruct"}
-NEEDS_RESULTS = {"compare"}
+NEEDS_RESULTS = {"compare", "export"}
 QUICK_TRAINING = ["--epochs", "1"]
 QUICK_NETWORK = [
     "--group_size",
