@@ -55,7 +55,8 @@ def test_run_writes_everything(stub, scan, tmp_path, capsys):
     summary = summary_of(folder)
     assert summary["frames"] == {"train": 18, "heldout": 6, "unused": 0, "all": 24}
     assert summary["config"]["epochs"] == 2
-    assert set(summary["seconds"]) == {"start_up", "read", "check", "train", "save", "reconstruct", "report", "total"}
+    stages = {"start_up", "read", "check", "train", "save", "reconstruct", "verdict", "report"}
+    assert set(summary["seconds"]) == stages | {"total"}
     assert summary["seconds"]["total"] >= sum(v for k, v in summary["seconds"].items() if k != "total") - 0.01
     assert summary["seconds"]["report"] > 0.1, "the report's own time is in the summary"
     assert summary["peak_memory_bytes"] > 20e6
@@ -592,6 +593,7 @@ COMMANDS = (
     "convert",
     "export",
     "inspect",
+    "orient",
     "compare",
     "backends",
     "readers",
