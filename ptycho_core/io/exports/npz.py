@@ -22,7 +22,7 @@ _ARRAYS = (
     *("slice_spacing_m", "mode_weights", "role", "frame_sums"),
 )
 _TEXTS = ("title", "start_time", "end_time", "program", "forward_model")
-_DOCUMENTS = ("figures", "losses", "refinement_losses", "unused", "dropped", "config", "provenance")
+_DOCUMENTS = ("figures", "losses", "refinement_losses", "unused", "dropped", "config", "provenance", "verdict")
 
 
 def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str]:
