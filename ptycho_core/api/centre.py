@@ -49,6 +49,9 @@ class CentreFinding:
 
     def describe(self) -> str:
         """One sentence for people."""
+        if not self.trials and self.certain:
+            names = ", ".join(self.estimate.candidates)
+            return f"zero frequency at ({self.alike[0].replace(',', ', ')}): all candidates ({names}) are that pixel"
         if not self.trials:
             return self.estimate.describe()
         y, x = self.centre_px

@@ -29,7 +29,14 @@ from .contest import Contest, hold_contest
 from .prepare import ScanInput, Tell, ensure_raw
 from .trials import TrialPlan, region_of, stepping_engine
 
-__all__ = ["LEAST_FRAMES", "SWEEPS", "diagnose_orientation", "find_orientation", "twin_likeness"]
+__all__ = [
+    "LEAST_FRAMES",
+    "SWEEPS",
+    "diagnose_orientation",
+    "find_orientation",
+    "twin_likeness",
+    "with_found_orientation",
+]
 
 SWEEPS = 6
 """Sweeps of a trial: after six the right orientation of the star stands at a fifth of any other's misfit."""
@@ -110,6 +117,40 @@ def find_orientation(
     for reason in found.reasons if tell is not None else ():
         tell(reason)  # type: ignore[misc]
     return found
+
+
+def with_found_orientation(
+    raw: RawData,
+    *,
+    engine: str | ReconstructionBackend = "numpy",
+    runtime: Runtime = DEFAULT_RUNTIME,
+    progress: Progress = no_progress,
+) -> tuple[RawData, OrientationFinding]:
+    """A scan in the orientation that explains its frames best: what ``--orientation auto`` does.
+
+    Args:
+        raw: the scan, as it was read.
+        engine: see :func:`find_orientation`.
+        runtime: see there.
+        progress: see there.
+
+    Returns:
+        The scan, and the finding, which stands in ``source.details["orientation"]`` and among the assumptions. Where
+        the orientation as read is not told from the best, it is kept.
+
+    Raises:
+        DataError: no usable scan.
+        BackendError: the engine is unknown, missing or broken.
+    """
+    found = find_orientation(raw, engine=engine, runtime=runtime, progress=progress)
+    out = oriented(raw, found.orientation)
+    notes = (f"orientation {found.orientation} was found: {found.describe()}",)
+    source = replace(
+        out.source,
+        assumptions=(*out.source.assumptions, *notes),
+        details={**out.source.details, "orientation": found.to_mapping()},
+    )
+    return replace(out, source=source), found
 
 
 def diagnose_orientation(

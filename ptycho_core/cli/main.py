@@ -38,6 +38,7 @@ _COMMANDS: dict[str, str] = {
     "convert": "write a scan in a format that other programs read",
     "export": "write an image in a format that other programs read",
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
+    "orient": "find which way positions lie against the detector, by trials",
     "compare": "compare two reconstructions, or one with the truth",
     "backends": "list the engines: installed, missing and why",
     "readers": "list the readers of scan files, in the order they are asked",

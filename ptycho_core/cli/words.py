@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
 from .options import Options
-from .reading_options import READING, read_options
+from .reading_options import AUTO, READING, read_options
 from .session import Session
 
 if TYPE_CHECKING:
@@ -28,8 +28,16 @@ __all__ = [
 ]
 
 
-def reading(options: Options, session: Session) -> Callable[[], RawData]:
-    """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it."""
+def reading(options: Options, session: Session, *, say: bool = True) -> Callable[[], RawData]:
+    """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it.
+
+    With ``--orientation auto`` it finds the orientation first, and brings the scan into it.
+
+    Args:
+        options: of the command.
+        session: of the command.
+        say: whether to describe the scan on standard output.
+    """
     said = read_options(options)
 
     def read() -> RawData:
@@ -42,13 +50,26 @@ def reading(options: Options, session: Session) -> Callable[[], RawData]:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
         near = f", {raw.propagation}" if raw.propagation.is_near else ""
-        session.say(
-            f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
-            f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
-        )
-        return raw
+        if say:
+            session.say(
+                f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
+                f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
+            )
+        return _on_found_axes(raw, session) if options.get("orientation") == AUTO else raw
 
     return read
+
+
+def _on_found_axes(raw: RawData, session: Session) -> RawData:
+    """The scan in the orientation that trials find, with what they found said."""
+    from ..api.orient import with_found_orientation
+
+    with session.stage("orient"):
+        raw, found = with_found_orientation(raw)
+    session.say(f"orient    {found.describe()}")
+    for reason in () if found.certain else found.reasons:
+        session.notice(f"orientation: {reason}; '{found.orientation}' is used")
+    return raw
 
 
 def files_given(options: Options) -> list[Path]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .orientation import composed
+import numpy as np
+
+from .orientation import composed, matrix_of
 from .trials import Trial
 
 __all__ = ["HALF_TURN", "OrientationFinding"]
@@ -60,6 +63,24 @@ class OrientationFinding:
     def trial_of(self, word: str) -> Trial | None:
         """The trial of a word, or None where it was not tried."""
         return next((trial for trial in self.trials if trial.tried.get("orientation") == word), None)
+
+    def option(self, read_with: Mapping[str, str] | None = None) -> str | None:
+        """What to give to read the scan in this orientation; None where what was given already is right.
+
+        Args:
+            read_with: ``source.details["read_with"]`` of the scan that was tried: the orientation found comes on top of
+                the one that it was read in.
+        """
+        given = read_with or {}
+        before, turned = given.get("orientation", "none"), float(given.get("rotate_deg", 0.0))
+        word = composed(before, self.orientation)
+        # a turn after an orientation is a turn before it, the other way where that one mirrors
+        turn = turned + (self.rotate_deg or 0.0) * round(float(np.linalg.det(matrix_of(before))))
+        if self.orientation == "none" and not self.rotate_deg:
+            return None
+        options = [f"--rotate {turn:.4g}"] if turn else []
+        options += [f"--orientation {word}"] if word != "none" or not options else []
+        return " ".join(options)
 
     def describe(self) -> str:
         """One sentence for people: what to do, with figures."""
