@@ -30,6 +30,7 @@ __all__ = [
     "MatArrays",
     "NpyArrays",
     "NpzArrays",
+    "RawArray",
     "ZarrArrays",
     "arrays_of",
     "is_mat",
@@ -169,6 +170,29 @@ class NpyArrays:
         except (OSError, ValueError, EOFError, SyntaxError) as error:
             raise DataError(f"{self.path}: cannot be read ({error}); save it again with np.save.") from error
         yield array
+
+
+@dataclass(frozen=True)
+class RawArray:
+    """A file that is nothing but the values of one array in C order, mapped from disk; it is called ``frames``."""
+
+    path: Path
+    of: ArrayHeader
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """The array."""
+        return {"frames": self.of}
+
+    def header(self, name: str) -> ArrayHeader:
+        """The array."""
+        if name != "frames":
+            raise _absent(self.path, name, ["frames"])
+        return self.of
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """The array, mapped."""
+        yield np.memmap(self.path, self.header(name).dtype, "r", 0, self.of.shape)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,134 @@
+"""TIFF stacks: a page a frame, or a series (M, H, W) or (Ny, Nx, H, W), as ImageJ, OME and detectors write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.recording import Recording
+from ...errors import DataError
+from ...plugins.hookspecs import hookimpl
+from ...reader_protocol import ReaderSpec, ReadOptions
+from ..candidate import Candidate
+from .arrays import ArrayHeader
+from .bare import bare_recording
+from .frame_files import format_of
+
+__all__ = ["TiffArrays", "ptycho_reader", "read", "recognises"]
+
+
+@hookimpl
+def ptycho_reader() -> ReaderSpec:
+    """Describe the dialect."""
+    return ReaderSpec(
+        name="tiff",
+        title="TIFF stack, a page a frame",
+        kind="other",
+        module=__name__,
+        protocol_version=2,
+        priority=20,
+        requires=("tifffile",),
+        extra="ptycho-core[readers]",
+    )
+
+
+def recognises(file: Candidate) -> bool:
+    """Whether a file is a TIFF, by its first bytes."""
+    return file.kind == "other" and file.path.is_file() and format_of(file.path) == "tiff"
+
+
+def read(file: Candidate, options: ReadOptions) -> Recording:
+    """Read the frames; they stay on disk.
+
+    Args:
+        file: a TIFF.
+        options: measurement, and where the frames were taken.
+
+    Raises:
+        DataError: no stack of frames, pages of several shapes, or a damaged file.
+    """
+    return bare_recording(TiffArrays(file.path), "frames", options, "tiff", [], detector=True)
+
+
+@dataclass(frozen=True)
+class TiffArrays:
+    """The one series of images of a TIFF, called ``frames``, whose pages are read as they are asked for."""
+
+    path: Path
+
+    def headers(self) -> dict[str, ArrayHeader]:
+        """The series."""
+        with self.opened("frames") as series:
+            return {"frames": ArrayHeader(series.shape, series.dtype)}
+
+    def header(self, name: str) -> ArrayHeader:
+        """The series."""
+        return self.headers()[name]
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        """The series, open.
+
+        Raises:
+            DataError: several series, pages with colours, or a damaged file.
+        """
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(self.path) as tiff:
+                yield _Series(self.path, _one_series(self.path, tiff))
+        except (OSError, ValueError, tifffile.TiffFileError) as error:
+            raise DataError(f"{self.path}: the TIFF cannot be read ({error}); copy or export it again.") from error
+
+
+def _one_series(path: Path, tiff: Any) -> Any:
+    series = list(tiff.series)
+    if len(series) != 1:
+        shapes = ", ".join(str(tuple(s.shape)) for s in series[:6]) + (" …" if len(series) > 6 else "")
+        raise DataError(
+            f"{path}: holds {len(series)} series of images ({shapes}); the frames of a scan have one shape."
+        )
+    if "S" in series[0].axes:
+        raise DataError(
+            f"{path}: its pages have colours ({series[0].axes} {series[0].shape}); frames have one value a pixel."
+        )
+    return series[0]
+
+
+class _Series:
+    """A series as an array of which single frames, and runs of them, are read."""
+
+    def __init__(self, path: Path, series: Any) -> None:
+        self._path, self._series = path, series
+        self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
+        self.dtype = np.dtype(series.dtype)
+
+    def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
+        """Frames of an index whose last two entries take all, the one before a run, and those before that a place."""
+        counted = self.shape[:-2]
+        *outer, run = index[:-2]
+        first = int(np.ravel_multi_index((*outer, run.start), counted)) if outer else run.start
+        numbers = range(first, first + run.stop - run.start)
+        return np.stack([self._page(number) for number in numbers])
+
+    def _page(self, number: int) -> NDArray[Any]:
+        height, width = self.shape[-2:]
+        if self._series.dataoffset is not None:  # all in one piece: the pages after the first need not be listed
+            handle = self._series.parent.filehandle
+            handle.seek(self._series.dataoffset + number * height * width * self.dtype.itemsize)
+            stored = handle.read_array(self.dtype.newbyteorder(self._series.parent.byteorder), height * width)
+            return np.asarray(stored).reshape(height, width)
+        pages = math.prod(self.shape[:-2])
+        page = self._series.pages[number] if len(self._series.pages) == pages else None
+        if page is None:
+            raise DataError(
+                f"{self._path}: page {number} of {pages} is not there; copy the file, and those that it names."
+            )
+        return np.asarray(page.asarray())
