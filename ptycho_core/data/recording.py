@@ -36,10 +36,12 @@ class Recording:
         probe: (P, n, n) complex, or None.
         probe_calibrated: whether |F(probe · object)|² is in photons already.
         mask: (H, W) bool, True = good, or None.
+        mask_polarity: ``good`` or ``bad``: what 1 means in the file, as its mask was read; a caller may say otherwise.
         background: (H, W) expected counts, or None.
         object_guess: an object on the pixels of the frames as stored, or None.
         geometry: the instrument, as the file states it; ``pixel_size_m`` is that of the frames as stored.
         propagation: as the file states it, or None.
+        frame_indexes: (M,) int64 numbers by which a file of positions may name the frames; None means 0 to M−1.
         centre_px: (y, x) detector pixel of zero frequency where the file states it; None means (H // 2, W // 2).
         source: provenance; ``measurement`` is that of the stored frames.
     """
@@ -51,10 +53,12 @@ class Recording:
     probe: NDArray[Any] | None = None
     probe_calibrated: bool = False
     mask: NDArray[np.bool_] | None = None
+    mask_polarity: str = "good"
     background: NDArray[Any] | None = None
     object_guess: ObjectGuess | None = None
     geometry: Geometry = field(default_factory=Geometry)
     propagation: Propagation | None = None
+    frame_indexes: NDArray[np.int64] | None = None
     centre_px: tuple[float, float] | None = None
     source: Source = field(default_factory=Source)
 

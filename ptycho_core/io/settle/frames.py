@@ -52,8 +52,8 @@ def chosen_frames(
                 f"end are too many, give --frames 0:{M}."
             )
         return numbers, recording
-    if positions is not None and len(positions) != len(numbers):
-        positions = positions[numbers]
+    if positions is not None and (len(positions) != len(numbers) or len(positions) == M):
+        positions = positions[numbers]  # one a frame of the file; frames turned round take theirs with them
     notes.append(f"{len(numbers)} of {M} frames are used, as given (--frames {chosen}).")
     raster = recording.raster if len(numbers) == M else None
     return numbers, replace(

@@ -12,8 +12,8 @@ from ...data.raw import Geometry
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
-from ..number_table import read_array, read_table
 from ..units import LENGTHS, length_unit
+from .beside_scan import advice_without_positions
 
 __all__ = ["Placed", "placed_positions"]
 
@@ -45,19 +45,15 @@ def placed_positions(
     positions, unit = recording.positions, recording.position_unit
     if options.positions is not None and options.scan_step_m is not None:
         raise ConfigError("positions and scan_step are given both; the positions come from one of them.")
-    if options.positions is not None:
-        positions, unit = _beside(options.positions, notes)
-        if recording.frames.shape[0] != len(positions):
-            raise DataError(
-                f"{options.positions}: {len(positions)} positions, but {name} has {recording.frames.shape[0]} frames "
-                "in use; every frame needs one. Choose the frames that have one with --frames."
-            )
-    elif options.scan_step_m is not None:
+    if options.positions is not None and positions is not None:
+        _check_all_there(options.positions, positions)
+    if options.scan_step_m is not None:
         positions, unit = _raster(recording, options, options.scan_step_m, name, notes), "m"
     if positions is None:
         raise DataError(
             f"{name}: holds no positions. Give the file that does (--positions FILE), or the step of a raster "
             "(--scan_step 50nm, with --raster NY,NX where frames lie in one row)."
+            + advice_without_positions(Path(name), recording.frames.shape[0])
         )
     positions = np.asarray(positions, np.float64)
     if positions.ndim != 2 or positions.shape[1] != 2:
@@ -79,62 +75,13 @@ def _in_unit(positions: NDArray[np.float64], word: str, stated: str, notes: list
     return Placed(positions if word == "px" else positions * factor, "px" if word == "px" else "m", True)
 
 
-def _beside(path: Path, notes: list[str]) -> tuple[NDArray[np.float64], str]:
-    """Positions (M, 2) (y, x) of a file of their own, and their unit where its columns say."""
-    try:
-        with path.open("rb") as stream:
-            magic = stream.read(6)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check --positions.") from error
-    binary = magic == b"\x93NUMPY" or magic[:4] == b"PK\x03\x04"
-    names: tuple[str, ...] = ()
-    if binary:
-        values = np.asarray(read_array(path), np.float64)
-    else:
-        table = read_table(path)
-        names, values = table.names, table.values
-    if values.ndim != 2 or (values.shape[1] != 2 and not names):
-        raise DataError(f"{path}: is {values.shape}; positions are (M, 2), the columns y, x, or named y and x.")
-    if not names:
-        notes.append(f"{path.name}: its two columns were read as y, x.")
-        return values, ""
-    columns = {axis: _column(names, axis, path) for axis in "yx"}
-    units = {_unit_of(names[column]) for column in columns.values()}
-    if len(units) != 1:
-        raise DataError(f"{path}: columns {', '.join(names)} have different units for y and x.")
-    unit = units.pop()
-    found = values[:, [columns["y"], columns["x"]]]
-    notes.append(f"{path.name}: y is column {names[columns['y']]!r}, x is column {names[columns['x']]!r}.")
-    if unit in ("", "px"):
-        return found, unit
-    return found * float(length_unit(unit) or 1.0), "m"
-
-
-def _column(names: tuple[str, ...], axis: str, path: Path) -> int:
-    """Number of the column for an axis: its name is y, y_um, pos_y or sample_y."""
-    found = [k for k, name in enumerate(names) if axis in _words(name)]
-    if len(found) != 1:
+def _check_all_there(path: Path, positions: NDArray[np.float64]) -> None:
+    bad = np.flatnonzero(~np.isfinite(positions).all(axis=-1))
+    if len(bad):
         raise DataError(
-            f"{path}: columns are {', '.join(names)}; one must be named {axis}, with its unit behind an underscore if "
-            f"there is one ({axis}_um)."
+            f"{path}: {len(bad)} of the {len(positions)} frames in use have no finite position (first: frame "
+            f"{bad[0]} of them). Leave those frames out with --frames."
         )
-    return found[0]
-
-
-def _words(name: str) -> list[str]:
-    for mark in "[]()-.":
-        name = name.replace(mark, "_")
-    return [part for part in name.lower().split("_") if part]
-
-
-def _unit_of(name: str) -> str:
-    """Unit in a column's name, or an empty text."""
-    for word in _words(name):
-        if word in ("px", "pixel", "pixels"):
-            return "px"
-        if length_unit(word) is not None:
-            return word
-    return ""
 
 
 def _raster(

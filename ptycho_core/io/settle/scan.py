@@ -25,6 +25,7 @@ from ...physics.probe import windowed_probe
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
 from ..far_field import check_propagation, instrument, is_near_field, magnified, measure_shadow_motion
+from .beside_scan import with_positions_beside
 from .frames import chosen_frames
 from .levels import background_of, gain_of
 from .masking import good_pixels_of
@@ -49,6 +50,7 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
     name = recording.source.path or "scan"
     notes: list[str] = []
     warnings: list[str] = []
+    recording = with_positions_beside(recording, options, name, notes, warnings)
     geometry = _geometry(recording, options, notes)
     numbers, recording = chosen_frames(recording, options.frames, name, notes)
     good = good_pixels_of(recording, options, name, notes, warnings)
