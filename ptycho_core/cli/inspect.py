@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .options import Options, Parser, add_scan_options, make_parser
+from .progress import long_job
 from .reading_options import read_options
 from .session import Session
 from .tables import facts, json_text
+from .words import reading, say_run
+
+if TYPE_CHECKING:
+    from ..data.run import Run
 
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
 Say what is in a scan file, what will be assumed in reading it, and what looks wrong: counts or amplitude, saturated
-or dead pixels, duplicate positions, the overlap, frames that do not fit. Exit code 2 when it cannot be used."""
+or dead pixels, duplicate positions, the overlap, frames that do not fit. Exit code 2 when it cannot be used.
+--try also solves it quickly, or a piece of it, and gives the verdict on the image; exit code 2 when there is none."""
 EXAMPLE = "ptycho inspect scan.npz --measurement amplitude"
 _SAID_BELOW = ("findings", "assumptions", "usable")
 _MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
@@ -25,7 +34,8 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("inspect", "DATA", _SUMMARY, EXAMPLE)
     parser.add_argument("data", metavar="DATA", help="file with the scan")
-    add_scan_options(parser, probe=False)
+    add_scan_options(parser)
+    parser.add_argument("--try", action="store_true", help="solve it quickly and give the verdict; seconds")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     return parser
 
@@ -60,10 +70,20 @@ def execute(options: Options, session: Session) -> int:
     """Inspect and print."""
     from ..inspection.examine import inspect_scan
 
+    for name in () if options["try"] else ("probe", "despite_findings"):
+        if options[name]:
+            raise ConfigError(
+                f"--{name} says something to 'ptycho inspect' with --try only; add --try, or leave it out."
+            )
     inspection = inspect_scan(Path(options["data"]), dialect=options["dialect"], options=read_options(options))
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
     mapping = inspection.to_mapping()
     if options["json"]:
+        if options["try"]:
+            with redirect_stdout(sys.stderr):  # what is said on the way is not part of the document
+                tried = None if code else _tried(options, session)
+            mapping["verdict"] = None if tried is None or tried.verdict is None else tried.verdict.to_mapping()
+            code = _code(code, tried)
         session.say(json_text(mapping))
         return code
     session.say(_lines({name: value for name, value in mapping.items() if name not in _SAID_BELOW}))
@@ -74,4 +94,23 @@ def execute(options: Options, session: Session) -> int:
     for finding in inspection.findings:
         session.say(f"{_MARKS[finding.level].ljust(width)}  {finding.text}")
     session.say(f"\n{'not usable' if code else 'usable'}: {options['data']}")
-    return code
+    if not options["try"] or code:
+        return code
+    session.say()
+    tried = _tried(options, session)
+    say_run(tried, session)
+    return _code(code, tried)
+
+
+def _tried(options: Options, session: Session) -> Run:
+    """The scan, solved quickly."""
+    from ..api.try_out import try_out
+
+    raw = reading(options, session)()
+    with long_job() as progress:
+        return try_out(raw, despite_findings=options["despite_findings"], progress=progress, observer=session)
+
+
+def _code(code: int, tried: Run | None) -> int:
+    """The exit code, 2 also where there is no image."""
+    return 2 if tried is not None and tried.verdict is not None and not tried.verdict.is_image else code

@@ -203,11 +203,11 @@ def _coherence(known: Circumstances) -> list[Reason]:
     last = max((n for n in range(2, 13) if f"tried_mode_{n}_gain" in stats), default=0)
     paid = last and stats[f"tried_mode_{last}_gain"] > stats[f"tried_mode_{last}_gain_needed"]
     if modes and paid:
-        words = "a mode" if modes == 1 else f"{modes} modes"
+        words = "a further mode" if modes == 1 else f"{modes} further modes"
         return [
             Reason(
                 name="partial_coherence",
-                text=f"the light is partly coherent ({words} more paid, a further one was not tried)",
+                text=f"the light is partly coherent ({words} of the probe paid, and more were not tried)",
                 figure=float(modes),
                 advice="try more modes (--refinement.probe_modes)",
             )
@@ -215,7 +215,9 @@ def _coherence(known: Circumstances) -> list[Reason]:
     if known.refined:
         return []
     text = "neither further probe modes nor positions were tried"
-    return [Reason(name="not_refined", text=text, figure=math.nan, advice="refine (without --preset quick)")]
+    return [
+        Reason(name="not_refined", text=text, figure=math.nan, advice="let a run refine it, without --preset quick")
+    ]
 
 
 def unknown(known: Circumstances) -> Reason:

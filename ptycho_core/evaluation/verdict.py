@@ -85,11 +85,11 @@ def weigh(measured: Measured, train: Figures, heldout: Figures | None, known: Ci
         )
     if factor <= NOISE_FACTOR and not known.alternatives:
         reasons = tuple(cautions(measured, known))
-        return _verdict("noise", f"explained to the noise ({factor:.2f} x){proof}", reasons, figures, beware=reasons)
+        return _verdict("noise", f"explained to the noise ({factor:.2f} ×){proof}", reasons, figures, beware=reasons)
     reasons = (*causes(measured, known), *spread_causes(measured, train, heldout, known))
     if not reasons:
         reasons = (unknown(known),)
-    lead = f"explained to {factor:.3g} x the noise{proof}"
+    lead = f"explained to {factor:.3g} × the noise{proof}"
     further = tuple(cautions(measured, known))
     return _verdict("above_noise", lead, (*reasons, *further), figures, likely=reasons)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
@@ -76,14 +77,18 @@ def _verdict(run: Run) -> str:
     if run.verdict is None:
         return ""
     verdict = run.verdict
-    further = "".join(f"<li>{escape(reason.text)}</li>" for reason in verdict.reasons[1:])
-    advice = "".join(f"<li>{escape(text[0].upper() + text[1:])}.</li>" for text in verdict.advice)
-    lists = (f"<ul>{further}</ul>" if further else "") + (f"<p>What to do:</p><ul>{advice}</ul>" if advice else "")
+    reasons = "".join(f"<li>{_words(reason.text)}</li>" for reason in verdict.reasons)
+    advice = "".join(f"<li>{_words(text)}</li>" for text in verdict.advice)
+    lists = (f"<ul>{reasons}</ul>" if reasons else "") + (f"<p>What to do:</p><ul>{advice}</ul>" if advice else "")
     more = f"<details><summary>Reasons and advice</summary>{lists}</details>" if lists else ""
-    return (
-        f'<section class="verdict {verdict.kind.replace("_", "-")}" role="status">'
-        f"<strong>{escape(verdict.sentence)}.</strong>{more}</section>"
-    )
+    sentence = verdict.sentence[0].upper() + verdict.sentence[1:]
+    kind = verdict.kind.replace("_", "-")
+    return f'<section class="verdict {kind}"><strong>{_words(sentence)}.</strong>{more}</section>'
+
+
+def _words(text: str) -> str:
+    """A sentence in which options of the command are never broken."""
+    return re.sub(r"--[a-z][\w.]*", r'<span class="option">\g<0></span>', escape(text))
 
 
 def _headline(run: Run) -> str:
