@@ -38,7 +38,6 @@ __all__ = [
     "HC_EV_M",
     "check_sampling",
     "energy_of_eV",
-    "energy_of_wavelength_eV",
     "far_field",
     "far_field_adjoint",
     "fresnel_number_of",
@@ -66,15 +65,6 @@ def wavelength_m(energy_eV: float, radiation: str = "photon") -> float:
     if radiation == "electron":
         return HC_EV_M / math.sqrt(energy_eV * (energy_eV + 2 * ELECTRON_REST_EV))
     return HC_EV_M / energy_eV
-
-
-def energy_of_wavelength_eV(wavelength: float, radiation: str = "photon") -> float:
-    """E of a wavelength, metres: hc/λ of photons, √((hc/λ)² + (m c²)²) − m c² of electrons (FM-35, solved for E)."""
-    momentum = HC_EV_M / wavelength
-    if radiation == "electron":
-        # without the difference of two large numbers
-        return momentum**2 / (math.hypot(momentum, ELECTRON_REST_EV) + ELECTRON_REST_EV)
-    return momentum
 
 
 def energy_of_eV(wavelength_m: float, radiation: str = "photon") -> float:

@@ -18,7 +18,7 @@ from ptycho_core.io import read_scan
 from ptycho_core.io.settle import scan_of
 from ptycho_core.io.settle.beside import read_beside
 from ptycho_core.io.settle.named_axes import pairs_of, unit_in
-from ptycho_core.physics.propagation import ELECTRON_REST_EV, energy_of_wavelength_eV, wavelength_m
+from ptycho_core.physics.propagation import ELECTRON_REST_EV, energy_of_eV, wavelength_m
 from ptycho_core.reader_protocol import ReadOptions
 
 M, N = 9, 16
@@ -394,7 +394,7 @@ def test_the_energy_of_a_wavelength_is_the_inverse_of_the_wavelength_of_an_energ
         (ELECTRON_REST_EV, "electron"),
         (5.0, "electron"),
     ):
-        assert energy_of_wavelength_eV(wavelength_m(energy, radiation), radiation) == pytest.approx(energy, rel=1e-12)
+        assert energy_of_eV(wavelength_m(energy, radiation), radiation) == pytest.approx(energy, rel=1e-12)
 
 
 def test_an_npz_scan_is_placed_by_a_product_in_the_end(tmp_path):

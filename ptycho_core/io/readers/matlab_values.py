@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...data.raw import Geometry
 from ...errors import DataError
-from ...physics.propagation import energy_of_wavelength_eV
+from ...physics.propagation import energy_of_eV
 
 __all__ = ["instrument_of_numbers", "is_matlab_73"]
 
@@ -50,7 +50,7 @@ def instrument_of_numbers(
             "electrons write Å. Give --position_unit A, --energy_eV (such as 300keV), --radiation electron and "
             "--pixel_size_m (such as 0.3A)."
         )
-    energy = None if wavelength is None else energy_of_wavelength_eV(wavelength, radiation)
+    energy = None if wavelength is None else energy_of_eV(wavelength, radiation)
     if energy is None:
         keV = number("energy")
         energy = None if keV is None or keV <= 0 else keV * 1e3
