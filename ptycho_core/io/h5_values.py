@@ -40,11 +40,13 @@ __all__ = [
     "text_of",
     "unit_factor",
     "units_of",
+    "whole_frames",
 ]
 
 _ANGLES = {"rad": 1.0, "radian": 1.0, "radians": 1.0, "mrad": 1e-3, "deg": np.pi / 180, "degree": np.pi / 180}
 _ANGLES |= {"degrees": np.pi / 180, "°": np.pi / 180}
 _ENERGY_SPELLINGS = {"joules": "J", "electronvolt": "eV", "electronvolts": "eV", "ev": "eV", "kev": "keV", "j": "J"}
+_GEV = 1e9  # a storage ring's, never a photon's: to be told apart it must be understood
 _ALLOWED = {"length": ", ".join(LENGTHS), "energy": "J, eV, keV, MeV", "angle": "rad, mrad, deg"}
 _COMPLEX_FIELDS = (("real", "imag"), ("r", "i"), ("re", "im"))
 
@@ -170,6 +172,32 @@ def _places(name: str, main: Path) -> list[Path]:
     return [path, beside] if path.is_absolute() else [beside, path]
 
 
+def whole_frames(dataset: Any, frame_axis: int = 0) -> int:
+    """Number of frames at the start of a dataset that lie in the file whole: all of a file that is closed.
+
+    Of a file that is still being written these are the frames whose pieces (chunks) are all there; a dataset may have
+    been given its full length before the first frame.
+
+    Args:
+        dataset: of an open file.
+        frame_axis: along which frames are counted.
+    """
+    length = int(dataset.shape[frame_axis])
+    if not dataset.file.swmr_mode or dataset.chunks is None:
+        return length
+    per_piece = dataset.chunks[frame_axis]
+    pieces = np.ceil(np.array(dataset.shape) / dataset.chunks).astype(np.int64)
+    wanted = int(pieces.prod()) // int(pieces[frame_axis])  # pieces of one row of them
+    there = np.zeros(int(pieces[frame_axis]), np.int64)
+
+    def count(piece: Any) -> None:
+        there[piece.chunk_offset[frame_axis] // per_piece] += 1
+
+    dataset.id.chunk_iter(count)
+    missing = np.flatnonzero(there < wanted)
+    return length if not len(missing) else min(length, int(missing[0]) * per_piece)
+
+
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +280,8 @@ def unit_factor(unit: str, quantity: str) -> float | None:
         return length_unit(word)
     if quantity == "angle":
         return _ANGLES.get(word.lower())
+    if word.lower() == "gev":
+        return _GEV
     try:
         return energy_eV_of(f"1 {_ENERGY_SPELLINGS.get(word.lower(), word)}", "units") if word else None
     except ConfigError:

@@ -10,28 +10,37 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .candidate import Candidate, examine, missing_key
+from .h5_values import as_complex
 
 __all__ = ["NO_PROBE", "normalise_probe", "read_probe"]
 
 NO_PROBE = "The file holds no probe; one will be estimated from the frames unless one is given."
 """What readers note of a scan without a probe."""
 
+_CORNER, _MIDDLE = 0.6, 0.15
 _NPZ_KEYS = ("probeGuess", "probe")
 _HDF5_PATHS = ("entry/probe", "probe")
 
 
-def normalise_probe(probe: NDArray[Any], name: str) -> NDArray[np.complex64]:
-    """Bring a probe to (P, N, N): modes first, the first of several views or variations.
+def normalise_probe(probe: NDArray[Any], name: str, notes: list[str] | None = None) -> NDArray[np.complex64]:
+    """Bring a probe to (P, N, N), its centre in the middle: modes first, the first of several views or variations.
 
     Args:
-        probe: (N, N), (P, N, N), (N, N, P) with P < N, or (..., P, N, N); of leading axes the first item counts.
+        probe: (N, N), (P, N, N), (N, N, P) with P < N, or (..., P, N, N); of leading axes the first item counts. A real
+            (..., N, N, 2) holds real and imaginary parts, and so does MATLAB's compound of ``real`` and ``imag``.
         name: the file, for messages.
+        notes: what was recognised is added here.
 
     Raises:
         DataError: not numbers, or no square planes.
     """
+    said: list[str] = [] if notes is None else notes
+    probe = as_complex(probe)
     if probe.dtype.kind not in "biufc":
         raise DataError(f"{name}: the probe holds {probe.dtype} values; it must hold complex numbers.")
+    if probe.dtype.kind == "f" and probe.ndim >= 3 and probe.shape[-1] == 2 and probe.shape[-2] == probe.shape[-3] > 2:
+        said.append(f"The probe is real {probe.shape}: the last axis was read as its real and imaginary part.")
+        probe = probe[..., 0] + 1j * probe[..., 1]
     if probe.ndim == 2:
         probe = probe[None]
     if probe.ndim == 3 and probe.shape[0] == probe.shape[1] > probe.shape[2]:
@@ -40,7 +49,25 @@ def normalise_probe(probe: NDArray[Any], name: str) -> NDArray[np.complex64]:
         probe = probe[0]
     if probe.ndim != 3 or probe.shape[1] != probe.shape[2] or 0 in probe.shape:
         raise DataError(f"{name}: the probe has shape {probe.shape}; it must be (N, N) or (P, N, N).")
+    if _is_cornered(probe):
+        said.append("The probe has its centre at the corner of its window; it was moved to the middle.")
+        probe = np.fft.fftshift(probe, axes=(-2, -1))
     return np.ascontiguousarray(probe, dtype=np.complex64)
+
+
+def _is_cornered(probe: NDArray[Any]) -> bool:
+    """Whether the power of a probe (P, N, N) lies about the corner of its window: FFTs count from there.
+
+    A beam fills neither the middle nor the corners alone; one that is told apart has three fifths of its power in the
+    quarter of the window about the corner, and next to none in the one about the middle.
+    """
+    power = np.nan_to_num(np.abs(probe).astype(np.float64) ** 2).sum(axis=0)
+    total = power.sum()
+    if not 0 < total < np.inf:
+        return False
+    quarter = slice(len(power) // 4, len(power) - len(power) // 4)
+    corner = np.fft.fftshift(power)[quarter, quarter].sum() / total
+    return bool(corner > _CORNER and power[quarter, quarter].sum() / total < _MIDDLE)
 
 
 def _read_hdf5(path: Path, dataset: str) -> NDArray[Any]:

@@ -209,7 +209,7 @@ def test_reader_is_chosen_by_content_and_unknown_content_lists_the_dialects(tmp_
 
 def test_dialect_can_be_forced_and_is_checked(tmp_path):
     path = save(tmp_path / "a.npz", arrays())
-    with pytest.raises(ConfigError, match=r"allowed: cxi, hdf5, npz, tike.*Did you mean 'npz'"):
+    with pytest.raises(ConfigError, match=r"allowed: cxi, .*hdf5, .*npz, .*tike.*Did you mean 'npz'"):
         read_scan(path, dialect="npzz")
     with pytest.raises(DataError, match="is NPZ, but dialect 'hdf5'"):
         read_scan(path, dialect="hdf5")

@@ -1,4 +1,4 @@
-"""CXI 1.6 (www.cxidb.org), SI units; the rules are those of ``io.cxi``.
+"""CXI 1.6 (www.cxidb.org), SI units; the rules are those of ``io.readers.cxi``.
 
 Detector rows are written to step along −y and columns along −x, so that the motion of the sample, ``translation``, is
 (x, y, 0) times the object pixel for a frame at (y, x). The probe is where other programs put one,
