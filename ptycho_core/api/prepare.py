@@ -15,7 +15,7 @@ from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.frames import FrameSource, SubsetFrames
 from ..data.raw import RawData, read_only
-from ..data.roles import draw_heldout, draw_subsample
+from ..data.roles import draw_heldout, draw_subsample, outlying_frames
 from ..errors import ConfigError, DataError
 from ..physics.probe import add_modes, probe_from_mean_pattern
 
@@ -132,7 +132,9 @@ def _with_roles(
     raw: RawData, drawn: NDArray[np.int64], heldout: NDArray[np.int64], config: TrainingConfig, tell: Tell
 ) -> PtychoDataContainer:
     """The scan with a role for each frame, and a probe of which frames that are not trained on know nothing."""
-    train = np.setdiff1d(drawn, heldout)
+    # a frame far above all others would be most of the mean pattern that a probe is estimated from
+    outlying = outlying_frames(raw.frame_totals)
+    heldout, train = np.setdiff1d(heldout, outlying), np.setdiff1d(drawn, np.union1d(heldout, outlying))
     raw = _with_modes(with_initial_probe(raw, train if len(train) else drawn), config, tell)
     unused = {NOT_DRAWN: np.setdiff1d(np.arange(raw.n_frames), drawn)}
     return PtychoDataContainer.of(raw, heldout=heldout, unused=unused)

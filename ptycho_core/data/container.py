@@ -17,11 +17,15 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 from ..physics.probe import initial_scale
 from .raw import RawData, read_only
+from .roles import outlying_frames
 
-__all__ = ["NO_COUNTS", "PtychoDataContainer", "Role", "Statistics", "canvas_of", "integer_corners"]
+__all__ = ["NO_COUNTS", "OUTLYING", "PtychoDataContainer", "Role", "Statistics", "canvas_of", "integer_corners"]
 
 NO_COUNTS = "no counts"
 """Reason of a frame without any counts in its good pixels: a closed shutter, not a dark sample."""
+
+OUTLYING = "ten times the counts of any other frame"
+"""Reason of a frame whose total is far above all others; see ``roles.outlying_frames``."""
 
 
 class Role(IntEnum):
@@ -131,7 +135,7 @@ class PtychoDataContainer:
         train: ArrayLike | None = None,
         statistics: Statistics | None = None,
     ) -> PtychoDataContainer:
-        """Give each frame its role; frames without counts are unused, whatever else is asked of them.
+        """Give each frame its role; those without counts or with far too many are unused, whatever is asked of them.
 
         Args:
             raw: the scan; it must have a probe (see ``physics.probe``).
@@ -163,11 +167,13 @@ class PtychoDataContainer:
                 f"{name}: {(role < 0).sum()} of {M} frames have no role (first: frame {int((role < 0).argmax())}); say "
                 "which are trained on, held out, or unused and why."
             )
-        dark = np.flatnonzero((raw.frame_totals == 0) & (role != Role.UNUSED)).astype(np.int64)
-        role[dark] = Role.UNUSED
         reasons = {reason: frames for reason, frames in reasons.items() if len(frames)}
         _refuse_blank_reasons(reasons, name)
-        reasons |= {NO_COUNTS: np.union1d(reasons.get(NO_COUNTS, dark), dark)} if len(dark) else {}
+        known = {NO_COUNTS: np.flatnonzero(raw.frame_totals == 0), OUTLYING: outlying_frames(raw.frame_totals)}
+        for reason, frames in known.items():
+            more = frames[role[frames] != Role.UNUSED].astype(np.int64)
+            role[more] = Role.UNUSED
+            reasons |= {reason: np.union1d(reasons.get(reason, more), more)} if len(more) else {}
         used = np.flatnonzero(role == Role.TRAIN)
         used = used if len(used) else np.flatnonzero(role == Role.HELDOUT)
         if not len(used):

@@ -8,7 +8,34 @@ from numpy.typing import NDArray
 from ..config import SPLITS
 from ..errors import ConfigError, suggest
 
-__all__ = ["draw_heldout", "draw_subsample"]
+__all__ = ["draw_heldout", "draw_subsample", "outlying_frames"]
+
+_FAR_ABOVE = 10.0
+_LEAST_FRAMES = 8
+_MOST_OUTLYING = 0.02
+
+
+def outlying_frames(frame_totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Frames with ten times the counts of any other, such as one with a nonsense value or another exposure.
+
+    Totals of a scan may vary by what the sample absorbs, so one far below the others says nothing; far above *all*
+    others is nothing that a sample does. At most a fiftieth of the frames, or one, can be such; of fewer than 8 frames
+    none is, since too few are left to say what is usual.
+
+    Args:
+        frame_totals: (M,) float64 counts; NaN for a frame that was not looked at.
+
+    Returns:
+        (n,) int64 frame numbers, sorted.
+    """
+    known = np.flatnonzero(np.isfinite(frame_totals) & (frame_totals > 0))
+    if len(known) < _LEAST_FRAMES:
+        return np.zeros(0, np.int64)
+    order = known[np.argsort(-frame_totals[known], kind="stable")]
+    totals = frame_totals[order]
+    most = max(1, int(_MOST_OUTLYING * len(known)))
+    gaps = np.flatnonzero(totals[:most] >= _FAR_ABOVE * totals[1 : most + 1])
+    return np.sort(order[: gaps[-1] + 1]).astype(np.int64) if len(gaps) else np.zeros(0, np.int64)
 
 
 def draw_heldout(

@@ -9,60 +9,29 @@ a near-field scan whose geometry is known; nine tenths of the frames without a n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.raw import RawData
+from ..data.roles import outlying_frames
 from ..errors import DataError
 from ..io.centre import estimate_centre
 from ..io.far_field import check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
 from ..physics.forward import mode_intensity
 from ..physics.propagation import fresnel_number_of, propagate, wavelength_m
-from .facts import SATURATED_FROM, SATURATED_TIMES, Facts
+from .facts import Facts
+from .finding import DESPITE_FINDINGS, Finding, grave, some
+from .pixel_checks import check_lines, check_pixels, check_stuck
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
 
-DESPITE_FINDINGS = "despite_findings"
-"""Name of the option, and of the argument, that lets a run go on in spite of grave findings."""
-
-_LISTED = 8
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding.
-
-    Attributes:
-        level: ``ok``, ``note``, ``warning`` or ``error``.
-        text: one or two sentences.
-        grave: whether it refuses a run; its level is ``error`` then.
-        override: the option that lets a grave one pass, without dashes; else empty.
-    """
-
-    level: str
-    text: str
-    grave: bool = False
-    override: str = ""
-
-
-def _grave(text: str) -> Finding:
-    return Finding("error", text, grave=True, override=DESPITE_FINDINGS)
-
-
-def _some(numbers: Iterable[Any], total: int | None = None) -> str:
-    """The first few of a list, for a sentence."""
-    shown = [str(n) for n in numbers]
-    more = (len(shown) if total is None else total) - _LISTED
-    return ", ".join(shown[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
 
 def _frame_names(raw: RawData, chosen: NDArray[np.bool_]) -> str:
-    return _some(raw.frame_numbers[chosen])
+    return some(raw.frame_numbers[chosen])
 
 
 def check_size(raw: RawData, facts: Facts) -> list[Finding]:
@@ -71,10 +40,13 @@ def check_size(raw: RawData, facts: Facts) -> list[Finding]:
     bad = 0 if mask is None else int((~mask).sum())
     facts.figures["masked_pixels"] = bad
     out = [Finding("ok", f"{raw.n_frames} frames of {N}×{N}, {facts.figures['mean_counts']:.4g} counts a frame.")]
+    if raw.looked_at is not None:
+        text = f"The scan is large: {raw.n_looked_at} of its {raw.n_frames} frames, spread over it, were looked at."
+        out.append(Finding("note", f"{text} What is said of counts and pixels holds for those."))
     text = f"The mask hides {bad} of {N * N} pixels ({bad / (N * N):.1%})."
     if bad > 0.9 * N * N:
         text = f"{text} True means good; is it inverted?"
-        out.append(_grave(text) if bad > 0.99 * N * N else Finding("warning", text))
+        out.append(grave(text) if bad > 0.99 * N * N else Finding("warning", text))
     elif bad:
         out.append(Finding("note", text))
     if facts.figures["mean_counts"] < 1000:
@@ -85,7 +57,8 @@ def check_size(raw: RawData, facts: Facts) -> list[Finding]:
 def check_values(raw: RawData, facts: Facts) -> list[Finding]:
     """Counts or amplitudes, by the values."""
     M = raw.n_frames
-    sample = raw.read_counts(np.linspace(0, M - 1, min(M, 8)).astype(np.int64))
+    chosen = np.arange(M) if raw.looked_at is None else raw.looked_at
+    sample = raw.read_counts(chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), 8)).astype(np.int64)])
     stored = np.sqrt(sample) if raw.source.measurement == "amplitude" else sample
     guess = guess_measurement(stored)
     facts.figures["values_look_like"] = guess
@@ -99,88 +72,35 @@ def check_values(raw: RawData, facts: Facts) -> list[Finding]:
 
 
 def check_totals(raw: RawData, facts: Facts) -> list[Finding]:
-    """Frames without counts, and frames that do not fit in by their total."""
+    """Frames without counts, frames far above all others, and frames that do not fit in by their total."""
     totals = raw.frame_totals
-    empty = totals == 0
-    lit = totals[~empty]
+    known = np.isfinite(totals)
+    empty, lit = known & (totals == 0), totals[known & (totals > 0)]
+    glaring = np.zeros(len(totals), dtype=bool)
+    glaring[outlying_frames(totals)] = True
     middle = float(np.median(lit))
     deviation = 1.4826 * float(np.median(np.abs(lit - middle)))
-    odd = ~empty & (np.abs(totals - middle) > max(6 * deviation, 0.15 * middle))
-    facts.figures.update({"zero_count_frames": int(empty.sum()), "outlying_frames": int(odd.sum())})
+    odd = known & ~empty & ~glaring & (np.abs(totals - middle) > max(6 * deviation, 0.15 * middle))
+    facts.figures.update({"zero_count_frames": int(empty.sum()), "outlying_frames": int((odd | glaring).sum())})
     out = []
     if empty.any():
         out.append(
             Finding("warning", f"{empty.sum()} frames have no counts, so are not used: {_frame_names(raw, empty)}.")
         )
+    if glaring.any():
+        text = (
+            f"{glaring.sum()} frames have {totals[glaring].min():.4g} counts or more, ten times as many as any other "
+            f"(median {middle:.4g}), so are not used: {_frame_names(raw, glaring)}. Leave them out with --frames."
+        )
+        out.append(Finding("warning", text))
     if odd.any():
         text = (
             f"{odd.sum()} frames do not fit: their totals are far from the median {middle:.4g} "
             f"(from {totals[odd].min():.4g} to {totals[odd].max():.4g}): {_frame_names(raw, odd)}. "
-            "Shutter, beam loss or a wrong frame? Look at them."
+            "Shutter, beam loss or a wrong frame? Look at them, and leave out what is wrong with --frames."
         )
         out.append(Finding("warning", text))
     return out or [Finding("ok", f"Frame totals agree: median {middle:.4g}, spread {deviation / middle:.1%}.")]
-
-
-def _pixels(chosen: NDArray[np.bool_]) -> str:
-    return _some((f"({y}, {x})" for y, x in np.argwhere(chosen)), int(chosen.sum()))
-
-
-def check_stuck(raw: RawData, facts: Facts) -> list[Finding]:
-    """Pixels that hold a nonsense value in every frame: gaps between modules, unmasked.
-
-    They hold one and the same value in every frame, which is the largest of a type (65535, 2³¹−1, 2³²−1 and the like),
-    or more than ten times what any pixel that varies has. Grave where a fifth of all counts is in them.
-    """
-    stuck = facts.stuck > 0
-    if not stuck.any():
-        return []
-    share = float(facts.stuck.sum()) / float(facts.stuck.sum() + facts.mean.sum())
-    facts.figures["stuck_share"] = share
-    values = _some(f"{v:.10g}" for v in np.unique(facts.stuck[stuck]))
-    text = (
-        f"{stuck.sum()} pixels hold {values} in every frame, {share:.0%} of all counts, as files mark gaps, dead and "
-        f"overflown pixels: {_pixels(stuck)}. They would be fitted as light. Mask them."
-    )
-    return [_grave(text) if share >= 0.2 else Finding("warning", text)]
-
-
-def _median(image: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """The median of the square around each pixel; the edge is repeated outwards."""
-    padded = np.pad(image, width // 2, mode="edge")
-    squares = np.lib.stride_tricks.sliding_window_view(padded, (width, width)).reshape(*image.shape, -1)
-    return np.asarray(np.partition(squares, width**2 // 2, axis=-1)[..., width**2 // 2])
-
-
-def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
-    """Saturated, dead and hot pixels; grave where half of all counts were cut off at the highest value."""
-    M, N = raw.n_frames, raw.side
-    good = np.ones((N, N), dtype=bool) if raw.mask is None else raw.mask
-    good = good & (facts.stuck == 0)
-    around = _median(facts.mean, 5)
-    dead = good & (facts.mean == 0) & (around * M > 50)
-    y, x = np.mgrid[:N, :N] - N // 2
-    # a direct beam is as sharp as a hot pixel, so the middle is left out; light that varies by frame is no defect
-    steady = facts.spread < 4 * facts.mean + (0.05 * facts.mean) ** 2
-    hot = good & (np.hypot(y, x) > 3) & (facts.mean > 20 * (around + 0.5 / M)) & (facts.mean * M > 200) & steady
-    # counts that pile up on one highest value, more of them than just below it, were cut off there
-    n_peak = int(facts.at_peak.sum())
-    cut_off = facts.peak >= SATURATED_FROM and n_peak >= SATURATED_TIMES and n_peak > facts.near_peak
-    saturated = (facts.at_peak > 0) & cut_off
-    found = {"dead_pixels": dead, "hot_pixels": hot, "saturated_pixels": saturated}
-    facts.figures.update({name: int(pixels.sum()) for name, pixels in found.items()})
-    out = []
-    if saturated.any():
-        text = f"{saturated.sum()} pixels look saturated at {facts.peak:.6g} counts ({n_peak} times)"
-        share = n_peak * facts.peak / (M * float(facts.mean.sum()))
-        text = f"{text}: {_pixels(saturated)}. Mask them."
-        out.append(_grave(f"{text} They hold {share:.0%} of all counts.") if share > 0.5 else Finding("warning", text))
-    if dead.any():
-        out.append(Finding("warning", f"{dead.sum()} pixels are 0 amid light, so dead: {_pixels(dead)}. Mask them."))
-    if hot.any():
-        text = f"{hot.sum()} pixels are hot, steady and far above their surroundings: {_pixels(hot)}"
-        out.append(Finding("warning", f"{text}. Mask them."))
-    return out or [Finding("ok", "No saturated, dead or hot pixels.")]
 
 
 def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
@@ -203,7 +123,7 @@ def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
             "frequency seems to sit at the corner. Apply fftshift to every frame before writing the file."
         )
         beyond_doubt = corners > 10 * middle and corners > 0.8 * float(mean.sum())
-        return [_grave(text) if beyond_doubt else Finding("warning", text)]
+        return [grave(text) if beyond_doubt else Finding("warning", text)]
     off = math.hypot(centre[0] - N / 2, centre[1] - N / 2)
     where = f"The mean pattern's centre ({centre[0]:.1f}, {centre[1]:.1f}) is {off:.1f} pixels from N/2 = {N / 2:g}"
     if off > max(2.0, 0.06 * N):
@@ -236,7 +156,7 @@ def check_positions(raw: RawData, facts: Facts) -> list[Finding]:
     if alone.any():
         text = f"{alone.sum()} frames overlap with no other: {_frame_names(raw, alone)}."
         lost = f"{text} Are positions in object pixels, as they must be?"
-        out.append(_grave(lost) if alone.mean() >= 0.9 else Finding("warning", text))
+        out.append(grave(lost) if alone.mean() >= 0.9 else Finding("warning", text))
     return out + _overlap(raw, facts, step)
 
 
@@ -342,7 +262,7 @@ def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
         check_propagation(motion, raw.side, raw.geometry, raw.propagation, raw.source.path or "scan")
     except DataError as error:
         # without geometry, positions on a wrong scale look the same
-        return [Finding("warning", str(error)) if raw.geometry.distance_m is None else _grave(str(error))]
+        return [Finding("warning", str(error)) if raw.geometry.distance_m is None else grave(str(error))]
     if raw.propagation.is_near:
         moved = motion.detector_px_per_object_px
         return [Finding("ok", f"A {raw.propagation}: frames move {moved:.3f} pixels when the beam moves by one.")]
@@ -356,6 +276,7 @@ CHECKS: tuple[Callable[[RawData, Facts], list[Finding]], ...] = (
     check_totals,
     check_stuck,
     check_pixels,
+    check_lines,
     check_centre,
     check_positions,
     check_probe,

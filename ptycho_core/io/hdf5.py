@@ -35,6 +35,7 @@ from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
+from .planes import good_pixels
 from .probes import NO_PROBE, normalise_probe
 from .stated import positive_numbers, propagation_in
 
@@ -151,7 +152,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         stated = _plain(h5["frames"].attrs.get("measurement"))
         sample = _sample(h5["frames"])
         resolved = resolve_measurement(name, stated, options.measurement, sample)
-        mask = _numbers(h5, file, "mask").astype(bool) if "mask" in file.names else None
+        mask = good_pixels(_numbers(h5, file, "mask"))[0] if "mask" in file.names else None
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
         background = _numbers(h5, file, "background") if "background" in file.names else None

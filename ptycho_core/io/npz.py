@@ -42,6 +42,7 @@ from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement, unstated_note
+from .planes import good_pixels
 from .probes import NO_PROBE, normalise_probe
 from .stated import PROPAGATION_KEYS, resolve_propagation
 
@@ -123,6 +124,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         probe=_probe(file, frames.shape[1], notes),
         probe_calibrated=_flag(file, "probe_calibrated"),
         mask=mask,
+        mask_polarity="good" if "mask" in file.names else "bad",
         background=_real(file, "background") if "background" in file.names else None,
         object_guess=_object_guess(file, notes),
         geometry=Geometry(**geometry, radiation=_text(file, "radiation") or "photon"),
@@ -306,7 +308,10 @@ def _mask(file: Candidate, notes: list[str]) -> NDArray[np.bool_] | None:
     if "mask" in file.names and "bad_pixels" in file.names:
         raise DataError(f"{file.path}: holds both 'mask' (True = good) and 'bad_pixels' (True = bad); keep one.")
     if "mask" in file.names:
-        return _real(file, "mask").astype(bool)
+        good, how = good_pixels(_real(file, "mask"))
+        if how != "True as good":
+            notes.append(f"mask was read with {how}; it hides {int((~good).sum())} pixels.")
+        return good
     if "bad_pixels" not in file.names:
         return None
     bad = _real(file, "bad_pixels").astype(bool)

@@ -9,7 +9,7 @@ import pytest
 from io_scans import save
 
 from ptycho_core.data.frames import ArrayFrames
-from ptycho_core.data.raw import Geometry, RawData
+from ptycho_core.data.raw import Geometry, RawData, Source
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.inspection.examine import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
 from ptycho_core.inspection.facts import Facts
@@ -251,19 +251,26 @@ def scan_with_gap(tmp_path, value, dtype, measurement="counts", good=None, gap=G
     ("value", "dtype"),
     [(2**32 - 1, np.uint32), (2**32 - 2, np.uint32), (2**31 - 1, np.int32), (65535, np.uint16), (32767, np.uint16)],
 )
-def test_a_gap_at_the_largest_value_of_a_type_is_grave_until_it_is_masked(tmp_path, value, dtype, measurement):
-    path, raw = scan_with_gap(tmp_path, value, dtype, measurement)
+def test_a_gap_at_the_largest_value_of_a_type_is_masked_in_a_file_and_grave_in_arrays(
+    tmp_path, value, dtype, measurement
+):
+    path, read = scan_with_gap(tmp_path, value, dtype, measurement)
+    np.testing.assert_array_equal(np.argwhere(~read.mask.all(axis=0)).ravel(), [20, 21, 22])
+    (said,) = [text for text in read.source.assumptions if "were masked" in text]
+    assert said.startswith(f"{3 * N} pixels were masked: the largest number of a type in every frame")
+    assert not [finding for finding in examine(read) if finding.level in ("warning", "error")]
+    stored = np.load(path)["diff3d"]
+    raw = RawData.from_arrays(ArrayFrames(stored, measurement), read.positions_px, source=Source(path=str(path)))
     findings = examine(raw)
     (grave,) = [finding for finding in findings if finding.grave]
     assert (grave.level, grave.override) == ("error", DESPITE_FINDINGS)
     assert f"{3 * N} pixels hold" in grave.text
     assert "(0, 20), (0, 21), (0, 22), (1, 20)" in grave.text
     assert not [finding for finding in findings if finding.level == "warning"], "the gap alone is said, and once"
-    words = rf"^{path}: {3 * N} pixels hold .* Mask them\. .*{DESPITE_FINDINGS}=True \(--{DESPITE_FINDINGS}\)\.$"
+    words = rf"^{path}: {3 * N} pixels hold .* --mask auto.*{DESPITE_FINDINGS}=True \(--{DESPITE_FINDINGS}\)\.$"
     with pytest.raises(DataError, match=words):
         refuse_grave(findings, raw)
     refuse_grave(findings, raw, despite=True)
-    assert inspect_scan(path).findings == findings
     good = np.ones((N, N), bool)
     good[GAP] = False
     _, masked = scan_with_gap(tmp_path, value, dtype, measurement, good)
@@ -279,7 +286,8 @@ def test_a_gap_at_a_made_up_value_is_grave_and_one_that_weighs_little_is_not(tmp
     counts[:, 5, 6] = counts.max()
     places = np.concatenate([scan["positions_px"], scan["positions_px"] + 0.5])
     assert not any(finding.grave for finding in examine(RawData.from_arrays(counts, places)))
-    _, faint = scan_with_gap(tmp_path, 32767, np.uint16, gap=(31, 31))
+    scan["counts"][:, 31, 31] = 32767
+    faint = RawData.from_arrays(**scan)
     (finding,) = [finding for finding in examine(faint) if finding.level == "warning"]
     assert "1 pixels hold 32767 in every frame" in finding.text
     refuse_grave([finding], faint)
