@@ -7,6 +7,7 @@ shape, a type, a unit where the file states one, values, and a part of the value
 from __future__ import annotations
 
 import ast
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from ...errors import DataError, MissingPackageError, suggest
 from ..candidate import Candidate
 from ..h5_names import names_in
-from ..h5_values import dataset_at, open_h5, units_of
+from ..h5_values import dataset_at, item_at, open_h5, units_of
 
 __all__ = [
     "ArrayFile",
@@ -75,6 +76,9 @@ class ArrayFile(Protocol):
     def opened(self, name: str) -> Any:
         """Context manager of one array, whose parts are read as they are asked for by ``array[index]``."""
 
+    def attribute(self, place: str, name: str) -> Any:
+        """Attribute of a group or an array, or None where there is none; most containers have none at all."""
+
 
 def _absent(path: Path, name: str, names: Any) -> DataError:
     held = ", ".join(sorted(names)) or "nothing"
@@ -83,13 +87,14 @@ def _absent(path: Path, name: str, names: Any) -> DataError:
 
 @dataclass(frozen=True)
 class Hdf5Arrays:
-    """Datasets of an HDF5 file, those behind links too."""
+    """Datasets of an HDF5 file, those behind links too; `follow` reads one that is still being written."""
 
     path: Path
+    follow: bool = False
 
     def headers(self) -> dict[str, ArrayHeader]:
         """Every dataset that can be opened; a link that leads nowhere is named when it is asked for."""
-        with open_h5(self.path) as h5:
+        with open_h5(self.path, self.follow) as h5:
             return {name: _hdf5_header(h5[name]) for name, text in names_in(h5).shapes.items() if text.startswith("(")}
 
     def header(self, name: str) -> ArrayHeader:
@@ -100,11 +105,17 @@ class Hdf5Arrays:
     @contextmanager
     def opened(self, name: str) -> Iterator[Any]:
         """One dataset, open."""
-        with open_h5(self.path) as h5:
+        with open_h5(self.path, self.follow) as h5:
             dataset = dataset_at(h5, name)
             if dataset is None:
                 raise _absent(self.path, name, self.headers())
             yield dataset
+
+    def attribute(self, place: str, name: str) -> Any:
+        """Attribute of a group or dataset, or None."""
+        with open_h5(self.path, self.follow) as h5:
+            item = item_at(h5, place) if place else h5
+            return None if item is None else item.attrs.get(name)
 
 
 def _hdf5_header(dataset: Any) -> ArrayHeader:
@@ -144,6 +155,10 @@ class NpzArrays:
             order = "F" if member.fortran_order else "C"
             yield np.memmap(self.path, member.dtype, "r", member.offset, member.shape, order)  # type: ignore[call-overload]
 
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
+
 
 @dataclass(frozen=True)
 class NpyArrays:
@@ -171,6 +186,10 @@ class NpyArrays:
             raise DataError(f"{self.path}: cannot be read ({error}); save it again with np.save.") from error
         yield array
 
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
+
 
 @dataclass(frozen=True)
 class RawArray:
@@ -193,6 +212,10 @@ class RawArray:
     def opened(self, name: str) -> Iterator[Any]:
         """The array, mapped."""
         yield np.memmap(self.path, self.header(name).dtype, "r", 0, self.of.shape)
+
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -251,6 +274,12 @@ class ZarrArrays:
             if store is not None:
                 store.close()
 
+    def attribute(self, place: str, name: str) -> Any:
+        """Attribute of a group or array, or None."""
+        with self._root() as root:
+            item = root.get(place) if place and hasattr(root, "members") else root
+            return None if item is None else item.attrs.get(name)
+
 
 def _zarr_header(array: Any) -> ArrayHeader:
     unit = array.attrs.get("units", array.attrs.get("unit", ""))
@@ -280,28 +309,48 @@ class MatArrays:
             raise _absent(self.path, name, found)
         yield found[name]
 
-    def _all(self) -> dict[str, NDArray[Any]]:
+    def loaded(self) -> Loaded:
+        """Every variable, read once."""
+        return Loaded(self.path, self._all())
+
+    def unread(self) -> list[str]:
+        """Variables that are no arrays of numbers or text: cells, objects, handles, arrays of structures."""
+        unread: list[str] = []
+        self._all(unread)
+        return unread
+
+    def _all(self, unread: list[str] | None = None) -> dict[str, NDArray[Any]]:
         from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
+        from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque, MatReadError
 
         try:
-            content = loadmat(self.path, struct_as_record=True, squeeze_me=False)
+            with warnings.catch_warnings():  # that a variable is an object is said by its name
+                warnings.simplefilter("ignore")
+                content = loadmat(self.path, struct_as_record=True, squeeze_me=False)
         except (OSError, ValueError, TypeError, MatReadError, NotImplementedError) as error:
             raise DataError(f"{self.path}: the MAT file cannot be read ({error}); save it again with -v7.3.") from error
         found: dict[str, NDArray[Any]] = {}
+        others = [] if unread is None else unread
         for name, values in content.items():
-            if not name.startswith("__"):
-                _unfold(name, np.asarray(values), found)
+            if isinstance(values, (MatlabFunction, MatlabObject, MatlabOpaque)):
+                others.append(name)
+            elif not name.startswith("__"):
+                _unfold(name, np.asarray(values), found, others)
         return found
 
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
 
-def _unfold(name: str, values: NDArray[Any], found: dict[str, NDArray[Any]]) -> None:
+
+def _unfold(name: str, values: NDArray[Any], found: dict[str, NDArray[Any]], others: list[str]) -> None:
     """Take a structure of one element apart; cells and arrays of structures are no arrays of numbers."""
-    if values.dtype.names is not None:
-        if values.size == 1:
-            for field in values.dtype.names:
-                _unfold(f"{name}/{field}", np.asarray(values.ravel()[0][field]), found)
-    elif values.dtype.kind != "O":
+    if values.dtype.names is not None and values.size == 1:
+        for field in values.dtype.names:
+            _unfold(f"{name}/{field}", np.asarray(values.ravel()[0][field]), found, others)
+    elif values.dtype.kind in "OV":
+        others.append(name)
+    else:
         found[name] = values
 
 
@@ -327,6 +376,10 @@ class Loaded:
         if name not in self.values:
             raise _absent(self.path, name, self.values)
         yield self.values[name]
+
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
 
 
 def _starts(path: Path, magic: bytes) -> bool:
@@ -356,12 +409,17 @@ def zarr_kind(file: Candidate) -> str:
     return ""
 
 
-def arrays_of(file: Candidate) -> ArrayFile | None:
-    """The arrays of an examined file, or None where it is no container of arrays."""
+def arrays_of(file: Candidate, follow: bool = False) -> ArrayFile | None:
+    """The arrays of an examined file, or None where it is no container of arrays.
+
+    Args:
+        file: an examined file.
+        follow: whether an HDF5 file may still be being written.
+    """
     if zarr_kind(file):
         return ZarrArrays(file.path)
     if file.kind == "hdf5":
-        return Hdf5Arrays(file.path)
+        return Hdf5Arrays(file.path, follow)
     if file.kind == "npz":
         return NpzArrays(file)
     if is_npy(file):
