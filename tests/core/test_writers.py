@@ -73,12 +73,15 @@ def test_our_own_formats_lose_nothing(tmp_path: Path, name: str, geometry: Geome
 
 @pytest.mark.spec("DATA-40")
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_cxi_file_reads_back_and_says_what_it_lacks(tmp_path: Path, compress: bool) -> None:
+@pytest.mark.parametrize("name", ["cxi", "nxcxi_ptycho"])
+def test_cxi_and_nexus_read_back_and_say_what_they_lack(tmp_path: Path, compress: bool, name: str) -> None:
     raw = known_scan()
-    lost = write_scan(tmp_path / "a.cxi", raw, compress=compress)
-    again = read_scan(tmp_path / "a.cxi")
-    assert again.source.dialect == "cxi"
+    lost = write_scan(tmp_path / FORMATS[name], raw, compress=compress)
+    again = read_scan(tmp_path / FORMATS[name])
+    assert again.source.dialect == name
+    assert again.source.warnings == ()
     np.testing.assert_array_equal(everything(again), everything(raw))
+    np.testing.assert_array_equal(again.probe, raw.probe)
     np.testing.assert_array_equal(again.mask, raw.mask)
     np.testing.assert_allclose(again.positions_px, raw.positions_px, rtol=0, atol=1e-9)
     assert again.geometry.energy_eV == pytest.approx(8801.5, rel=1e-12)
@@ -152,16 +155,20 @@ def test_a_near_field_scan_goes_through_cxi_by_the_number_that_is_said(tmp_path:
     np.testing.assert_allclose(again.positions_px, raw.positions_px, rtol=0, atol=1e-9)
 
 
-def test_electrons_are_written_by_their_wavelength(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cxi", "nxcxi_ptycho"])
+def test_electrons_are_written_by_their_wavelength(tmp_path: Path, name: str) -> None:
     geometry = Geometry(energy_eV=300e3, distance_m=1.0, detector_pixel_size_m=50e-6, radiation="electron")
     raw = known_scan(geometry=geometry, **PLAIN)
-    (lost,) = write_scan(tmp_path / "a.cxi", raw)
-    assert "--radiation electron" in lost
-    with h5py.File(tmp_path / "a.cxi") as h5:
-        source = h5["entry_1/instrument_1/source_1"]
-        assert source["wavelength"][()] == pytest.approx(1.9687e-12, rel=1e-4)
-        assert "energy" not in source
-    np.testing.assert_allclose(read_scan(tmp_path / "a.cxi").positions_px, raw.positions_px, rtol=0, atol=1e-9)
+    assert write_scan(tmp_path / FORMATS[name], raw) == ()
+    again = read_scan(tmp_path / FORMATS[name])
+    assert again.geometry.radiation == "electron"
+    assert again.geometry.energy_eV == pytest.approx(300e3, rel=1e-9)
+    np.testing.assert_allclose(again.positions_px, raw.positions_px, rtol=0, atol=1e-9)
+    if name == "cxi":
+        with h5py.File(tmp_path / FORMATS[name]) as h5:
+            source = h5["entry_1/instrument_1/source_1"]
+            assert source["wavelength"][()] == pytest.approx(1.9687e-12, rel=1e-4)
+            assert "energy" not in source, "what reads it as that of a photon would take another wavelength"
     with pytest.raises(DataError, match="of photons, and the scan is of electrons"):
         write_scan(tmp_path / "p.h5", raw, format="ptychodus_product")
 

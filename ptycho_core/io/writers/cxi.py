@@ -87,7 +87,7 @@ def _write(path: Path, raw: RawData, instrument: Instrument, dtype: str, compres
         _number(source, "wavelength", instrument.wavelength_m, "m")
         if instrument.radiation == "photon":
             _number(source, "energy", instrument.energy_eV * JOULES_PER_EV, "J")
-        else:
+        else:  # CXI has energies of photons; the word is what NeXus has for the beam
             source["probe"] = instrument.radiation
         if raw.probe is not None:
             source["illumination"] = raw.probe
@@ -123,13 +123,11 @@ def write(path: Path, raw: RawData, *, compress: bool) -> list[str]:
         _write(path, raw, instrument, "<i4", compress)
     except NotWholeError:
         _write(path, raw, instrument, "<f4", compress)
-    lost = [
+    return [
+        *instrument.notes,
         *lost_object_guess(raw, _NAME),
         *lost_background(raw, _NAME),
         *lost_calibration(raw, _NAME),
         *lost_kinds_of_bad_pixels(raw),
         *lost_propagation(raw, _NAME),
     ]
-    if instrument.radiation != "photon":
-        lost.append(f"{_NAME} knows photons only: it states the wavelength. Read it with --radiation electron.")
-    return [*instrument.notes, *lost]
