@@ -142,11 +142,11 @@ def inspect_scan(
     Raises:
         ConfigError: `measurement` is none of the allowed words.
     """
+    said = options or ReadOptions()
     try:
-        reader, file = choose_reader(path, dialect)
+        reader, file = choose_reader(path, dialect, follow=said.follow, mapping=said.mapping)
     except (DataError, ReaderError, OSError) as error:
         return ScanInspection(path=str(path), findings=[Finding("error", str(error))])
-    said = options or ReadOptions()
     if measurement is not None:
         said = dataclasses.replace(said, measurement=measurement)
     if propagation is not None:

@@ -16,8 +16,9 @@ from ..data.raw import RawData
 from ..data.recording import Recording
 from ..errors import ConfigError, DataError, MissingPackageError, ReaderError, suggest
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
-from ..reader_protocol import ReadOptions
+from ..reader_protocol import READER_VERSION, ReaderSpec, ReadOptions
 from .candidate import Candidate, examine
+from .readers.arrays import arrays_of
 from .settle import scan_of
 
 __all__ = ["choose_reader", "read_recording", "read_scan"]
@@ -27,7 +28,7 @@ _KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files
 
 
 def choose_reader(
-    path: Path | str, dialect: str | None = None, *, follow: bool = False
+    path: Path | str, dialect: str | None = None, *, follow: bool = False, mapping: Path | None = None
 ) -> tuple[InstalledReader, Candidate]:
     """Examine a file and find its reader.
 
@@ -35,9 +36,10 @@ def choose_reader(
         path: the file.
         dialect: name of a reader to use whatever the names in the file are, or None to choose by content.
         follow: whether the file may still be being written.
+        mapping: file that says which array is what, whatever the dialect; or None.
 
     Raises:
-        ConfigError: no such dialect.
+        ConfigError: no such dialect, or a dialect and a mapping.
         DataError: the file cannot be read, is of no dialect, or of two that are as telling as each other.
         ReaderError: two readers share a name, or the one that was named is broken.
     """
@@ -46,6 +48,10 @@ def choose_reader(
     file = examine(path, follow) or Candidate(Path(path), "other", (), {})
     if file.kind == "bundle":
         raise DataError(f"{path}: is a trained model, not a scan; use it as `ptycho reconstruct --model {path} DATA`.")
+    if mapping is not None:
+        if named is not None:
+            raise ConfigError(f"dialect = {dialect!r} and a mapping ({mapping}) are given both; keep one.")
+        return _by_mapping(file), file
     if named is not None:
         if named.spec.kind != file.kind:
             kind = _KINDS.get(file.kind, file.kind.upper())
@@ -62,6 +68,18 @@ def choose_reader(
         if found:
             return replace(found[0], passed_over=tuple(passed_over)), file
     raise _unknown(path, file, readers, [*broken, *passed_over])
+
+
+def _by_mapping(file: Candidate) -> InstalledReader:
+    """The reader that does what a mapping says, with a file of any container."""
+    spec = ReaderSpec(
+        name="mapped",
+        title="what a mapping names",
+        kind=file.kind,
+        module="ptycho_core.io.readers.mapped",
+        protocol_version=READER_VERSION,
+    )
+    return InstalledReader(spec, "ptycho-core")
 
 
 def _recognises(reader: InstalledReader, file: Candidate, passed_over: list[str]) -> bool:
@@ -81,7 +99,13 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
     else:
         held = ", ".join(sorted(file.names)) or "nothing"
         what = f"{path}: {file.kind.upper()} that is no scan in any known dialect. It holds: {held}."
-    return DataError(" ".join([what, f"Known: {known or 'none'}.", *wrong]))
+    draft = ""
+    if arrays_of(file) is not None:
+        draft = (
+            f"To say which array is what, draft a mapping (ptycho inspect --suggest-mapping {path} > mapping.yaml), look "
+            f"it over, and give it (ptycho run {path} --map mapping.yaml)."
+        )
+    return DataError(" ".join(filter(None, [what, draft, f"Known: {known or 'none'}.", *wrong])))
 
 
 def read_recording(path: Path | str, options: ReadOptions, dialect: str | None = None) -> Recording:
@@ -90,7 +114,7 @@ def read_recording(path: Path | str, options: ReadOptions, dialect: str | None =
     Raises:
         DataError, ConfigError, ReaderError: as :func:`read_scan`.
     """
-    reader, file = choose_reader(path, dialect, follow=options.follow)
+    reader, file = choose_reader(path, dialect, follow=options.follow, mapping=options.mapping)
     return reader.record(file, options)
 
 

@@ -27,6 +27,7 @@ from ..h5_values import array_at, number_at, open_h5, text_at, text_of, units_of
 from ..units import length_unit
 from .arrays import Hdf5Arrays, shape_in
 from .bare import bare_recording
+from .entries import chosen_entry
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -73,33 +74,13 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     stacks = _stacks(file)
     if not stacks:
         raise DataError(f"{file.path}: holds no 4-D dataset of frames (Ny, Nx, H, W).")
-    array = chosen_entry(str(file.path), stacks, options.entry)
+    array = chosen_entry(stacks, options.entry, str(file.path))
     notes: list[str] = []
     with open_h5(file.path) as h5:
         steps, geometry = _calibration(h5, array, shape_in(file, array)[-1], options, notes)
     return bare_recording(
         Hdf5Arrays(file.path), array, options, "stem", notes, geometry=geometry, step_m=steps, detector=True
     )
-
-
-def chosen_entry(name: str, entries: list[str], chosen: str | None) -> str:
-    """One of several scans in a file, by name or by number from 0.
-
-    Raises:
-        DataError: several and no choice, or a choice that is not there.
-    """
-    listed = ", ".join(f"{number}: {entry}" for number, entry in enumerate(entries))
-    if chosen is None:
-        if len(entries) == 1:
-            return entries[0]
-        raise DataError(
-            f"{name}: holds {len(entries)} scans ({listed}); choose one with --entry NAME or --scan_index N."
-        )
-    if chosen in entries:
-        return chosen
-    if chosen.isdigit() and int(chosen) < len(entries):
-        return entries[int(chosen)]
-    raise DataError(f"{name}: has no entry {chosen!r}; it holds {listed}.")
 
 
 def _calibration(

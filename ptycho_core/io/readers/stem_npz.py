@@ -9,7 +9,7 @@ from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
 from .arrays import NpzArrays
 from .bare import bare_recording
-from .stem import chosen_entry
+from .entries import chosen_entry
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -50,7 +50,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     stacks = _stacks(file)
     if not stacks:
         raise DataError(f"{file.path}: holds no 4-D array of frames (Ny, Nx, H, W).")
-    array = chosen_entry(str(file.path), stacks, options.entry)
+    array = chosen_entry(stacks, options.entry, str(file.path))
     others = sorted(set(file.names) - set(stacks))
     notes = [f"Ignored keys: {', '.join(others)}."] if others else []
     return bare_recording(NpzArrays(file), array, options, "stem_npz", notes, detector=True)

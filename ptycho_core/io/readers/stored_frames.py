@@ -148,6 +148,10 @@ class Reshaped:
         """The array, of which ``[start:stop]`` are frames."""
         return _Opened(self, self.arrays.opened(name))
 
+    def attribute(self, place: str, name: str) -> Any:
+        """Attribute of a group or an array, or None."""
+        return self.arrays.attribute(place, name)
+
 
 class _Opened:
     """Context of a reshaped array, and the array in it."""

@@ -87,6 +87,10 @@ class TiffArrays:
         except (OSError, ValueError, tifffile.TiffFileError) as error:
             raise DataError(f"{self.path}: the TIFF cannot be read ({error}); copy or export it again.") from error
 
+    def attribute(self, place: str, name: str) -> Any:
+        """None: such a file has no attributes."""
+        return None
+
 
 def _one_series(path: Path, tiff: Any) -> Any:
     series = list(tiff.series)
