@@ -102,8 +102,8 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
     draft = ""
     if arrays_of(file) is not None:
         draft = (
-            f"To say which array is what, draft a mapping (ptycho inspect --suggest-mapping {path} > mapping.yaml), look "
-            f"it over, and give it (ptycho run {path} --map mapping.yaml)."
+            f"To say which array is what, draft a mapping (ptycho inspect --suggest-mapping {path} > mapping.yaml), "
+            f"look it over, and give it (ptycho run {path} --map mapping.yaml)."
         )
     return DataError(" ".join(filter(None, [what, draft, f"Known: {known or 'none'}.", *wrong])))
 
