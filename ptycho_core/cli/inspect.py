@@ -37,6 +37,11 @@ def build_parser() -> Parser:
     add_scan_options(parser)
     parser.add_argument("--try", action="store_true", help="solve it quickly and give the verdict; seconds")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    parser.add_argument(
+        "--suggest_mapping",
+        action="store_true",
+        help="draft the file for --map, of a file of no known dialect, and end",
+    )
     return parser
 
 
@@ -68,14 +73,25 @@ def _lines(mapping: Mapping[str, Any]) -> str:
 
 def execute(options: Options, session: Session) -> int:
     """Inspect and print."""
+    from ..api.orientation_check import check_orientation
     from ..inspection.examine import inspect_scan
 
+    if options["suggest_mapping"]:
+        from ..inspection.suggest_mapping import suggest_mapping
+
+        session.say(suggest_mapping(options["data"]).rstrip("\n"))
+        return 0
     for name in () if options["try"] else ("probe", "despite_findings"):
         if options[name]:
             raise ConfigError(
                 f"--{name} says something to 'ptycho inspect' with --try only; add --try, or leave it out."
             )
-    inspection = inspect_scan(Path(options["data"]), dialect=options["dialect"], options=read_options(options))
+    inspection = inspect_scan(
+        Path(options["data"]),
+        dialect=options["dialect"],
+        options=read_options(options),
+        further=(check_orientation,),
+    )
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
     mapping = inspection.to_mapping()
     if options["json"]:
