@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def provenance_json(raw: RawData) -> str:
         "assumptions": list(source.assumptions),
         "warnings": list(source.warnings),
         "details": source.details,
+        "written_by": f"ptycho-core {importlib.metadata.version('ptycho-core')}",
     }
     try:
         return json.dumps(record, ensure_ascii=False)
