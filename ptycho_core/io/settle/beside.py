@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from ...data.raw import Geometry
 from ...errors import DataError, PtychoError, suggest
 from ..number_table import read_table
+from ..readers.matlab_values import instrument_of_numbers
+from ..readers.product import POSITIONS, product_in
 from ..units import LENGTHS, length_unit
 from .named_axes import axis_columns, index_column, pairs_of, unit_in
 from .stored_arrays import StoredArrays, arrays_in
@@ -201,43 +203,21 @@ def _lone_array(arrays: StoredArrays) -> Beside | None:
 
 def _product(arrays: StoredArrays) -> Beside | None:
     """Of a product of ptychodus, or the parameters of a scan in its names."""
-    pair = ("probe_position_y_m", "probe_position_x_m")
-    if not set(pair) <= set(arrays.names):
+    found = product_in(arrays.arrays)
+    if found is None:
         return None
-    values = {name: arrays.numbers(name) for name in pair}
-    found = _of_two(arrays.path, arrays.word, pair, values, dict.fromkeys(pair, "m"))
-    indexes = None
-    if "probe_position_indexes" in arrays.names:
-        indexes = _whole(arrays.numbers("probe_position_indexes"), arrays.path, "probe_position_indexes")
-        if len(indexes) != len(found.positions):
-            raise DataError(f"{arrays.path}: {len(found.positions)} positions but {len(indexes)} indexes of frames.")
-    geometry, side, warnings = product_geometry(arrays)
-    return replace(
-        found,
-        indexes=indexes,
-        geometry=geometry,
-        side=side,
-        has_probe="probe" in arrays.names,
-        warnings=tuple(warnings),
+    y, x = POSITIONS
+    return Beside(
+        path=arrays.path,
+        positions=found.positions_m,
+        units=("m", "m"),
+        indexes=found.indexes,
+        geometry=found.geometry,
+        side=found.side,
+        has_probe=found.probe is not None,
+        notes=(f"{arrays.path.name}: y is {arrays.word} {y!r}, x is {arrays.word} {x!r}.",),
+        warnings=found.warnings,
     )
-
-
-def product_geometry(arrays: StoredArrays) -> tuple[Geometry, int | None, list[str]]:
-    """The instrument as a product states it, the side of its frames, and what cannot be taken over."""
-    number, warnings = arrays.scalar, []
-    energy = number("photon_energy_eV") or number("probe_energy_eV")
-    sizes = [number(f"object_pixel_{way}_m") or number(f"pixel_{way}_m", of="object") for way in ("height", "width")]
-    pixel = sizes[0]
-    if None not in sizes and abs(float(sizes[0] or 0) - float(sizes[1] or 0)) > 1e-4 * float(sizes[1] or 1):
-        warnings.append(f"{arrays.path.name}: its object pixels are not square, {sizes[0]:.4g} × {sizes[1]:.4g} m.")
-        pixel = None
-    if number("far_field") == 0:
-        warnings.append(
-            f"{arrays.path.name} states a near field and not its Fresnel number; give --propagation near_field:F."
-        )
-    shape = arrays.shapes.get("probe", ())
-    geometry = Geometry(energy_eV=energy, distance_m=number("detector_object_distance_m"), pixel_size_m=pixel)
-    return geometry, shape[-1] if shape else None, warnings
 
 
 def _ptychoshelves(arrays: StoredArrays) -> Beside | None:
@@ -247,8 +227,6 @@ def _ptychoshelves(arrays: StoredArrays) -> Beside | None:
     pair = ("ppY", "ppX")
     units = {name: arrays.unit(name) or "m" for name in pair}
     found = _of_two(arrays.path, arrays.word, pair, {name: arrays.numbers(name) for name in pair}, units)
-    from ..readers.matlab_values import instrument_of_numbers
-
     geometry, notes = instrument_of_numbers(arrays.scalar, str(arrays.path))
     return replace(found, geometry=geometry, notes=(*found.notes, *notes))
 

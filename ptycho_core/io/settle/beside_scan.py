@@ -23,6 +23,7 @@ _ROLES = {
     "diffraction", "frames", "motors", "patterns",
 }  # fmt: skip
 _MOST_LOOKED_AT = 50
+_SAME_PIXEL = 1e-3  # energies of a wavelength in five digits differ by less
 
 
 def with_positions_beside(
@@ -63,7 +64,7 @@ def with_positions_beside(
         )
     if beside.has_probe and recording.probe is None:
         notes.append(f"{beside.path.name} holds a probe too, which is not used; --probe {beside.path} takes it.")
-    geometry = _filled(recording, beside, options, notes)
+    geometry = _filled(recording, beside, notes, warnings)
     return replace(recording, positions=positions, position_unit=unit, geometry=geometry)
 
 
@@ -103,8 +104,12 @@ def _by_index(
     return np.where(has_one[:, None], mean[place], np.nan)
 
 
-def _filled(recording: Recording, beside: Beside, options: ReadOptions, notes: list[str]) -> Geometry:
-    """What the scan knows of the instrument, and for the rest what the other file says."""
+def _filled(recording: Recording, beside: Beside, notes: list[str], warnings: list[str]) -> Geometry:
+    """What the scan knows of the instrument, and for the rest what the other file says.
+
+    An object pixel follows where energy, distance and detector pixel are known; then that of the other file is checked
+    against it and not taken.
+    """
     known, said = recording.geometry, beside.geometry
     width = recording.frames.shape[2]
     if said.pixel_size_m is not None and beside.side not in (None, width):
@@ -113,8 +118,17 @@ def _filled(recording: Recording, beside: Beside, options: ReadOptions, notes: l
             "pixel is not theirs and is not used."
         )
         said = replace(said, pixel_size_m=None)
-    if None not in (known.energy_eV, known.distance_m, known.detector_pixel_size_m):
-        said = replace(said, pixel_size_m=None)  # it follows
+    z, p = known.distance_m or said.distance_m, known.detector_pixel_size_m or said.detector_pixel_size_m
+    wavelength = known.wavelength_m or said.wavelength_m
+    if z is not None and p is not None and wavelength is not None:
+        follows = wavelength * z / (width * p)
+        if said.pixel_size_m is not None and abs(said.pixel_size_m - follows) > _SAME_PIXEL * follows:
+            warnings.append(
+                f"{beside.path.name} states an object pixel of {said.pixel_size_m:.6g} m, but energy, distance and "
+                f"detector pixel make that of these frames {follows:.6g} m, which is used: the two may not belong "
+                "together."
+            )
+        said = replace(said, pixel_size_m=None)
     taken = {
         field.name: getattr(said, field.name)
         for field in fields(Geometry)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..candidate import Candidate, examine
-from ..h5_values import attribute, item_at, open_h5
-from ..readers.arrays import ArrayFile, Loaded, arrays_of
+from ..readers.arrays import ArrayFile, ArrayHeader, Loaded, arrays_of
+from ..readers.product import number_in
 from .named_axes import unit_in
 
 __all__ = ["StoredArrays", "arrays_in"]
@@ -28,21 +28,26 @@ class StoredArrays:
     Attributes:
         path: the file.
         kind: ``npz``, ``hdf5`` or ``other`` (NPY, MAT of version 5).
-        shapes: name → shape.
+        headers: name → shape, type and unit.
         arrays: where they are read from.
         candidate: the file as it was examined.
     """
 
     path: Path
     kind: str
-    shapes: dict[str, tuple[int, ...]]
+    headers: dict[str, ArrayHeader]
     arrays: ArrayFile
     candidate: Candidate
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the arrays."""
-        return tuple(self.shapes)
+        return tuple(self.headers)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape."""
+        return {name: header.shape for name, header in self.headers.items()}
 
     @property
     def word(self) -> str:
@@ -70,21 +75,7 @@ class StoredArrays:
 
     def scalar(self, name: str, of: str = "") -> float | None:
         """One number by its name: a dataset, key or attribute (of the file, or of `of`); None where it is not there."""
-        if not of and name in self.shapes:
-            with self.arrays.opened(name) as array:
-                return _one(array[()])
-        if self.kind != "hdf5":
-            return None
-        with open_h5(self.path) as h5:
-            item = item_at(h5, of) if of else h5
-            return None if item is None else _one(attribute(item, name))
-
-
-def _one(value: Any) -> float | None:
-    values = np.asarray(value).ravel()
-    if values.size != 1 or values.dtype.kind not in "biuf" or not np.isfinite(float(values[0])):
-        return None
-    return float(values[0])
+        return number_in(self.arrays, self.headers, name, of)
 
 
 def arrays_in(path: Path) -> StoredArrays | None:
@@ -104,8 +95,7 @@ def arrays_in(path: Path) -> StoredArrays | None:
         raise DataError(f"{path}: is a {file.kind}; positions are read from text, NumPy, NPZ, MAT or HDF5.")
     if file.kind == "other":
         arrays = Loaded(path, {name: _whole(arrays, name) for name in arrays.headers()})
-    shapes = {name: header.shape for name, header in arrays.headers().items()}
-    return StoredArrays(path, file.kind, shapes, arrays, file)
+    return StoredArrays(path, file.kind, arrays.headers(), arrays, file)
 
 
 def _whole(arrays: ArrayFile, name: str) -> NDArray[Any]:
