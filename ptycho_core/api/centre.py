@@ -20,9 +20,9 @@ from ..physics.propagation import far_field
 from ..protocol import Progress, ProgressEvent, ReconstructionBackend, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .contest import hold_contest
-from .orient import FIRST_FRAMES, HELDOUT_SHARE, LEAST_FRAMES, SWEEPS
+from .orient import FIRST_FRAMES, LEAST_FRAMES, SWEEPS, trial_region
 from .prepare import ensure_raw
-from .trials import Region, TrialPlan, region_of, stepping_engine
+from .trials import Region, TrialPlan, stepping_engine
 
 __all__ = ["CentreFinding", "find_centre"]
 
@@ -118,7 +118,7 @@ def find_centre(
         return CentreFinding(
             centre_px=estimate.centre_px, certain=certain, alike=tuple(map(_name, places)), estimate=estimate
         )
-    region = region_of(raw, most=FIRST_FRAMES, heldout_share=HELDOUT_SHARE)
+    region = trial_region(raw, None, FIRST_FRAMES)
     done = itertools.count(1)
     contest = hold_contest(
         _variants(region, places),

@@ -19,7 +19,8 @@ from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.orientation import ORIENTATIONS, composed, oriented
 from ..data.orientation_finding import HALF_TURN, OrientationFinding
-from ..data.raw import RawData
+from ..data.raw import RawData, read_only
+from ..data.roles import draw_heldout, draw_subsample
 from ..errors import ConfigError, DataError
 from ..io.shadow_axes import axes_of_shadow
 from ..physics.probe import mode_powers
@@ -27,14 +28,16 @@ from ..protocol import Progress, ProgressEvent, ReconstructionBackend, no_progre
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .contest import Contest, hold_contest
 from .prepare import ScanInput, Tell, ensure_raw
-from .trials import TrialPlan, region_of, stepping_engine
+from .trials import Region, TrialPlan, region_of, stepping_engine
 
 __all__ = [
     "LEAST_FRAMES",
     "SWEEPS",
     "diagnose_orientation",
     "find_orientation",
+    "learned_from",
     "twin_likeness",
+    "twin_of",
     "with_found_orientation",
 ]
 
@@ -45,10 +48,15 @@ LEAST_FRAMES = 12
 """Frames with light that a scan must have: with fewer, wrong positions are explained as well as right ones."""
 
 FIRST_FRAMES, SECOND_FRAMES = 64, 160
-"""Frames of the region in the first round, and in the second where the first cannot tell."""
+"""Frames of the region in the first round, and in the second where the first cannot tell; fewer of large ones."""
 
-HELDOUT_SHARE = 0.2
-"""Part of a region that judges: that one word gains on another is told from its spread over these frames."""
+FEWEST_FRAMES = 32
+"""Frames of a region at least, however large they are: as many as tell real scans' orientations beyond doubt."""
+
+_PIXELS_AT_FULL = 128**2
+
+HELDOUT_SHARE, HELDOUT_FRAMES, MOST_HELDOUT_SHARE = 0.2, 9, 0.35
+"""Part of a region that judges, more of a small one, and at most: a gain is told from its spread over these frames."""
 
 TWIN_LIKENESS = 0.98
 """Likeness of a probe to its twin from which the two are taken for one."""
@@ -69,9 +77,15 @@ def twin_likeness(probe: NDArray[np.complex64]) -> float:
     return float(overlap.max() / np.sum(np.abs(main) ** 2))
 
 
+def twin_of(probe: NDArray[np.complex64]) -> NDArray[np.complex64]:
+    """The twin conj P(−r) of a probe (P, N, N), about the middle of its window: what a turn by 180° goes with."""
+    return np.conj(probe[:, ::-1, ::-1])
+
+
 def find_orientation(
     scan: ScanInput,
     *,
+    frames: NDArray[np.int64] | None = None,
     sweeps: int = SWEEPS,
     engine: str | ReconstructionBackend = "numpy",
     runtime: Runtime = DEFAULT_RUNTIME,
@@ -80,10 +94,12 @@ def find_orientation(
 ) -> OrientationFinding:
     """Find which of the eight orientations explains the frames of a scan best (FIND-2).
 
-    A near field whose frames move as one picture tells it by that motion, all other scans by trials.
+    A near field whose frames move as one picture tells it by that motion; a scan without a probe together with the
+    search for one (``api.find_probe``); all others by trials.
 
     Args:
         scan: the scan, in the orientation that it was read in. Of a container the training frames are tried on.
+        frames: (n,) frames that may be looked at; None: all. Frames that are to judge an image must not be among them.
         sweeps: of each trial in the first round; a second one makes twice as many.
         engine: that makes the sweeps.
         runtime: what does the work.
@@ -101,7 +117,7 @@ def find_orientation(
     began = time.perf_counter()
     if sweeps < 1:
         raise ConfigError(f"sweeps = {sweeps}; it must be at least 1.")
-    raw, among = _frames_to_try(scan)
+    raw, among = _frames_to_try(scan, frames)
     if len(among) < LEAST_FRAMES:
         found = _unknown(
             f"{len(among)} of its frames have light, and with fewer than {LEAST_FRAMES} a wrong orientation is "
@@ -110,7 +126,7 @@ def find_orientation(
     elif raw.propagation.is_near and (by_shadow := _by_shadow(raw.subset(among))) is not None:
         found = by_shadow
     elif raw.probe is None:
-        found = _jointly(raw)
+        found = _jointly(raw, among, sweeps, stepping_engine(engine), runtime, progress)
     else:
         found = _by_trials(raw, among, sweeps, stepping_engine(engine), runtime, progress)
     found = replace(found, seconds=time.perf_counter() - began)
@@ -119,9 +135,19 @@ def find_orientation(
     return found
 
 
+def learned_from(raw: RawData, config: TrainingConfig) -> NDArray[np.int64]:
+    """The frames (n,) of a scan that a run with a config learns from: not those that it holds out or leaves out."""
+    drawn = np.arange(raw.n_frames)
+    if config.n_subsample is not None:
+        drawn = draw_subsample(raw.n_frames, config.n_subsample, config.seed)
+    held = draw_heldout(raw.positions_px[drawn], config.test_fraction, config.seed, config.test_split)
+    return np.setdiff1d(drawn, drawn[held])
+
+
 def with_found_orientation(
     raw: RawData,
     *,
+    frames: NDArray[np.int64] | None = None,
     engine: str | ReconstructionBackend = "numpy",
     runtime: Runtime = DEFAULT_RUNTIME,
     progress: Progress = no_progress,
@@ -130,26 +156,30 @@ def with_found_orientation(
 
     Args:
         raw: the scan, as it was read.
-        engine: see :func:`find_orientation`.
+        frames: see :func:`find_orientation`, and :func:`learned_from`.
+        engine: see there.
         runtime: see there.
         progress: see there.
 
     Returns:
-        The scan, and the finding, which stands in ``source.details["orientation"]`` and among the assumptions. Where
-        the orientation as read is not told from the best, it is kept.
+        The scan, with the probe that was found where it has none, and the finding, which stands in
+        ``source.details["orientation"]`` and among the assumptions. Where the orientation as read is not told from the
+        best, it is kept.
 
     Raises:
         DataError: no usable scan.
         BackendError: the engine is unknown, missing or broken.
     """
-    found = find_orientation(raw, engine=engine, runtime=runtime, progress=progress)
-    out = oriented(raw, found.orientation)
-    notes = (f"orientation {found.orientation} was found: {found.describe()}",)
-    source = replace(
-        out.source,
-        assumptions=(*out.source.assumptions, *notes),
-        details={**out.source.details, "orientation": found.to_mapping()},
-    )
+    found = find_orientation(raw, frames=frames, engine=engine, runtime=runtime, progress=progress)
+    out, guess = oriented(raw, found.orientation), found.probe
+    said = found.describe(raw.source.details.get("read_with"))
+    notes = [f"orientation {found.orientation} was found: {said}"]
+    details = {**out.source.details, "orientation": found.to_mapping()}
+    if guess is not None and guess.convincing:
+        out = out.with_probe(guess.probe)
+        notes += guess.sentences
+        details["probe"] = guess.to_mapping()
+    source = replace(out.source, assumptions=(*out.source.assumptions, *notes), details=details)
     return replace(out, source=source), found
 
 
@@ -191,7 +221,7 @@ def diagnose_orientation(
     return replace(found, seconds=time.perf_counter() - began)
 
 
-def _frames_to_try(scan: ScanInput) -> tuple[RawData, NDArray[np.int64]]:
+def _frames_to_try(scan: ScanInput, frames: NDArray[np.int64] | None = None) -> tuple[RawData, NDArray[np.int64]]:
     """A scan, and those of its frames (n,) that have light and that may be learned from."""
     if isinstance(scan, PtychoDataContainer):
         raw, among = scan.raw, scan.train_frames
@@ -199,6 +229,7 @@ def _frames_to_try(scan: ScanInput) -> tuple[RawData, NDArray[np.int64]]:
     else:
         raw = ensure_raw(scan)
         among = np.arange(raw.n_frames)
+    among = among if frames is None else np.intersect1d(among, frames)
     return raw, among[raw.frame_totals[among] > 0]
 
 
@@ -267,6 +298,14 @@ def _told(alike: tuple[str, ...], twin: bool) -> bool:
     return len(alike) == 1 or (twin and set(alike) == {alike[0], composed(alike[0], HALF_TURN)})
 
 
+def trial_region(raw: RawData, among: NDArray[np.int64] | None, most: int) -> Region:
+    """A region of at most so many frames, fewer of large ones, that costs about the same up from 128×128 pixels."""
+    n = max(min(most, FEWEST_FRAMES), min(most, most * _PIXELS_AT_FULL // raw.side**2))
+    available = min(n, raw.n_frames if among is None else len(among))
+    share = max(HELDOUT_SHARE, min(MOST_HELDOUT_SHARE, HELDOUT_FRAMES / max(available, 1)))
+    return region_of(raw, among=among, most=n, heldout_share=share)
+
+
 def _round(
     raw: RawData,
     among: NDArray[np.int64],
@@ -277,7 +316,7 @@ def _round(
     progress: Progress,
 ) -> Contest:
     """Try all words on one region."""
-    region = region_of(raw, among=among, most=most, heldout_share=HELDOUT_SHARE)
+    region = trial_region(raw, among, most)
     done = itertools.count(1)
 
     def after_each() -> None:
@@ -319,6 +358,39 @@ def _line_of(positions_px: NDArray[np.float64]) -> str:
     return f"positions lie on a line along {axis}, so that negating the other axis changes nothing"
 
 
-def _jointly(raw: RawData) -> OrientationFinding:
-    """What can be said of a scan without a probe, which orientations are tried with."""
-    return _unknown("the scan has no probe to try orientations with; give one (--probe FILE)")
+def _jointly(
+    raw: RawData,
+    among: NDArray[np.int64],
+    sweeps: int,
+    engine: ReconstructionBackend,
+    runtime: Runtime,
+    progress: Progress,
+) -> OrientationFinding:
+    """A probe is searched with the orientation, and then the eight are tried with what was found."""
+    from .find_probe import find_probe
+
+    guess = find_probe(raw, frames=among, orientations=ORIENTATIONS, engine=engine, runtime=runtime, progress=progress)
+    if not guess.convincing:
+        why = "; ".join((*guess.doubts, guess.describe()))
+        found = _unknown(f"it has no probe, and none was found to try with ({why}); give one (--probe FILE)")
+        return replace(found, probe=guess)
+    probed = raw.with_probe(guess.probe)
+    found = _by_trials(probed, among, sweeps, engine, runtime, progress)
+    best = str(found.trials[0].tried["orientation"])
+    # the sign of the defocus was not known, so that the turn goes with it
+    alike = tuple(dict.fromkeys([*found.alike, composed(best, HALF_TURN), guess.orientation]))
+    word = "none" if "none" in alike else guess.orientation
+    if word == composed(guess.orientation, HALF_TURN):
+        guess = replace(guess, orientation=word, probe=read_only(twin_of(guess.probe)))
+    turn = (
+        "the scan brings no probe, and a turn by 180° explains a far field as well with the other sign of the defocus: "
+        f"'{word}' is {'how it was read' if word == 'none' else 'the one with the sample downstream of the focus'}"
+    )
+    return replace(
+        found,
+        orientation=word,
+        certain=False,
+        alike=(word, *(other for other in alike if other != word)),
+        reasons=(turn, *(reason for reason in found.reasons if "own twin" not in reason)),
+        probe=guess,
+    )

@@ -115,7 +115,7 @@ def _mapping(found: OrientationFinding, centre: CentreFinding | None, raw: RawDa
     return {
         "data": raw.source.path,
         **found.to_mapping(),
-        "summary": found.describe(),
+        "summary": found.describe(raw.source.details.get("read_with")),
         "give": found.option(raw.source.details.get("read_with")),
         "centre": None if centre is None else centre.to_mapping(),
     }
@@ -137,8 +137,8 @@ def _say(found: OrientationFinding, raw: RawData, session: Session) -> None:
             f"tried on     {found.n_frames} frames, {found.n_heldout} of them held out; the winner gained "
             f"{found.gained:.3g} a frame on the next, and {found.needed:.3g} were needed"
         )
-    session.say(f"found        {found.describe()}")
+    given = raw.source.details.get("read_with")
+    session.say(f"found        {found.describe(given)}")
     for reason in found.reasons if found.how == "trials" else ():
         session.say(f"because      {reason}")
-    option = found.option(raw.source.details.get("read_with"))
-    session.say(f"give         {option or 'nothing: positions stay as they were read'}")
+    session.say(f"give         {found.option(given) or 'nothing: positions stay as they were read'}")

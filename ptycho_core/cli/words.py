@@ -14,6 +14,7 @@ from .reading_options import AUTO, READING, read_options
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..config import TrainingConfig
     from ..data.raw import RawData
     from ..data.run import Run, Stage
     from ..physics.merit import Figures
@@ -28,7 +29,9 @@ __all__ = [
 ]
 
 
-def reading(options: Options, session: Session, *, say: bool = True) -> Callable[[], RawData]:
+def reading(
+    options: Options, session: Session, *, say: bool = True, config: TrainingConfig | None = None
+) -> Callable[[], RawData]:
     """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it.
 
     With ``--orientation auto`` it finds the orientation first, and brings the scan into it.
@@ -37,6 +40,7 @@ def reading(options: Options, session: Session, *, say: bool = True) -> Callable
         options: of the command.
         session: of the command.
         say: whether to describe the scan on standard output.
+        config: of the run that the scan is read for, whose held-out frames no finding may look at.
     """
     said = read_options(options)
 
@@ -55,17 +59,18 @@ def reading(options: Options, session: Session, *, say: bool = True) -> Callable
                 f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
                 f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
             )
-        return _on_found_axes(raw, session) if options.get("orientation") == AUTO else raw
+        return _on_found_axes(raw, session, config) if options.get("orientation") == AUTO else raw
 
     return read
 
 
-def _on_found_axes(raw: RawData, session: Session) -> RawData:
+def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None) -> RawData:
     """The scan in the orientation that trials find, with what they found said."""
-    from ..api.orient import with_found_orientation
+    from ..api.orient import learned_from, with_found_orientation
 
+    frames = None if config is None else learned_from(raw, config)
     with session.stage("orient"):
-        raw, found = with_found_orientation(raw)
+        raw, found = with_found_orientation(raw, frames=frames)
     session.say(f"orient    {found.describe()}")
     for reason in () if found.certain else found.reasons:
         session.notice(f"orientation: {reason}; '{found.orientation}' is used")

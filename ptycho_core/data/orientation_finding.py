@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .orientation import composed, matrix_of
 from .trials import Trial
+
+if TYPE_CHECKING:
+    from .probe_guess import ProbeGuess
 
 __all__ = ["HALF_TURN", "OrientationFinding"]
 
@@ -34,6 +37,7 @@ class OrientationFinding:
         how: ``trials``, ``shadow`` (the frames' motion told it) or ``none`` (nothing could be tried).
         reasons: why it cannot be told, or what else was found, one sentence each.
         rotate_deg: turn of the positions that the frames' motion shows besides, degrees, or None.
+        probe: what was found with it, of a scan that has no probe; it belongs to `orientation`.
         seconds: wall-clock time.
     """
 
@@ -48,6 +52,7 @@ class OrientationFinding:
     how: str = "trials"
     reasons: tuple[str, ...] = ()
     rotate_deg: float | None = None
+    probe: ProbeGuess | None = None
     seconds: float = 0.0
 
     @property
@@ -82,10 +87,14 @@ class OrientationFinding:
         options += [f"--orientation {word}"] if word != "none" or not options else []
         return " ".join(options)
 
-    def describe(self) -> str:
-        """One sentence for people: what to do, with figures."""
+    def describe(self, read_with: Mapping[str, str] | None = None) -> str:
+        """One sentence for people: what to do, with figures.
+
+        Args:
+            read_with: see :meth:`option`.
+        """
         if self.how == "none":
-            return f"the orientation cannot be told: {'; '.join(self.reasons)}"
+            return f"the orientation cannot be told: {self.reasons[0]}"
         if self.how == "shadow":
             return "; ".join(self.reasons)
         best, stored = self.trials[0], self.trial_of("none")
@@ -100,7 +109,7 @@ class OrientationFinding:
                 text += f"; next best {second.heldout_deviance:.4g}, {second.fourier_error:.4f}"
         else:
             text = (
-                f"--orientation {self.orientation} explains the frames better: {figures}, as they are "
+                f"{self.option(read_with)} explains the frames better: {figures}, as they are "
                 f"{stored.heldout_deviance:.4g}, {stored.fourier_error:.4f}"
             )
         return f"{text}; a turn by 180° cannot be told" if self.twins else text
@@ -119,5 +128,6 @@ class OrientationFinding:
             "how": self.how,
             "reasons": list(self.reasons),
             "rotate_deg": self.rotate_deg,
+            "probe": None if self.probe is None else self.probe.describe(),
             "seconds": self.seconds,
         }

@@ -19,8 +19,9 @@ from ..data.raw import RawData
 from ..data.roles import outlying_frames
 from ..errors import DataError
 from ..io.centre import estimate_centre
-from ..io.far_field import check_propagation, instrument, measure_shadow_motion
+from ..io.far_field import ShadowMotion, check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
+from ..io.shadow_axes import axes_of_shadow
 from ..physics.forward import mode_intensity
 from ..physics.propagation import fresnel_number_of, propagate, wavelength_m
 from .facts import Facts
@@ -263,11 +264,26 @@ def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
     except DataError as error:
         # without geometry, positions on a wrong scale look the same
         return [Finding("warning", str(error)) if raw.geometry.distance_m is None else grave(str(error))]
+    if along := _other_axes(raw, motion):
+        return [Finding("warning", along)]
     if raw.propagation.is_near:
         moved = motion.detector_px_per_object_px
         return [Finding("ok", f"A {raw.propagation}: frames move {moved:.3f} pixels when the beam moves by one.")]
     text = f"A defocused beam, about {motion.beam_px:.0f} of {raw.side} object pixels wide at the sample."
     return [Finding("ok", text)]
+
+
+def _other_axes(raw: RawData, motion: ShadowMotion) -> str:
+    """A sentence where the frames move along other axes than the positions (FIND-4); empty where they agree."""
+    axes = axes_of_shadow(raw, motion)
+    if axes is None or (axes.orientation == "none" and not axes.turned):
+        return ""
+    turn = f"--rotate {axes.rotate_deg:.3g} " if axes.turned else ""
+    either = "" if raw.propagation.is_near else " (or with a turn by 180° besides)"
+    return (
+        f"Frames move along other axes than the positions ({axes.agreement:.0%} of the pairs agree): give {turn}"
+        f"--orientation {axes.orientation}{either}."
+    )
 
 
 CHECKS: tuple[Callable[[RawData, Facts], list[Finding]], ...] = (

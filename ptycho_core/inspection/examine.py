@@ -8,7 +8,7 @@ with :func:`examine`, and a *grave* finding refuses it there (:func:`refuse_grav
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,10 @@ from ..reader_protocol import ReadOptions
 from .checks import CHECKS, DESPITE_FINDINGS, Finding
 from .facts import Facts
 
-__all__ = ["DESPITE_FINDINGS", "Finding", "ScanInspection", "examine", "inspect_scan", "refuse_grave"]
+__all__ = ["DESPITE_FINDINGS", "Check", "Finding", "ScanInspection", "examine", "inspect_scan", "refuse_grave"]
+
+Check = Callable[[RawData, Facts], list[Finding]]
+"""Looks at one thing of a scan and says what it found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,7 @@ def inspect_scan(
     propagation: Propagation | None = None,
     dialect: str | None = None,
     options: ReadOptions | None = None,
+    further: Sequence[Check] = (),
 ) -> ScanInspection:
     """Inspect a file of any known dialect; needs no measurement.
 
@@ -135,6 +139,7 @@ def inspect_scan(
         propagation: as for ``read_scan``.
         dialect: as for ``read_scan``.
         options: as for ``read_scan``.
+        further: checks that the caller has besides, made last and only where nothing forbids a reconstruction.
 
     Returns:
         What was found; nothing in the file makes this raise.
@@ -157,6 +162,8 @@ def inspect_scan(
     facts = Facts.of(raw)
     findings += [Finding("warning", text) for text in raw.source.warnings]
     findings += examine(raw, facts)
+    if all(finding.level != "error" for finding in findings):
+        findings += [finding for check in further for finding in check(raw, facts)]
     return ScanInspection(
         path=str(path),
         dialect=reader.name,

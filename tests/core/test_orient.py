@@ -11,14 +11,32 @@ from orient_scan import SHAPE, grainy, lines, places, plain_scan, probe_of, scan
 from test_io_near_field import near_counts, near_file
 
 from ptycho_core.api import contest
-from ptycho_core.api.orient import diagnose_orientation, find_orientation, twin_likeness
+from ptycho_core.api.orient import (
+    diagnose_orientation,
+    find_orientation,
+    learned_from,
+    twin_likeness,
+    twin_of,
+    with_found_orientation,
+)
+from ptycho_core.api.prepare import ensure_container
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.data.orientation import ORIENTATIONS, axes_of_motion, inverse_of, matrix_of, oriented, rotated
+from ptycho_core.data.orientation import (
+    ORIENTATIONS,
+    axes_of_motion,
+    composed,
+    inverse_of,
+    matrix_of,
+    oriented,
+    rotated,
+)
 from ptycho_core.data.orientation_finding import HALF_TURN, OrientationFinding
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import Cancelled, ConfigError, DataError
 from ptycho_core.io import read_scan
+from ptycho_core.physics.forward import expected_counts
+from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe
 
 
@@ -250,3 +268,70 @@ def test_what_refuses_a_turned_near_field_names_the_orientation_that_reads_it(tm
     again = find_orientation(oriented(raw, inverse_of("flip_x")))
     assert (again.how, again.orientation, again.changes) == ("shadow", "flip_x", True)
     assert "use --orientation flip_x" in again.describe()
+
+
+@pytest.mark.spec("FIND-3")
+def test_the_twin_of_a_probe_explains_positions_turned_by_half(plain: RawData) -> None:
+    """With the conjugate object turned; so the frames cannot tell the two apart."""
+    probe = plain.probe * np.exp(0.3j)
+    turned_places = 90.0 - plain.positions_px
+    rates = []
+    for obj, light, at in (
+        (grainy(), probe, plain.positions_px),
+        # the object's pixel r lies at 90 - r on the turned axes
+        (
+            np.conj(np.pad(grainy(), ((0, 91 - SHAPE[0]), (0, 91 - SHAPE[1])))[::-1, ::-1]),
+            twin_of(probe),
+            turned_places,
+        ),
+    ):
+        corner = at - (plain.side - 1) / 2
+        whole = np.floor(corner + 0.5).astype(np.int64)
+        rates.append(expected_counts(extract(obj, whole, plain.side), light, corner - whole))
+    np.testing.assert_allclose(rates[1], rates[0], rtol=1e-3, atol=1e-4 * rates[0].max())
+
+
+@pytest.mark.spec("FIND-7")
+@pytest.mark.parametrize("word", ["none", "transpose"])
+def test_a_scan_without_a_probe_finds_both_together_up_to_the_twin(word: str) -> None:
+    true = aperture_probe(24, 7, defocus_px2=30.0)
+    raw = scan_of(grainy(), true[0], places(16, 12, 3.0))
+    read = oriented(replace(raw, probe=None), inverse_of(word))
+    told: list[str] = []
+    found = find_orientation(read, tell=told.append)
+    assert found.orientation == word
+    assert set(found.alike) == {word, composed(word, HALF_TURN)}
+    assert not found.certain
+    assert found.changes == (word != "none")
+    assert "other sign of the defocus" in told[0]
+    right, again = with_found_orientation(read)
+    assert again.orientation == word
+    np.testing.assert_array_equal(right.positions_px, oriented(read, word).positions_px)
+    likeness = np.abs(np.fft.ifft2(np.fft.fft2(right.probe[0]) * np.conj(np.fft.fft2(true[0])))).max()
+    assert likeness / np.linalg.norm(right.probe[0]) / np.linalg.norm(true[0]) > 0.95
+    assert right.source.details["orientation"]["alike"] == list(again.alike)
+    assert right.source.details["probe"]["convincing"]
+
+
+@pytest.mark.spec("FIND-7")
+def test_frames_that_a_run_holds_out_choose_nothing(plain: RawData) -> None:
+    config = TrainingConfig(test_fraction=0.2, n_subsample=70, seed=4, test_split="region")
+    frames = learned_from(plain, config)
+    np.testing.assert_array_equal(frames, ensure_container(plain, config).train_frames)
+    read: list[int] = []
+
+    class Watched:
+        shape = plain.frames.shape
+
+        def read(self, numbers):
+            read.extend(int(n) for n in numbers)
+            return plain.frames.read(numbers)
+
+    right, found = with_found_orientation(
+        oriented(replace(plain, frames=Watched()), inverse_of("flip_y+flip_x")), frames=frames
+    )
+    assert found.orientation == "flip_y+flip_x"
+    assert read
+    assert set(read) <= set(frames.tolist())
+    np.testing.assert_array_equal(right.positions_px, plain.positions_px)
+    assert any("orientation flip_y+flip_x was found" in text for text in right.source.assumptions)
