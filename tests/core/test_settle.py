@@ -112,6 +112,17 @@ def test_binning_adds_up_and_a_gap_costs_light_but_no_level():
     assert raw.geometry.pixel_size_m == pytest.approx(pixel_m(24))
 
 
+@pytest.mark.spec("SETTLE-2")
+@pytest.mark.parametrize(("by", "beam"), [(1, [[3]]), (2, [[3, 0], [0, 0]]), (3, [[1, 0, 2], [0, 3, 0], [0, 0, 5]])])
+def test_zero_frequency_is_in_the_middle_of_the_pixels_that_become_the_middle(by, beam):
+    frames = np.zeros((M, H, W), np.float32)
+    first = (by - 1) // 2
+    frames[:, 15 - first : 15 - first + by, 20 - first : 20 - first + by] = beam
+    raw = settled(recording(frames=ArrayFrames(frames)), crop=24, bin=by)
+    found = counts_of(raw)[0]
+    assert found[12 // by, 12 // by] == found.sum() == np.sum(beam)
+
+
 @pytest.mark.spec("SETTLE-1")
 @pytest.mark.parametrize(
     ("said", "match"),
