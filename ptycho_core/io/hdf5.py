@@ -21,6 +21,7 @@ dataset           content
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
+from .h5_values import array_at, dataset_at, open_h5, whole_frames
 from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .planes import good_pixels
@@ -70,9 +72,9 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(h5: Any, file: Candidate, path: str, kinds: str = "biuf") -> NDArray[Any]:
-    values = np.asarray(h5[path][()])
-    if values.dtype.kind not in kinds:
-        raise DataError(f"{file.path}: dataset {path!r} holds {values.dtype} values; it must hold numbers.")
+    values = array_at(h5, path, kinds)
+    if values is None:
+        raise missing_key(file, path, "a dataset")
     return values
 
 
@@ -112,11 +114,14 @@ def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
 
 
 def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
-    dataset = h5["frames"]
+    dataset = dataset_at(h5, "frames")
+    if dataset is None:
+        raise missing_key(file, "frames", _REQUIRED["frames"])
     if dataset.ndim != 3 or dataset.dtype.kind not in "biuf":
         found = "complex values; a detector records counts" if dataset.dtype.kind == "c" else f"{dataset.dtype}"
         raise DataError(f"{file.path}: 'frames' is {dataset.shape} {found}; it must be (M, N, N) real numbers.")
-    return Hdf5Frames(file.path, "frames", dataset.shape, measurement)
+    shape = (whole_frames(dataset), *dataset.shape[1:])
+    return Hdf5Frames(file.path, "frames", shape, measurement, follow=h5.swmr_mode)
 
 
 def _sample(dataset: Any) -> NDArray[Any]:
@@ -139,14 +144,11 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     Raises:
         DataError: a dataset is missing or holds what it must not.
     """
-    import h5py
-    import hdf5plugin  # noqa: F401  registers the compression filters detectors use
-
     name = str(file.path)
     for path, what in _REQUIRED.items():
         if path not in file.names:
             raise missing_key(file, path, what)
-    with h5py.File(file.path, "r") as h5:
+    with open_h5(file.path, options.follow) as h5:
         _check_version(h5, file)
         _frames(h5, file, "counts")
         stated = _plain(h5["frames"].attrs.get("measurement"))
@@ -163,9 +165,14 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         )
         geometry = Geometry(**numbers, radiation=_radiation(h5))
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
+        live = h5.swmr_mode
         propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
         frames = _frames(h5, file, resolved)
+    if live:  # of a scan that goes on, as many as have both
+        whole = min(frames.shape[0], len(positions))
+        frames, positions = replace(frames, stored_shape=(whole, *frames.stored_shape[1:])), positions[:whole]
     notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])
+    notes += [f"The file is still being written: its first {len(positions)} frames are read."] if live else []
     return Recording(
         frames=frames,
         positions=positions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from .candidate import Candidate, examine, missing_key
-from .h5_values import as_complex
+from .h5_values import array_at, as_complex, dataset_at, open_h5
 
 __all__ = ["NO_PROBE", "normalise_probe", "read_probe"]
 
@@ -19,7 +20,14 @@ NO_PROBE = "The file holds no probe; one will be estimated from the frames unles
 
 _CORNER, _MIDDLE = 0.6, 0.15
 _NPZ_KEYS = ("probeGuess", "probe")
-_HDF5_PATHS = ("entry/probe", "probe")
+_HDF5_PATHS = (
+    r"entry/probe",
+    r"probe",
+    r"content/probe/[^/]+/data",  # ptypy's .ptyr
+    r"entry(_\d+)?/(image(_\d+)?/)?(instrument(_\d+)?/source(_\d+)?|process(_\d+)?|sample(_\d+)?)/"
+    r"(final_illumination|illumination|probe)",  # CXI
+)
+"""Names by which probes are known in HDF5, as patterns; the first that is there counts."""
 
 
 def normalise_probe(probe: NDArray[Any], name: str, notes: list[str] | None = None) -> NDArray[np.complex64]:
@@ -70,17 +78,6 @@ def _is_cornered(probe: NDArray[Any]) -> bool:
     return bool(corner > _CORNER and power[quarter, quarter].sum() / total < _MIDDLE)
 
 
-def _read_hdf5(path: Path, dataset: str) -> NDArray[Any]:
-    import h5py
-    import hdf5plugin  # noqa: F401  registers the compression filters detectors use
-
-    try:
-        with h5py.File(path, "r") as file:
-            return np.asarray(file[dataset][()])
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path}: dataset {dataset!r} cannot be read ({error}); the file is damaged.") from error
-
-
 def _from_npz(file: Candidate) -> NDArray[Any]:
     for key in _NPZ_KEYS:
         if key in file.names:
@@ -89,9 +86,15 @@ def _from_npz(file: Candidate) -> NDArray[Any]:
 
 
 def _from_hdf5(file: Candidate) -> NDArray[Any]:
-    for dataset in _HDF5_PATHS:
-        if dataset in file.names:
-            return _read_hdf5(file.path, dataset)
+    """The first dataset that one of the programs that keep probes in HDF5 calls so."""
+    for pattern in _HDF5_PATHS:
+        for name in sorted(name for name in file.names if re.fullmatch(pattern, name)):
+            with open_h5(file.path) as h5:
+                dataset = dataset_at(h5, name)
+                # source_1/probe of NeXus is a word: x-ray
+                values = array_at(h5, name, "biufc") if dataset is not None and dataset.ndim >= 2 else None
+            if values is not None:
+                return values
     raise missing_key(file, "entry/probe", "the probe, (N, N) or (P, N, N) complex")
 
 
@@ -99,8 +102,8 @@ def read_probe(path: Path | str) -> NDArray[np.complex64]:
     """Read a probe of any size.
 
     Args:
-        path: an NPZ with ``probeGuess`` or ``probe``, a tike file, a scan or ``reconstruction.h5`` in HDF5, or a
-            ``model.ptycho`` bundle.
+        path: an NPZ with ``probeGuess`` or ``probe``, a tike file, a scan or ``reconstruction.h5`` in HDF5, a CXI file,
+            a reconstruction of ptypy (``.ptyr``), or a ``model.ptycho`` bundle.
 
     Returns:
         (P, N, N) complex64.

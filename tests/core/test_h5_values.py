@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from h5_writer import writing
 
 from ptycho_core.data.frames import Hdf5Frames
 from ptycho_core.errors import DataError
@@ -166,24 +163,6 @@ def test_compound_complex_values_are_complex(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values.array_at(h5, "probe", "c"), np.arange(6).reshape(2, 3) - 2j)
         with pytest.raises(DataError, match="complex128 values"):
             values.array_at(h5, "probe")
-
-
-@contextmanager
-def writing(path: Path, lines: str) -> Iterator[None]:
-    """Another process that has a file open for writing, `f`, after some lines of code."""
-    code = f"import h5py, numpy as np\nf = h5py.File({str(path)!r}, 'a', libver='latest')\n{lines}\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{code}print('open', flush=True)\ninput()\nf.close()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as writer:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "open\n"
-        try:
-            yield
-        finally:
-            writer.communicate("\n")
 
 
 @pytest.mark.spec("READ-4")

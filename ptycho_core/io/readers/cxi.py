@@ -67,7 +67,9 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     said = Said()
     with open_h5(file.path, options.follow) as h5:
         entries = [name for name in h5 if re.fullmatch(r"entry(_\d+)?", name)]
-        layout = find_layout(h5, sorted(entries, key=lambda n: (len(n), n)), options.entry, str(file.path))
+        layout = find_layout(
+            h5, sorted(entries, key=lambda n: (n == "entry", len(n), n)), options.entry, str(file.path)
+        )
         if layout is None:
             raise missing_key(file, "entry_1/data_1/data", "(M, N, N) frames")
         source, beam = layout.source, layout.beam

@@ -89,14 +89,15 @@ def _is_stack(dataset: Any) -> bool:
     return dataset.dtype.kind in "biuf" and dataset.ndim >= 3
 
 
-def _distinct(h5: Any, paths: Iterator[str]) -> list[str]:
-    """Those paths at which a dataset is, one for each dataset."""
-    found: dict[tuple[Any, ...], str] = {}
+def _distinct(h5: Any, paths: Iterator[str], seen: set[tuple[Any, ...]]) -> list[str]:
+    """Those paths at which a dataset is that was not seen yet."""
+    found = []
     for path in paths:
         dataset = dataset_at(h5, path)
-        if dataset is not None:
-            found.setdefault(_identity(dataset), path)
-    return list(found.values())
+        if dataset is not None and (identity := _identity(dataset)) not in seen:
+            seen.add(identity)
+            found.append(path)
+    return found
 
 
 def find_layout(h5: Any, entries: list[str], wanted: str | None, name: str) -> Layout | None:
@@ -112,10 +113,16 @@ def find_layout(h5: Any, entries: list[str], wanted: str | None, name: str) -> L
         DataError: several scans and none was chosen, or no such one.
     """
     scans: dict[str, str] = {}
+    no_scans: dict[str, str] = {}
+    seen: set[tuple[Any, ...]] = set()  # an entry may link to what is in another
     for entry in entries:
-        found = _distinct(h5, _frames_of_entry(h5, entry)) or _distinct(h5, _images_of_entry(h5, entry))
-        stacks = [path for path in found if _is_stack(h5[path])] or found[:1]
+        found = _distinct(h5, _frames_of_entry(h5, entry), seen)
+        found = found or _distinct(h5, _images_of_entry(h5, entry), seen)
+        stacks = [path for path in found if _is_stack(h5[path])]
         scans |= {entry if len(stacks) == 1 else path.rsplit("/", 1)[0]: path for path in stacks}
+        if found:
+            no_scans[entry] = found[0]
+    scans = scans or no_scans  # what is wrong with them is told by who reads them
     if not scans:
         return None
     chosen = scans[chosen_entry(list(scans), wanted, name)]

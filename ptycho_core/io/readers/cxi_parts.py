@@ -258,6 +258,7 @@ def centre_px(
     if found is None:
         values = [_beam_centre(h5, f"{layout.detector}/beam_center_{axis}", pixel_size_m) for axis in "yx"]
         if values[0] is None or values[1] is None:
+            _doubt_corner(h5, layout, shape, warnings)
             return None
         found = values[0], values[1]
     middle = (shape[0] // 2, shape[1] // 2)
@@ -274,11 +275,27 @@ def centre_px(
     return found
 
 
+def _doubt_corner(h5: Any, layout: Layout, shape: tuple[int, int], warnings: list[str]) -> None:
+    """Say where ``corner_position`` puts the beam if that is not the middle: programs that write it do not use it."""
+    corner, basis = (array_at(h5, f"{layout.detector}/{name}") for name in ("corner_position", "basis_vectors"))
+    if corner is None or basis is None or corner.shape != (3,) or basis.shape != (3, 2):
+        return
+    steps = basis / np.maximum(np.linalg.norm(basis, axis=0) ** 2, 1e-300)
+    at = -(corner.astype(np.float64) @ steps)
+    if np.isfinite(at).all() and any(abs(float(a) - n // 2) > 1 for a, n in zip(at, shape, strict=True)):
+        warnings.append(
+            f"corner_position puts the beam at pixel ({at[0]:.4g}, {at[1]:.4g}); ({shape[0] // 2}, {shape[1] // 2}) "
+            "was taken. If that is wrong, give --centre y,x."
+        )
+
+
 def _image_centre(h5: Any, layout: Layout) -> tuple[float, float] | None:
-    values = array_at(h5, f"{layout.frames.rsplit('/', 1)[0]}/image_center")
-    if values is None or values.ndim != 1 or len(values) not in (2, 3) or not np.isfinite(values[:2]).all():
-        return None
-    return float(values[1]), float(values[0])
+    """(y, x) of CXI's ``image_center``, (x, y, z) pixels."""
+    for group in dict.fromkeys((layout.frames.rsplit("/", 1)[0], layout.data, layout.detector)):
+        values = array_at(h5, f"{group}/image_center")
+        if values is not None and values.ndim == 1 and len(values) in (2, 3) and np.isfinite(values[:2]).all():
+            return float(values[1]), float(values[0])
+    return None
 
 
 def _beam_centre(h5: Any, path: str, pixel_size_m: float | None) -> float | None:

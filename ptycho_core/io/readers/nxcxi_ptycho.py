@@ -166,8 +166,8 @@ def _on_frames(
         return {"x": x.ravel(), "y": y.ravel()}
     if x.size * y.size != M or (len(counted) == 2 and {x.size, y.size} != set(counted)):
         raise DataError(
-            f"{where}: x is {x.shape} and y is {y.shape} for {' × '.join(map(str, counted))} frames; they must be lists "
-            "of one value a frame, or the two axes of a raster. Give --positions FILE."
+            f"{where}: x is {x.shape} and y is {y.shape} for {' × '.join(map(str, counted))} frames; they must be one "
+            "value a frame, or the two axes of a raster. Give --positions FILE."
         )
     y_is_slow = len(counted) == 1 or counted == (y.size, x.size)
     said.notes.append(
