@@ -341,8 +341,8 @@ def test_more_frames_than_positions_are_refused_with_the_option_that_pairs_them(
 @pytest.mark.spec("SETTLE-5", "FM-35")
 def test_what_is_given_goes_over_what_the_file_says_and_is_said():
     raw = settled(energy_eV=300e3, radiation="electron", distance_m=1.5)
-    assert raw.geometry.wavelength_m == pytest.approx(1.9687e-12, rel=1e-4)
-    assert raw.geometry.pixel_size_m == pytest.approx(1.9687e-12 * 1.5 / (30 * 75e-6), rel=1e-4)
+    assert raw.geometry.wavelength_m * 1e12 == pytest.approx(1.9687, rel=1e-4)
+    assert raw.geometry.pixel_size_m * 1e9 == pytest.approx(1.9687e-3 * 1.5 / (30 * 75e-6), rel=1e-4)
     assert "energy_eV = 300000 as given, instead of 8000 as the file says." in raw.source.assumptions
     assert raw.source.assumptions[0] == "As read."
     read_with = raw.source.details["read_with"]
@@ -352,8 +352,8 @@ def test_what_is_given_goes_over_what_the_file_says_and_is_said():
 @pytest.mark.spec("FM-35")
 @pytest.mark.parametrize(("energy_eV", "picometres"), [(80e3, 4.1757), (200e3, 2.5079), (300e3, 1.9687)])
 def test_wavelengths_of_electrons_are_relativistic(energy_eV, picometres):
-    assert wavelength_m(energy_eV, "electron") == pytest.approx(picometres * 1e-12, rel=2e-5)
-    assert wavelength_m(energy_eV) == pytest.approx(1.239841984e-6 / energy_eV)
+    assert wavelength_m(energy_eV, "electron") * 1e12 == pytest.approx(picometres, rel=2e-5)
+    assert wavelength_m(energy_eV) * energy_eV == pytest.approx(1.239841984e-6, rel=1e-9, abs=0)
 
 
 @pytest.mark.spec("SETTLE-5")
