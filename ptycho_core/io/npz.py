@@ -10,6 +10,7 @@ pixel_centre           0-d text: ``(N-1)/2`` or ``N/2``, the pixel of a frame th
                        so half a pixel is taken off; in files with ``bad_pixels``, (N-1)/2
 probeGuess             (N, N), (P, N, N) or (N, N, 1) complex
 probe_calibrated       0-d bool: |F(probe · object)|² is in photons
+scan_index             (M,) number of the scan of each frame, where a file holds several: one is chosen, never merged
 objectGuess            (H, W) complex; the centre of its pixel (0, 0) is at ``object_origin_px`` (2,) (y, x), default 0
 mask | bad_pixels      (N, N) bool: True is good in ``mask``, and bad in ``bad_pixels``
 background             (N, N) expected counts
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import ArrayFrames, NpzFrames
+from ..data.frames import ArrayFrames, NpzFrames, SubsetFrames
 from ..data.propagation import Propagation
 from ..data.raw import Geometry, ObjectGuess, Source
 from ..data.recording import Recording
@@ -44,6 +45,7 @@ from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement, unstated_note
 from .planes import good_pixels
 from .probes import NO_PROBE, normalise_probe
+from .readers.scan_index import frames_of_one_scan
 from .stated import PROPAGATION_KEYS, resolve_propagation
 
 __all__ = ["GEOMETRY_KEYS", "KEYS", "ptycho_reader", "read", "recognises"]
@@ -94,7 +96,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
 
     Args:
         file: an examined NPZ.
-        options: `measurement` is what the frames are, when the file does not say.
+        options: `measurement` is what the frames are, when the file does not say; `entry` chooses one of several scans.
 
     Raises:
         DataError: a key is missing or holds what it must not.
@@ -111,15 +113,18 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     if stated is None:
         notes.append(unstated_note(resolved))
     positions = positions - _half_pixel(file, notes)
+    index = file.load("scan_index") if "scan_index" in file.names else None
+    chosen = frames_of_one_scan(index, frames.shape[0], options.entry, name, notes)
     mask = _mask(file, notes)
     provenance = _provenance(file)
     ignored = sorted(set(file.names) - KEYS)
     if ignored:
         notes.append(f"Ignored keys: {', '.join(ignored)}.")
     geometry = {key: _number(file, key) for key in GEOMETRY_KEYS if key in file.names}
+    whole = replace(frames, measurement=resolved)
     return Recording(
-        frames=replace(frames, measurement=resolved),
-        positions=positions,
+        frames=whole if chosen is None else SubsetFrames(whole, chosen),
+        positions=positions if chosen is None else positions[chosen],
         position_unit="px",
         probe=_probe(file, frames.shape[1], notes),
         probe_calibrated=_flag(file, "probe_calibrated"),

@@ -104,6 +104,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         frames=frames,
         positions=None,
         mask=mask,
+        mask_polarity="bad",
         geometry=geometry,
         centre_px=centre,
         source=Source(

@@ -91,6 +91,7 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
         raster=raster,
         probe=probe,
         mask=_mask(mapping.mask, arrays, options, said_by, notes),
+        mask_polarity="bad" if mapping.mask is not None and mapping.mask.one_means == "bad" else "good",
         background=_background(mapping.background, arrays, options, said_by, frames.shape[1:]),
         geometry=_geometry(mapping, arrays, notes),
         centre_px=_centre(mapping, frames.shape[1:], said_by),
