@@ -159,7 +159,7 @@ def test_instrument_times_program_and_findings_are_read_back(whole: tuple[Run, P
         instrument = file["entry/instrument"]
         assert instrument["detector/x_pixel_size"] == file["entry/geometry/detector_pixel_size_m"]
         assert instrument["beam/incident_energy"].attrs["units"] == "eV"
-        assert instrument["beam/incident_wavelength"][()] == pytest.approx(1.9687e-12, rel=1e-4)
+        assert instrument["beam/incident_wavelength"][()] * 1e12 == pytest.approx(1.96875, rel=1e-4)
         np.testing.assert_array_equal(
             file["entry/stages/network/frc_half_data/correlation"][()], run.stages[0].half_data_frc.correlation
         )

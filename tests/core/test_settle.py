@@ -350,7 +350,7 @@ def test_what_is_given_goes_over_what_the_file_says_and_is_said():
 
 
 @pytest.mark.spec("FM-35")
-@pytest.mark.parametrize(("energy_eV", "picometres"), [(80e3, 4.1757), (200e3, 2.5079), (300e3, 1.9687)])
+@pytest.mark.parametrize(("energy_eV", "picometres"), [(80e3, 4.17572), (200e3, 2.50793), (300e3, 1.96875)])
 def test_wavelengths_of_electrons_are_relativistic(energy_eV, picometres):
     assert wavelength_m(energy_eV, "electron") * 1e12 == pytest.approx(picometres, rel=2e-5)
     assert wavelength_m(energy_eV) * energy_eV == pytest.approx(1.239841984e-6, rel=1e-9, abs=0)
