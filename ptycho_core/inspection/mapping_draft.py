@@ -21,11 +21,26 @@ _YAML_WORDS = {"true", "false", "null", "yes", "no", "on", "off"}
 
 @dataclass
 class Draft:
-    """Lines of the mapping, and what there is to say of them."""
+    """Lines of the mapping, and what there is to say of them.
+
+    Attributes:
+        lines: of YAML.
+        unknown: what could not be told, a sentence each.
+        used: names that the lines name.
+        scan: which part of a path names the scan, and that of the scan that was looked at; None where there is one.
+    """
 
     lines: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    scan: tuple[int, str] | None = None
+
+    def path(self, name: str) -> str:
+        """A path as YAML; its part that names one of several scans as ``*``."""
+        parts = name.split("/")
+        if self.scan is not None and len(parts) > self.scan[0] and parts[self.scan[0]] == self.scan[1]:
+            parts[self.scan[0]] = "*"
+        return quoted("/".join(parts))
 
     def say(self, line: str, remark: str = "") -> None:
         """Add a line, with a remark behind it."""

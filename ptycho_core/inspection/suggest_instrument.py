@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..io.h5_values import open_h5, unit_factor
 from ..io.readers.arrays import ArrayFile, ArrayHeader, Hdf5Arrays
-from .mapping_draft import Draft, Frames, quoted, small_array, words_of
+from .mapping_draft import Draft, Frames, small_array, words_of
 
 __all__ = ["add_planes", "add_probe", "add_quantities"]
 
@@ -43,7 +43,7 @@ def add_probe(arrays: ArrayFile, headers: dict[str, ArrayHeader], frames: Frames
     axes = _probe_axes(headers[name], frames.size)
     draft.used.add(name)
     draft.say("probe:")
-    draft.say(f"  path: {quoted(name)}", f"{headers[name].shape} {headers[name].dtype}")
+    draft.say(f"  path: {draft.path(name)}", f"{headers[name].shape} {headers[name].dtype}")
     draft.say(f"  axes: [{', '.join(axes)}]", "? x and y may be exchanged" if axes.index("x") < axes.index("y") else "")
     values = np.abs(_complex(small_array(arrays, name), axes))
     mean = values.reshape(-1, *values.shape[-2:]).mean(axis=0)
@@ -97,7 +97,7 @@ def add_planes(arrays: ArrayFile, headers: dict[str, ArrayHeader], frames: Frame
             axes = [next(order) if n > 1 else "one" for n in header.shape]
             draft.used.add(name)
             draft.say(f"{key}:")
-            draft.say(f"  path: {quoted(name)}", f"{header.shape} {header.dtype}")
+            draft.say(f"  path: {draft.path(name)}", f"{header.shape} {header.dtype}")
             draft.say(f"  axes: [{', '.join(axes)}]")
             if key == "mask":
                 _polarity(small_array(arrays, name), draft)
@@ -128,10 +128,12 @@ def add_quantities(arrays: ArrayFile, headers: dict[str, ArrayHeader], draft: Dr
             continue
         draft.used.add(path)
         if unit:
-            draft.say(f"{key}: {{path: {quoted(path)}}}", f"{number:g} {unit}")
+            draft.say(f"{key}: {{path: {draft.path(path)}}}", f"{number:g} {unit}")
         else:
             likely = _likely(key, number, "")
-            draft.say(f"{key}: {{path: {quoted(path)}, unit: {likely}}}", f"? {number:g}, the unit by its size only")
+            draft.say(
+                f"{key}: {{path: {draft.path(path)}, unit: {likely}}}", f"? {number:g}, the unit by its size only"
+            )
     if not any(line.startswith(("energy:", "wavelength:")) for line in draft.lines):
         draft.unknown.append("energy: no number by such a name; give it here (energy: 8.8keV), or --energy_eV.")
 

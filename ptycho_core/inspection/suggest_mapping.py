@@ -19,7 +19,7 @@ from ..io.candidate import Candidate, examine
 from ..io.measurement import guess_measurement
 from ..io.readers.arrays import ArrayFile, ArrayHeader, Hdf5Arrays, arrays_of
 from ..io.units import length_unit
-from .mapping_draft import Draft, Frames, quoted, small_array, words_of
+from .mapping_draft import Draft, Frames, small_array, words_of
 from .suggest_instrument import add_planes, add_probe, add_quantities
 
 __all__ = ["suggest_mapping"]
@@ -81,11 +81,15 @@ def _frames(arrays: ArrayFile, headers: dict[str, ArrayHeader], draft: Draft) ->
     name = max(stacks, key=lambda n: math.prod(stacks[n].shape))
     shape = stacks[name].shape
     others = [n for n, h in stacks.items() if n != name and h.shape == shape]
+    scans = _scans(name, [n for n, h in stacks.items() if h.shape[-2:] == shape[-2:] or h.shape[:2] == shape[:2]])
+    if scans is not None:
+        draft.scan, others = (scans[0], name.split("/")[scans[0]]), [n for n in others if _parted(name, n) != scans[0]]
+        draft.unknown.append(f"which scan: '*' stands for {', '.join(scans[1])}; choose with --entry.")
     counts = {n for h in headers.values() if h.dtype.kind in "iuf" for n in _lengths(h.shape)}
     axes, remark = _axes(shape, counts, _is_matlab(arrays, name))
     draft.used |= {name, *others}
     draft.say("frames:")
-    draft.say(f"  path: {quoted(name)}", f"{shape} {stacks[name].dtype}")
+    draft.say(f"  path: {draft.path(name)}", f"{shape} {stacks[name].dtype}")
     if others:
         draft.unknown.append(
             f"{', '.join(others)} {'has' if len(others) == 1 else 'have'} the same shape as the frames: other scans? "
@@ -96,6 +100,24 @@ def _frames(arrays: ArrayFile, headers: dict[str, ArrayHeader], draft: Draft) ->
     M = math.prod(n for n, word in zip(shape, axes, strict=True) if word in ("frame", "scan_y", "scan_x"))
     _look_at_values(arrays, name, axes, draft)
     return Frames(name, axes, M, size)
+
+
+def _parted(name: str, other: str) -> int | None:
+    """The one part of two paths that differs, the last apart; None where there is none, or more."""
+    a, b = name.split("/"), other.split("/")
+    if len(a) != len(b):
+        return None
+    different = [k for k, (left, right) in enumerate(zip(a, b, strict=True)) if left != right]
+    return different[0] if len(different) == 1 and different[0] < len(a) - 1 else None
+
+
+def _scans(name: str, stacks: list[str]) -> tuple[int, list[str]] | None:
+    """Which part of a path names the scan where groups of one structure hold one each, and the names; or None."""
+    parts = [(k, n) for n in stacks if (k := _parted(name, n)) is not None]
+    if not parts:
+        return None
+    at = parts[0][0]
+    return at, [name.split("/")[at], *(n.split("/")[at] for k, n in parts if k == at)]
 
 
 def _is_stack(shape: tuple[int, ...]) -> bool:
@@ -245,7 +267,7 @@ def _table(arrays: ArrayFile, name: str, header: ArrayHeader, draft: Draft) -> N
         axes[axis] = word if axis == at else "frame"
     draft.used.add(name)
     draft.say("positions:")
-    draft.say(f"  path: {quoted(name)}", str(header.shape))
+    draft.say(f"  path: {draft.path(name)}", str(header.shape))
     draft.say(f"  axes: [{', '.join(axes)}]", "? which column is y cannot be told by the shape")
     _unit(header.unit, small_array(arrays, name), draft)
 
@@ -261,7 +283,9 @@ def _two_lines(arrays: ArrayFile, pair: tuple[str, str], headers: dict[str, Arra
             words = ["one" if n == 1 else word for n, word in zip(shape, ["scan_y", "scan_x"], strict=False)]
         plain = shape == (max(shape, default=1),)
         draft.say(
-            f"  {axis}: {quoted(name)}" if plain else f"  {axis}: {{path: {quoted(name)}, axes: [{', '.join(words)}]}}",
+            f"  {axis}: {draft.path(name)}"
+            if plain
+            else f"  {axis}: {{path: {draft.path(name)}, axes: [{', '.join(words)}]}}",
             str(shape),
         )
     _unit(headers[pair[0]].unit, np.stack([small_array(arrays, name).ravel() for name in pair], axis=-1), draft)

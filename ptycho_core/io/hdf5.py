@@ -41,7 +41,7 @@ from .planes import good_pixels
 from .probes import NO_PROBE, normalise_probe
 from .stated import positive_numbers, propagation_in
 
-__all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "recognises"]
+__all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "read_group", "recognises"]
 
 FORMAT = "ptycho-scan"
 VERSION = 1
@@ -121,7 +121,7 @@ def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
         found = "complex values; a detector records counts" if dataset.dtype.kind == "c" else f"{dataset.dtype}"
         raise DataError(f"{file.path}: 'frames' is {dataset.shape} {found}; it must be (M, N, N) real numbers.")
     shape = (whole_frames(dataset), *dataset.shape[1:])
-    return Hdf5Frames(file.path, "frames", shape, measurement, follow=h5.swmr_mode)
+    return Hdf5Frames(file.path, dataset.name.strip("/"), shape, measurement, follow=h5.file.swmr_mode)
 
 
 def _sample(dataset: Any) -> NDArray[Any]:
@@ -144,11 +144,26 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     Raises:
         DataError: a dataset is missing or holds what it must not.
     """
+    return read_group(file, options, "")
+
+
+def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
+    """Read a scan that lies in a group, or at the root.
+
+    Args:
+        file: an examined HDF5 file, its names those in the group.
+        options: as for :func:`read`.
+        group: path of the group, or an empty text.
+
+    Raises:
+        DataError: as :func:`read`.
+    """
     name = str(file.path)
     for path, what in _REQUIRED.items():
         if path not in file.names:
             raise missing_key(file, path, what)
-    with open_h5(file.path, options.follow) as h5:
+    with open_h5(file.path, options.follow) as root:
+        h5 = root[group] if group else root
         _check_version(h5, file)
         _frames(h5, file, "counts")
         stated = _plain(h5["frames"].attrs.get("measurement"))
@@ -165,7 +180,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         )
         geometry = Geometry(**numbers, radiation=_radiation(h5))
         positions = _numbers(h5, file, "positions_px").astype(np.float64)
-        live = h5.swmr_mode
+        live = root.swmr_mode
         propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
         frames = _frames(h5, file, resolved)
     if live:  # of a scan that goes on, as many as have both
