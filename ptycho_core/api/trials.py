@@ -1,7 +1,7 @@
 """Short solves of a piece of a scan, to find out what is not known of it: a probe, an orientation.
 
-A trial takes a compact region of at most some 160 frames, so that it costs the same for scans of any size, and judges by
-frames that are held out at random within it. It descends from the flat object with the steps of an engine, as every
+A trial takes a compact region of at most some 160 frames, so that it costs the same for scans of any size, and judges
+by frames that are held out at random within it. It descends from the flat object with the steps of an engine, as every
 solver here does (``enginekit.descent``), and core scores what comes out.
 """
 
@@ -206,7 +206,7 @@ def try_scan(
             raise
     seconds = time.perf_counter() - began
     if scored is None:
-        worst = {name: math.inf for name in ("misfit", "heldout_deviance", "train_deviance", "fourier_error")}
+        worst = dict.fromkeys(("misfit", "heldout_deviance", "train_deviance", "fourier_error"), math.inf)
         return Trial(tried=dict(tried), **worst, seconds=seconds), image
     judged = scored.heldout or scored.train
     frames = scan.heldout_frames if scored.heldout else scan.train_frames
