@@ -73,6 +73,27 @@ def aperture_probe(
     return (wave * math.sqrt(total / np.sum(np.abs(wave) ** 2)))[None].astype(np.complex64)
 
 
+def disc_probe(N: int, radius_px: float, *, total: float = 1.0) -> NDArray[np.complex64]:
+    """Probe right behind a hole: 1 within a circle about (N/2, N/2), 0 outside, the rim shaded over a pixel (PROBE-3).
+
+    Args:
+        N: side, pixels.
+        radius_px: of the hole, object pixels.
+        total: Σ|P|².
+
+    Returns:
+        (1, N, N) complex64.
+
+    Raises:
+        ConfigError: no hole, or one that is wider than the window.
+    """
+    if not 0 < radius_px <= N / 2:
+        raise ConfigError(f"disc: radius {radius_px:g} object pixels; it must obey 0 < radius ≤ N/2 = {N / 2:g}.")
+    r = np.arange(N) - N // 2
+    disc = np.clip(radius_px - np.hypot(r[:, None], r[None, :]) + 0.5, 0, 1)
+    return np.asarray((disc * math.sqrt(total / np.sum(disc**2)))[None], np.complex64)
+
+
 def probe_from_mean_pattern(
     mean_pattern: NDArray[np.float64], *, defocus_px2: float = 0.0, propagation: Propagation = FAR_FIELD
 ) -> NDArray[np.complex64]:
