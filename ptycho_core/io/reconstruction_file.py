@@ -205,7 +205,7 @@ def _write_head(entry: h5py.Group, run: Run) -> None:
     entry["end_time"] = end.isoformat(timespec="seconds")
     if seconds is not None:
         entry["start_time"] = (end - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-        add_number(entry, "duration", float(seconds), "s")
+        add_number(entry, "duration", round(seconds), "s")
 
 
 def write_reconstruction(path: Path | str, run: Run) -> None:

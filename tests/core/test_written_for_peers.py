@@ -1,7 +1,13 @@
-"""What is written here, read by ptychodus itself; and its own training file, made of our product, beside ours."""
+"""What is written here, held to NeXus by a validator of it, and read by ptychodus, whose own training file lies beside.
+
+The validator is ``nxcheck`` of nexusformat, with the definitions of NeXus 2026.01.
+"""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,3 +109,36 @@ def test_exported_images_lie_where_the_result_does_in_both_formats(
         assert power == pytest.approx(stored.scale * float(np.sum(np.abs(stored.probe) ** 2)), rel=1e-4)
     with h5py.File(tmp_path / "p.h5") as h5:
         assert h5.attrs["probe_photon_count"] == pytest.approx(power, rel=1e-4)
+
+
+def complaints(path: Path, *options: str) -> list[tuple[str, str]]:
+    """What nxcheck calls an error, each with the field or group that it is about."""
+    pytest.importorskip("nexusformat.scripts.nxcheck")
+    command = [sys.executable, "-m", "nexusformat.scripts.nxcheck", str(path), "--error", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in (done.stdout + done.stderr).splitlines()]
+    (total,) = [int(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("Total number of errors")]
+    body = [line for line in lines if line and not line.startswith(("Total", "Filename", "Path", "Definitions"))]
+    found = [(body[n - 1], line) for n, line in enumerate(body) if not re.match(r"[\w ]*: ", line)]
+    assert len(found) == total, lines
+    return found
+
+
+def test_nxcheck_finds_the_application_definition_kept(scan: RawData, tmp_path: Path) -> None:
+    write_scan(tmp_path / "a.nxs", scan)
+    assert complaints(tmp_path / "a.nxs", "--application", "NXcxi_ptycho") == []
+    with h5py.File(tmp_path / "a.nxs", "r+") as h5:
+        del h5["entry_1/instrument_1/beam_1/energy"]
+    assert complaints(tmp_path / "a.nxs", "--application", "NXcxi_ptycho") != []
+
+
+def test_nxcheck_of_base_classes_minds_only_what_is_not_known_and_what_viewers_need(
+    scan: RawData, tmp_path: Path
+) -> None:
+    write_scan(tmp_path / "a.nxs", scan)
+    ((where, what),) = complaints(tmp_path / "a.nxs")
+    assert where.endswith("source_1/type"), "the kind of source is not known, and no word of the list says that"
+    write_reconstruction(tmp_path / "r.h5", make_run(make_scored(pixel_size_m=26e-9)))
+    ((where, what),) = complaints(tmp_path / "r.h5")
+    assert where.endswith("/entry/r_map")
+    assert "axes" in what, "silx and h5web draw a scatter plot of two axes"

@@ -39,6 +39,8 @@ _DATA = "/entry_1/instrument_1/detector_1/data"
 
 
 def _add_instrument(entry: h5py.Group, raw: RawData, at: Instrument, dtype: str, compress: bool) -> None:
+    import h5py
+
     instrument = add_group(entry, "instrument_1", "NXinstrument")
     source = add_group(instrument, "source_1", "NXsource")
     source["name"], source["type"] = _UNKNOWN, _UNKNOWN
@@ -63,9 +65,8 @@ def _add_instrument(entry: h5py.Group, raw: RawData, at: Instrument, dtype: str,
         detector["pixel_mask"] = detector["mask"]  # what NXdetector calls it; of both, 0 is good
     translation = add_number(detector, "translation", translation_m(raw, at), "m", "motion of the sample (x, y, z)")
     translation.attrs.update(axes="translation:y:x", interpretation="image")
-    frames = write_frames(detector, raw, dtype, compress)
-    frames.attrs.update(units="counts", interpretation="image")
-    detector["data_1"] = frames
+    write_frames(detector, raw, dtype, compress).attrs.update(units="counts", interpretation="image")
+    detector["data_1"] = h5py.SoftLink(_DATA)
 
 
 def _add_sample(entry: h5py.Group, raw: RawData, at: Instrument) -> None:
