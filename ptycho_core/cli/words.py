@@ -69,9 +69,8 @@ def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None
     from ..api.orient import learned_from, with_found_orientation
 
     frames = None if config is None else learned_from(raw, config)
-    with session.stage("orient"):
-        raw, found = with_found_orientation(raw, frames=frames)
-    session.say(f"orient    {found.describe()}")
+    raw, found = with_found_orientation(raw, frames=frames)  # within the stage of reading
+    session.say(f"orient    {found.describe()}; {found.seconds:.1f} s")
     for reason in () if found.certain else found.reasons:
         session.notice(f"orientation: {reason}; '{found.orientation}' is used")
     return raw

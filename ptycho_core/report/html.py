@@ -18,6 +18,7 @@ from ..io.reconstruction_file import plain_json
 from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from .extras import extra_facts, extra_pictures
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
+from .orientation import orientation_section
 from .stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
@@ -370,7 +371,8 @@ def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> st
         "style-src 'unsafe-inline'\">"
         f"<title>{escape(run.title)}</title><style>{_style()}</style></head><body><main>"
         f'<h1>{escape(run.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
-        f"{_verdict(run)}{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}{_details(run)}"
+        f"{_verdict(run)}{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}"
+        f"{orientation_section(run.scan.raw.source.details)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
         "and summary.json in the folder of the run.</footer></main></body></html>\n"
     )
