@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .candidate import Candidate, examine, missing_key
 from .h5_values import array_at, as_complex, dataset_at, open_h5
+from .readers.arrays import MatArrays, is_mat
+from .readers.matlab_values import is_matlab_73, planes_first
 
 __all__ = ["NO_PROBE", "normalise_probe", "read_probe"]
 
@@ -20,6 +22,7 @@ NO_PROBE = "The file holds no probe; one will be estimated from the frames unles
 
 _CORNER, _MIDDLE = 0.6, 0.15
 _NPZ_KEYS = ("probeGuess", "probe")
+_MAT_NAMES = ("probe", "probes", "p/probe", "outputs/probe")
 _HDF5_PATHS = (
     r"entry/probe",
     r"probe",
@@ -85,8 +88,19 @@ def _from_npz(file: Candidate) -> NDArray[Any]:
     raise missing_key(file, "probeGuess", "the probe, (N, N) or (P, N, N) complex; 'probe' is accepted too")
 
 
+def _from_mat(path: Path) -> NDArray[Any]:
+    """Of a MAT file of version 5 to 7."""
+    arrays = MatArrays(path).loaded()
+    for name in _MAT_NAMES:
+        if name in arrays.values:
+            return planes_first(arrays.values[name])
+    held = ", ".join(sorted(arrays.values)) or "nothing"
+    raise DataError(f"{path}: no probe, (N, N), (N, N, P) or (N, N, P, variations). The file holds: {held}.")
+
+
 def _from_hdf5(file: Candidate) -> NDArray[Any]:
     """The first dataset that one of the programs that keep probes in HDF5 calls so."""
+    turned = is_matlab_73(file.path)
     for pattern in _HDF5_PATHS:
         for name in sorted(name for name in file.names if re.fullmatch(pattern, name)):
             with open_h5(file.path) as h5:
@@ -94,7 +108,7 @@ def _from_hdf5(file: Candidate) -> NDArray[Any]:
                 # source_1/probe of NeXus is a word: x-ray
                 values = array_at(h5, name, "biufc") if dataset is not None and dataset.ndim >= 2 else None
             if values is not None:
-                return values
+                return planes_first(values.T) if turned else values
     raise missing_key(file, "entry/probe", "the probe, (N, N) or (P, N, N) complex")
 
 
@@ -103,7 +117,8 @@ def read_probe(path: Path | str) -> NDArray[np.complex64]:
 
     Args:
         path: an NPZ with ``probeGuess`` or ``probe``, a tike file, a scan or ``reconstruction.h5`` in HDF5, a CXI file,
-            a reconstruction of ptypy (``.ptyr``), or a ``model.ptycho`` bundle.
+            a reconstruction of ptypy (``.ptyr``) or a MAT file with ``probe``, a product of ptychodus, or a
+            ``model.ptycho`` bundle.
 
     Returns:
         (P, N, N) complex64.
@@ -113,16 +128,18 @@ def read_probe(path: Path | str) -> NDArray[np.complex64]:
         ArchiveError: a damaged bundle.
     """
     file = examine(path)
-    if file is None:
+    is_mat5 = file is None and is_mat(Candidate(Path(path), "other", (), {}))
+    if file is None and not is_mat5:
         raise DataError(
             f"{path}: not a file that a probe is read from; allowed: NPZ with probeGuess or probe, tike "
-            "(.npz.bz2), HDF5 with /entry/probe or /probe, model.ptycho."
+            "(.npz.bz2), HDF5 with /entry/probe or /probe, MAT with probe, model.ptycho."
         )
-    if file.kind == "bundle":
+    if file is not None and file.kind == "bundle":
         from ..bundle import read_bundle
 
         return read_bundle(file.path).probe
-    probe = normalise_probe(_from_npz(file) if file.kind == "npz" else _from_hdf5(file), str(path))
+    stored = _from_mat(Path(path)) if file is None else _from_npz(file) if file.kind == "npz" else _from_hdf5(file)
+    probe = normalise_probe(stored, str(path))
     if not np.isfinite(probe).all():
         raise DataError(f"{path}: the probe holds NaN or infinite values.")
     if not probe.any():

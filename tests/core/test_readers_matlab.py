@@ -9,7 +9,7 @@ from dialect_scan import DISTANCE, ENERGY, PIXEL, deviance, positions_m, truth
 from scipy.io import savemat
 
 from ptycho_core.errors import DataError
-from ptycho_core.io import read_scan
+from ptycho_core.io import read_probe, read_scan
 from ptycho_core.io.candidate import examine
 from ptycho_core.io.readers import ptychoshelves
 from ptycho_core.io.registry import read_recording
@@ -222,3 +222,18 @@ def test_a_file_of_dp_alone_is_not_taken_for_one_of_matlab(tmp_path):
     names = dict.fromkeys((*NUMBERS, "ppX", "ppY", "probe"))
     path = write_python(tmp_path / "alone.h5", **names)
     assert not ptychoshelves.recognises(examine(path))
+
+
+@pytest.mark.spec("READ-20")
+@pytest.mark.parametrize("stored", [PROBE[0], PROBE, np.stack([PROBE, 3 * PROBE])])
+def test_a_probe_is_taken_from_mat_files_of_both_kinds(tmp_path, stored):
+    """(N, N), (N, N, P) and (N, N, P, variations) in MATLAB, of which the first variation counts."""
+    mine = {2: (0, 1), 3: (1, 2, 0), 4: (2, 3, 1, 0)}[stored.ndim]
+    savemat(tmp_path / "v5.mat", {"probe": stored.transpose(mine)})
+    write_73(tmp_path / "v73.mat", {"probe": stored.transpose(mine)})
+    expected = stored[None] if stored.ndim == 2 else stored[0] if stored.ndim == 4 else stored
+    for name in ("v5.mat", "v73.mat"):
+        np.testing.assert_array_equal(read_probe(tmp_path / name), expected)
+    savemat(tmp_path / "none.mat", {"object": np.ones((3, 3))})
+    with pytest.raises(DataError, match=r"no probe.* holds: object"):
+        read_probe(tmp_path / "none.mat")

@@ -272,7 +272,13 @@ def test_the_truth_explains_what_is_read(tmp_path, kind):
     path, options = tmp_path / f"scan.{kind}", {}
     if kind == "npz":
         training_npz(
-            tmp_path / "scan.npz", diff3d=counts, xcoords=x, ycoords=y, bad_pixels=nothing, probeGuess=raw.probe
+            tmp_path / "scan.npz",
+            diff3d=counts,
+            xcoords=x,
+            ycoords=y,
+            bad_pixels=nothing,
+            probeGuess=raw.probe,
+            scan_index=np.zeros(len(x), int),
         )
         path = tmp_path / "scan.npz"
     elif kind == "hdf5":

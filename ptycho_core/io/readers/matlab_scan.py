@@ -32,7 +32,7 @@ from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from ..units import length_unit
 from .arrays import ArrayFile
-from .matlab_values import instrument_of_numbers
+from .matlab_values import instrument_of_numbers, planes_first
 from .stored_frames import Layout, StoredFrames, stored_frames
 
 __all__ = ["FRAMES", "MATLAB", "MATLAB_IN_HDF5", "PYTHON", "frames_name", "read_by_names"]
@@ -200,9 +200,8 @@ def _probe(found: _Names, notes: list[str]) -> NDArray[np.complex64] | None:
     else:
         notes.append(NO_PROBE)
         return None
-    if found.order != PYTHON and 3 <= values.ndim <= 4:
-        values = values.transpose(*range(values.ndim - 1, 1, -1), 0, 1)
-    return normalise_probe(values, str(found.arrays.path))
+    turned = values if found.order == PYTHON else planes_first(values)
+    return normalise_probe(turned, str(found.arrays.path), notes)
 
 
 def _mask(found: _Names, shape: tuple[int, ...], notes: list[str]) -> NDArray[np.bool_] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ...data.raw import Geometry
 from ...errors import DataError
 from ...physics.propagation import energy_of_eV
 
-__all__ = ["instrument_of_numbers", "is_matlab_73"]
+__all__ = ["instrument_of_numbers", "is_matlab_73", "planes_first"]
 
 _LONGEST_M = 1e-6  # a longer wave is no light that ptychography uses; of electrons in Å it is above 1e-3
 _HEAD = b"MATLAB 7.3 MAT-file"
@@ -19,6 +22,11 @@ def is_matlab_73(path: Path) -> bool:
     """Whether an HDF5 file is a MAT file of version 7.3, by the text that MATLAB writes before it."""
     with path.open("rb") as stream:
         return stream.read(len(_HEAD)) == _HEAD
+
+
+def planes_first(values: NDArray[Any]) -> NDArray[Any]:
+    """A probe in MATLAB's order of axes, (N, N), (N, N, P) or (N, N, P, variations), with its planes last."""
+    return values.transpose(*range(values.ndim - 1, 1, -1), 0, 1) if values.ndim in (3, 4) else values
 
 
 def instrument_of_numbers(

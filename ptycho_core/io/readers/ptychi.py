@@ -68,7 +68,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
     notes = [f"{path} holds intensities, read as counts."]
     product = product_in(arrays)
-    probe = None if product is None or product.probe is None else normalise_probe(product.probe, name)
+    probe = None if product is None or product.probe is None else normalise_probe(product.probe, name, notes)
     if probe is None:
         notes.append(NO_PROBE)
     return Recording(

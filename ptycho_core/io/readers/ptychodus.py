@@ -152,7 +152,7 @@ def _training(h5: Any, file: Candidate, notes: list[str], warnings: list[str]) -
     return {
         "positions": np.stack(positions, axis=-1),
         "position_unit": "px",
-        "probe": None if probe is None else normalise_probe(probe, str(file.path)),
+        "probe": None if probe is None else normalise_probe(probe, str(file.path), notes),
         "object_guess": guess,
         "geometry": Geometry(
             energy_eV=_number(h5, "photon_energy_eV"),

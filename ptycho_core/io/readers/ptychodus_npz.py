@@ -135,7 +135,7 @@ def _slac(file: Candidate, options: ReadOptions) -> Recording:
     frames = _frames(file, "diffraction", (0, 1))
     if "objectGuess" in file.names:
         notes.append("objectGuess is not used: nothing says where its first pixel lies.")
-    probe = normalise_probe(file.load("probeGuess"), str(file.path)) if "probeGuess" in file.names else None
+    probe = normalise_probe(file.load("probeGuess"), str(file.path), notes) if "probeGuess" in file.names else None
     if probe is None:
         notes.append(NO_PROBE)
     return Recording(
