@@ -179,6 +179,7 @@ def test_an_exported_probe_explains_counts_with_no_scale_beside_it(
     with h5py.File(tmp_path / FILES[name]) as h5:
         probe = h5[path][()]
     assert probe.shape == (2, 32, 32)
+    np.testing.assert_array_equal(read_probe(tmp_path / FILES[name]), probe)
     patch, rest = stored.object[None, 20:52, 15:47], np.array([[0.2, -0.4]])
     np.testing.assert_allclose(
         expected_counts(patch, probe, rest, 1.0),

@@ -15,7 +15,7 @@ from ptycho_core.data.frames import ArrayFrames, ConcatenatedFrames, TransposedF
 from ptycho_core.data.propagation import Propagation
 from ptycho_core.data.raw import Geometry, RawData
 from ptycho_core.errors import ConfigError, DataError, OutputError
-from ptycho_core.io import read_scan, write_scan
+from ptycho_core.io import read_probe, read_scan, write_scan
 from ptycho_core.io.write import WRITERS, choose_writer
 from ptycho_core.io.writers import common
 from ptycho_core.physics.propagation import fresnel_number_of, wavelength_m
@@ -348,6 +348,21 @@ def test_a_product_has_unique_numbers_metres_and_the_centre_of_the_object(tmp_pa
     for name in ("ptychodus_product", "ptychodus_training"):
         with pytest.raises(DataError, match="has a probe, and the scan has none; give --probe"):
             write_scan(tmp_path / FORMATS[name], replace(known_scan(), probe=None), format=name)
+
+
+@pytest.mark.spec("DATA-42")
+def test_a_product_beside_its_frames_is_the_scan_again(tmp_path: Path) -> None:
+    """Frames as ptychodus keeps them, in another order, find their positions in the product by number."""
+    raw = known_scan(**PLAIN).subset([5, 2, 3, 6])
+    write_scan(tmp_path / "product.h5", raw, format="ptychodus_product")
+    with h5py.File(tmp_path / "frames.h5", "w") as h5:
+        h5["patterns"], h5["indexes"] = everything(raw)[::-1], [6, 3, 2, 5]
+        h5["patterns"].attrs.update(detector_pixel_width_m=75e-6, detector_pixel_height_m=75e-6)
+        h5["bad_pixels"] = ~raw.mask
+    again = read_scan(tmp_path / "frames.h5", positions=tmp_path / "product.h5")
+    np.testing.assert_allclose(again.positions_px, raw.positions_px[::-1], rtol=0, atol=1e-9)
+    np.testing.assert_array_equal(everything(again), everything(raw)[::-1])
+    np.testing.assert_array_equal(read_probe(tmp_path / "product.h5"), raw.probe)
 
 
 # ---- a few frames at a time, and whole or not at all
