@@ -41,11 +41,11 @@ def ptycho_reader() -> ReaderSpec:
 
 
 def recognises(file: Candidate) -> bool:
-    """Whether a file is called ``.raw`` and holds whole frames of an EMPAD."""
+    """Whether a file is called ``.raw`` and holds whole frames of an EMPAD, or is named as its program names them."""
     if file.kind != "other" or file.path.suffix.lower() != ".raw" or not file.path.is_file():
         return False
     size = file.path.stat().st_size
-    return size >= 2 * _FRAME_BYTES and size % _FRAME_BYTES == 0
+    return size >= 2 * _FRAME_BYTES and (size % _FRAME_BYTES == 0 or _NAMED.search(file.path.name) is not None)
 
 
 def read(file: Candidate, options: ReadOptions) -> Recording:
@@ -68,23 +68,27 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         )
     notes: list[str] = []
     raster = _raster(file.path, M, options, notes)
-    shape = (*raster, *EMPAD_SHAPE) if raster[0] > 1 else (M, *EMPAD_SHAPE)
+    shape = (*(raster or (M,)), *EMPAD_SHAPE)
     arrays = RawArray(file.path, ArrayHeader(shape, np.dtype("<f4")))
     return bare_recording(arrays, "frames", options, "empad", notes, detector=True)
 
 
-def _raster(path: Path, M: int, options: ReadOptions, notes: list[str]) -> tuple[int, int]:
-    """(Ny, Nx) of the scan; (1, M) where it is none, with positions beside it."""
+def _raster(path: Path, M: int, options: ReadOptions, notes: list[str]) -> tuple[int, int] | None:
+    """(Ny, Nx) of the scan; None where it is no raster, with positions beside it, or another than is given."""
     named = _NAMED.search(path.name)
     if options.raster is not None:
-        return options.raster if math.prod(options.raster) == M else (1, M)
+        return options.raster if math.prod(options.raster) == M else None
     if named is not None and int(named[1]) * int(named[2]) == M:
         notes.append(f"The raster of {named[2]} × {named[1]} (y, x) is that in the name of the file.")
         return int(named[2]), int(named[1])
+    if named is not None and options.follow and int(named[1]) <= M:
+        rows = M // int(named[1])
+        notes.append(f"The file is still being written: {rows} of the {named[2]} rows of its name are there whole.")
+        return rows, int(named[1])
     side = math.isqrt(M)
     if side * side == M:
         notes.append(f"Nothing says the raster of {M} frames; it was taken as square, {side} × {side}.")
         return side, side
     if options.positions is not None:
-        return 1, M
+        return None
     raise DataError(f"{path}: holds {M} frames of 130×128, and nothing says on which raster; give --raster NY,NX.")
