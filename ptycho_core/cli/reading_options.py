@@ -39,7 +39,8 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
     "positions": {
         "--positions": {
             "metavar": "FILE",
-            "help": "positions beside the scan: text with columns y, x, or .npy",
+            "help": "positions beside the scan: text, .npy, MAT, HDF5 or NPZ (FILE:Y,X names two arrays in it), a "
+            "product of ptychodus, reconstruction.h5, another scan",
         },
         "--position_unit": {"metavar": "UNIT", "help": "m, mm, um, nm, A, pm, or px for object pixels"},
         "--raster": {"metavar": "NY,NX", "help": "frames are a raster of so many rows and columns, x fastest"},
@@ -76,7 +77,7 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
 PROBE_AND_FINDINGS: dict[str, dict[str, Any]] = {
     "--probe": {
         "metavar": "FILE",
-        "help": "take the probe from this file (npz, reconstruction.h5, model.ptycho)",
+        "help": "take the probe from this file (npz, HDF5, MAT, reconstruction.h5, model.ptycho)",
     },
     "--despite_findings": {
         "action": "store_true",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +50,12 @@ def read_table(path: Path) -> Table:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no text file of numbers ({type(error).__name__}).") from error
-    names: tuple[str, ...] = ()
+    head = ""
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
         if not words:
-            comment = line.lstrip("# ").replace(",", " ").replace(";", " ").split()
-            names = tuple(comment) if not rows and not names and comment else names
+            head = line.lstrip("# ") if not rows and not head else head
             continue
         try:
             rows.append([float(word) for word in words])
@@ -64,11 +64,20 @@ def read_table(path: Path) -> Table:
                 raise DataError(
                     f"{path}: line {number} is {line.strip()[:60]!r}; it must hold numbers only."
                 ) from error
-            names = tuple(words)
+            head = line.split("#")[0]
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: must hold lines with one number of columns; found {len(rows)} lines.")
     values = np.array(rows, np.float64)
-    return Table(names if len(names) == values.shape[1] else (), values)
+    return Table(_names(head, values.shape[1]), values)
+
+
+def _names(head: str, columns: int) -> tuple[str, ...]:
+    """Names of the columns in the line above them, parted by marks or, where that gives another number, by blanks."""
+    for marks in (r"[,;\t]+", r"[\s,;]+", r"\s{2,}"):
+        names = tuple(part.strip() for part in re.split(marks, head.strip()) if part.strip())
+        if len(names) == columns:
+            return names
+    return ()
 
 
 def read_array(path: Path) -> NDArray[Any]:

@@ -78,6 +78,8 @@ def product(path, indexes=None, places=PLACES, **attributes):
         ("pos_x[mm]; pos_y[mm]", 1e3, (1, 0)),
         ("y_m x_m", 1.0, (0, 1)),
         ("x_px y_px", 1 / PIXEL, (1, 0)),
+        ("# Pos X [nm], Pos Y [nm]", 1e9, (1, 0)),
+        ("y (um)   x (um)", 1e6, (0, 1)),
     ],
 )
 def test_columns_of_text_say_what_they_are(tmp_path, head, scale, order):
@@ -373,6 +375,22 @@ def test_a_file_of_a_like_name_is_proposed_and_not_taken(tmp_path, name):
         np.savetxt(tmp_path / name, PLACES)
     with pytest.raises(DataError, match=f"holds no positions.*probably in {name}.*--positions .*{name}"):
         scan_of(recording, ReadOptions())
+
+
+def test_a_folder_of_frames_may_hold_its_positions_as_text(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    recording = replace(bare(), source=Source(path=str(folder)))
+    np.savetxt(folder / "positions.txt", PLACES)
+    with pytest.raises(DataError, match=r"probably in positions\.txt"):
+        scan_of(recording, ReadOptions())
+
+
+def test_the_scans_own_positions_give_way_and_that_is_said(tmp_path):
+    np.savetxt(tmp_path / "p.txt", PLACES, header="y_m x_m")
+    raw = placed(tmp_path / "p.txt", bare(positions=PLACES[::-1], position_unit="m"))
+    np.testing.assert_allclose(raw.positions_px, PLACES / PIXEL)
+    assert "The scan's own positions were left aside for those of p.txt, as given." in raw.source.assumptions
 
 
 def test_two_candidates_are_both_named_and_one_of_another_length_is_none(tmp_path):

@@ -17,7 +17,8 @@ from .beside import Beside, read_beside
 
 __all__ = ["advice_without_positions", "with_positions_beside"]
 
-_SUFFIXES = {".txt", ".csv", ".dat", ".tsv", ".npy", ".npz", ".h5", ".hdf5", ".hdf", ".nxs", ".cxi", ".mat"}
+_TEXT = {".txt", ".csv", ".dat", ".tsv"}
+_SUFFIXES = _TEXT | {".npy", ".npz", ".h5", ".hdf5", ".hdf", ".nxs", ".cxi", ".mat"}
 _ROLES = {
     "dp", "para", "data", "master", "pos", "position", "positions", "coords", "scan", "scanpos", "product",
     "diffraction", "frames", "motors", "patterns",
@@ -47,6 +48,8 @@ def with_positions_beside(
         return recording
     beside = read_beside(options.positions)
     notes += beside.notes
+    if recording.positions is not None:
+        notes.append(f"The scan's own positions were left aside for those of {beside.path.name}, as given.")
     warnings += beside.warnings
     M = recording.frames.shape[0]
     positions, unit = beside.settled(), beside.unit
@@ -158,12 +161,14 @@ def advice_without_positions(scan: Path, M: int) -> str:
 
 
 def _like(scan: Path) -> list[Path]:
-    """Files beside a scan whose names differ from its own in words such as dp, para, master or positions alone."""
-    folder, own = scan.parent, _stem(scan)
-    if not scan.is_file():
+    """Files beside a scan whose names differ from its own in words such as dp, para or master alone, or text in it."""
+    if not scan.exists():
         return []
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p != scan and p.is_file())
-    alike = [p for p in files if _stem(p) == own]
+    own = _stem(scan)
+    beside = sorted(p for p in scan.parent.iterdir() if p.suffix.lower() in _SUFFIXES and p != scan and p.is_file())
+    alike = [p for p in beside if _stem(p) == own]
+    if scan.is_dir():  # of one file a frame
+        alike += sorted(p for p in scan.iterdir() if p.suffix.lower() in _TEXT and p.is_file())
     return alike[:_MOST_LOOKED_AT]
 
 
