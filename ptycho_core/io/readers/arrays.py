@@ -266,6 +266,8 @@ class ZarrArrays:
         store = None if self.path.is_dir() else zarr.storage.ZipStore(self.path, mode="r")
         try:
             yield zarr.open(store if store is not None else str(self.path), mode="r")
+        except DataError:
+            raise
         except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{self.path}: the Zarr store cannot be read ({error}); copy or export it again."

@@ -83,7 +83,9 @@ class TiffArrays:
 
         try:
             with tifffile.TiffFile(self.path) as tiff:
-                yield _Series(self.path, _one_series(self.path, tiff))
+                yield _Series(self.path, _all_series(self.path, tiff))
+        except DataError:
+            raise
         except (OSError, ValueError, tifffile.TiffFileError) as error:
             raise DataError(f"{self.path}: the TIFF cannot be read ({error}); copy or export it again.") from error
 
@@ -92,9 +94,11 @@ class TiffArrays:
         return None
 
 
-def _one_series(path: Path, tiff: Any) -> Any:
+def _all_series(path: Path, tiff: Any) -> list[Any]:
+    """The one series of a TIFF, or as many of one image each, which is what pages written one by one are."""
     series = list(tiff.series)
-    if len(series) != 1:
+    images = {(tuple(s.shape), str(s.dtype)) for s in series}
+    if len(series) != 1 and (len(images) > 1 or len(series[0].shape) != 2):
         shapes = ", ".join(str(tuple(s.shape)) for s in series[:6]) + (" …" if len(series) > 6 else "")
         raise DataError(
             f"{path}: holds {len(series)} series of images ({shapes}); the frames of a scan have one shape."
@@ -103,16 +107,17 @@ def _one_series(path: Path, tiff: Any) -> Any:
         raise DataError(
             f"{path}: its pages have colours ({series[0].axes} {series[0].shape}); frames have one value a pixel."
         )
-    return series[0]
+    return series
 
 
 class _Series:
     """A series as an array of which single frames, and runs of them, are read."""
 
-    def __init__(self, path: Path, series: Any) -> None:
-        self._path, self._series = path, series
-        self.shape: tuple[int, ...] = tuple(int(n) for n in series.shape)
-        self.dtype = np.dtype(series.dtype)
+    def __init__(self, path: Path, series: list[Any]) -> None:
+        self._path, self._all, self._series = path, series, series[0]
+        one = tuple(int(n) for n in self._series.shape)
+        self.shape: tuple[int, ...] = one if len(series) == 1 else (len(series), *one)
+        self.dtype = np.dtype(self._series.dtype)
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
         """Frames of an index whose last two entries take all, the one before a run, and those before that a place."""
@@ -124,6 +129,8 @@ class _Series:
 
     def _page(self, number: int) -> NDArray[Any]:
         height, width = self.shape[-2:]
+        if len(self._all) > 1:
+            return np.asarray(self._all[number].asarray())
         if self._series.dataoffset is not None:  # all in one piece: the pages after the first need not be listed
             handle = self._series.parent.filehandle
             handle.seek(self._series.dataoffset + number * height * width * self.dtype.itemsize)
