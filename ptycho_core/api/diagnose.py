@@ -12,10 +12,11 @@ import numpy as np
 
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
+from ..data.probe_guess import ProbeGuess
 from ..data.trials import Trial
-from ..errors import DataError
+from ..errors import Cancelled, DataError
 from ..evaluation.verdict import Alternative, Circumstances
-from ..protocol import Progress, no_progress
+from ..protocol import Progress, ProgressEvent, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .orient import diagnose_orientation
 from .trials import TrialPlan, region_of, stepping_engine, try_scan
@@ -26,8 +27,8 @@ LONGEST_S = 12.0
 """Seconds after which nothing further is begun."""
 
 MUCH_BETTER = 0.6
-"""Part of the Fourier error above which a half of the frames by itself is explained no better than all: neighbouring
-regions of an ordinary sample differ by less."""
+"""Part of the Fourier error of held-out frames above which something else is no better: regions of an ordinary sample,
+and starts that end in the same image, differ by less."""
 
 _ALONG = "positions run the other way along "
 
@@ -38,6 +39,8 @@ _WORDS = {
 }
 
 _LEAST_FRAMES = 32
+
+_SEARCHED = 64  # frames: a probe is found on them in five seconds, with the same defocus as on all
 
 
 def diagnose(
@@ -65,17 +68,33 @@ def diagnose(
     for name, look in (
         ("other orientations", _orientation),
         ("the two halves of the frames by themselves", _samples),
+        ("other probes", _probe),
     ):
-        if time.perf_counter() - began > LONGEST_S:
-            break
         try:
-            found = look(scan, config, runtime, progress)
+            found = look(scan, config, runtime, _until(began + LONGEST_S, progress))
         except DataError:  # too few frames with light
             continue
+        except _TimeIsUp:
+            break
         if found is not None:
             return Circumstances(alternatives=(found,), searched=tuple(searched))
         searched.append(name)
     return Circumstances(searched=tuple(searched))
+
+
+class _TimeIsUp(Cancelled):
+    """The time for a diagnosis is over."""
+
+
+def _until(end: float, progress: Progress) -> Progress:
+    """The caller's progress, which also ends what takes too long."""
+
+    def report(event: ProgressEvent) -> None:
+        progress(event)
+        if time.perf_counter() > end:
+            raise _TimeIsUp("the time for a diagnosis is over")
+
+    return report
 
 
 def _orientation(
@@ -108,7 +127,8 @@ def _samples(
     engine = stepping_engine("numpy")
     plan = TrialPlan(epochs=8, probe_from=2)
     trials: list[Trial] = []
-    for part in (frames, *np.array_split(frames, 2)):
+    for number, part in enumerate((frames, *np.array_split(frames, 2))):
+        progress(ProgressEvent(stage="diagnosis", done=number, total=3))
         region = region_of(raw, among=part)
         trial, _ = try_scan(region.raw, region.heldout, {}, plan=plan, engine=engine, runtime=runtime)
         trials.append(trial)
@@ -124,3 +144,46 @@ def _samples(
         figure=max(apart),
         beside=together,
     )
+
+
+def _probe(
+    scan: PtychoDataContainer, config: TrainingConfig, runtime: Runtime, progress: Progress
+) -> Alternative | None:
+    """Whether a probe that is found from the frames does better than the one that was begun with."""
+    from .find_probe import find_probe
+
+    raw = scan.with_probe(scan.probe).raw
+    frames = scan.train_frames[scan.raw.frame_totals[scan.train_frames] > 0]
+    few = frames if len(frames) <= _SEARCHED else region_of(raw, among=frames, most=_SEARCHED).frames
+    found = find_probe(raw, frames=few, runtime=runtime, progress=progress)
+    if not found.convincing:
+        return None
+    engine, region = stepping_engine("numpy"), region_of(raw, among=frames)
+    with_it, without = (
+        try_scan(
+            region.raw.with_probe(probe),
+            region.heldout,
+            {},
+            plan=TrialPlan(epochs=8, probe_from=2),
+            engine=engine,
+            runtime=runtime,
+        )[0]
+        for probe in (found.probe, scan.probe)
+    )
+    if not with_it.fourier_error < MUCH_BETTER * without.fourier_error:
+        return None
+    return Alternative(
+        name="probe",
+        words="the probe is another one",
+        option=f"the one that is found from the frames ({_described(found)})",
+        advice="--probe auto",
+        figure=with_it.fourier_error,
+        beside=without.fourier_error,
+    )
+
+
+def _described(guess: ProbeGuess) -> str:
+    """A found probe in words."""
+    if guess.disc_radius_px is not None:
+        return f"--probe auto: a hole of radius {guess.disc_radius_px:.3g} pixels"
+    return f"--probe auto: defocus {guess.defocus_px2:.4g} px²" if guess.defocus_px2 is not None else "--probe auto"

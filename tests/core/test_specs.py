@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE)-\d+"
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE|VERDICT)-\d+"
 PREFIX_OF = {
     "00": "CONV",
     "10": "DATA",
@@ -24,6 +24,7 @@ PREFIX_OF = {
     "80": "FIND",
     "85": "READ",
     "86": "SETTLE",
+    "90": "VERDICT",
 }
 
 
