@@ -203,5 +203,8 @@ def _numbers(paths: list[Path]) -> list[int]:
 def _places(options: ReadOptions) -> int | None:
     """How many positions the caller gives, where that can be told."""
     if options.positions is not None:
-        return len(read_array(options.positions))
+        try:
+            return len(read_array(options.positions))
+        except DataError:  # in a container of its own; that is settled for every dialect alike
+            return None
     return None if options.raster is None else options.raster[0] * options.raster[1]
