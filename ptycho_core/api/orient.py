@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
-from ..data.orientation import ORIENTATIONS, composed, oriented
+from ..data.orientation import ORIENTATIONS, composed, oriented, oriented_probe
 from ..data.orientation_finding import HALF_TURN, OrientationFinding
 from ..data.raw import RawData, read_only
-from ..data.roles import draw_heldout, draw_subsample
+from ..data.roles import outlying_frames
 from ..errors import ConfigError, DataError
 from ..io.shadow_axes import axes_of_shadow
 from ..physics.probe import mode_powers
@@ -35,10 +35,8 @@ __all__ = [
     "SWEEPS",
     "diagnose_orientation",
     "find_orientation",
-    "learned_from",
     "twin_likeness",
     "twin_of",
-    "with_found_orientation",
 ]
 
 SWEEPS = 6
@@ -129,58 +127,12 @@ def find_orientation(
         found = _jointly(raw, among, sweeps, stepping_engine(engine), runtime, progress)
     else:
         found = _by_trials(raw, among, sweeps, stepping_engine(engine), runtime, progress)
+        if found.certain and found.changes:
+            found = _with_probe_axes(found, raw, among, sweeps, stepping_engine(engine), runtime)
     found = replace(found, seconds=time.perf_counter() - began)
     for reason in found.reasons if tell is not None else ():
         tell(reason)  # type: ignore[misc]
     return found
-
-
-def learned_from(raw: RawData, config: TrainingConfig) -> NDArray[np.int64]:
-    """The frames (n,) of a scan that a run with a config learns from: not those that it holds out or leaves out."""
-    drawn = np.arange(raw.n_frames)
-    if config.n_subsample is not None:
-        drawn = draw_subsample(raw.n_frames, config.n_subsample, config.seed)
-    held = draw_heldout(raw.positions_px[drawn], config.test_fraction, config.seed, config.test_split)
-    return np.setdiff1d(drawn, drawn[held])
-
-
-def with_found_orientation(
-    raw: RawData,
-    *,
-    frames: NDArray[np.int64] | None = None,
-    engine: str | ReconstructionBackend = "numpy",
-    runtime: Runtime = DEFAULT_RUNTIME,
-    progress: Progress = no_progress,
-) -> tuple[RawData, OrientationFinding]:
-    """A scan in the orientation that explains its frames best: what ``--orientation auto`` does.
-
-    Args:
-        raw: the scan, as it was read.
-        frames: see :func:`find_orientation`, and :func:`learned_from`.
-        engine: see there.
-        runtime: see there.
-        progress: see there.
-
-    Returns:
-        The scan, with the probe that was found where it has none, and the finding, which stands in
-        ``source.details["orientation"]`` and among the assumptions. Where the orientation as read is not told from the
-        best, it is kept.
-
-    Raises:
-        DataError: no usable scan.
-        BackendError: the engine is unknown, missing or broken.
-    """
-    found = find_orientation(raw, frames=frames, engine=engine, runtime=runtime, progress=progress)
-    out, guess = oriented(raw, found.orientation), found.probe
-    said = found.describe(raw.source.details.get("read_with"))
-    notes = [f"orientation {found.orientation} was found: {said}"]
-    details = {**out.source.details, "orientation": found.to_mapping()}
-    if guess is not None and guess.convincing:
-        out = out.with_probe(guess.probe)
-        notes += guess.sentences
-        details["probe"] = guess.to_mapping()
-    source = replace(out.source, assumptions=(*out.source.assumptions, *notes), details=details)
-    return replace(out, source=source), found
 
 
 def diagnose_orientation(
@@ -222,7 +174,7 @@ def diagnose_orientation(
 
 
 def _frames_to_try(scan: ScanInput, frames: NDArray[np.int64] | None = None) -> tuple[RawData, NDArray[np.int64]]:
-    """A scan, and those of its frames (n,) that have light and that may be learned from."""
+    """A scan, and those of its frames (n,) that have light, are not far above all others, and may be learned from."""
     if isinstance(scan, PtychoDataContainer):
         raw, among = scan.raw, scan.train_frames
         raw = raw if raw.probe is not None else raw.with_probe(scan.probe)
@@ -230,6 +182,7 @@ def _frames_to_try(scan: ScanInput, frames: NDArray[np.int64] | None = None) -> 
         raw = ensure_raw(scan)
         among = np.arange(raw.n_frames)
     among = among if frames is None else np.intersect1d(among, frames)
+    among = np.setdiff1d(among, outlying_frames(raw.frame_totals))
     return raw, among[raw.frame_totals[among] > 0]
 
 
@@ -296,6 +249,32 @@ def _by_trials(
 def _told(alike: tuple[str, ...], twin: bool) -> bool:
     """Whether more sweeps would tell no more."""
     return len(alike) == 1 or (twin and set(alike) == {alike[0], composed(alike[0], HALF_TURN)})
+
+
+def _with_probe_axes(
+    found: OrientationFinding,
+    raw: RawData,
+    among: NDArray[np.int64],
+    sweeps: int,
+    engine: ReconstructionBackend,
+    runtime: Runtime,
+) -> OrientationFinding:
+    """The finding, with whether the probe lies on the axes of the positions rather than those of the frames."""
+    assert raw.probe is not None
+    region = trial_region(raw, among, FIRST_FRAMES)
+    right = oriented(region.raw, found.orientation)
+    turned = right.with_probe(oriented_probe(raw.probe, found.orientation), calibrated=raw.probe_calibrated)
+    variants = {"as stored": right, "turned": turned}
+    plan = TrialPlan(epochs=sweeps)
+    contest = hold_contest(variants, region.heldout, "probe", plan=plan, engine=engine, runtime=runtime)
+    if contest.alike != ("turned",):
+        return found
+    before, after = (contest.trials[name].heldout_deviance for name in variants)
+    why = (
+        f"the probe explains the frames better when it is turned like the positions (held-out deviance {after:.4g}, "
+        f"without that {before:.4g}): the frames are flipped against both"
+    )
+    return replace(found, probe_follows=True, reasons=(*found.reasons, why))
 
 
 def trial_region(raw: RawData, among: NDArray[np.int64] | None, most: int) -> Region:

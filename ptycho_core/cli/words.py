@@ -66,7 +66,7 @@ def reading(
 
 def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None) -> RawData:
     """The scan in the orientation that trials find, with what they found said."""
-    from ..api.orient import learned_from, with_found_orientation
+    from ..api.orient_on_reading import learned_from, with_found_orientation
 
     frames = None if config is None else learned_from(raw, config)
     raw, found = with_found_orientation(raw, frames=frames)  # within the stage of reading

@@ -25,6 +25,7 @@ __all__ = [
     "matrix_of",
     "orient_scan",
     "oriented",
+    "oriented_probe",
     "parse_orientation",
     "rotated",
     "turned",
@@ -145,6 +146,21 @@ def oriented(raw: RawData, word: str) -> RawData:
     done = {"transpose": "exchanged (y, x)", "flip_y": "negated in y", "flip_x": "negated in x"}
     said = ", then ".join(done[part] for part in word.split("+"))
     return _moved(raw, raw.positions_px @ matrix_of(word).T, f"positions were {said} (orientation {word})")
+
+
+def oriented_probe(probe: NDArray[np.complex64], word: str) -> NDArray[np.complex64]:
+    """P(A⁻¹ r) for positions that become A r: a probe (P, N, N) that was stored on the axes of the positions.
+
+    It is turned about the middle ((N−1)/2, (N−1)/2) of its window.
+
+    Args:
+        probe: (P, N, N) complex modes.
+        word: one of :data:`ORIENTATIONS`.
+    """
+    parts = parse_orientation(word).split("+")
+    out = probe.swapaxes(-2, -1) if "transpose" in parts else probe
+    out = out[..., ::-1, :] if "flip_y" in parts else out
+    return np.ascontiguousarray(out[..., ::-1] if "flip_x" in parts else out)
 
 
 def rotated(positions_px: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:

@@ -37,6 +37,8 @@ class OrientationFinding:
         how: ``trials``, ``shadow`` (the frames' motion told it) or ``none`` (nothing could be tried).
         reasons: why it cannot be told, or what else was found, one sentence each.
         rotate_deg: turn of the positions that the frames' motion shows besides, degrees, or None.
+        probe_follows: whether a given probe explains the frames better when it is turned as the positions are: then the
+            frames are flipped against both.
         probe: what was found with it, of a scan that has no probe; it belongs to `orientation`.
         seconds: wall-clock time.
     """
@@ -52,6 +54,7 @@ class OrientationFinding:
     how: str = "trials"
     reasons: tuple[str, ...] = ()
     rotate_deg: float | None = None
+    probe_follows: bool = False
     probe: ProbeGuess | None = None
     seconds: float = 0.0
 
@@ -128,6 +131,7 @@ class OrientationFinding:
             "how": self.how,
             "reasons": list(self.reasons),
             "rotate_deg": self.rotate_deg,
+            "probe_follows": self.probe_follows,
             "probe": None if self.probe is None else self.probe.describe(),
             "seconds": self.seconds,
         }

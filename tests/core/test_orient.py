@@ -14,11 +14,10 @@ from ptycho_core.api import contest
 from ptycho_core.api.orient import (
     diagnose_orientation,
     find_orientation,
-    learned_from,
     twin_likeness,
     twin_of,
-    with_found_orientation,
 )
+from ptycho_core.api.orient_on_reading import learned_from, with_found_orientation
 from ptycho_core.api.prepare import ensure_container
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
@@ -29,6 +28,7 @@ from ptycho_core.data.orientation import (
     inverse_of,
     matrix_of,
     oriented,
+    oriented_probe,
     rotated,
 )
 from ptycho_core.data.orientation_finding import HALF_TURN, OrientationFinding
@@ -335,3 +335,32 @@ def test_frames_that_a_run_holds_out_choose_nothing(plain: RawData) -> None:
     assert set(read) <= set(frames.tolist())
     np.testing.assert_array_equal(right.positions_px, plain.positions_px)
     assert any("orientation flip_y+flip_x was found" in text for text in right.source.assumptions)
+
+
+@pytest.mark.spec("FIND-2")
+@pytest.mark.parametrize("word", ["flip_y", "transpose+flip_x"])
+def test_flipped_frames_are_the_same_as_one_of_the_eight_and_the_probe_follows(plain: RawData, word: str) -> None:
+    """The detector is read the wrong way; positions and probe are right in themselves."""
+    counts = plain.read_counts(np.arange(plain.n_frames))
+    if "transpose" in word:
+        counts = counts.swapaxes(1, 2)
+    for axis, part in ((1, "flip_y"), (2, "flip_x")):
+        if part in word:
+            counts = np.roll(np.flip(counts, axis), 1, axis)  # about pixel N/2, where zero frequency is
+    mirrored = np.random.default_rng(1).normal(size=plain.probe.shape)  # of no symmetry at all
+    for probe in (plain.probe, plain.probe * (1 + 0.02 * mirrored)):
+        right, found = with_found_orientation(RawData.from_arrays(counts, plain.positions_px, probe))
+        assert found.orientation == word
+        assert found.certain
+        assert found.probe_follows
+        assert "flipped against both" in found.reasons[-1]
+        np.testing.assert_array_equal(right.probe, oriented_probe(probe.astype(np.complex64), word))
+        again = find_orientation(right)
+        assert again.orientation == "none"
+        assert again.trials[0].heldout_deviance < 3
+
+
+def test_a_probe_that_is_right_does_not_follow(plain: RawData) -> None:
+    right, found = with_found_orientation(oriented(plain, "flip_y"))
+    assert not found.probe_follows
+    assert right.probe is plain.probe

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from orient_scan import plain_scan
 
-from ptycho_core.api.orient import with_found_orientation
+from ptycho_core.api.orient_on_reading import with_found_orientation
 from ptycho_core.data.orientation import inverse_of, oriented
 from ptycho_core.io.reconstruction_file import plain_json
 from ptycho_core.report.orientation import orientation_section
