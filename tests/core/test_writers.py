@@ -200,6 +200,7 @@ def test_one_length_follows_from_the_others(missing: str, near: bool) -> None:
     [
         (Geometry(), r"energy_eV, distance_m, detector_pixel_size_m are not known\. Give --energy_eV --distance_m"),
         (Geometry(pixel_size_m=2e-8), r"From the object pixel of 2e-08 m alone they do not follow\. Give --energy_eV"),
+        (replace(KNOWN, energy_eV=None, pixel_size_m=2e-8), r"and energy_eV is not known\. Give --energy_eV\."),
         (Geometry(energy_eV=8e3, pixel_size_m=2e-8), r"Give --distance_m --detector_pixel_size_m\."),
         (Geometry(energy_eV=8e3, distance_m=1.0), r"detector_pixel_size_m is not known\. Give --detector_pixel_size_m"),
         (replace(KNOWN, pixel_size_m=2e-8), r"pixel_size_m = 2e-08, but energy, distance and detector pixel make"),

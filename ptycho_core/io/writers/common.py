@@ -123,22 +123,11 @@ def complete_instrument(
     Raises:
         DataError: too little is known, or what is known contradicts itself.
     """
-    lengths = {"distance_m": geometry.distance_m, "detector_pixel_size_m": geometry.detector_pixel_size_m}
-    stated = geometry.pixel_size_m
-    wanted = [key for key, value in {"energy_eV": geometry.energy_eV, **lengths}.items() if value is None]
-    may_follow = [key for key in wanted if key != "energy_eV"]
-    if "energy_eV" in wanted or len(may_follow) > 1 or (may_follow and stated is None):
-        known = "" if stated is None else f" From the object pixel of {stated:.4g} m alone they do not follow."
-        raise DataError(
-            f"{name}: {format_name} needs the instrument in metres, and {', '.join(wanted)} "
-            f"{'is' if len(wanted) == 1 else 'are'} not known.{known} Give "
-            f"{' '.join(f'--{key}' for key in wanted)}"
-            f"{', or --pixel_size_m in place of one of the lengths' if stated is None else ''}."
-        )
+    _refuse_what_is_missing(name, geometry, format_name)
     assert geometry.energy_eV is not None
     wavelength = wavelength_m(geometry.energy_eV, geometry.radiation)
     notes: list[str] = []
-    z, p = lengths["distance_m"], lengths["detector_pixel_size_m"]
+    z, p, stated = geometry.distance_m, geometry.detector_pixel_size_m, geometry.pixel_size_m
     F = propagation.fresnel_number
     if p is None:
         assert z is not None
@@ -168,6 +157,26 @@ def complete_instrument(
         pixel_size_m=a,
         radiation=geometry.radiation,
         notes=tuple(notes),
+    )
+
+
+def _refuse_what_is_missing(name: str, geometry: Geometry, format_name: str) -> None:
+    """Refuse a geometry without an energy, or of whose three lengths fewer than two are known.
+
+    Raises:
+        DataError: it is one; the options that are missing are named.
+    """
+    needed = ("energy_eV", "distance_m", "detector_pixel_size_m")
+    wanted = [key for key in needed if getattr(geometry, key) is None]
+    stated = geometry.pixel_size_m
+    if not wanted or (len(wanted) == 1 and wanted[0] != "energy_eV" and stated is not None):
+        return
+    alone = stated is not None and len(wanted) > 1
+    known = f" From the object pixel of {stated:.4g} m alone they do not follow." if alone else ""
+    raise DataError(
+        f"{name}: {format_name} needs the instrument in metres, and {', '.join(wanted)} "
+        f"{'is' if len(wanted) == 1 else 'are'} not known.{known} Give {' '.join(f'--{key}' for key in wanted)}"
+        f"{', or --pixel_size_m in place of one of the lengths' if stated is None else ''}."
     )
 
 
