@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import sys
 from pathlib import Path
 
 import h5py
@@ -293,10 +294,23 @@ def test_a_store_states_its_measurement(tmp_path, zarr):
     np.testing.assert_array_equal(read_all(path), COUNTS)
 
 
-def test_a_store_without_the_package_says_what_to_install(tmp_path, monkeypatch):
-    folder = tmp_path / "a.zarr"
-    folder.mkdir()
-    (folder / "zarr.json").write_text("{}")
-    monkeypatch.setattr("ptycho_core.plugins.readers.is_missing", lambda module: module == "zarr")
-    with pytest.raises((DataError, MissingPackageError), match=r"pip install .*ptycho-core\[readers\]"):
-        read_scan(folder)
+@pytest.mark.parametrize("package", ["zarr", "tifffile", "fabio"])
+def test_without_its_package_a_format_says_what_to_install(tmp_path, monkeypatch, package):
+    """The package is asked for where there is a file of the format, and nowhere else."""
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "zarr":
+        path = tmp_path / "a.zarr"
+        path.mkdir()
+        (path / "zarr.json").write_text("{}")
+    elif package == "tifffile":
+        path = tmp_path / "a.tif"
+        path.write_bytes(b"II*\0" + bytes(100))
+    else:
+        path = tmp_path / "scan"
+        path.mkdir()
+        for number in range(3):
+            (path / f"a_{number}.cbf").write_bytes(b"###CBF: VERSION 1.5\r\n" + bytes(100))
+    with pytest.raises(MissingPackageError, match=rf"{package}.*pip install 'ptycho-core\[readers\]'"):
+        read_scan(path)
+    other = series(tmp_path / "other")
+    assert read_recording(other, ReadOptions()).source.warnings == ()

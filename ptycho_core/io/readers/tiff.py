@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.recording import Recording
-from ...errors import DataError
+from ...errors import DataError, MissingPackageError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
@@ -33,9 +33,7 @@ def ptycho_reader() -> ReaderSpec:
         kind="other",
         module=__name__,
         protocol_version=2,
-        priority=20,
-        requires=("tifffile",),
-        extra="ptycho-core[readers]",
+        priority=20,  # a TIFF is known by its first bytes, so that only its reading asks for the package
     )
 
 
@@ -78,9 +76,17 @@ class TiffArrays:
 
         Raises:
             DataError: several series, pages with colours, or a damaged file.
+            MissingPackageError: tifffile is not installed.
         """
-        import tifffile
-
+        try:
+            import tifffile
+        except ModuleNotFoundError as error:
+            if error.name != "tifffile":
+                raise
+            raise MissingPackageError(
+                f"{self.path}: a TIFF needs the package tifffile, which is not installed. Install it with: "
+                "pip install 'ptycho-core[readers]'"
+            ) from error
         try:
             with tifffile.TiffFile(self.path) as tiff:
                 yield _Series(self.path, _all_series(self.path, tiff))

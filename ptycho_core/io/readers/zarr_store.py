@@ -30,9 +30,7 @@ def ptycho_reader() -> ReaderSpec:
         kind="folder",
         module=__name__,
         protocol_version=2,
-        priority=20,
-        requires=("zarr",),
-        extra="ptycho-core[readers]",
+        priority=20,  # a store is known by its files, so that only its reading asks for the package
     )
 
 
