@@ -23,7 +23,7 @@ from ptycho_core.reader_protocol import ReadOptions
 
 M, N = 9, 16
 COUNTS = np.random.default_rng(4).poisson(30, (M, N, N)).astype(np.float32)
-PLACES = np.random.default_rng(5).uniform((-2e-6, 1e-6), (1.5e-6, 7e-6), (M, 2))  # (y, x), metres, off every grid
+PLACES = np.random.default_rng(5).uniform((-2e-7, 1e-7), (2.5e-7, 6e-7), (M, 2))  # (y, x), metres, off every grid
 PIXEL = 3.7e-8
 
 
@@ -97,6 +97,7 @@ def test_two_columns_without_names_are_y_x_in_what_the_caller_says(tmp_path):
     raw = placed(path, position_unit="um")
     np.testing.assert_allclose(raw.positions_px, PLACES / PIXEL)
     assert "motors.txt: its two columns were read as y, x." in raw.source.assumptions
+    np.savetxt(path, PLACES / PIXEL)
     assert any("Nobody says what unit" in note for note in placed(path).source.assumptions)
 
 

@@ -19,7 +19,7 @@ from ptycho_core.reader_protocol import ReadOptions
 M, H, W = 7, 18, 14
 RNG = np.random.default_rng(3)
 COUNTS = RNG.poisson(9, (M, H, W)).astype(np.uint16)
-PLACES = RNG.uniform(-3e-6, 5e-6, (M, 2))
+PLACES = RNG.uniform(-1.5e-7, 2.5e-7, (M, 2))
 PROBE = (RNG.normal(size=(2, 14, 14)) + 1j * RNG.normal(size=(2, 14, 14))).astype(np.complex64)
 NUMBERS = {"lambda": 1.4e-10, "z": 2.25, "dx": 3.1e-8, "ds": 172e-6}
 

@@ -20,7 +20,7 @@ from ptycho_core.reader_protocol import ReadOptions
 M, H, W = 8, 12, 16
 RNG = np.random.default_rng(12)
 COUNTS = RNG.poisson(6, (M, H, W)).astype(np.uint16)
-PLACES = RNG.uniform((3, 8), (30, 55), (M, 2))  # (y, x)
+PLACES = RNG.uniform((3, 8), (14, 23), (M, 2))  # (y, x)
 PROBE = (RNG.normal(size=(2, W, W)) + 1j * RNG.normal(size=(2, W, W))).astype(np.complex64)
 OBJECT = (RNG.normal(size=(40, 70)) + 1j * RNG.normal(size=(40, 70))).astype(np.complex64)
 BAD = RNG.random((H, W)) < 0.1

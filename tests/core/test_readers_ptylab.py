@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from dialect_scan import DETECTOR, DISTANCE, ENERGY, PIXEL, deviance, positions_m, truth
+from h5_writer import writing
 
 from ptycho_core.data.raw import Geometry
 from ptycho_core.errors import DataError
@@ -17,7 +18,7 @@ from ptycho_core.reader_protocol import ReadOptions
 M, H, W = 6, 20, 14
 RNG = np.random.default_rng(8)
 COUNTS = RNG.poisson(11, (M, H, W)).astype(np.uint16)
-PLACES = RNG.uniform(-4e-6, 6e-6, (M, 2))
+PLACES = RNG.uniform(-1.2e-7, 2e-7, (M, 2))
 PROBE = (RNG.normal(size=(3, W, W)) + 1j * RNG.normal(size=(3, W, W))).astype(np.complex64)
 
 
@@ -172,3 +173,42 @@ def test_the_truth_explains_what_is_read_of_pty_chi(tmp_path):
     beside = para(tmp_path / "s_para.hdf5", positions_m(raw), raw.probe)
     read = read_scan(frames, positions=beside, pixel_size_m=PIXEL)
     assert deviance(read, raw, obj) == pytest.approx(1.0, abs=0.1)
+
+
+# ---- files that are still being written
+
+
+def growing(name: str, positions: dict, n_written: int = 4) -> str:
+    """Code of a writer that made room for six frames and has written some, and numbers of all positions but one."""
+    lists = "\n".join(f"f[{key!r}] = np.array({np.asarray(value)[:5].tolist()!r})" for key, value in positions.items())
+    counts = f"np.array({COUNTS[:n_written, :W].tolist()!r}, 'u2')"
+    return f"""{lists}
+d = f.create_dataset({name!r}, (6, {W}, {W}), 'u2', chunks=(1, {W}, {W}))
+d[:{n_written}] = {counts}
+f.swmr_mode = True"""
+
+
+@pytest.mark.spec("READ-4")
+@pytest.mark.parametrize("n_written", [4, 6])
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("ptychogram", {"encoder": PLACES, "wavelength": 6.3e-7 * np.ones(5)}),
+        ("dp", {"probe_position_y_m": PLACES[:, 0], "probe_position_x_m": PLACES[:, 1]}),
+        (
+            "patterns",
+            {"probe_position_y_px": PLACES[:, 0], "probe_position_x_px": PLACES[:, 1], "bad_pixels": np.zeros((5, 5))},
+        ),
+    ],
+)
+def test_a_growing_file_is_read_up_to_the_last_frame_that_has_its_position(tmp_path, name, positions, n_written):
+    path = tmp_path / "live.h5"
+    with writing(path, growing(name, positions, n_written)):
+        with pytest.raises(DataError, match="--follow"):
+            read_recording(path, ReadOptions())
+        recording = read_recording(path, ReadOptions(follow=True))
+        whole = min(n_written, 5)
+        assert recording.frames.shape == (whole, W, W)
+        np.testing.assert_array_equal(recording.frames.read(np.arange(whole)), COUNTS[:whole, :W])
+        np.testing.assert_array_equal(recording.positions, PLACES[:whole])
+        assert any(f"of 6 frames the first {whole} are read" in note for note in recording.source.assumptions)

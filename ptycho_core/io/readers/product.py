@@ -125,7 +125,7 @@ def number_in(arrays: ArrayFile, headers: Mapping[str, ArrayHeader], name: str, 
         return _one(_array(arrays, name))
     if not isinstance(arrays, Hdf5Arrays):
         return None
-    with open_h5(arrays.path) as h5:
+    with open_h5(arrays.path, arrays.follow) as h5:
         item = item_at(h5, of) if of else h5
         return None if item is None else _one(attribute(item, name))
 

@@ -18,8 +18,8 @@ from ..candidate import Candidate
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from .arrays import Hdf5Arrays
+from .growing import counted_frames
 from .product import product_in
-from .stored_frames import Layout, stored_frames
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -57,23 +57,24 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     """
     name = str(file.path)
     resolve_measurement(name, "counts", options.measurement)
-    arrays = Hdf5Arrays(file.path)
+    arrays = Hdf5Arrays(file.path, options.follow)
     path = next((p for p in _FRAMES if p in file.names), "")
     if not path:
         raise DataError(f"{name}: no frames; one of {', '.join(_FRAMES)} must hold them, (M, H, W).")
     header = arrays.header(path)
     if len(header.shape) != 3 or 0 in header.shape or header.dtype.kind not in "biuf":
         raise DataError(f"{name}: {path!r} is {header.shape} {header.dtype}; frames must be (M, H, W) real numbers.")
-    frames = stored_frames(arrays, path, Layout(header.shape, (0,), (1, 2)), "counts")
-    sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
     notes = [f"{path} holds intensities, read as counts."]
     product = product_in(arrays)
+    placed = [None if product is None else product.positions_m]
+    frames, (positions,) = counted_frames(arrays, path, (1, 2), placed, notes)
+    sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
     probe = None if product is None or product.probe is None else normalise_probe(product.probe, name, notes)
     if probe is None:
         notes.append(NO_PROBE)
     return Recording(
         frames=frames,
-        positions=None if product is None else product.positions_m,
+        positions=positions,
         position_unit="" if product is None else "m",
         probe=probe,
         geometry=Geometry() if product is None else product.geometry,

@@ -33,8 +33,8 @@ from ..h5_values import array_at, attribute, dataset_at, number_at, open_h5
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from .arrays import Hdf5Arrays
+from .growing import counted_frames
 from .product import POSITIONS
-from .stored_frames import Layout, StoredFrames, stored_frames
 
 __all__ = ["INTENSITIES", "NOT_A_SCAN", "good_pixels", "ptycho_reader", "read", "recognises"]
 
@@ -87,13 +87,18 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
             raise DataError(NOT_A_SCAN.format(path=name))
         raise missing_key(file, "patterns", "(M, H, W) frames")
     resolve_measurement(name, "counts", options.measurement)
-    frames = _frames(file)
-    sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
+    arrays = Hdf5Arrays(file.path, options.follow)
+    _check_frames(arrays)
     notes = [INTENSITIES]
-    warnings = doubt("counts", sample)
-    with open_h5(file.path) as h5:
+    warnings: list[str] = []
+    with open_h5(file.path, options.follow) as h5:
         mask = good_pixels(array_at(h5, "bad_pixels"), notes)
         found = _training(h5, file, notes, warnings) if _PIXELS[0] in file.names else _diffraction(h5, notes)
+    keys = ("positions", "frame_indexes")
+    frames, cut = counted_frames(arrays, "patterns", (1, 2), [found.get(key) for key in keys], notes)
+    found |= dict(zip(keys, cut, strict=True))
+    sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
+    warnings += doubt("counts", sample)
     return Recording(
         frames=frames,
         mask=mask,
@@ -108,14 +113,12 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     )
 
 
-def _frames(file: Candidate) -> StoredFrames:
-    arrays = Hdf5Arrays(file.path)
+def _check_frames(arrays: Hdf5Arrays) -> None:
     header = arrays.header("patterns")
     if len(header.shape) != 3 or 0 in header.shape or header.dtype.kind not in "biuf":
         raise DataError(
-            f"{file.path}: 'patterns' is {header.shape} {header.dtype}; frames must be (M, H, W) real numbers."
+            f"{arrays.path}: 'patterns' is {header.shape} {header.dtype}; frames must be (M, H, W) real numbers."
         )
-    return stored_frames(arrays, "patterns", Layout(header.shape, (0,), (1, 2)), "counts")
 
 
 def good_pixels(bad: NDArray[Any] | None, notes: list[str]) -> NDArray[np.bool_] | None:

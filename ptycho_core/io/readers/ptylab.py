@@ -30,8 +30,8 @@ from ..h5_values import array_at, length_at, measured_at, open_h5
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE
 from .arrays import Hdf5Arrays
+from .growing import counted_frames
 from .matlab_values import is_matlab_73
-from .stored_frames import Layout, StoredFrames, stored_frames
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -77,11 +77,15 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     notes: list[str] = ["Frames of PtyLab are intensities, read as counts.", NO_PROBE]
     warnings: list[str] = []
     turned = is_matlab_73(file.path)
-    frames = _frames(file, turned, notes)
-    with open_h5(file.path) as h5:
+    arrays = Hdf5Arrays(file.path, options.follow)
+    _check_frames(arrays)
+    with open_h5(file.path, options.follow) as h5:
         positions = _encoder(h5, file, turned)
         geometry = _geometry(h5, file, options, notes)
         details = _rest(h5, notes, warnings)
+    if turned:
+        notes.append("The file was written by MATLAB, so that its axes are turned.")
+    frames, (positions,) = counted_frames(arrays, "ptychogram", (2, 1) if turned else (1, 2), [positions], notes)
     notes.append("encoder is (y, x) metres, along the rows and columns of the frames.")
     ignored = sorted(set(file.names) - _USED)
     if ignored:
@@ -103,18 +107,14 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     )
 
 
-def _frames(file: Candidate, turned: bool, notes: list[str]) -> StoredFrames:
-    arrays = Hdf5Arrays(file.path)
+def _check_frames(arrays: Hdf5Arrays) -> None:
     header = arrays.header("ptychogram")
     shape = header.shape
     if len(shape) != 3 or 0 in shape or header.dtype.kind not in "biuf":
         raise DataError(
-            f"{file.path}: 'ptychogram' is {shape} {header.dtype}; it must be (M, H, W) real intensities. Of several "
+            f"{arrays.path}: 'ptychogram' is {shape} {header.dtype}; it must be (M, H, W) real intensities. Of several "
             "exposures or wavelengths, save one."
         )
-    if turned:
-        notes.append("The file was written by MATLAB, so that its axes are turned.")
-    return stored_frames(arrays, "ptychogram", Layout(shape, (0,), (2, 1) if turned else (1, 2)), "counts")
 
 
 def _encoder(h5: Any, file: Candidate, turned: bool) -> NDArray[np.float64] | None:
