@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import errors
     from .api.apply import reconstruct
+    from .api.centre import find_centre
     from .api.compare import compare
     from .api.facade import run_cdi_example, train_cdi_model
+    from .api.find_probe import find_probe
     from .api.models import load_model, save_model
     from .api.observe import Observer
+    from .api.orient import find_orientation
     from .api.prepare import ensure_container
     from .api.refine import refine
     from .api.run import run, train
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
     from .config_mapping import config_from_mapping, config_to_mapping
     from .data.container import PtychoDataContainer, Role, Statistics
+    from .data.probe_guess import ProbeGuess
     from .data.propagation import Propagation
     from .data.raw import Geometry, ObjectGuess, RawData, Source
     from .data.results import CdiResult, CdiResults, Image, Refined, Scored
@@ -45,10 +49,13 @@ if TYPE_CHECKING:
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "api.apply": ("reconstruct",),
+    "api.centre": ("find_centre",),
     "api.compare": ("compare",),
     "api.facade": ("run_cdi_example", "train_cdi_model"),
+    "api.find_probe": ("find_probe",),
     "api.models": ("load_model", "save_model"),
     "api.observe": ("Observer",),
+    "api.orient": ("find_orientation",),
     "api.prepare": ("ensure_container",),
     "api.refine": ("refine",),
     "api.run": ("run", "train"),
@@ -56,6 +63,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
     "config_mapping": ("config_from_mapping", "config_to_mapping"),
     "data.container": ("PtychoDataContainer", "Role", "Statistics"),
+    "data.probe_guess": ("ProbeGuess",),
     "data.propagation": ("Propagation",),
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
     "data.results": ("CdiResult", "CdiResults", "Image", "Refined", "Scored"),
@@ -95,6 +103,7 @@ __all__ = [
     "ModelConfig",
     "ObjectGuess",
     "Observer",
+    "ProbeGuess",
     "ProgressEvent",
     "Propagation",
     "PtychoDataContainer",
@@ -119,6 +128,9 @@ __all__ = [
     "config_to_mapping",
     "ensure_container",
     "errors",
+    "find_centre",
+    "find_orientation",
+    "find_probe",
     "load_backend",
     "load_model",
     "preset",

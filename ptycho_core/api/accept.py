@@ -7,8 +7,9 @@ from collections.abc import Callable
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..inspection.examine import examine, refuse_grave
+from ..protocol import Progress, no_progress
 from .observe import Observer
-from .prepare import ScanInput, ensure_container, ensure_raw
+from .prepare import ProbeSearch, ScanInput, ensure_container, ensure_raw
 from .stages import Engines
 
 __all__ = ["ScanSource", "accepted_scan", "known_side", "look_at", "read_source"]
@@ -50,9 +51,14 @@ def look_at(raw: RawData, observer: Observer, *, despite_findings: bool) -> None
 
 
 def accepted_scan(
-    scan: ScanSource, engines: Engines, observer: Observer, *, despite_findings: bool
+    scan: ScanSource,
+    engines: Engines,
+    observer: Observer,
+    *,
+    despite_findings: bool,
+    progress: Progress = no_progress,
 ) -> PtychoDataContainer:
-    """Read a scan, look at it, and give its frames their roles.
+    """Read a scan, look at it, give its frames their roles, and find a probe from those to learn from if it has none.
 
     Raises:
         DataError: no usable scan, or one with a grave finding.
@@ -62,4 +68,8 @@ def accepted_scan(
     raw = read.raw if isinstance(read, PtychoDataContainer) else read
     engines.check_scan(raw)
     look_at(raw, observer, despite_findings=despite_findings)
-    return ensure_container(read, engines.config, tell=observer.notice)
+    if raw.probe is not None:
+        return ensure_container(read, engines.config, tell=observer.notice)
+    search = ProbeSearch(runtime=engines.runtime, most_modes=engines.most_modes(), progress=progress)
+    with observer.stage("probe"):
+        return ensure_container(read, engines.config, tell=observer.notice, search=search)

@@ -47,6 +47,7 @@ _WORTH = 0.5
 _SETTLE_ROUNDS = 3
 _ROUND_GAIN = 0.02
 _MODE_GAIN = 0.03
+_ENOUGH = 0.75
 
 
 def find_probe(
@@ -56,6 +57,7 @@ def find_probe(
     orientations: Sequence[str] = ("none",),
     engine: str | ReconstructionBackend = "numpy",
     runtime: Runtime = DEFAULT_RUNTIME,
+    most_modes: int = 2,
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> ProbeGuess:
@@ -69,6 +71,7 @@ def find_probe(
             since a turn by 180° and the defocus' sign are one unknown.
         engine: an engine that makes steps, or its name.
         runtime: what does the work.
+        most_modes: 1 leaves out the trial of a second mode.
         seed: of what is drawn: frames that judge, and the order of the others.
         progress: called after each trial; it may raise ``Cancelled``.
 
@@ -89,12 +92,12 @@ def find_probe(
     pattern = light_pattern(raw, among)
     lit = among[raw.frame_totals[among] > 0]
     if raw.propagation.is_near:
-        return _unsearched(raw, pattern, "near field", "a near field's probe is its mean pattern, propagated back")
+        return _unsearched(raw, pattern, "near field", "propagated back to the object")
     if len(lit) < LEAST_FRAMES:
-        why = f"{len(lit)} frames with counts are too few to search a probe with (at least {LEAST_FRAMES})"
+        why = f"in focus: {len(lit)} frames with counts are too few to search with (at least {LEAST_FRAMES})"
         return _unsearched(raw, pattern, "mean pattern", why)
     bench = Bench(raw, lit, pattern, stepping_engine(engine), runtime, seed, progress)
-    found = _Search(bench, words).run()
+    found = _Search(bench, words, most_modes).run()
     return replace(found, seconds=time.perf_counter() - began)
 
 
@@ -105,15 +108,15 @@ def _unsearched(raw: RawData, pattern: NDArray[np.float64], how: str, why: str) 
         how=how,
         aperture=aperture,
         defocus_px2=None if raw.propagation.is_near else 0.0,
-        sentences=(f"the probe was estimated from the mean pattern: {why}",),
+        sentences=(f"the scan brought no probe; one was estimated from the mean pattern, {why}",),
     )
 
 
 class _Search:
     """One search: a coarse grid, the best closer, the winner settled."""
 
-    def __init__(self, bench: Bench, words: tuple[str, ...]) -> None:
-        self.bench, self.words = bench, words
+    def __init__(self, bench: Bench, words: tuple[str, ...], most_modes: int) -> None:
+        self.bench, self.words, self.most_modes = bench, words, most_modes
         # with both signs of the defocus, one of two words that differ by half a turn is enough
         self.classes: list[str] = []
         for word in words:
@@ -129,8 +132,10 @@ class _Search:
         leads = self._lead(start, trial)
         trust = trial.trust
         start, trial = self._settled(self._twin_to_use(start))
-        convincing = max(trust, trial.trust) >= _LEAST_TRUST and (trial.explained >= _STRONG or leads)
-        if not convincing and start.orientation != self.words[0]:
+        # a probe that is refined explains something of any scan, so that a lead counts with the probe as it was
+        strong = trial.explained >= _STRONG and trial.trust >= _LEAST_TRUST
+        convincing = strong or (leads and trust >= _LEAST_TRUST)
+        if not convincing and (trust < _LEAST_TRUST or start.orientation != self.words[0]):
             return self._nothing()  # positions are turned for good reasons only
         probe = self.bench.full_probe(start)
         guess = ProbeGuess(
@@ -216,12 +221,16 @@ class _Search:
         settle = self.bench.settle
         refined = self._rounds(min((settle(form) for form in forms), key=lambda pair: pair[1].best_misfit))
         best = min(settle(start, fixed=True), refined, key=lambda pair: pair[1].best_misfit)
+        if self.most_modes < 2 or best[1].explained >= _ENOUGH:
+            return best  # the rest is refined with the image
         two = self._rounds(settle(self.bench.with_mode(best[0])))
         return two if _gained(best[1], two[1]) >= _MODE_GAIN else best
 
     def _rounds(self, pair: tuple[Start, ProbeTrial]) -> tuple[Start, ProbeTrial]:
         """Go on as long as that pays."""
         for _ in range(_SETTLE_ROUNDS):
+            if pair[1].explained >= _ENOUGH:
+                break
             more = self.bench.settle(pair[0])
             gained = _gained(pair[1], more[1])
             pair = more if gained > 0 else pair

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.frames import FrameSource, SubsetFrames
+from ..data.orientation import ORIENTATIONS, oriented
+from ..data.probe_guess import ProbeGuess
 from ..data.raw import RawData, read_only
 from ..data.roles import draw_heldout, draw_subsample, outlying_frames
 from ..errors import ConfigError, DataError
-from ..physics.probe import add_modes, probe_from_mean_pattern
+from ..physics.probe import add_modes
+from ..protocol import Progress, no_progress
+from ..runtime import DEFAULT_RUNTIME, Runtime
+from .find_probe import find_probe
 
 __all__ = [
     "NOT_DRAWN",
+    "ProbeSearch",
     "ScanInput",
     "Tell",
     "container_of_views",
@@ -60,26 +66,64 @@ def ensure_raw(data: RawData | Path | str) -> RawData:
     )
 
 
-def with_initial_probe(raw: RawData, frames: NDArray[np.int64]) -> RawData:
-    """The scan with a probe: its own, or one from the mean pattern of some frames (n,), which are trained on.
+@dataclass(frozen=True, kw_only=True)
+class ProbeSearch:
+    """How a probe is looked for where a scan brings none.
+
+    Attributes:
+        runtime: what does the work.
+        most_modes: that the engines of the job take; None: any number.
+        progress: called after each trial; it may raise ``Cancelled``.
+    """
+
+    runtime: Runtime = DEFAULT_RUNTIME
+    most_modes: int | None = None
+    progress: Progress = no_progress
+
+
+def with_initial_probe(
+    raw: RawData,
+    frames: NDArray[np.int64],
+    config: TrainingConfig | None = None,
+    search: ProbeSearch | None = None,
+    tell: Tell | None = None,
+) -> tuple[RawData, ProbeGuess | None]:
+    """The scan with a probe: its own, or one that is found from some frames (n,), which are trained on (FM-12).
+
+    Where another orientation explains the frames and that in which the scan was read does not, positions are brought to
+    it, which is told; a scan of which somebody has said how it lies is left as it is.
+
+    Returns:
+        The scan, and where its probe came from, or None where it brought one.
 
     Raises:
         DataError: the background accounts for every count.
     """
     if raw.probe is not None:
-        return raw
-    pattern = raw.subset(frames).mean_pattern()
-    if raw.background is not None:
-        pattern = np.maximum(pattern - np.where(True if raw.mask is None else raw.mask, raw.background, 0), 0)
-    if not pattern.any():
-        raise DataError(
-            f"{raw.source.path or 'scan'}: it has no probe, and none can be estimated, because the background "
-            "accounts for every count; give a probe, or the right background."
-        )
-    how = "propagated back to the object" if raw.propagation.is_near else "in focus"
-    note = f"the scan brought no probe; one was estimated from the mean pattern, {how}"
-    probed = raw.with_probe(probe_from_mean_pattern(pattern, propagation=raw.propagation))
-    return replace(probed, source=replace(raw.source, assumptions=(*raw.source.assumptions, note)))
+        return raw, None
+    how, seed = search or ProbeSearch(), 0 if config is None else config.seed
+    modes = 2 if how.most_modes is None else how.most_modes
+    guess = find_probe(
+        raw,
+        frames=frames,
+        orientations=("none",) if _oriented_before(raw) else ORIENTATIONS,
+        runtime=Runtime(threads=how.runtime.threads),
+        most_modes=min(modes, config.probe_modes) if config and config.probe_modes else modes,
+        seed=seed,
+        progress=how.progress,
+    )
+    if tell is not None:
+        changed = [text for text in guess.sentences if guess.orientation != "none" and guess.orientation in text]
+        for text in (*changed, *guess.doubts):
+            tell(text)
+    probed = oriented(raw, guess.orientation).with_probe(guess.probe)
+    noted = replace(probed.source, assumptions=(*probed.source.assumptions, *guess.sentences))
+    return replace(probed, source=noted), guess
+
+
+def _oriented_before(raw: RawData) -> bool:
+    """Whether somebody has said how positions lie on the axes of the frames."""
+    return any(" (orientation " in text or "positions were turned by" in text for text in raw.source.assumptions)
 
 
 def _tell_about_photons(scan: PtychoDataContainer, config: TrainingConfig, tell: Tell) -> None:
@@ -129,30 +173,42 @@ def _drawn_frames(raw: RawData, config: TrainingConfig) -> NDArray[np.int64]:
 
 
 def _with_roles(
-    raw: RawData, drawn: NDArray[np.int64], heldout: NDArray[np.int64], config: TrainingConfig, tell: Tell
+    raw: RawData,
+    drawn: NDArray[np.int64],
+    heldout: NDArray[np.int64],
+    config: TrainingConfig,
+    tell: Tell,
+    search: ProbeSearch | None = None,
 ) -> PtychoDataContainer:
     """The scan with a role for each frame, and a probe of which frames that are not trained on know nothing."""
     # a frame far above all others would be most of the mean pattern that a probe is estimated from
     outlying = outlying_frames(raw.frame_totals)
     heldout, train = np.setdiff1d(heldout, outlying), np.setdiff1d(drawn, np.union1d(heldout, outlying))
-    raw = _with_modes(with_initial_probe(raw, train if len(train) else drawn), config, tell)
+    raw, guess = with_initial_probe(raw, train if len(train) else drawn, config, search, tell)
+    raw = _with_modes(raw, config, tell)
     unused = {NOT_DRAWN: np.setdiff1d(np.arange(raw.n_frames), drawn)}
-    return PtychoDataContainer.of(raw, heldout=heldout, unused=unused)
+    return replace(PtychoDataContainer.of(raw, heldout=heldout, unused=unused), probe_guess=guess)
 
 
 def ensure_container(
-    data: ScanInput, config: TrainingConfig, *, tell: Tell | None = None, stacklevel: int = 2
+    data: ScanInput,
+    config: TrainingConfig,
+    *,
+    tell: Tell | None = None,
+    stacklevel: int = 2,
+    search: ProbeSearch | None = None,
 ) -> PtychoDataContainer:
     """Turn a path or a scan into a container, in which every frame has its role.
 
     ``n_subsample`` frames are drawn, and ``test_fraction`` of them held out, by ``test_split`` and ``seed``. A scan
-    without a probe gets one from the mean pattern of the others, and modes are added as ``probe_modes`` says.
+    without a probe gets one that is found from the others, and modes are added as ``probe_modes`` says.
 
     Args:
         data: a finished container is returned as it is, after a check; a path is read.
         config: the fields named above, and ``nphotons``.
         tell: called with each sentence that the user should read; None raises a warning.
         stacklevel: of warnings, as in :func:`warnings.warn`.
+        search: how a probe is looked for where the scan brings none; None takes the defaults.
 
     Warns:
         UserWarning: ``nphotons`` is given and more than 10 % off the mean counts of a frame; both are stated. Or modes
@@ -170,7 +226,7 @@ def ensure_container(
         raw = ensure_raw(data)
         drawn = _drawn_frames(raw, config)
         among = draw_heldout(raw.positions_px[drawn], config.test_fraction, config.seed, config.test_split)
-        scan = _with_roles(raw, drawn, drawn[among], config, told.append)
+        scan = _with_roles(raw, drawn, drawn[among], config, told.append, search)
     _tell_about_photons(scan, config, told.append)
     pass_on(told, tell, stacklevel)
     return scan

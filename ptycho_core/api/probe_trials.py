@@ -154,6 +154,8 @@ class Bench:
         """The coarse grid of one orientation: defoci of both signs, and holes from small to wide."""
         for k in range(-self.n_steps, self.n_steps + 1):
             yield Start(orientation=orientation, defocus_px2=k * self.step)
+        if self.aperture is not None and self.aperture.inner_radius:
+            return  # a hole has no dark middle
         radius = 2.5
         while radius < 0.45 * self.reduction.side:
             yield Start(orientation=orientation, disc_radius_px=radius)

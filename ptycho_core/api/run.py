@@ -95,7 +95,8 @@ def train(
         raise ConfigError("train needs at least one scan, and none is given.")
     engines = Engines(config, runtime, watcher)
     check_number_of_scans(engines.trainer, len(given))
-    made = [accepted_scan(scan, engines, watcher, despite_findings=despite_findings) for scan in given]
+    how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
+    made = [accepted_scan(scan, engines, watcher, **how) for scan in given]
     need_training_frames(made[0])
     files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
@@ -292,7 +293,7 @@ def run(
     """
     watcher = observer or Observer()
     engines = Engines(config, runtime, watcher, side=known_side(scan))
-    container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings)
+    container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings, progress=progress)
     need_training_frames(container)
     with opened_folder(out, overwrite, [*inputs, *_paths([container], runtime)], watcher) as folder:
         job = _Job(engines, container, _beside_results(runtime, folder), folder, watcher, progress)

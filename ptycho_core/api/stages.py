@@ -98,6 +98,11 @@ class Engines:
                     self._loaded[name] = load_described(spec, distribution)
         return self._loaded[name]
 
+    def most_modes(self) -> int | None:
+        """Probe modes that every engine of the job takes at most; None: any number."""
+        found = [engine.capabilities.max_modes for engine in self._loaded.values()]
+        return min((most for most in found if most is not None), default=None)
+
     def check_scan(self, raw: RawData) -> None:
         """Refuse a scan with something in it that one of the engines would leave out without a word.
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..physics.probe import initial_scale
+from .probe_guess import ProbeGuess
 from .raw import RawData, read_only
 from .roles import outlying_frames
 
@@ -117,6 +118,7 @@ class PtychoDataContainer:
         unused: reason → (n,) int64 frames that are not used for it; every unused frame has one reason.
         probe: (P, N, N) complex64 probe to start from.
         statistics: constants of the training frames.
+        probe_guess: where the probe came from, if the scan brought none and it was found from the training frames.
     """
 
     raw: RawData
@@ -124,6 +126,7 @@ class PtychoDataContainer:
     unused: Mapping[str, NDArray[np.int64]]
     probe: NDArray[np.complex64]
     statistics: Statistics
+    probe_guess: ProbeGuess | None = None
 
     @classmethod
     def of(

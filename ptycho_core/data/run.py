@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .container import PtychoDataContainer
     from .findings import Comparison, FourierRingCorrelation
     from .model import TrainedModel
+    from .probe_guess import ProbeGuess
     from .verdict import Verdict
 
 __all__ = ["Run", "Stage"]
@@ -76,6 +77,11 @@ class Run:
     peak_memory_bytes: int | None = None
     verdict: Verdict | None = None
     folder: Path | None = None
+
+    @property
+    def probe_guess(self) -> ProbeGuess | None:
+        """Where the probe came from, or None where the scan brought one."""
+        return self.scan.probe_guess
 
     @property
     def result(self) -> Stage:

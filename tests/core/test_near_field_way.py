@@ -69,7 +69,9 @@ def test_the_truth_explains_a_near_field_scan(simulated: SimulatedScan) -> None:
 @pytest.mark.spec("FM-12", "FM-23")
 def test_the_first_probe_arrives_as_the_mean_pattern_of_the_near_field(simulated: SimulatedScan) -> None:
     raw, frames = replace(simulated.raw, probe=None), np.arange(40)
-    probed = with_initial_probe(raw, frames)
+    probed, guess = with_initial_probe(raw, frames)
+    assert guess is not None
+    assert guess.how == "near field"
     assert probed.propagation == NEAR
     wanted = np.sqrt(np.maximum(raw.subset(frames).mean_pattern() - np.where(raw.mask, raw.background, 0), 0))
     np.testing.assert_allclose(propagate(probed.probe[0], NEAR), wanted, atol=1e-4 * wanted.max())

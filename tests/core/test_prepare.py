@@ -79,14 +79,16 @@ class TestRoles:
 
 
 class TestProbe:
-    def test_a_scan_without_probe_gets_one_of_its_mean_pattern_and_says_so(self):
+    def test_a_scan_without_probe_gets_one_that_is_found_and_says_so(self):
         level = np.full((N, N), 1.5)
         raw = replace(make_scan(background=level), probe=None)
         scan = ensure_container(raw, CONFIG)
         total = np.maximum(raw.subset(scan.train_frames).mean_pattern() - level, 0).sum()
-        assert scan.probe.shape == (1, N, N)
+        assert scan.probe_guess is not None
+        np.testing.assert_array_equal(scan.probe, scan.probe_guess.probe)
         np.testing.assert_allclose(np.sum(np.abs(scan.probe) ** 2), total, rtol=1e-5)
-        assert any("estimated from the mean pattern" in text for text in scan.raw.source.assumptions)
+        assert any("brought no probe; one was" in text for text in scan.raw.source.assumptions)
+        assert ensure_container(make_scan(), CONFIG).probe_guess is None
         drowned = replace(make_scan(), probe=None, background=np.full((N, N), 1e4, np.float32))
         with pytest.raises(DataError, match="no probe, and none can be estimated"):
             ensure_container(drowned, CONFIG)
