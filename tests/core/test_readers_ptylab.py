@@ -194,6 +194,7 @@ f.swmr_mode = True"""
     ("name", "positions"),
     [
         ("ptychogram", {"encoder": PLACES, "wavelength": 6.3e-7 * np.ones(5)}),
+        ("dp", {"ppY": PLACES[:, 0], "ppX": PLACES[:, 1]}),
         ("dp", {"probe_position_y_m": PLACES[:, 0], "probe_position_x_m": PLACES[:, 1]}),
         (
             "patterns",

@@ -31,7 +31,8 @@ from ..h5_values import as_complex
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from ..units import length_unit
-from .arrays import ArrayFile
+from .arrays import ArrayFile, Hdf5Arrays
+from .growing import counted_frames
 from .matlab_values import instrument_of_numbers, planes_first
 from .stored_frames import Layout, StoredFrames, stored_frames
 
@@ -114,7 +115,7 @@ def read_by_names(arrays: ArrayFile, order: str, options: ReadOptions, dialect: 
     found = _Names(arrays, order, arrays.headers())
     resolve_measurement(name, "counts", options.measurement)
     positions = _positions(found, notes)
-    frames = _frames(found, positions, notes)
+    frames, positions = _frames(found, positions, notes)
     given = None not in (options.energy_eV, options.position_unit, options.pixel_size_m)
     geometry, said = instrument_of_numbers(found.number, name, options.radiation or "photon", lengths_known=given)
     probe = _probe(found, notes)
@@ -165,8 +166,13 @@ def _positions(found: _Names, notes: list[str]) -> NDArray[np.float64] | None:
     return None
 
 
-def _frames(found: _Names, positions: NDArray[np.float64] | None, notes: list[str]) -> StoredFrames:
-    """Frames by the order of their axes, which the number of positions decides where frames lie last in Python."""
+def _frames(
+    found: _Names, positions: NDArray[np.float64] | None, notes: list[str]
+) -> tuple[StoredFrames, NDArray[np.float64] | None]:
+    """Frames by the order of their axes, which the number of positions decides where frames lie last in Python.
+
+    Of a file that is still being written they are those that are whole, with as many positions.
+    """
     path, name = frames_name(found.headers), str(found.arrays.path)
     if path is None:
         raise DataError(f"{name}: no frames: one of {', '.join(FRAMES)} must hold them, (H, W, M) in MATLAB.")
@@ -185,10 +191,13 @@ def _frames(found: _Names, positions: NDArray[np.float64] | None, notes: list[st
     else:
         M = None if positions is None else len(positions)
         last = len(shape) == 3 and M == shape[2] != shape[0]
+        if not last and len(shape) == 3 and isinstance(found.arrays, Hdf5Arrays):
+            frames, (there,) = counted_frames(found.arrays, path, (1, 2), [positions], notes)
+            return frames, there
         layout = Layout(shape, (2,), (0, 1)) if last else Layout(shape, counted, (len(shape) - 2, len(shape) - 1))
         if last:
             notes.append(f"{path!r} is {shape} with {M} positions: frames lie along its last axis.")
-    return stored_frames(found.arrays, path, layout, "counts")
+    return stored_frames(found.arrays, path, layout, "counts"), positions
 
 
 def _probe(found: _Names, notes: list[str]) -> NDArray[np.complex64] | None:

@@ -50,7 +50,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     Raises:
         DataError: a dataset is missing or holds what it must not.
     """
-    arrays = Hdf5Arrays(file.path)
+    arrays = Hdf5Arrays(file.path, options.follow)
     order = MATLAB_IN_HDF5 if is_matlab_73(file.path) or _says_matlab(arrays) else PYTHON
     return read_by_names(arrays, order, options, "ptychoshelves", [])
 
