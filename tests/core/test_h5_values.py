@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from h5_writer import writing
 
+from ptycho_core import read_scan
 from ptycho_core.data.frames import Hdf5Frames
 from ptycho_core.errors import DataError
 from ptycho_core.io import h5_values as values
@@ -193,3 +194,26 @@ def test_a_writer_that_lets_nobody_read_is_said_to_be_one(tmp_path: Path) -> Non
             pass
         with pytest.raises(DataError, match="--follow"), values.open_h5(path):
             pass
+
+
+@pytest.mark.spec("READ-4")
+def test_a_scan_of_our_own_is_followed_too(tmp_path: Path) -> None:
+    path = tmp_path / "live.h5"
+    lines = """
+f.attrs.update(format="ptycho-scan", version=1)
+d = f.create_dataset("frames", (30, 8, 8), "u2", chunks=(2, 8, 8))
+d.attrs["measurement"] = "counts"
+p = f.create_dataset("positions_px", (9, 2), "f8", maxshape=(None, 2), chunks=(1, 2))
+f.swmr_mode = True
+d[:10] = np.arange(640).reshape(10, 8, 8)
+p[:] = np.arange(18).reshape(9, 2)
+d.flush()
+p.flush()"""
+    with writing(path, lines):
+        raw = read_scan(path, follow=True)
+        assert raw.n_frames == 9  # ten frames, nine of which have a position
+        np.testing.assert_array_equal(raw.positions_px, np.arange(18).reshape(9, 2))
+        np.testing.assert_array_equal(raw.read_counts([8]), np.arange(512, 576).reshape(1, 8, 8))
+        assert any("its first 9 frames are read" in text for text in raw.source.assumptions)
+        with pytest.raises(DataError, match="--follow"):
+            read_scan(path)

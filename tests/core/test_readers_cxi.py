@@ -25,6 +25,7 @@ from reader_truth import (
 from ptycho_core import read_scan
 from ptycho_core.errors import DataError
 from ptycho_core.io.registry import read_recording
+from ptycho_core.physics.propagation import energy_of_eV, wavelength_m
 from ptycho_core.reader_protocol import ReadOptions
 
 JOULES = 1.602176634e-19
@@ -355,3 +356,9 @@ t.flush()
         np.testing.assert_array_equal(raw.read_counts(np.arange(6)), TRUTH.counts[:6])
         np.testing.assert_allclose(raw.positions_px, TRUTH.positions_px[:6], atol=1e-6)
         assert any("of 20 frames" in text and "the first 6 are read" in text for text in raw.source.assumptions)
+
+
+@pytest.mark.parametrize(("energy", "radiation"), [(6200.0, "photon"), (300e3, "electron"), (2e3, "electron")])
+@pytest.mark.spec("FM-35")
+def test_an_energy_is_that_of_its_wavelength(energy: float, radiation: str) -> None:
+    assert energy_of_eV(wavelength_m(energy, radiation), radiation) == pytest.approx(energy, rel=1e-13)
