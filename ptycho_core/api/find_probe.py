@@ -90,7 +90,7 @@ def find_probe(
     raw = scan if isinstance(scan, RawData) else read_scan(Path(scan))
     among = np.arange(raw.n_frames) if frames is None else np.asarray(frames, np.int64)
     pattern = light_pattern(raw, among)
-    lit = among[raw.frame_totals[among] > 0]
+    lit = among[~(raw.frame_totals[among] == 0)]  # totals that are not known yet are NaN
     if raw.propagation.is_near:
         return _unsearched(raw, pattern, "near field", "propagated back to the object")
     if len(lit) < LEAST_FRAMES:

@@ -151,7 +151,8 @@ def region_of(
     name = raw.source.path or "scan"
     frames = np.arange(raw.n_frames) if among is None else np.asarray(among, np.int64)
     totals = raw.frame_totals[frames]
-    frames = frames[totals > _LEAST_LIT * np.median(totals)] if len(frames) else frames
+    if np.isfinite(totals).any():  # those that are not known yet are NaN
+        frames = frames[~(totals <= _LEAST_LIT * np.nanmedian(totals))]
     if len(frames) < 2 * _LEAST_HELDOUT:
         raise DataError(
             f"{name}: {len(frames)} of its frames have light enough to try anything on; at least "

@@ -45,11 +45,12 @@ def reading(
     said = read_options(options)
 
     def read() -> RawData:
-        from ..io import read_probe, read_scan
+        from ..io import read_scan
+        from ..io.probe_choice import probe_from_words
 
         raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)
         if options["probe"]:
-            raw = raw.with_probe(read_probe(Path(options["probe"])))
+            raw = probe_from_words(options["probe"], raw)
         for text in raw.source.assumptions:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
