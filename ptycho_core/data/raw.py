@@ -45,6 +45,7 @@ _MOST_EMPTY = 1000
 _SMALL_CANVAS_PX = 2**22
 """A canvas that is allowed to any scan."""
 
+_FAR_AWAY = 10.0  # times what nine tenths of the frames and a frame's side span: nothing that a scan does
 _CHUNK_BYTES = 32 * 2**20
 
 
@@ -147,10 +148,18 @@ def _check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any],
     height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
     frames_px = min(len(positions) * N**2, MAX_CANVAS_PX // _MOST_EMPTY)
     allowed = max(_MOST_EMPTY * frames_px, _SMALL_CANVAS_PX)
-    if height * width <= allowed:
-        return
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     frame = int(away.argmax())
+    usual = float(np.quantile(away, 0.9)) + N
+    lost = away > _FAR_AWAY * usual
+    if lost.any() and lost.sum() <= max(1, len(away) // 50):
+        raise DataError(
+            f"{name}: frame {int(numbers[frame])} lies {away[frame]:.4g} object pixels from the middle of all; nine "
+            f"tenths of the frames lie within {usual:.4g} of it: the position of {int(lost.sum())} frames cannot be "
+            "right. Leave them out (--frames), or correct them."
+        )
+    if height * width <= allowed:
+        return
     raise DataError(
         f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, an object of {height * width:.3g} "
         f"pixels; at most {allowed} are allowed for {len(positions)} frames of {N}×{N}. Frame {int(numbers[frame])} "

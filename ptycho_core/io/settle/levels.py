@@ -1,24 +1,89 @@
-"""Levels of the frames: the background under them, and what one photon is in them."""
+"""Levels of the frames: the background under them, and what one photon is in them.
+
+Counts that were divided by something are whole multiples of one number, their quantum, which is what one photon is.
+Where noise of the readout or rounding has blurred that, the noise itself tells it: the variance of a pixel is the gain
+times its mean, plus that of the readout, see :func:`gain_by_noise`.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.frames import ArrayFrames, WindowedFrames, rounding
 from ...data.recording import Recording
+from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
+from ..planes import read_plane
+from .sampling import spread_frames
 from .window import Window
 
-__all__ = ["background_of", "gain_of"]
+__all__ = ["background_of", "gain_by_noise", "gain_of", "quantum_of"]
+
+_SAMPLE_PX = 2**22
+_LEAST, _MOST = 4, 64
+_VALUES = 2**18  # looked at for a quantum
+_NEAR = 1e-3  # of a quantum, and the rounding of the value
+_TELLING = 0.1  # where rounding reaches farther than this part of a quantum, any value is near a multiple
+_CHANCE = 1e-2  # that as many values lie so near to multiples of a number that is not their quantum
+_ORDERS = (4, 6, 8)
+_CLEAN = 1.3  # light adds to the variance at low orders, where it does at all
+_GROUP = 32  # pixels of one level
+_TRIED = 48  # groups through pairs of which lines are tried
+_NEAR_LINE = 0.25
+_MOST_ON_LINE = 0.4
+_RANGE = 0.4
+_ALIKE = 1.25
+_ODD_GAIN = 3.0
 
 
 def background_of(
-    recording: Recording, options: ReadOptions, window: Window, gain: float, name: str, notes: list[str]
+    recording: Recording,
+    good: NDArray[np.bool_] | None,
+    options: ReadOptions,
+    window: Window,
+    gain: float,
+    name: str,
+    notes: list[str],
 ) -> NDArray[Any] | None:
-    """Expected background counts (N, N) on the window of the frames, or None."""
-    return recording.background
+    """Expected background counts (N, N) on the window of the frames, photons, or None.
+
+    What the file says is in the units of its frames; what the caller gives is in photons. It is cut and binned as
+    frames are: the sum over the good pixels of a binned one, times the number of its pixels over that of the good ones.
+
+    Raises:
+        DataError: one of another shape than the frames, or with negative or non-finite values.
+    """
+    given, shape = options.background, (recording.frames.shape[1], recording.frames.shape[2])
+    if given is None:
+        if recording.background is None:
+            return None
+        level, what = recording.background, f"{name}: the background"
+        level = level if gain == 1.0 else np.asarray(level, np.float64) / gain
+    elif isinstance(given, Path):
+        level, what = read_plane(given), f"{given}: the background"
+        while level.ndim > 2 and level.shape[0] == 1:
+            level = level[0]
+        notes.append(f"The background is that of {given.name}, {float(np.nanmean(level)):.4g} counts a pixel.")
+    else:
+        level, what = np.full(shape, float(given)), f"background = {given:g}: it"
+        notes.append(f"A background of {given:g} counts a pixel was taken, as given.")
+    if level.shape != shape:
+        raise DataError(f"{what} has shape {level.shape} but frames are {shape[0]}×{shape[1]}; it must have theirs.")
+    judged = level if good is None else level[good]
+    if not np.isfinite(judged).all() or (judged < 0).any():
+        least = float(np.nanmin(judged))
+        raise DataError(f"{what} must be finite expected counts ≥ 0 in every good pixel; its least is {least:.4g}.")
+    if good is not None and not (level >= 0).all():
+        level = np.where(level >= 0, level, 0)
+    if window.is_all(shape):
+        return np.asarray(level)
+    source = ArrayFrames(np.asarray(level, np.float32)[None])
+    windowed = WindowedFrames(source, window.top, window.left, window.N, window.bin, good)
+    return np.asarray(windowed.read(np.array([0]))[0])
 
 
 def gain_of(
@@ -29,5 +94,271 @@ def gain_of(
     notes: list[str],
     warnings: list[str],
 ) -> float:
-    """Stored value of one photon."""
+    """Stored value of one photon.
+
+    A number is taken as given. ``auto`` estimates it: the quantum of the values, else their noise. Without either it is
+    1, unless the values cannot be photons: all are at most 1 and some are no whole numbers.
+
+    Raises:
+        ConfigError: a gain that is none.
+        DataError: ``auto``, and the frames do not tell.
+    """
+    given = options.gain
+    if isinstance(given, str) and given != "auto":
+        raise ConfigError(f"gain = {given!r}; it must be auto, or the stored value of one photon.")
+    if given is not None and not isinstance(given, str):
+        if not 0 < given < float("inf"):
+            raise ConfigError(f"gain = {given}; it must be finite and > 0.")
+        if given != 1.0:
+            notes.append(f"Stored values were divided by {given:.6g}, the gain given, which makes them photons.")
+        return float(given)
+    frames = _sample(recording, good, options.look_at)
+    values = frames[:, np.ones(frames.shape[1:], bool) if good is None else good]
+    if not (values > 0).any():
+        return 1.0
+    whole = _are_whole(values)
+    no_photons = not whole and float(values.max()) <= 1.0
+    if given is None and not no_photons:
+        _doubt(frames, good, whole, warnings)
+        return 1.0
+    return _estimated(frames, values, good, given == "auto", name, notes, warnings)
+
+
+def _estimated(
+    frames: NDArray[np.float32],
+    values: NDArray[np.float32],
+    good: NDArray[np.bool_] | None,
+    asked: bool,
+    name: str,
+    notes: list[str],
+    warnings: list[str],
+) -> float:
+    """The gain, by the quantum of the values or by their noise.
+
+    Raises:
+        DataError: it was asked for, and neither tells.
+    """
+    why = "as asked" if asked else "since values that are all at most 1, and not whole, cannot be photons"
+    quantum, gain = quantum_of(values), None
+    if quantum is None or quantum == 1.0:  # photons, or whole numbers with the noise of a readout in them
+        gain = gain_by_noise(frames, good)
+    if gain is not None and (quantum is None or not 1 / _ODD_GAIN < gain < _ODD_GAIN):
+        notes.append(
+            f"By their noise a photon is {gain:.4g} in the stored values; they were divided by it, {why} (--gain)."
+        )
+        return gain
+    if quantum is not None:
+        if quantum != 1.0:
+            notes.append(
+                f"Stored values are whole multiples of {quantum:.6g}; they were divided by it, {why}, which makes them "
+                "photons (--gain)."
+            )
+        return quantum
+    cannot = "what a photon is in the stored values cannot be told, neither by a common divisor nor by their noise"
+    if asked:
+        raise DataError(f"{name}: {cannot}. Give it (--gain NUMBER), or leave --gain out.")
+    warnings.append(
+        f"Frames whose values are all at most 1, and not whole, are no photons, and {cannot}; they were taken as they "
+        "are, so that figures against the noise mean nothing. Give the value of a photon (--gain NUMBER)."
+    )
     return 1.0
+
+
+def _doubt(frames: NDArray[np.float32], good: NDArray[np.bool_] | None, whole: bool, warnings: list[str]) -> None:
+    """Say where the noise is not that of photons, so that figures against it would mislead."""
+    gain = gain_by_noise(frames, good)
+    if gain is None or 1 / _ODD_GAIN < gain < _ODD_GAIN:
+        return
+    values = "whole numbers" if whole else "values"
+    warnings.append(
+        f"Frames were read as photons, but by the noise of their {values} a photon is about {gain:.2g} of them; "
+        "figures against the noise would be off by that. If so, give --gain auto, or --gain NUMBER."
+    )
+
+
+def _sample(recording: Recording, good: NDArray[np.bool_] | None, look_at: int | None) -> NDArray[np.float32]:
+    """Some frames spread over the scan, 0 in bad pixels, (n, H, W)."""
+    M, height, width = recording.frames.shape
+    few = min(max(_SAMPLE_PX // max(height * width, 1), _LEAST), _MOST)
+    frames = recording.frames.read(spread_frames(M, few, look_at))
+    if good is not None:
+        frames[:, ~good] = 0
+    return frames
+
+
+def _are_whole(values: NDArray[np.float32]) -> bool:
+    off = np.abs(values - np.rint(values))
+    return bool((off <= rounding(np.float32) * np.abs(values)).all())
+
+
+def quantum_of(values: NDArray[np.floating[Any]]) -> float | None:
+    """The largest number that all of some values are whole multiples of, as far as their rounding shows it.
+
+    Args:
+        values: (...) float32, or rounded to it, ≥ 0.
+
+    Returns:
+        The quantum, or None where there is none, or where too few different values could tell.
+    """
+    flat = np.asarray(values, np.float64).ravel()
+    flat = np.unique(flat[:: max(1, flat.size // _VALUES)])
+    flat = flat[flat > 0]
+    error = rounding(np.float32) * flat
+    steps = np.diff(flat, prepend=0.0)
+    clear = steps > 20 * error
+    if not clear.any():
+        return None
+    shortest = float(steps[clear].min())
+    for parts in range(1, 7):  # neighbouring multiples need not both occur
+        quantum = _fitted(flat, shortest / parts)
+        if quantum is not None:
+            return quantum
+    return None
+
+
+def _fitted(values: NDArray[np.float64], quantum: float) -> float | None:
+    """A quantum made better by ever larger multiples of it, or None where values are none.
+
+    Args:
+        values: (n,) sorted.
+        quantum: to some per cent.
+    """
+    error = rounding(np.float32)
+    told = values[error * values < _TELLING * quantum]
+    if not len(told):
+        return None
+    beyond = told - told[0]  # small multiples, whatever the values are themselves
+    reach = 4.0
+    while True:
+        within = beyond[(beyond > 0) & (beyond < reach * quantum)]
+        counts = np.rint(within / quantum)
+        if counts.any():
+            quantum = float(np.sum(within * counts) / np.sum(counts**2))
+        if reach * quantum > beyond[-1]:
+            break
+        reach *= 2
+    counts = np.rint(told / quantum)
+    quantum = float(np.sum(told * counts) / np.sum(counts**2)) if counts.any() else quantum
+    near = _NEAR + error * told / quantum
+    if (np.abs(told / quantum - np.rint(told / quantum)) > near).any():
+        return None
+    if len(told) > 1 and np.log(2 * near[1:]).sum() > np.log(_CHANCE):
+        return None
+    common = float(np.gcd.reduce(np.rint(told / quantum).astype(np.int64)))
+    return _round(quantum * common)
+
+
+def _round(quantum: float) -> float:
+    """A whole number where rounding alone keeps it from being one: ADU of whole gains."""
+    whole = float(np.rint(quantum))
+    return whole if whole >= 1 and abs(quantum - whole) < 1e-5 * whole else quantum
+
+
+def gain_by_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | None = None) -> float | None:
+    """What a photon is in the values of some frames, by how their noise grows with their brightness.
+
+    A diffraction pattern is the power spectrum of a wave that fills part of its window, so the pattern's own Fourier
+    transform ends at twice that part: the finest detail of a frame, from pixel to pixel in both directions, is noise.
+    So the n-th difference along both axes, D, with coefficients c, measures the variance of the pixels it covers,
+
+        E|D|² = Σ c² var,   var = gain · mean + readout²,
+
+    and a straight line through (mean, var), binned by the mean over the frames, has the gain as its slope. Where the
+    wave fills so much of its window that light reaches that detail, it adds to the variance, the less the higher the
+    order of the difference: the orders must agree.
+
+    Args:
+        frames: (n, H, W) values, with or without a pedestal.
+        good: (H, W) pixels to look at, or None for all.
+
+    Returns:
+        The gain, or None where the frames do not tell.
+    """
+    shape = frames.shape[1:]
+    if min(shape) <= 2 * _ORDERS[-1]:
+        return None
+    seen = np.ones(shape, bool) if good is None else good
+    maps = [_variances(frames, seen, order) for order in _ORDERS]
+    (_, rough, _), (_, fine, _), (level, finest, covered) = maps
+    clean = covered & (rough < _CLEAN * finest) & (finest < _CLEAN * rough)
+    slopes = [_line_through(level[clean], variance[clean]) for variance in (fine, finest)]
+    if slopes[0] is None or slopes[1] is None or not 1 / _ALIKE < slopes[0] / slopes[1] < _ALIKE:
+        return None
+    return slopes[1]
+
+
+def _variances(
+    frames: NDArray[np.float32], good: NDArray[np.bool_], order: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Mean and variance around each pixel, from differences of an order along both axes, and where all is good.
+
+    They are cut to the pixels that the widest difference covers.
+    """
+    line = _difference(order)
+    weights = line**2 / np.sum(line**2)
+    cut = (_ORDERS[-1] - order) // 2
+    inner = (slice(cut, -cut or None),) * 2
+    level = _correlated(np.mean(frames, axis=0, dtype=np.float64), weights)
+    variance = np.zeros(level.shape)
+    for frame in frames:
+        variance += np.square(_correlated(frame.astype(np.float64), line))
+    variance /= len(frames) * np.sum(line**2) ** 2
+    return level[inner], variance[inner], (_correlated(good.astype(np.float64), weights) > 1 - 1e-9)[inner]
+
+
+def _difference(order: int) -> NDArray[np.float64]:
+    """Coefficients of a difference of an order."""
+    line = np.ones(1)
+    for _ in range(order):
+        line = np.convolve(line, [1.0, -1.0])
+    return line
+
+
+def _correlated(image: NDArray[np.float64], line: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An image with the same line of weights along both axes, where it is covered whole."""
+    size = len(line)
+    rows = sum(weight * image[k : image.shape[0] - size + 1 + k] for k, weight in enumerate(line))
+    both = sum(weight * rows[:, k : image.shape[1] - size + 1 + k] for k, weight in enumerate(line))
+    return np.asarray(both)
+
+
+def _line_through(level: NDArray[np.float64], variance: NDArray[np.float64]) -> float | None:
+    """Slope of the line that most groups of pixels of one level lie on.
+
+    Where light itself has detail as fine as noise, as at the rim of an aperture, the variance is far above the line.
+    """
+    n = len(level) // _GROUP
+    if n < 8:
+        return None
+    order = np.argsort(level, kind="stable")
+    x = np.array([part.mean() for part in np.array_split(level[order], n)])
+    y = np.array([part.mean() for part in np.array_split(variance[order], n)])
+    if not (y > 0).any():
+        return None
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _TRIED)).astype(np.int64))
+    first, second = (chosen[side] for side in np.triu_indices(len(chosen), 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = (y[second] - y[first]) / (x[second] - x[first])
+    offsets = y[first] - slopes * x[first]
+    usable = np.isfinite(slopes) & (slopes > 0)
+    best, most = None, 0.0
+    for slope, offset in zip(slopes[usable], offsets[usable], strict=True):
+        on = np.abs(y - slope * x - offset) < _NEAR_LINE * (slope * x + offset)
+        if on.mean() > most:
+            best, most = on, float(on.mean())
+    if best is None or most < _MOST_ON_LINE:
+        return None
+    if not np.ptp(x[best]) > max(0.3 * np.ptp(x), _RANGE * x.max()):  # a slope needs brighter and darker pixels
+        return None
+    return _weighted_slope(x[best], y[best])
+
+
+def _weighted_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+    """Slope of the line through points (x, y), each known to a part of y."""
+    weight, slope = 1 / np.maximum(y, 1e-3 * y.max()) ** 2, 0.0
+    for _ in range(8):
+        centre = np.sum(weight * x) / np.sum(weight)
+        slope = float(np.sum(weight * (x - centre) * y) / np.sum(weight * (x - centre) ** 2))
+        offset = float(np.sum(weight * y) / np.sum(weight)) - slope * float(centre)
+        weight = 1 / np.maximum(slope * x + offset, 1e-3 * y.max()) ** 2
+    return slope if slope > 0 else None

@@ -18,6 +18,7 @@ from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
 from ..planes import read_mask
 from .pixels import PixelStatistics, bright_lines, dead_and_hot, is_cut_off, marked, stuck
+from .sampling import spread_frames
 
 __all__ = ["good_pixels_of"]
 
@@ -75,9 +76,7 @@ def _numbers(recording: Recording, options: ReadOptions, *, every: bool) -> NDAr
     """Frames to look at, spread over the scan: all for `every`, unless fewer are to be looked at."""
     M, height, width = recording.frames.shape
     few = min(max(_SAMPLE_PX // max(height * width, 1), _LEAST), _MOST)
-    most = M if every else few
-    most = min(most, options.look_at or M)
-    return np.unique(np.linspace(0, M - 1, min(M, most)).astype(np.int64)) if M else np.zeros(0, np.int64)
+    return spread_frames(M, None if every else few, options.look_at)
 
 
 def _looked_at(recording: Recording, options: ReadOptions, *, every: bool) -> PixelStatistics:

@@ -31,6 +31,7 @@ from .levels import background_of, gain_of
 from .masking import good_pixels_of
 from .placing import Placed, placed_positions
 from .plausible import check_plausible
+from .sampling import spread_frames
 from .window import Window, window_of
 
 __all__ = ["scan_of"]
@@ -56,9 +57,11 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
     good = good_pixels_of(recording, options, name, notes, warnings)
     window = window_of(recording, good, options, name, notes)
     placed = placed_positions(recording, options, geometry, name, notes)
-    check_plausible(placed, geometry, window.side, recording, name, given=options)
+    check_plausible(placed, geometry, window.side, recording, name, given=options, warnings=warnings)
     placed = _turned(placed, options, notes)
     geometry, propagation = _regime(recording, placed, geometry, good, window, options, name, notes)
+    if not propagation.is_near:
+        check_plausible(placed, geometry, window.side, recording, name, given=options, warnings=warnings, near=False)
     gain = gain_of(recording, good, options, name, notes, warnings)
     frames: FrameSource = recording.frames
     mask = good
@@ -74,7 +77,7 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
         _probe(recording, window, propagation),
         probe_calibrated=recording.probe_calibrated,
         mask=mask,
-        background=background_of(recording, options, window, gain, name, notes),
+        background=background_of(recording, good, options, window, gain, name, notes),
         object_guess=_object_guess(recording, window, options, notes),
         geometry=replace(geometry, pixel_size_m=pixel.size_m),
         propagation=_binned(propagation, window.bin),
@@ -249,4 +252,4 @@ def _looked_at(M: int, most: int | None) -> NDArray[np.int64] | None:
     """Frames to look at, spread over the scan, or None for all."""
     if most is None or most >= M:
         return None
-    return np.unique(np.linspace(0, M - 1, most).astype(np.int64))
+    return spread_frames(M, look_at=most)
