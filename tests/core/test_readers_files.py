@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from reader_truth import PIXEL_M, a_truth, misfit
 
-from ptycho_core.errors import DataError, MissingPackageError
+from ptycho_core.errors import ConfigError, DataError, MissingPackageError
 from ptycho_core.io import read_scan
 from ptycho_core.io.registry import choose_reader, read_recording
 from ptycho_core.reader_protocol import ReadOptions
@@ -151,6 +151,11 @@ def test_a_gap_in_the_series_is_named_and_refused_where_it_shifts_positions(tmp_
     with pytest.raises(DataError, match="14 positions for 12 frames"):
         read_scan(folder, raster=(2, 7), scan_step_m=(1e-6, 1e-6))
     assert read_scan(folder, positions=text_of(tmp_path)).n_frames == M
+    # a column of numbers of frames pairs them by those, whatever is missing
+    places = RNG.uniform(0, 30, (M + 2, 2))
+    np.savetxt(tmp_path / "numbered.txt", np.column_stack([np.arange(M + 2), places]), header="frame y_px x_px")
+    raw = read_scan(folder, positions=tmp_path / "numbered.txt")
+    np.testing.assert_allclose(raw.positions_px[:, 1], places[numbers, 1], rtol=1e-9)
 
 
 def test_a_series_without_a_gap_is_not_warned_of(tmp_path):
@@ -167,6 +172,21 @@ def test_a_last_file_that_is_not_whole_is_left_out_when_following(tmp_path):
     recording = read_recording(folder, ReadOptions(follow=True))
     np.testing.assert_array_equal(recording.frames.read(np.arange(M - 1)), COUNTS[:-1])
     assert any("star_07_11.npy is not whole yet" in text for text in recording.source.assumptions)
+
+
+def test_a_folder_that_grows_has_the_first_of_its_positions(tmp_path):
+    folder = series(tmp_path / "scan", frames=COUNTS[:9])
+    with pytest.raises(DataError, match="12 positions, but"):
+        read_scan(folder, positions=text_of(tmp_path))
+    raw = read_scan(folder, positions=text_of(tmp_path), follow=True)
+    np.testing.assert_allclose(raw.positions_px[:, 1], PLACES[:9, 1])
+    assert any("the first 9 were taken" in text for text in raw.source.assumptions)
+    said = {"raster": (3, 4), "scan_step_m": (1e-6, 2e-6), "pixel_size_m": 1e-6, "follow": True}
+    raw = read_scan(folder, **said)
+    np.testing.assert_allclose(raw.positions_px[8], (2 * W / W, 0), atol=1e-12)
+    assert any("Of the raster 9 frames are there" in text for text in raw.source.assumptions)
+    with pytest.raises(ConfigError, match="a raster of 3 × 4 has 12 frames, but 9 are there"):
+        read_scan(folder, **(said | {"follow": False}))
 
 
 def test_a_measurement_is_asked_for_where_numbers_do_not_tell_it(tmp_path):

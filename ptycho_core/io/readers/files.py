@@ -22,8 +22,8 @@ from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
 from ..measurement import doubt
-from ..number_table import read_array
 from ..probes import NO_PROBE
+from ..settle.beside import read_beside
 from .arrays import zarr_kind
 from .bare import bare_measurement, empad_rows
 from .frame_files import FORMATS, FileFrames, format_of, frame_dataset, read_frame
@@ -74,7 +74,8 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     dataset = frame_dataset(paths[0]) if kind == "hdf5" else ""
     first = read_frame(paths[0], kind, dataset)
     frames = FileFrames(tuple(paths), kind, (first.shape[0], first.shape[1]), dataset)
-    _check_gaps(name, paths, options, warnings)
+    numbers = _numbers(paths)
+    gaps = _check_gaps(name, paths, numbers, options, warnings)
     spread = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _SAMPLE)).astype(np.int64))
     odd = [number for number in _of_other_size(paths) if number not in spread]
     sample = np.stack([frames.stored(int(number)) for number in spread])
@@ -87,6 +88,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         frames=replace(frames, measurement=measurement),
         positions=None,
         mask=mask,
+        frame_indexes=np.array(numbers, np.int64) if gaps else None,
         centre_px=centre,
         source=Source(
             path=name,
@@ -163,18 +165,15 @@ def _of_other_size(paths: list[Path]) -> list[int]:
     return [number for number, size in enumerate(sizes) if size != usual]
 
 
-def _check_gaps(name: str, paths: list[Path], options: ReadOptions, warnings: list[str]) -> None:
-    """Say which numbers of a series are missing, and refuse where positions are paired with it by order.
+def _check_gaps(name: str, paths: list[Path], numbers: list[int], options: ReadOptions, warnings: list[str]) -> bool:
+    """Whether numbers of a series are missing, which is said, and refused where positions are paired with it by order.
 
     Raises:
         DataError: positions or a raster have a place for every number, the missing ones too.
     """
-    numbers = _numbers(paths)
-    if not numbers:
-        return
-    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers))
+    missing = sorted(set(range(numbers[0], numbers[-1] + 1)) - set(numbers)) if numbers else []
     if not missing:
-        return
+        return False
     shown = ", ".join(map(str, missing[:_SHOWN])) + (
         f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     )
@@ -185,7 +184,9 @@ def _check_gaps(name: str, paths: list[Path], options: ReadOptions, warnings: li
             f"{name}: {text}. There are {places} positions for {len(paths)} frames; take the positions with these "
             "numbers out, or find the files."
         )
-    warnings.append(f"{text}. Positions are paired with frames in order; be sure that they have the same gaps.")
+    by = "in order; be sure that they have the same gaps" if places is not None else "by their numbers, or in order"
+    warnings.append(f"{text}. Positions are paired with frames {by}.")
+    return True
 
 
 def _numbers(paths: list[Path]) -> list[int]:
@@ -201,10 +202,8 @@ def _numbers(paths: list[Path]) -> list[int]:
 
 
 def _places(options: ReadOptions) -> int | None:
-    """How many positions the caller gives, where that can be told."""
+    """How many positions the caller gives that are paired by order; None where they have numbers of frames."""
     if options.positions is not None:
-        try:
-            return len(read_array(options.positions))
-        except DataError:  # in a container of its own; that is settled for every dialect alike
-            return None
+        beside = read_beside(options.positions)
+        return len(beside.positions) if beside.indexes is None else None
     return None if options.raster is None else options.raster[0] * options.raster[1]

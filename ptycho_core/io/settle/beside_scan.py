@@ -59,6 +59,11 @@ def with_positions_beside(
         notes += [f"{beside.path.name} itself states {stated}."] if beside.unit else []
     if beside.indexes is not None:
         positions = _by_index(beside, positions, recording, name, notes)
+    if options.follow and options.frames is None and beside.indexes is None and len(positions) > M:
+        notes.append(
+            f"Of {len(positions)} positions of {beside.path.name} the first {M} were taken: more frames follow."
+        )
+        positions = positions[:M]
     if options.frames is None and len(positions) != M:
         raise DataError(
             f"{beside.path}: {len(positions)} positions, but {name} has {M} frames; every frame needs one. If those at "

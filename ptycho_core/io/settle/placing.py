@@ -96,10 +96,13 @@ def _raster(
         raise ConfigError(
             f"scan_step is given, but {name} does not say on which raster its {M} frames lie: --raster NY,NX."
         )
-    if raster[0] * raster[1] != M:
+    begun = options.follow and raster[0] * raster[1] > M
+    if raster[0] * raster[1] != M and not begun:
         raise ConfigError(
             f"a raster of {raster[0]} × {raster[1]} has {raster[0] * raster[1]} frames, but {M} are there."
         )
     y, x = np.mgrid[: raster[0], : raster[1]].reshape(2, -1)
     notes.append(f"Positions are a raster of {raster[0]} × {raster[1]} (y, x), the x axis fastest.")
-    return np.stack([y * step_m[0], x * step_m[1]], axis=-1).astype(np.float64)
+    if begun:
+        notes.append(f"Of the raster {M} frames are there; they were taken as its first.")
+    return np.stack([y[:M] * step_m[0], x[:M] * step_m[1]], axis=-1).astype(np.float64)
