@@ -187,6 +187,8 @@ def _trial(name: str, stats: Mapping[str, Any]) -> str:
 
 def say_run(run: Run, session: Session) -> None:
     """Say what came out of a run."""
+    if run.probe_guess is not None:
+        session.say(f"probe     {run.probe_guess.describe()}")
     for stage in run.stages:
         _say_stage(stage, session)
     if run.refined is not None and run.refined.positions is not None:

@@ -48,6 +48,7 @@ PICTURE_NAMES = frozenset(
     for name in (
         *("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns", "frc"),
         *("stage_amplitude", "stage_phase", "refinement", "slices", "weights"),
+        *("probe_focus", "probe_trials"),
     )
 )
 """Every picture that a result has or had in an earlier version: a name that leaves this list is never removed again."""

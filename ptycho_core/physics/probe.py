@@ -73,6 +73,20 @@ def aperture_probe(
     return (wave * math.sqrt(total / np.sum(np.abs(wave) ** 2)))[None].astype(np.complex64)
 
 
+def defocused(probe: NDArray[Any], defocus_px2: float) -> NDArray[np.complex64]:
+    """A probe farther downstream: F⁻¹[ F P · e^{−iπ λz |f|²} ] (PROBE-8).
+
+    Args:
+        probe: (..., N, N) complex.
+        defocus_px2: λz / (object pixel size)², z the way from where it is; negative: upstream.
+
+    Returns:
+        (..., N, N) complex64.
+    """
+    phase = np.exp(1j * _defocus_phase(probe.shape[-1], defocus_px2))
+    return np.asarray(far_field_adjoint(far_field(probe) * phase), np.complex64)
+
+
 def disc_probe(N: int, radius_px: float, *, total: float = 1.0) -> NDArray[np.complex64]:
     """Probe right behind a hole: 1 within a circle about (N/2, N/2), 0 outside, the rim shaded over a pixel (PROBE-3).
 

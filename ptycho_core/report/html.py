@@ -19,6 +19,7 @@ from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from .extras import extra_facts, extra_pictures
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .orientation import orientation_section
+from .probe_pictures import probe_words
 from .stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
@@ -198,6 +199,7 @@ def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
             "Hue is the phase, brightness the amplitude, each mode scaled to its own peak. Modes add incoherently."
             + hidden,
         ),
+        *_probe(run, images),
     ]
     parts += [_figure(images[name], alt, caption, "wide") for name, alt, caption in extra_pictures(run.image)]
     if "frc.png" in images:
@@ -230,6 +232,26 @@ def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
         ),
     ]
     return "".join(parts)
+
+
+def _probe(run: Run, images: Mapping[str, bytes]) -> list[str]:
+    """The probe along the beam, and how it was found where it was."""
+    parts = []
+    if "probe_focus.png" in images:
+        text = (
+            "The strongest mode along the beam, by propagation from the sample; upstream is on the left. The focus is "
+            "where it is brightest."
+        )
+        parts.append(
+            _figure(images["probe_focus.png"], "The probe through its focus, and its power by mode", text, "wide")
+        )
+    if "probe_trials.png" in images:
+        text = (
+            "How the probe was found: what each trial explained of frames that it had not seen, beyond an object that "
+            "is not there. A wrong probe explains nothing."
+        )
+        parts.append(_figure(images["probe_trials.png"], "Trials of probes", text, "wide"))
+    return [*parts, probe_words(run.probe_guess)]
 
 
 def _stages(run: Run, images: Mapping[str, bytes]) -> str:

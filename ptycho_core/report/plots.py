@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 
     from ..data.findings import FourierRingCorrelation
 
-__all__ = ["frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
+__all__ = ["framed", "frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
 
 _COLOURS = (TRAIN, HELDOUT, "#3f8f5b", "#7a4fa3", "#8c6d31")
 
 
-def _framed(axes: Axes, xlabel: str, ylabel: str) -> None:
+def framed(axes: Axes, xlabel: str, ylabel: str) -> None:
+    """Label the axes of a curve, with a grid behind it."""
     axes.set_xlabel(xlabel, fontsize=9, color=INK)
     axes.set_ylabel(ylabel, fontsize=9, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -52,7 +53,7 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     figure = new_figure(6.8, 3.3)
     axes = place(figure, 1.2, 0.5, 4.3, 2.45)
     title(axes, "Losses")
-    _framed(axes, "epoch", "loss (per measured count)")
+    framed(axes, "epoch", "loss (per measured count)")
     names = sorted((n for n in history if "loss" in n and len(history[n])), key=lambda n: (n != "train_loss", n))
     curves = {n: np.asarray(history[n], dtype=float) for n in names}
     if not any(np.isfinite(v).any() for v in curves.values()):
@@ -111,7 +112,7 @@ def r_map_figure(scored: Scored) -> bytes:
         axes.legend(handles=handles, loc="lower right", fontsize=7.5, framealpha=0.9)
     colour_bar(figure, dots, axes, "R-factor", extend="both")
     bars = place(figure, 0.65, 0.5, max(across, 2.4), 0.95)
-    _framed(bars, "R-factor of a frame; dashed: shot noise alone", "frames")
+    framed(bars, "R-factor of a frame; dashed: shot noise alone", "frames")
     if known.any():
         floor = scored.train.r_factor_floor
         low, high = min(float(r[known].min()), floor), float(r[known].max())
@@ -186,7 +187,7 @@ def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> bytes:
     figure = new_figure(5.6, 3.6)
     axes = place(figure, 0.7, 0.5, 4.5, 2.75)
     title(axes, "Fourier ring correlation")
-    _framed(axes, "spatial frequency (cycles per object pixel)", "correlation")
+    framed(axes, "spatial frequency (cycles per object pixel)", "correlation")
     for (name, curve), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
         axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=1.4, label=name)
     finest = max(curves.values(), key=lambda c: len(c.frequency))

@@ -24,6 +24,7 @@ from ..runtime import runtime_to_mapping
 from . import figures, plots
 from .extras import draw_extras, extra_summary
 from .html import render_report
+from .probe_pictures import draw_probe
 from .stages import draw_stages, stage_summaries
 
 __all__ = ["SUMMARY_VERSION", "run_summary", "write_model_summary", "write_results", "write_summary"]
@@ -56,6 +57,7 @@ def run_summary(run: Run) -> dict[str, Any]:
             "pixel_size_m": raw.geometry.pixel_size_m,
             "propagation": asdict(raw.propagation),
             "probe_modes": len(image.probe),
+            "probe_guess": None if run.probe_guess is None else run.probe_guess.to_mapping(),
             **extra_summary(image),
             "scale": image.scale,
             "mean_counts": raw.frame_totals[scan.used_frames].mean(),
@@ -106,7 +108,8 @@ def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes]:
                 curves[f"half against half, {stage.name}"] = stage.half_data_frc
     if curves:
         images["frc.png"] = plots.frc_figure(curves)
-    return images | draw_extras(scored, pixel_size_m) | draw_stages(run.stages, run.refined, pixel_size_m)
+    images |= draw_probe(run) | draw_extras(scored, pixel_size_m)
+    return images | draw_stages(run.stages, run.refined, pixel_size_m)
 
 
 def write_results(folder: Path, run: Run) -> None:

@@ -1,0 +1,215 @@
+"""Pictures of a probe: through its focus, and of the trials that it was found by; and what the report says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.probe_guess import ProbeGuess
+from ..physics.probe import defocused, mode_powers
+from ..physics.propagation import far_field
+from .figures import FAINT, HELDOUT, INK, TRAIN, new_figure, place, png_bytes, title
+from .plots import framed
+
+if TYPE_CHECKING:
+    from ..data.raw import Geometry
+    from ..data.run import Run
+
+__all__ = ["ThroughFocus", "draw_probe", "focus_figure", "probe_words", "through_focus", "trials_figure"]
+
+_PLANES = 61
+_OUTER_SHARE = 0.98
+_COLOURS = (TRAIN, HELDOUT, "#3f8f5b", "#7a4fa3", "#8c6d31", "#b03a5b", "#2f8f9d", "#555f6b")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughFocus:
+    """The strongest mode of a probe in planes along the beam.
+
+    Attributes:
+        distances_px2: (K,) λz / pixel² of each plane from the sample, positive downstream.
+        along_x: (K, N) |P| in the row of the brightest point of each probe's middle, over x.
+        along_y: (K, N) the same in its column, over y.
+        focus_px2: where the beam is narrowest, by its brightest point.
+        at_focus: (N, N) |P| there.
+        at_sample: (N, N) |P| at the sample.
+    """
+
+    distances_px2: NDArray[np.float64]
+    along_x: NDArray[np.float64]
+    along_y: NDArray[np.float64]
+    focus_px2: float
+    at_focus: NDArray[np.float64]
+    at_sample: NDArray[np.float64]
+
+
+def _outer_frequency(wave: NDArray[np.complex64]) -> float:
+    """Frequency within which 98 % of the light lies, cycles per pixel."""
+    N = wave.shape[-1]
+    light = np.abs(far_field(wave)) ** 2
+    q = np.arange(N) - N // 2
+    y, x = np.indices(light.shape) - N // 2
+    middle = (float((light.sum(axis=1) * q).sum() / light.sum()), float((light.sum(axis=0) * q).sum() / light.sum()))
+    radius = np.hypot(y - middle[0], x - middle[1]).ravel()
+    order = np.argsort(radius)
+    inside = np.searchsorted(np.cumsum(light.ravel()[order]), _OUTER_SHARE * light.sum())
+    return float(max(radius[order[min(int(inside), len(order) - 1)]], 1.0)) / N
+
+
+def through_focus(probe: NDArray[np.complex64]) -> ThroughFocus:
+    """Propagate the strongest mode of a probe both ways, until its cone is as wide as the window.
+
+    Args:
+        probe: (P, N, N) complex64 at the sample.
+    """
+    wave = probe[int(np.argmax(mode_powers(probe)))]
+    N = wave.shape[-1]
+    reach = 0.45 * N / _outer_frequency(wave)
+    distances = np.linspace(-reach, reach, _PLANES)
+    peaks = np.array([float(np.abs(defocused(wave, z)).max()) for z in distances])
+    focus = float(distances[int(peaks.argmax())])
+    at_focus = np.abs(defocused(wave, focus)).astype(np.float64)
+    y, x = np.unravel_index(int(at_focus.argmax()), at_focus.shape)
+    planes = [np.abs(defocused(wave, z)) for z in distances]
+    return ThroughFocus(
+        distances_px2=distances,
+        along_x=np.array([plane[y] for plane in planes], np.float64),
+        along_y=np.array([plane[:, x] for plane in planes], np.float64),
+        focus_px2=focus,
+        at_focus=at_focus,
+        at_sample=np.abs(wave).astype(np.float64),
+    )
+
+
+def _scale(geometry: Geometry) -> tuple[float, float, str, str]:
+    """Factors and labels of a length across the beam and of one along it."""
+    pixel, wavelength = geometry.pixel_size_m, geometry.wavelength_m
+    if pixel is None or wavelength is None:
+        return 1.0, 1.0, "object pixels", "from the sample, λz / pixel²"
+    return pixel * 1e6, pixel**2 / wavelength * 1e6, "µm", "from the sample, µm"
+
+
+def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> bytes:
+    """Slices through the beam, the probe at the sample and at the focus, and the power of each mode.
+
+    Args:
+        probe: (P, N, N) complex64 at the sample.
+        geometry: of the scan; lengths are in metres where it has them.
+    """
+    beam, powers = through_focus(probe), mode_powers(probe)
+    N = probe.shape[-1]
+    across, along, unit, z_label = _scale(geometry)
+    half, z = N / 2 * across, beam.distances_px2 * along
+    figure = new_figure(9.4, 5.6)
+    for number, (slices, name) in enumerate(((beam.along_x, "x"), (beam.along_y, "y"))):
+        axes = place(figure, 0.75, 3.15 - 2.6 * number, 5.0, 1.95)
+        extent = (float(z[0]), float(z[-1]), half, -half)
+        # the root shows a beam that is a hundred times wider than its focus
+        axes.imshow(np.sqrt(slices.T), extent=extent, aspect="auto", cmap="magma", interpolation="nearest")
+        for place_of, colour in ((0.0, "white"), (beam.focus_px2 * along, "#7fd1ff")):
+            axes.axvline(place_of, color=colour, linewidth=1, linestyle="--")
+        axes.set_ylabel(f"{name} ({unit})", fontsize=9, color=INK)
+        if number == 1:
+            axes.set_xlabel(z_label, fontsize=9, color=INK)
+        title(axes, f"Root of the amplitude over {name}; dashed: sample (white), focus (blue)")
+    y, x = (int(place_of) for place_of in np.unravel_index(int(beam.at_focus.argmax()), (N, N)))
+    near = max(4, N // 8)
+    closer = np.roll(beam.at_focus, (N // 2 - y, N // 2 - x), (0, 1))[
+        N // 2 - near : N // 2 + near, N // 2 - near : N // 2 + near
+    ]
+    shown = ((beam.at_sample, "At the sample"), (closer, f"At the focus, {N / (2 * near):.0f}×"))
+    for number, (plane, name) in enumerate(shown):
+        axes = place(figure, 6.1 + 1.6 * number, 3.35, 1.5, 1.5)
+        axes.imshow(plane, cmap="magma", interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        title(axes, name)
+    axes = place(figure, 6.5, 0.55, 2.6, 1.85)
+    axes.bar(np.arange(len(powers)) + 1, 100 * powers, width=0.6, color=TRAIN)
+    axes.set(xticks=np.arange(len(powers)) + 1, xlim=(0.3, max(4, len(powers)) + 0.7))
+    framed(axes, "mode", "part of the power (%)")
+    axes.set_ylim(0, 105)
+    title(axes, "Power by mode")
+    return png_bytes(figure)
+
+
+def trials_figure(guess: ProbeGuess) -> bytes | None:
+    """What every trial explained, over defocus, and over the radius of a hole where those were tried.
+
+    Returns:
+        PNG bytes, or None where nothing was tried.
+    """
+    if not guess.trials:
+        return None
+    holes = any(trial.tried.get("disc_radius_px") is not None for trial in guess.trials)
+    figure = new_figure(8.6 if holes else 6.4, 3.6)
+    axes = place(figure, 0.85, 0.55, 4.4, 2.5)
+    panels = [(axes, "defocus_px2", "defocus (λz / pixel²)")]
+    if holes:
+        panels.append((place(figure, 5.65, 0.55, 1.7, 2.5), "disc_radius_px", "radius of a hole (object px)"))
+    words = list(dict.fromkeys(str(trial.tried["orientation"]) for trial in guess.trials))
+    for panel, name, label in panels:
+        for number, word in enumerate(words):
+            for stage, marker in (("coarse", "o"), ("fine", "^"), ("settle", "s")):
+                shown = [
+                    (float(trial.tried[name]), 100 * max(trial.explained, -0.05))
+                    for trial in guess.trials
+                    if trial.tried["orientation"] == word
+                    and trial.tried["stage"] == stage
+                    and trial.tried.get(name) is not None
+                    and math.isfinite(trial.best_misfit)
+                ]
+                if shown:
+                    x, y = zip(*sorted(shown), strict=True)
+                    colour = _COLOURS[number % len(_COLOURS)]
+                    label_of = word if stage == "coarse" else None
+                    line = "-" if stage == "coarse" else "none"
+                    panel.plot(x, y, line, marker=marker, markersize=4, linewidth=1, color=colour, label=label_of)
+        framed(panel, label, "held-out misfit explained (%)" if panel is axes else "")
+        panel.axhline(0, color=FAINT, linewidth=0.8)
+    title(axes, "Trials: circles with the probe as it is, triangles closer, squares with it refined")
+    if len(words) > 1:
+        axes.legend(fontsize=7, frameon=False, title="orientation", title_fontsize=7)
+    return png_bytes(figure)
+
+
+def draw_probe(run: Run) -> dict[str, bytes]:
+    """File name → PNG, of a far-field run; a near field has no focus within reach of its window."""
+    raw = run.scan.raw
+    images = {} if raw.propagation.is_near else {"probe_focus.png": focus_figure(run.image.probe, raw.geometry)}
+    trials = None if run.probe_guess is None else trials_figure(run.probe_guess)
+    return images if trials is None else images | {"probe_trials.png": trials}
+
+
+def probe_words(guess: ProbeGuess | None) -> str:
+    """HTML that says where the probe came from; empty where the scan brought one."""
+    if guess is None:
+        return ""
+    items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}.</li>" for text in (*guess.sentences, *guess.doubts))
+    best = sorted(guess.trials, key=lambda trial: trial.best_misfit)[:8]
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td>{escape(text)}</td>" for text in _row(trial.tried))
+        + f"<td>{100 * trial.explained:.1f} %</td><td>{trial.heldout_deviance:.4g}</td>"
+        + f"<td>{trial.fourier_error:.4f}</td></tr>"
+        for trial in best
+    )
+    heads = "".join(
+        f'<th scope="col" style="width:auto">{text}</th>'
+        for text in ("Stage", "Orientation", "Tried", "Modes", "Explained", "Held-out deviance", "Fourier error")
+    )
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    more = f"<p>The best {len(best)} of {len(guess.trials)} trials.</p>" if rows else ""
+    said = escape(guess.describe())
+    return f'<section class="card"><p>{said}.</p>{table}{more}<ul class="notes">{items}</ul></section>'
+
+
+def _row(values: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    radius, defocus = values.get("disc_radius_px"), values.get("defocus_px2")
+    what = f"hole of {radius:.3g} px" if radius is not None else f"{values.get('modulus')}, {defocus:.4g} px²"
+    return str(values.get("stage")), str(values.get("orientation")), what, str(values.get("modes"))
