@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -282,6 +283,17 @@ def test_an_axis_of_scans_is_never_merged(tmp_path):
     found = read_recording(path, mapped(path, "1", **content))
     np.testing.assert_array_equal(found.frames.read(ALL), COUNTS + 1)
     np.testing.assert_array_equal(found.positions, -PLACES)
+
+
+def test_of_a_scan_that_goes_on_as_many_are_read_as_have_both(tmp_path):
+    path = write(tmp_path / "a.h5", stack=COUNTS, where=PLACES[:9])
+    options = mapped(path, frames="stack", positions={"path": "where", "unit": "px"})
+    assert len(read_recording(path, options).positions) == 9
+    assert read_recording(path, options).frames.shape[0] == M
+    found = read_recording(path, replace(options, follow=True))
+    np.testing.assert_array_equal(found.frames.read(np.arange(9)), COUNTS[:9])
+    assert found.frames.shape[0] == len(found.positions) == 9
+    assert any("12 frames and 9 positions are there so far" in text for text in found.source.assumptions)
 
 
 # ---- strict

@@ -274,3 +274,22 @@ def test_a_raw_file_that_grows_is_read_to_its_last_whole_frame(tmp_path):
     recording = read_recording(path, ReadOptions(**SAID, follow=True))
     np.testing.assert_array_equal(frames_of(recording, 3), EMPAD[0])
     assert any("1 of the 2 rows" in text for text in recording.source.assumptions)
+
+
+@pytest.mark.peers
+@pytest.mark.spec("READ-40")
+def test_a_file_that_emdfile_writes_is_read_as_it_means(tmp_path):
+    emdfile = pytest.importorskip("emdfile")
+    cube = emdfile.Array(
+        STACK,
+        name="datacube",
+        dims=[0.5, 0.25, 0.01, 0.02],
+        dim_units=["nm", "nm", "A^-1", "A^-1"],
+        dim_names=["Rx", "Ry", "Qx", "Qy"],
+    )
+    emdfile.save(str(tmp_path / "a.emd"), cube)
+    recording = read_recording(tmp_path / "a.emd", ReadOptions(energy_eV=2e5))
+    np.testing.assert_array_equal(frames_of(recording, 12), STACK.reshape(12, 12, 10))
+    np.testing.assert_allclose(recording.positions, raster_m(0.5e-9, 0.25e-9), rtol=1e-12)
+    assert recording.geometry.pixel_size_m == pytest.approx(1e-10 / (10 * 0.02), rel=1e-12)
+    assert recording.geometry.radiation == "electron"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.frames import FrameSource, SubsetFrames
 from ...data.raw import Geometry, Source
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
@@ -84,8 +85,15 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
     )
     placed, unit, raster = _positions(mapping, arrays, frames.shape, raster, options, said_by)
     probe = _probe(mapping.probe, arrays, options, said_by)
+    source_of_frames: FrameSource = replace(frames, measurement=measurement)
+    if options.follow and placed is not None and len(placed) != frames.shape[0]:
+        n = min(len(placed), frames.shape[0])
+        notes.append(
+            f"{frames.shape[0]} frames and {len(placed)} positions are there so far; the first {n} were taken."
+        )
+        source_of_frames, placed, raster = SubsetFrames(source_of_frames, np.arange(n)), placed[:n], None
     return Recording(
-        frames=replace(frames, measurement=measurement),
+        frames=source_of_frames,
         positions=placed,
         position_unit=unit,
         raster=raster,
