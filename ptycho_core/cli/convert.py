@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import OutputError
 from ..io.write import WRITERS, choose_writer
 from .options import Options, Parser, add_scan_options, make_parser
+from .progress import long_job
 from .session import Session
 from .words import files_given, reading
 
@@ -66,8 +67,8 @@ def execute(options: Options, session: Session) -> int:
     with session.stage("read"):
         raw = read()
     look_at(raw, session, despite_findings=options["despite_findings"])
-    with session.stage("write"):
-        lost = write_scan(target, raw, format=writer.name, compress=options["compress"])
+    with session.stage("write"), long_job() as progress:
+        lost = write_scan(target, raw, format=writer.name, compress=options["compress"], progress=progress)
     for text in lost:
         session.say(f"note      {text}")
     session.say(f"written   {target} ({writer.title}), {raw.n_frames} frames of {raw.side}×{raw.side}")

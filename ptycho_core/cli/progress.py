@@ -22,7 +22,13 @@ __all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LABELS = {"train": "training", "reconstruct": "reconstructing", "refine": "refining", "simulate": "simulating"}
+_LABELS = {
+    "train": "training",
+    "reconstruct": "reconstructing",
+    "refine": "refining",
+    "simulate": "simulating",
+    "write": "writing",
+}
 
 
 class _Stop:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.frames import FrameSource
 from ..data.raw import RawData
 from ..errors import ConfigError, OutputError, suggest
+from ..protocol import Progress, ProgressEvent, no_progress
 from .atomic import atomic_path
 from .writers.common import provenance_json
 
@@ -100,7 +105,34 @@ def choose_writer(path: Path | str, format: str | None = None) -> ScanWriter:
     return by_name[format]
 
 
-def write_scan(path: Path | str, raw: RawData, *, format: str | None = None, compress: bool = False) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class _ToldFrames:
+    """Frames of another source that tell how far they have been read."""
+
+    base: FrameSource
+    progress: Progress
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, N, N)."""
+        return self.base.shape
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, N, N) float32 of the numbered frames."""
+        counts = self.base.read(frame_numbers)
+        done = int(np.max(frame_numbers, initial=-1)) + 1
+        self.progress(ProgressEvent(stage="write", done=done, total=self.shape[0]))
+        return counts
+
+
+def write_scan(
+    path: Path | str,
+    raw: RawData,
+    *,
+    format: str | None = None,
+    compress: bool = False,
+    progress: Progress = no_progress,
+) -> tuple[str, ...]:
     """Write a scan as photon counts, atomically, in memory that does not grow with the number of frames.
 
     Values of bad pixels are written as 0.
@@ -110,6 +142,7 @@ def write_scan(path: Path | str, raw: RawData, *, format: str | None = None, com
         raw: the scan.
         format: a name of `WRITERS`; None goes by the suffix: ``.npz``, ``.h5``, ``.hdf5``, ``.cxi`` or ``.nxs``.
         compress: smaller, but NPZ frames are then read into memory as a whole instead of mapped from disk.
+        progress: called with the number of frames that are read; it may raise ``Cancelled``, which leaves no file.
 
     Returns:
         one sentence for each thing that the format cannot hold and for each that was worked out; empty where the file
@@ -128,7 +161,8 @@ def write_scan(path: Path | str, raw: RawData, *, format: str | None = None, com
         importlib.import_module(f".writers.{writer.module}", __package__), writer.function
     )
     with atomic_path(target) as temporary:
-        return tuple(write(temporary, raw, compress=compress))
+        told = replace(raw, frames=_ToldFrames(raw.frames, progress))
+        return tuple(write(temporary, told, compress=compress))
 
 
 def _is_same(a: Path, b: Path) -> bool:

@@ -14,11 +14,12 @@ from io_scans import assert_same_scan, full_scan
 from ptycho_core.data.frames import ArrayFrames, ConcatenatedFrames, TransposedFrames
 from ptycho_core.data.propagation import Propagation
 from ptycho_core.data.raw import Geometry, RawData
-from ptycho_core.errors import ConfigError, DataError, OutputError
+from ptycho_core.errors import Cancelled, ConfigError, DataError, OutputError
 from ptycho_core.io import read_probe, read_scan, write_scan
 from ptycho_core.io.write import WRITERS, choose_writer
 from ptycho_core.io.writers import common
 from ptycho_core.physics.propagation import fresnel_number_of, wavelength_m
+from ptycho_core.protocol import ProgressEvent
 
 KNOWN = Geometry(energy_eV=8801.5, distance_m=1.25, detector_pixel_size_m=75e-6)
 PLAIN = {"probe_calibrated": False, "background": None, "object_guess": None}
@@ -394,6 +395,30 @@ def test_frames_are_written_a_few_at_a_time_and_each_is_read_once(
         return
     assert max(map(len, Watched.asked)) == 2
     assert np.concatenate(Watched.asked).tolist() == list(range(7))
+
+
+@pytest.mark.spec("DATA-43")
+@pytest.mark.parametrize("name", ["npz", "nxcxi_ptycho"])
+def test_progress_is_told_and_may_stop_the_writing_which_leaves_no_file(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ptycho_core.data.raw._CHUNK_BYTES", 3 * 4 * 16**2)
+    told: list[tuple[str, int, int]] = []
+
+    def note(event: ProgressEvent) -> None:
+        told.append((event.stage, event.done, event.total))
+
+    write_scan(tmp_path / FORMATS[name], known_scan(), format=name, progress=note)
+    assert told == [("write", 3, 7), ("write", 6, 7), ("write", 7, 7)]
+    (tmp_path / FORMATS[name]).unlink()
+
+    def stop(event: ProgressEvent) -> None:
+        if event.done == 6:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        write_scan(tmp_path / FORMATS[name], known_scan(), format=name, progress=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.spec("DATA-43")
