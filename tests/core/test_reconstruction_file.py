@@ -166,19 +166,28 @@ def test_instrument_times_program_and_findings_are_read_back(whole: tuple[Run, P
 
 
 PLOTS = {
-    "image", "amplitude_image", "coverage_image", "probe_image", "r_map", "losses", "refinement", "frc_half_data",
-    "frc_truth", "stages/network/frc_half_data",
-}  # fmt: skip
+    "image": "phase",
+    "amplitude_image": "amplitude",
+    "coverage_image": "coverage",
+    "probe_image": "amplitude",
+    "r_map": "r_factor",
+    "losses": "train_loss",
+    "refinement": "train_loss",
+    "frc_half_data": "correlation",
+    "frc_truth": "correlation",
+    "stages/network/frc_half_data": "correlation",
+}
+"""Plot → what it draws."""
 
 
 @pytest.mark.spec("DATA-44")
 def test_every_plot_is_a_group_that_viewers_draw(whole: tuple[Run, Path]) -> None:
-    found = set()
+    found = {}
 
     def check(name: str, node: object) -> None:
         if not isinstance(node, h5py.Group) or node.attrs.get("NX_class") != "NXdata":
             return
-        found.add(name)
+        found[name] = node.attrs["signal"]
         signal, axes = node[node.attrs["signal"]], list(node.attrs["axes"])
         assert signal.size > 0, name
         if name == "r_map":
@@ -196,6 +205,8 @@ def test_every_plot_is_a_group_that_viewers_draw(whole: tuple[Run, Path]) -> Non
         )
         np.testing.assert_array_equal(file["entry/probe_image/amplitude"][()], np.abs(run.image.probe))
         assert file["entry/probe_image/y"][0] == pytest.approx(-15.5 * 9e-10)
+        used = run.scored.scan.role != Role.UNUSED
+        np.testing.assert_array_equal(file["entry/r_map/r_factor"][()], run.scored.frame_r_factors()[used])
         at = file["entry/r_map/x"][0]
         assert at == pytest.approx(run.image.positions_px[0, 1] * 9e-10)
 
