@@ -18,10 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DataError, MissingPackageError, suggest
+from ...errors import DataError
 from ..candidate import Candidate
 from ..h5_names import names_in
 from ..h5_values import dataset_at, item_at, open_h5, units_of
+from .array_header import ArrayHeader, absent
+from .zarr_arrays import ZarrArrays
 
 __all__ = [
     "ArrayFile",
@@ -45,21 +47,6 @@ _NPY = b"\x93NUMPY"
 _ZARR = ("zarr.json", ".zgroup", ".zarray")
 
 
-@dataclass(frozen=True)
-class ArrayHeader:
-    """What is known of an array without its values.
-
-    Attributes:
-        shape: as stored.
-        dtype: as stored.
-        unit: text of its ``units`` attribute, or empty.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    unit: str = ""
-
-
 class ArrayFile(Protocol):
     """Arrays by name; holds a path and no open file, so that it can be pickled to a worker."""
 
@@ -78,11 +65,6 @@ class ArrayFile(Protocol):
 
     def attribute(self, place: str, name: str) -> Any:
         """Attribute of a group or an array, or None where there is none; most containers have none at all."""
-
-
-def _absent(path: Path, name: str, names: Any) -> DataError:
-    held = ", ".join(sorted(names)) or "nothing"
-    return DataError(f"{path}: holds no array {name!r}. It holds: {held}.{suggest(name, names)}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,7 @@ class Hdf5Arrays:
         with open_h5(self.path, self.follow) as h5:
             dataset = dataset_at(h5, name)
             if dataset is None:
-                raise _absent(self.path, name, self.headers())
+                raise absent(self.path, name, self.headers())
             yield dataset
 
     def attribute(self, place: str, name: str) -> Any:
@@ -140,7 +122,7 @@ class NpzArrays:
     def header(self, name: str) -> ArrayHeader:
         """One member."""
         if name not in self.file.members:
-            raise _absent(self.path, name, self.file.members)
+            raise absent(self.path, name, self.file.members)
         member = self.file.members[name]
         return ArrayHeader(member.shape, member.dtype)
 
@@ -174,7 +156,7 @@ class NpyArrays:
     def header(self, name: str) -> ArrayHeader:
         """The array."""
         if name != "array":
-            raise _absent(self.path, name, ["array"])
+            raise absent(self.path, name, ["array"])
         return self.headers()["array"]
 
     @contextmanager
@@ -205,7 +187,7 @@ class RawArray:
     def header(self, name: str) -> ArrayHeader:
         """The array."""
         if name != "frames":
-            raise _absent(self.path, name, ["frames"])
+            raise absent(self.path, name, ["frames"])
         return self.of
 
     @contextmanager
@@ -216,76 +198,6 @@ class RawArray:
     def attribute(self, place: str, name: str) -> Any:
         """None: such a file has no attributes."""
         return None
-
-
-@dataclass(frozen=True)
-class ZarrArrays:
-    """Arrays of a Zarr store of version 2 or 3, a folder or a zip file."""
-
-    path: Path
-
-    def headers(self) -> dict[str, ArrayHeader]:
-        """Every array; that of a store that is one array is called ``array``."""
-        with self._root() as root:
-            if not hasattr(root, "members"):  # the two classes of the package have no common name
-                return {"array": _zarr_header(root)}
-            found = sorted(root.members(max_depth=None), key=lambda pair: str(pair[0]))
-            return {str(name): _zarr_header(item) for name, item in found if not hasattr(item, "members")}
-
-    def header(self, name: str) -> ArrayHeader:
-        """One array."""
-        with self.opened(name) as array:
-            return _zarr_header(array)
-
-    @contextmanager
-    def opened(self, name: str) -> Iterator[Any]:
-        """One array, whose chunks are read as they are asked for."""
-        with self._root() as root:
-            if not hasattr(root, "members"):
-                if name != "array":
-                    raise _absent(self.path, name, ["array"])
-                yield root
-                return
-            item = root.get(name)
-            if item is None or hasattr(item, "members"):
-                raise _absent(self.path, name, [str(key) for key, _ in root.members(max_depth=None)])
-            yield item
-
-    @contextmanager
-    def _root(self) -> Iterator[Any]:
-        try:
-            import zarr
-            import zarr.storage
-        except ModuleNotFoundError as error:
-            if error.name != "zarr":
-                raise
-            raise MissingPackageError(
-                f"{self.path}: is a Zarr store, and the package zarr is not installed. Install it with: "
-                "pip install 'ptycho-core[readers]'"
-            ) from error
-        store = None if self.path.is_dir() else zarr.storage.ZipStore(self.path, mode="r")
-        try:
-            yield zarr.open(store if store is not None else str(self.path), mode="r")
-        except DataError:
-            raise
-        except (OSError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
-            raise DataError(
-                f"{self.path}: the Zarr store cannot be read ({error}); copy or export it again."
-            ) from error
-        finally:
-            if store is not None:
-                store.close()
-
-    def attribute(self, place: str, name: str) -> Any:
-        """Attribute of a group or array, or None."""
-        with self._root() as root:
-            item = root.get(place) if place and hasattr(root, "members") else root
-            return None if item is None else item.attrs.get(name)
-
-
-def _zarr_header(array: Any) -> ArrayHeader:
-    unit = array.attrs.get("units", array.attrs.get("unit", ""))
-    return ArrayHeader(tuple(array.shape), np.dtype(array.dtype), unit if isinstance(unit, str) else "")
 
 
 @dataclass(frozen=True)
@@ -308,7 +220,7 @@ class MatArrays:
         """One variable."""
         found = self._all()
         if name not in found:
-            raise _absent(self.path, name, found)
+            raise absent(self.path, name, found)
         yield found[name]
 
     def loaded(self) -> Loaded:
@@ -376,7 +288,7 @@ class Loaded:
     def opened(self, name: str) -> Iterator[Any]:
         """One array."""
         if name not in self.values:
-            raise _absent(self.path, name, self.values)
+            raise absent(self.path, name, self.values)
         yield self.values[name]
 
     def attribute(self, place: str, name: str) -> Any:

@@ -20,14 +20,16 @@ from ...errors import ConfigError, DataError
 from ...physics.propagation import energy_of_eV
 from ...reader_protocol import ReadOptions
 from ..candidate import Candidate
-from ..h5_values import as_complex, one_number, text_of, unit_factor
+from ..h5_values import one_number, text_of, unit_factor
 from ..measurement import doubt, resolve_measurement
 from ..planes import good_pixels
 from ..probes import NO_PROBE, normalise_probe
-from ..units import energy_eV_of, length_m, length_unit
+from ..units import energy_eV_of, length_m
 from .arrays import ArrayFile, arrays_of
 from .bare import bare_measurement
 from .entries import chosen_entry
+from .mapped_arrays import arranged, axes_of, fixed_axes, loaded
+from .mapped_positions import placed_by
 from .mapping import QUANTITIES, ArrayAt, Mapping, PositionsAt, Quantity, read_mapping
 from .stored_frames import Layout, Reshaped, StoredFrames, stored_frames
 
@@ -83,7 +85,7 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
         if stated is None
         else resolve_measurement(name, stated, options.measurement, sample)
     )
-    placed, unit, raster = _positions(mapping, arrays, frames.shape, raster, options, said_by)
+    placed, unit, raster = placed_by(mapping, arrays, frames.shape, raster, options, said_by)
     probe = _probe(mapping.probe, arrays, options, said_by)
     source_of_frames: FrameSource = replace(frames, measurement=measurement)
     if options.follow and placed is not None and len(placed) != frames.shape[0]:
@@ -155,68 +157,6 @@ def _one_scan(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, notes: 
     return replace(mapping, **{key: named(value) for key, value in vars(mapping).items()})
 
 
-def _axes(
-    at: ArrayAt, usual: tuple[str, ...], shape: tuple[int, ...], arrays: ArrayFile, said_by: str
-) -> tuple[str, ...]:
-    """Names of the axes of an array, as many as it has."""
-    axes = at.axes or usual
-    if len(axes) != len(shape):
-        raise ConfigError(
-            f"{said_by}: {at.path!r} has {len(axes)} axes {list(axes)}, but in {arrays.path.name} it is {shape}; name "
-            "each axis in order (axes: […])."
-        )
-    for axis, length in zip(axes, shape, strict=True):
-        if axis == "one" and length != 1:
-            raise ConfigError(
-                f"{said_by}: an axis of {at.path!r} is called 'one', but has {length} entries; it is {shape}."
-            )
-    return axes
-
-
-def _fixed(axes: tuple[str, ...], shape: tuple[int, ...], options: ReadOptions, path: str) -> dict[int, int]:
-    """Index along the axes that are no part of a frame."""
-    fixed = {axis: 0 for axis, word in enumerate(axes) if word == "one"}
-    for axis, word in enumerate(axes):
-        if word == "entry":
-            n = shape[axis]
-            if options.entry is None and n > 1:
-                raise DataError(f"{path}: holds {n} scans; choose one with --entry 0 to --entry {n - 1}.")
-            chosen = options.entry or "0"
-            if not chosen.isdigit() or int(chosen) >= n:
-                raise DataError(f"{path}: has no entry {chosen!r}; its {n} scans are called 0 to {n - 1}.")
-            fixed[axis] = int(chosen)
-    return fixed
-
-
-def _loaded(arrays: ArrayFile, path: str, kinds: str) -> NDArray[Any]:
-    with arrays.opened(path) as array:
-        values = as_complex(np.asarray(array[()] if array.shape == () else array[...]))
-    if values.dtype.kind not in kinds:
-        raise DataError(f"{arrays.path}: {path!r} holds {values.dtype} values; it must hold numbers.")
-    return values
-
-
-def _arranged(
-    at: ArrayAt,
-    wanted: tuple[str, ...],
-    usual: tuple[str, ...],
-    arrays: ArrayFile,
-    options: ReadOptions,
-    said_by: str,
-    kinds: str,
-) -> NDArray[Any]:
-    """An array with its axes in a wanted order; those that it has not are left out."""
-    values = _loaded(arrays, at.path, kinds)
-    axes = _axes(at, usual, values.shape, arrays, said_by)
-    fixed = _fixed(axes, values.shape, options, str(arrays.path))
-    values = values[tuple(fixed.get(axis, slice(None)) for axis in range(values.ndim))]
-    left = [word for axis, word in enumerate(axes) if axis not in fixed]
-    strange = [word for word in left if word not in wanted]
-    if strange:
-        raise ConfigError(f"{said_by}: {at.path!r} has an axis {strange[0]!r}; here its axes are {', '.join(wanted)}.")
-    return values.transpose([left.index(word) for word in wanted if word in left])
-
-
 # --- the parts ------------------------------------------------------------------------------------------------------
 
 
@@ -232,13 +172,13 @@ def _frames(
         whole = _new_shape(at, shape, said_by)
         arrays, shape = Reshaped(arrays, at.path, shape, whole), whole
     usual = ("scan_y", "scan_x", "y", "x") if len(shape) == 4 else ("frame", "y", "x")
-    axes = _axes(at, usual, shape, arrays, said_by)
+    axes = axes_of(at, usual, shape, arrays, said_by)
     counted = [word for word in ("frame", "scan_y", "scan_x") if word in axes]
     layout = Layout(
         shape,
         tuple(axes.index(word) for word in counted),
         (axes.index("y"), axes.index("x")),
-        tuple(_fixed(axes, shape, options, str(arrays.path)).items()),
+        tuple(fixed_axes(axes, shape, options, str(arrays.path)).items()),
     )
     raster = (layout.counted[0], layout.counted[1]) if len(counted) == 2 else None
     flipped = ("y" in at.flip, "x" in at.flip)
@@ -270,103 +210,11 @@ def _centre(mapping: Mapping, size: tuple[int, int], said_by: str) -> tuple[floa
     return float(y), float(x)
 
 
-def _positions(
-    mapping: Mapping,
-    arrays: ArrayFile,
-    shape: tuple[int, int, int],
-    raster: tuple[int, int] | None,
-    options: ReadOptions,
-    said_by: str,
-) -> tuple[NDArray[np.float64] | None, str, tuple[int, int] | None]:
-    """Positions (M, 2) (y, x) of the beam on the object, their unit, and the raster."""
-    M = shape[0]
-    if mapping.raster is not None:
-        if raster not in (None, mapping.raster) or mapping.raster[0] * mapping.raster[1] != M:
-            raise ConfigError(f"{said_by}: raster is {mapping.raster}, but there are {raster or M} frames.")
-        raster = mapping.raster
-    at = mapping.positions
-    if at is None:
-        if mapping.scan_step is None:
-            return None, "", raster
-        if raster is None:
-            raise ConfigError(f"{said_by}: scan_step needs a raster: [Ny, Nx].")
-        y, x = np.mgrid[: raster[0], : raster[1]].reshape(2, -1)
-        return np.stack([y * mapping.scan_step[0], x * mapping.scan_step[1]], axis=-1), "m", raster
-    if mapping.scan_step is not None:
-        raise ConfigError(f"{said_by}: positions and scan_step are given both; keep one.")
-    stored = _coordinates(at, arrays, raster, options, said_by)
-    turned = [-1.0 if (axis in at.negate) != (at.of == "sample") else 1.0 for axis in "yx"]
-    unit, factor = _position_unit(at, arrays)
-    positions = stored * turned * factor
-    if at.names != "(N-1)/2" and unit != "px":
-        raise ConfigError(f"{said_by}: 'names' is for positions in pixels; those are in {unit or 'an unknown unit'}.")
-    if at.names == "N/2":
-        positions = positions - 0.5
-    if at.names == "corner":
-        positions = positions + (np.array(shape[1:]) - 1) / 2
-    return positions, unit, raster
-
-
-def _coordinates(
-    at: PositionsAt, arrays: ArrayFile, raster: tuple[int, int] | None, options: ReadOptions, said_by: str
-) -> NDArray[np.float64]:
-    """(M, 2) (y, x) as stored; coordinates of rows and columns of a raster make one position of each pair."""
-    if at.both is not None:
-        words = set(at.both.axes) & {"yx", "xy", "yxz", "xyz", "zyx", "zxy"}
-        if at.both.axes and len(words) != 1:
-            raise ConfigError(
-                f"{said_by}: one axis of positions must be yx or xy (xyz …), which holds the coordinates."
-            )
-        word = words.pop() if words else "yx"
-        values = _arranged(
-            at.both, ("frame", "scan_y", "scan_x", word), ("frame", "yx"), arrays, options, said_by, "biuf"
-        )
-        values = values.reshape(-1, values.shape[-1])
-        if values.shape[1] != len(word):
-            raise ConfigError(f"{said_by}: the axis {word} of {at.both.path!r} has {values.shape[1]} entries.")
-        return values[:, [word.index("y"), word.index("x")]].astype(np.float64)
-    assert at.y is not None
-    assert at.x is not None
-    lines = ("frame", "scan_y", "scan_x")
-    found = []
-    for item in (at.y, at.x):
-        dims = len(arrays.header(item.path).shape)
-        usual = ("frame",) if dims == 1 else ("scan_y", "scan_x")
-        found.append(_arranged(item, lines, usual, arrays, options, said_by, "biuf").astype(np.float64))
-    y, x = found
-    if y.ndim == x.ndim == 1 and at.y.axes == ("scan_y",) and at.x.axes == ("scan_x",):
-        y, x = np.broadcast_arrays(y[:, None], x[None, :])
-    if y.size != x.size:
-        raise DataError(
-            f"{arrays.path}: {at.y.path!r} has {y.size} values, {at.x.path!r} {x.size}; a frame has one of each. For "
-            "the lines and columns of a raster say axes: [scan_y] and axes: [scan_x]."
-        )
-    return np.stack([y.ravel(), x.ravel()], axis=-1)
-
-
-def _position_unit(at: PositionsAt, arrays: ArrayFile) -> tuple[str, float]:
-    """(``m``, ``px`` or nothing; factor)."""
-    item = at.both or at.y
-    assert item is not None
-    units = {arrays.header(part.path).unit for part in (at.both, at.y, at.x) if part is not None}
-    if at.unit is None and len(units) > 1:
-        raise DataError(f"{arrays.path}: positions state different units: {', '.join(sorted(units))}; give unit.")
-    text = at.unit if at.unit is not None else units.pop()
-    if text.lower() in ("px", "pixel", "pixels"):
-        return "px", 1.0
-    factor = length_unit(text) if text else None
-    if text and factor is None:
-        raise DataError(
-            f"{arrays.path}: {item.path!r} states the unit {text!r}, which is no length; give unit in the mapping."
-        )
-    return ("m", factor) if factor is not None else ("", 1.0)
-
-
 def _probe(at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by: str) -> NDArray[Any] | None:
     if at is None:
         return None
     if at.axes:
-        values = _arranged(at, ("re_im", "mode", "y", "x"), (), arrays, options, said_by, "biufc")
+        values = arranged(at, ("re_im", "mode", "y", "x"), (), arrays, options, said_by, "biufc")
         if "re_im" in at.axes:
             if len(values) != 2:
                 raise ConfigError(
@@ -374,7 +222,7 @@ def _probe(at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by:
                 )
             values = values[0] + 1j * values[1]
     else:
-        values = _loaded(arrays, at.path, "biufc")
+        values = loaded(arrays, at.path, "biufc")
     probe = normalise_probe(values, str(arrays.path))
     return np.fft.fftshift(probe, axes=(1, 2)) if at.zero == "corner" else probe
 
@@ -384,7 +232,7 @@ def _mask(
 ) -> NDArray[np.bool_] | None:
     if at is None:
         return None
-    values = _arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
+    values = arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
     good, how = good_pixels(values, at.one_means or "good")
     notes.append(f"The mask was read with {how}; it hides {int((~good).sum())} pixels.")
     return good
@@ -396,7 +244,7 @@ def _background(
     if at is None:
         return None
     if isinstance(at, ArrayAt):
-        return _arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
+        return arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
     return np.full(size, at, np.float32)
 
 
@@ -427,7 +275,7 @@ def _amount(arrays: ArrayFile, key: str, quantity: Quantity | None, notes: list[
         if stored is None:
             raise DataError(f"{where} is no attribute that is there; write it as group/dataset@name.")
     else:
-        stored, unit = _loaded(arrays, place, "biufSUO"), arrays.header(place).unit
+        stored, unit = loaded(arrays, place, "biufSUO"), arrays.header(place).unit
     text = text_of(stored)
     if text:
         return energy_eV_of(text, where) if key == "energy" else length_m(text, where)
