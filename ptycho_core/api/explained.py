@@ -22,6 +22,10 @@ __all__ = ["KEPT", "judged_trial", "null_misfits"]
 KEPT = (0.0, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0)
 """Parts of an image's contrast that are tried."""
 
+_UNSEEN = 0.5
+"""Counts in all training frames together that a pixel may yet have had: where none was seen, one in a held-out frame
+would else cost more than all that an object explains."""
+
 
 def _drawn_back(image: Image, kept: float) -> Image:
     """O = ō + a (O − ō) where it is lit, ō of the mean phase and the root mean square modulus of what is lit."""
@@ -45,7 +49,7 @@ def _misfits(
     light, dark = float(np.sum(good * (rate - level))), float(np.sum(good * level + 0 * rate))
     measured = float(counts.sum(dtype=np.float64))
     gain = gain_squared(light + dark, measured, dark) if measured > dark and light > 0 else 1.0
-    rate = level + gain * (rate - level)
+    rate = level + gain * (rate - level) + _UNSEEN / len(scan.train_frames)
     return frame_sums(rate, counts, raw.mask)
 
 
@@ -55,7 +59,7 @@ def null_misfits(scan: PtychoDataContainer) -> NDArray[np.float64]:
     counts = raw.read_counts(scan.heldout_frames)
     mean = raw.subset(scan.train_frames).mean_pattern()
     level = counts.sum(dtype=np.float64) / (len(counts) * mean.sum())
-    rate = np.broadcast_to(level * mean, counts.shape)
+    rate = np.broadcast_to(level * mean + _UNSEEN / len(scan.train_frames), counts.shape)
     return frame_sums(rate, counts, raw.mask)[:, SUMS.index("deviance")]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE|VERDICT)-\d+"
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE|VERDICT|PROBE)-\d+"
 PREFIX_OF = {
     "00": "CONV",
     "10": "DATA",
@@ -22,6 +22,7 @@ PREFIX_OF = {
     "60": "CDI",
     "70": "RES",
     "80": "FIND",
+    "82": "PROBE",
     "85": "READ",
     "86": "SETTLE",
     "90": "VERDICT",
