@@ -184,6 +184,14 @@ def test_what_the_detector_was_not_told_is_not_taken(tmp_path):
     assert read_recording(master(tmp_path, **beam), ReadOptions()).centre_px == (8.25, 12.5)
 
 
+def test_a_wavelength_without_a_unit_is_in_angstrom(tmp_path):
+    path = master(tmp_path, **{"entry/instrument/beam/incident_wavelength": (WAVELENGTH_M * 1e10, "")})
+    recording = read_recording(path, ReadOptions())
+    assert recording.geometry.energy_eV == pytest.approx(HC_EV_M / WAVELENGTH_M, rel=1e-9)
+    assert any("incident_wavelength states no unit; it was read in A." in text for text in recording.source.assumptions)
+    assert not any("detector_distance states" in text for text in recording.source.assumptions)
+
+
 def test_counts_are_what_a_detector_counts(tmp_path):
     with pytest.raises(DataError, match="measurement 'amplitude' was asked for"):
         read_scan(master(tmp_path), measurement="amplitude")

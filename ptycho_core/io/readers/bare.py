@@ -142,10 +142,7 @@ def bare_recording(
         check_raster(name, raster, geometry, options, step_m is not None)
         notes.append(f"Frames lie on a raster of {raster[0]} × {raster[1]} (y, x), the x axis fastest.")
     mask, centre = empad_rows((layout.frames[1], layout.frames[2]), notes)
-    positions = None
-    if raster is not None and step_m is not None:
-        y, x = np.mgrid[: raster[0], : raster[1]].reshape(2, -1)
-        positions = np.stack([y * step_m[0], x * step_m[1]], axis=-1)
+    positions = None if raster is None or step_m is None else _places_m(raster, step_m)
     return Recording(
         frames=stored_frames(arrays, array, layout, measurement),
         positions=positions,
@@ -162,6 +159,12 @@ def bare_recording(
             warnings=tuple(doubt(measurement, sample)),
         ),
     )
+
+
+def _places_m(raster: tuple[int, int], step_m: tuple[float, float]) -> NDArray[np.float64]:
+    """(Ny Nx, 2) (y, x) of a raster with x fastest, metres."""
+    y, x = np.mgrid[: raster[0], : raster[1]].reshape(2, -1)
+    return np.stack([y * step_m[0], x * step_m[1]], axis=-1)
 
 
 def _layout(name: str, array: str, shape: tuple[int, ...], dtype: Any, entry: tuple[tuple[int, int], ...]) -> Layout:

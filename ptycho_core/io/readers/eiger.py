@@ -35,7 +35,7 @@ from ...physics.propagation import energy_of_eV
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
-from ..h5_values import array_at, dataset_at, energy_at, group_at, length_at, number_at, open_h5
+from ..h5_values import array_at, dataset_at, energy_at, group_at, length_at, number_at, open_h5, units_of
 from ..measurement import resolve_measurement
 from ..probes import NO_PROBE
 
@@ -95,7 +95,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         if wanted is not None and wanted != frames.shape[0]:
             warnings.append(f"The detector was asked for {wanted} frames; {frames.shape[0]} are in the file.")
         mask = _mask(h5, file, size, notes)
-        geometry = _geometry(h5, file)
+        geometry = _geometry(h5, file, notes)
         centre = _centre(h5, size, notes)
         _gaps(h5, dtype, notes)
     if len(parts) > 1:
@@ -200,25 +200,27 @@ def _gaps(h5: Any, dtype: np.dtype[Any], notes: list[str]) -> None:
     notes.append(f"Values have {bits} bits; {2**bits - 1} marks gaps, and pixels that counted more than they can.")
 
 
-def _geometry(h5: Any, file: Candidate) -> Geometry:
+def _geometry(h5: Any, file: Candidate, notes: list[str]) -> Geometry:
     pixels = [
         length_at(h5, f"{_DETECTOR}/{axis}_pixel_size", "side of a pixel", option="--detector_pixel_size_m")
         for axis in "yx"
     ]
     if None not in pixels and abs(pixels[0] / pixels[1] - 1) > 1e-4:  # type: ignore[operator]
         raise DataError(f"{file.path}: pixels are {pixels[0]} × {pixels[1]} m; only square ones are read.")
-    distance = _first_length(h5, _DISTANCES, "m", "--distance_m")
-    wavelength = _first_length(h5, _WAVELENGTHS, "A", "--energy_eV")
+    distance = _first_length(h5, _DISTANCES, "m", "--distance_m", notes)
+    wavelength = _first_length(h5, _WAVELENGTHS, "A", "--energy_eV", notes)
     energy = None if wavelength is None else energy_of_eV(wavelength)
     for path in _ENERGIES:
         energy = energy if energy is not None else energy_at(h5, path, "photon energy")
     return Geometry(energy_eV=energy, distance_m=distance, detector_pixel_size_m=pixels[0] or pixels[1])
 
 
-def _first_length(h5: Any, paths: tuple[str, ...], unstated: str, option: str) -> float | None:
+def _first_length(h5: Any, paths: tuple[str, ...], unstated: str, option: str, notes: list[str]) -> float | None:
     """The first of some lengths that is there; 0, which detectors write where nobody told them, is none."""
     for path in paths:
         if array_at(h5, path, "biuf") is not None and number_at(h5, path, option) != 0:
+            if not units_of(h5[path]):
+                notes.append(f"{path} states no unit; it was read in {unstated}.")
             return length_at(h5, path, option, unstated=unstated, option=option)
     return None
 
