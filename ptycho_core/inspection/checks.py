@@ -19,7 +19,7 @@ from ..data.raw import RawData
 from ..data.roles import outlying_frames
 from ..errors import DataError
 from ..io.centre import estimate_centre
-from ..io.far_field import ShadowMotion, check_propagation, instrument, measure_shadow_motion
+from ..io.far_field import FEW_PX, MOST_PX, ShadowMotion, check_propagation, instrument, measure_shadow_motion
 from ..io.measurement import guess_measurement
 from ..io.shadow_axes import axes_of_shadow
 from ..physics.forward import mode_intensity
@@ -253,7 +253,8 @@ def check_geometry(raw: RawData, facts: Facts) -> list[Finding]:
 
 def check_regime(raw: RawData, facts: Facts) -> list[Finding]:
     """Far field or near field, by how the frames follow the sample; grave where the geometry is known."""
-    motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask)
+    most_px = MOST_PX if raw.looked_at is None else FEW_PX
+    motion = measure_shadow_motion(raw.frames, raw.positions_px, raw.mask, most_px=most_px)
     if (motion is None or not motion.consistent) and raw.propagation.is_near:
         return [Finding("note", f"Read as {raw.propagation}; the frames do not tell whether it is one.")]
     if motion is None or not motion.consistent:

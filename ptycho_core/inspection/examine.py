@@ -17,6 +17,7 @@ import numpy as np
 
 from ..data.propagation import Propagation
 from ..data.raw import RawData
+from ..data.recording import Recording
 from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
 from ..io.measurement import UnstatedMeasurementError, unstated_note
@@ -31,6 +32,13 @@ __all__ = ["DESPITE_FINDINGS", "Check", "Finding", "ScanInspection", "examine", 
 
 Check = Callable[[RawData, Facts], list[Finding]]
 """Looks at one thing of a scan and says what it found."""
+
+
+LARGE_BYTES = 2**30
+"""Size of a scan's counts, as float32, above which an inspection looks at some of its frames only."""
+
+_LOOKED_AT_PX = 2**22
+_LEAST_FRAMES = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +86,8 @@ def _read(
 ) -> tuple[RawData | None, str | None, list[Finding]]:
     """Read a scan; when nobody states its measurement, go on with what the values look like, and say so."""
     try:
-        raw = scan_of(reader.record(file, options), options)
+        recording = reader.record(file, options)
+        raw = scan_of(recording, _within_reach(recording, options))
     except UnstatedMeasurementError as error:
         guess = error.guess or "counts"
         supposed, _, findings = _read(reader, file, dataclasses.replace(options, measurement=guess))
@@ -87,6 +96,15 @@ def _read(
     except (DataError, MissingPackageError) as error:
         return None, None, [Finding("error", str(error))]
     return raw, raw.source.measurement, []
+
+
+def _within_reach(recording: Recording, options: ReadOptions) -> ReadOptions:
+    """The options, so that of a scan too large to be read while somebody waits only some frames are looked at."""
+    M, height, width = recording.frames.shape
+    if options.look_at is not None or 4 * M * height * width <= LARGE_BYTES:
+        return options
+    few = min(max(_LOOKED_AT_PX // (height * width), _LEAST_FRAMES), M)
+    return dataclasses.replace(options, look_at=few)
 
 
 def examine(raw: RawData, facts: Facts | None = None) -> list[Finding]:
@@ -142,7 +160,8 @@ def inspect_scan(
         further: checks that the caller has besides, made last and only where nothing forbids a reconstruction.
 
     Returns:
-        What was found; nothing in the file makes this raise.
+        What was found; nothing in the file makes this raise. Of a scan above :data:`LARGE_BYTES` some frames only are
+        looked at, spread over it, and a finding says how many.
 
     Raises:
         ConfigError: `measurement` is none of the allowed words.

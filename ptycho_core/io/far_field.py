@@ -14,21 +14,38 @@ too small for its beam never aliases as a near field: κ < 1 means F · N > 1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import ArrayFrames, FrameSource
+from ..data.frames import ArrayFrames, FrameSource, WindowedFrames
 from ..data.orientation import axes_of_motion
 from ..data.propagation import Propagation
 from ..data.raw import Geometry
 from ..errors import DataError
 from ..physics.propagation import fresnel_number_of, wavelength_m
 
-__all__ = ["ShadowMotion", "check_propagation", "instrument", "is_near_field", "magnified", "measure_shadow_motion"]
+__all__ = [
+    "FEW_PX",
+    "MOST_PX",
+    "ShadowMotion",
+    "check_propagation",
+    "instrument",
+    "is_near_field",
+    "magnified",
+    "measure_shadow_motion",
+]
+
+MOST_PX = 2**25
+"""Pixels of frames that are read at each of four distances, to see how the frames move."""
+
+FEW_PX = 2**21
+"""The same while a scan too large to be read is inspected, at one distance."""
 
 _MAX_PAIRS = 240
+_LEAST_PAIRS = 15
+_WIDEST = 256
 _AT_ONCE_BYTES = 128 * 2**20
 _BRIGHT = 0.1
 _REACHES = (3, 12, 24, 48)
@@ -58,14 +75,14 @@ class ShadowMotion:
     matrix: tuple[tuple[float, float], tuple[float, float]]
 
 
-def _pairs(positions_px: NDArray[np.float64], reach: int) -> NDArray[np.int64]:
-    """Frames and neighbours of theirs, (n, 2): the three that are about the `reach`-th nearest."""
+def _pairs(positions_px: NDArray[np.float64], reach: int, most: int) -> NDArray[np.int64]:
+    """Frames and neighbours of theirs, (n, 2), `most` at most: the three that are about the `reach`-th nearest."""
     from scipy.spatial import cKDTree
 
     M = len(positions_px)
     if M < 10:
         return np.zeros((0, 2), np.int64)
-    seeds = np.unique(np.linspace(0, M - 1, min(M, _MAX_PAIRS // 3)).astype(np.int64))
+    seeds = np.unique(np.linspace(0, M - 1, min(M, max(most // 3, 1))).astype(np.int64))
     _, near = cKDTree(positions_px).query(positions_px[seeds], k=min(reach + 1, M))
     near = near[:, -3:]
     pairs = np.stack([np.repeat(seeds, near.shape[1]), near.ravel()], axis=1)
@@ -96,7 +113,11 @@ def _vertex(values: NDArray[np.float64]) -> float:
 
 
 def measure_shadow_motion(
-    frames: FrameSource, positions_px: NDArray[np.float64], mask: NDArray[np.bool_] | None = None
+    frames: FrameSource,
+    positions_px: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None = None,
+    *,
+    most_px: int = MOST_PX,
 ) -> ShadowMotion | None:
     """Measure κ from pairs of frames, near ones first: far ones move more pixels but share less of the picture.
 
@@ -106,6 +127,8 @@ def measure_shadow_motion(
         frames: (M, N, N) counts.
         positions_px: (M, 2) float64 (y, x), object pixels.
         mask: (N, N) True = good, or None.
+        most_px: pixels of frames that are read at each of four distances, as far as a few pairs of frames allow; where
+            fewer than usual, at the shortest alone.
 
     Returns:
         The motion, or None when there are too few frames to say.
@@ -113,15 +136,46 @@ def measure_shadow_motion(
     if 4 * math.prod(frames.shape) <= _AT_ONCE_BYTES:
         # a file may keep pieces of many frames together, and would unpack them again for every pair
         frames = ArrayFrames(frames.read(np.arange(frames.shape[0])))
+    most = min(max(most_px // (2 * math.prod(frames.shape[1:])), _LEAST_PAIRS), _MAX_PAIRS)
+    reaches = _REACHES if most_px >= MOST_PX else _REACHES[:1]
+    by = -(-frames.shape[1] // _WIDEST)
+    if by == 1:
+        return _measured(frames, positions_px, mask, most, reaches)
+    # a picture that moves by several pixels does so in larger ones, and far less is transformed
+    frames = WindowedFrames(frames, 0, 0, frames.shape[1] // by, by, mask)
+    good = frames.good_pixels()
+    coarse = _measured(frames, positions_px, None if good.all() else good, most, reaches)
+    return None if coarse is None else _on_finer_pixels(coarse, by)
+
+
+def _measured(
+    frames: FrameSource,
+    positions_px: NDArray[np.float64],
+    mask: NDArray[np.bool_] | None,
+    most: int,
+    reaches: tuple[int, ...],
+) -> ShadowMotion | None:
+    """The motion at the farthest of some distances at which it is consistent, by `most` pairs at each."""
     motion = None
-    for reach in _REACHES:
-        found = _motion_of_pairs(frames, positions_px, mask, _pairs(positions_px, reach))
+    for reach in reaches:
+        found = _motion_of_pairs(frames, positions_px, mask, _pairs(positions_px, reach, most))
         if motion is not None and motion.consistent and (found is None or not found.consistent):
             break
         motion = found or motion
         if motion is None or reach >= len(positions_px):
             break
     return motion
+
+
+def _on_finer_pixels(motion: ShadowMotion, by: int) -> ShadowMotion:
+    """A motion in pixels that are `by` times smaller."""
+    (a, b), (c, d) = motion.matrix
+    return replace(
+        motion,
+        detector_px_per_object_px=motion.detector_px_per_object_px * by,
+        lit_px=motion.lit_px * by,
+        matrix=((a * by, b * by), (c * by, d * by)),
+    )
 
 
 def _lit(
@@ -143,11 +197,17 @@ def _motion_of_pairs(
 ) -> ShadowMotion | None:
     if len(pairs) < 10:
         return None
-    mean, lit = _lit(frames, mask, np.unique(pairs))
+    used, where = np.unique(pairs, return_inverse=True)
+    if len(used) * math.prod(frames.shape[1:]) <= MOST_PX:  # each is in several pairs
+        parts = [frames.read(part) for part in np.array_split(used, -(-len(used) // 4))]
+        frames, pairs_in, used = ArrayFrames(np.concatenate(parts)), where.reshape(pairs.shape), np.arange(len(used))
+    else:
+        pairs_in = pairs
+    mean, lit = _lit(frames, mask, used)
     if lit.sum() < 9:
         return None
     moved = positions_px[pairs[:, 1]] - positions_px[pairs[:, 0]]
-    shifts = _shifts(frames, pairs, lit, mean)
+    shifts = _shifts(frames, pairs_in, lit, mean)
     motion = np.linalg.lstsq(moved, shifts, rcond=None)[0]
     for _ in range(5):  # refit on the pairs that agree: one wrong peak is worth many right ones in least squares
         agree = np.abs(moved @ motion - shifts).max(axis=1) < 2

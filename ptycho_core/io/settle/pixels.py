@@ -38,6 +38,7 @@ _TELLING_FRAMES = 8  # fewer may share a value by chance
 _SEGMENTS = 8
 _LINE_COUNTS = 400  # of a segment of a line, so that its brightness is known to 5 %
 _LINE_FACTOR = 1.25
+_WORTH_A_LOOK = 1.1
 
 
 @dataclass
@@ -233,8 +234,10 @@ def _lines(total: NDArray[np.float64], good: NDArray[np.bool_]) -> dict[int, flo
     pieces = np.array_split(np.arange(height), _SEGMENTS)
     found: dict[int, float] = {}
     present: NDArray[np.bool_] = np.asarray(good.sum(axis=0) >= height // 2)
+    sums = np.where(present, np.where(good, total, 0).sum(axis=0), 0)
     for x in range(width):
-        if x in found or not present[x]:
+        # what is not much brighter than the line before need not be looked at piece by piece
+        if x in found or not present[x] or (x and sums[x] < _WORTH_A_LOOK * sums[x - 1]):
             continue
         for run in (1, 2):
             line = range(x, x + run)

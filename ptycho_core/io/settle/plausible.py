@@ -22,6 +22,7 @@ from ...errors import DataError
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
 from .placing import Placed
+from .sampling import spread_frames
 
 __all__ = ["Figures", "check_plausible"]
 
@@ -41,6 +42,7 @@ _VISIBLE_STEPS = (5e-3, 1.0)  # parts of the window; an energy of 8.8 that was k
 _USUAL_STEPS = (0.02, 0.7)  # parts of the window; what a unit that is proposed must give
 _MOST_USUAL_EV = 4e5  # in what is proposed
 _LEAST_FRAMES = 12  # of fewer the checks of the scan say whether they overlap
+_ASKED = 4096  # frames whose neighbours are looked for
 _ALONE = 0.9  # of the frames without a neighbour in their window: each would be an image of its own
 _SMALL_STEP_PX = 1.0  # and of the window less than usual: worth a warning
 _LENGTH_WORDS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10, "pm": 1e-12}
@@ -173,22 +175,19 @@ def _figures(placed: Placed, geometry: Geometry, window_px: int, recording: Reco
     )
 
 
-def _nearest(positions: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Distance of each frame to the nearest other at another place, and which that is; empty where none can be told."""
+def _nearest(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance of frames spread over the scan to the nearest other, 0 for a shared place; empty where none is told."""
     from scipy.spatial import cKDTree
 
     if positions.ndim != 2 or len(positions) < 2 or not np.isfinite(positions).all():
-        return np.zeros(0), np.zeros(0, np.int64)
-    places, first = np.unique(positions, axis=0, return_index=True)
-    if len(places) < 2:
-        return np.zeros(0), np.zeros(0, np.int64)
-    distances, others = cKDTree(places).query(places, k=2)
-    return distances[:, 1], np.stack([first, first[others[:, 1]]], axis=1)
+        return np.zeros(0)
+    return np.asarray(cKDTree(positions).query(positions[spread_frames(len(positions), _ASKED)], k=2)[0][:, 1])
 
 
 def _median_step(positions: NDArray[np.float64]) -> float:
-    distances, _ = _nearest(positions)
-    return float(np.median(distances)) if len(distances) else 0.0
+    distances = _nearest(positions)
+    apart = distances[distances > 0]
+    return float(np.median(apart)) if len(apart) else 0.0
 
 
 def _out_of_range(figures: Figures) -> tuple[str, str]:
@@ -229,19 +228,19 @@ def _no_overlap(figures: Figures, placed: Placed, near: bool) -> str:
     share = figures.step_share
     if share is None or share <= 1 or figures.near or len(placed.positions) < _LEAST_FRAMES:
         return ""
-    distances, pairs = _nearest(placed.positions)
-    lonely = distances > float(np.median(distances)) / share
+    distances = _nearest(placed.positions)
+    lonely = distances > float(np.median(distances[distances > 0])) / share
     if lonely.mean() < _ALONE:
         return ""
     if near and figures.unit == "m" and _fits_on_the_detector(figures):
         return ""  # the frames tell, and are asked before this is checked again
-    frame = int(pairs[int(distances.argmax()), 0])
+    frame = int(spread_frames(len(placed.positions), _ASKED)[int(distances.argmax())])
     window = f"{figures.window_px} object pixels"
     pixel = figures.pixel_m
     if figures.unit == "m" and pixel is not None:
         window = f"{figures.window_px * pixel:.4g} m, {window} of {pixel:.4g} m"
     return (
-        f"{lonely.sum()} of {len(placed.positions)} frames overlap with no other (frame {frame} lies farthest from its "
+        f"{lonely.sum()} of {len(lonely)} frames overlap with no other (frame {frame} lies farthest from its "
         f"neighbour): the nearest is {figures.step:.4g} {_in_words(figures.unit)} away in the median, and a frame "
         f"describes {window}."
     )

@@ -24,7 +24,15 @@ from ...errors import DataError
 from ...physics.probe import windowed_probe
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
-from ..far_field import check_propagation, instrument, is_near_field, magnified, measure_shadow_motion
+from ..far_field import (
+    FEW_PX,
+    MOST_PX,
+    check_propagation,
+    instrument,
+    is_near_field,
+    magnified,
+    measure_shadow_motion,
+)
 from .beside_scan import with_positions_beside
 from .frames import chosen_frames
 from .levels import background_of, gain_of
@@ -182,7 +190,9 @@ def _regime(
         notes.append(f"Read as {given}, as given; so the frames are magnified {m:.4g} times.")
         geometry = replace(geometry, pixel_size_m=p / m)
     used = far if given is None or given.fresnel_number is None else geometry
-    motion = measure_shadow_motion(recording.frames, placed.positions / float(used.pixel_size_m or 1), good)
+    places = placed.positions / float(used.pixel_size_m or 1)
+    most_px = MOST_PX if options.look_at is None else FEW_PX
+    motion = measure_shadow_motion(recording.frames, places, good, most_px=most_px)
     if given is not None or motion is None or not is_near_field(motion, stored):
         check_propagation(motion, stored, used, given or FAR_FIELD, name)
         return geometry, given or FAR_FIELD
