@@ -59,7 +59,8 @@ def _outer_frequency(wave: NDArray[np.complex64]) -> float:
     radius = np.hypot(y - middle[0], x - middle[1]).ravel()
     order = np.argsort(radius)
     inside = np.searchsorted(np.cumsum(light.ravel()[order]), _OUTER_SHARE * light.sum())
-    return float(max(radius[order[min(int(inside), len(order) - 1)]], 1.0)) / N
+    reached = float(radius[order[min(int(inside), len(order) - 1)]])
+    return max(reached, 1.0) / float(N)
 
 
 def through_focus(probe: NDArray[np.complex64]) -> ThroughFocus:
@@ -155,6 +156,7 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
     words = list(dict.fromkeys(str(trial.tried["orientation"]) for trial in guess.trials))
     for panel, name, label in panels:
         for number, word in enumerate(words):
+            label_of: str | None = word
             for stage, marker in (("coarse", "o"), ("fine", "^"), ("settle", "s")):
                 shown = [
                     (float(trial.tried[name]), 100 * max(trial.explained, -0.05))
@@ -167,12 +169,12 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
                 if shown:
                     x, y = zip(*sorted(shown), strict=True)
                     colour = _COLOURS[number % len(_COLOURS)]
-                    label_of = word if stage == "coarse" else None
                     line = "-" if stage == "coarse" else "none"
-                    panel.plot(x, y, line, marker=marker, markersize=4, linewidth=1, color=colour, label=label_of)
+                    panel.plot(x, y, marker=marker, markersize=4, linestyle=line, lw=1, color=colour, label=label_of)
+                    label_of = None
         framed(panel, label, "held-out misfit explained (%)" if panel is axes else "")
         panel.axhline(0, color=FAINT, linewidth=0.8)
-    title(axes, "Trials: circles with the probe as it is, triangles closer, squares with it refined")
+    title(axes, "Circles: the grid; triangles: closer; squares: probe refined")
     if len(words) > 1:
         axes.legend(fontsize=7, frameon=False, title="orientation", title_fontsize=7)
     return png_bytes(figure)
