@@ -169,7 +169,7 @@ def windowed_probe(
     turn = np.exp(-1j * math.pi * (bin_px - 1) / side * np.arange(side))
     wave = wave * turn[:, None] * turn[None, :]
     first = (side - N) // 2
-    return wave[:, first : first + N, first : first + N].astype(np.complex64)
+    return np.asarray(wave[:, first : first + N, first : first + N], np.complex64)
 
 
 def initial_scale(
