@@ -24,6 +24,7 @@ from reader_truth import (
 
 from ptycho_core import read_scan
 from ptycho_core.errors import DataError
+from ptycho_core.io.readers import cxi_parts
 from ptycho_core.io.registry import read_recording
 from ptycho_core.physics.propagation import energy_of_eV, wavelength_m
 from ptycho_core.reader_protocol import ReadOptions
@@ -216,7 +217,8 @@ def test_virtual_frames_whose_source_is_gone_are_an_error(tmp_path: Path) -> Non
         read(path)
 
 
-def test_masks_of_every_frame_leave_what_is_good_in_all(tmp_path: Path) -> None:
+def test_masks_of_every_frame_leave_what_is_good_in_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cxi_parts, "_MASK_BYTES", 3 * 8 * N * N)  # a few at a time
     bits = np.zeros((20, N, N), "u2")
     bits[2, 1, 1], bits[17, 2, 4] = 1, 2
     found = read(write(tmp_path / "a.cxi", {"instrument_1/detector_1/mask": bits}))
@@ -328,8 +330,22 @@ def test_a_corner_that_puts_the_beam_elsewhere_is_told(tmp_path: Path) -> None:
     assert any("puts the beam at pixel (20, 11)" in text and "--centre" in text for text in off.source.warnings)
 
 
+def test_an_image_in_real_space_is_no_frames(tmp_path: Path) -> None:
+    changes = {
+        "image_1/data": np.ones((5, 40, 40), "f4"),
+        "image_1/data_space": "real",
+        "data_1/data": None,
+        "instrument_1/detector_1/data": None,
+    }
+    with pytest.raises(DataError, match=r"no entry_1/data_1/data \(\(M, N, N\) frames\)"):
+        read(write(tmp_path / "a.cxi", changes))
+
+
+@pytest.mark.parametrize(("n_positions", "M"), [(8, 6), (4, 4)])
 @pytest.mark.spec("READ-4")
-def test_a_scan_that_is_still_written_is_read_up_to_its_last_whole_frame(tmp_path: Path) -> None:
+def test_a_scan_that_is_still_written_is_read_up_to_its_last_whole_frame(
+    tmp_path: Path, n_positions: int, M: int
+) -> None:
     path = tmp_path / "live.cxi"
     np.savez(tmp_path / "live.npz", **{k: v for k, v in content().items() if isinstance(v, (np.ndarray, float))})
     lines = f"""
@@ -342,9 +358,9 @@ with np.load({str(tmp_path / "live.npz")!r}) as content:
             f["entry_1/" + name] = content[name]
 # all frames have their place, in two pieces each; of frame 6 one is written
 d = f.create_dataset("entry_1/data_1/data", frames.shape, "f4", chunks=(1, 16, 32))
-t = f.create_dataset("entry_1/data_1/translation", (8, 3), maxshape=(None, 3), chunks=(1, 3))
+t = f.create_dataset("entry_1/data_1/translation", ({n_positions}, 3), maxshape=(None, 3), chunks=(1, 3))
 f.swmr_mode = True
-d[:6], d[6, :16], t[:] = frames[:6], frames[6, :16], moves[:8]
+d[:6], d[6, :16], t[:] = frames[:6], frames[6, :16], moves[:{n_positions}]
 d.flush()
 t.flush()
 """
@@ -352,10 +368,10 @@ t.flush()
         with pytest.raises(DataError, match="--follow"):
             read(path)
         raw = read_scan(path, follow=True)
-        assert raw.n_frames == 6
-        np.testing.assert_array_equal(raw.read_counts(np.arange(6)), TRUTH.counts[:6])
-        np.testing.assert_allclose(raw.positions_px, TRUTH.positions_px[:6], atol=1e-6)
-        assert any("of 20 frames" in text and "the first 6 are read" in text for text in raw.source.assumptions)
+        assert raw.n_frames == M
+        np.testing.assert_array_equal(raw.read_counts(np.arange(M)), TRUTH.counts[:M])
+        np.testing.assert_allclose(raw.positions_px, TRUTH.positions_px[:M], atol=1e-6)
+        assert any("of 20 frames" in text and f"the first {M} are read" in text for text in raw.source.assumptions)
 
 
 @pytest.mark.parametrize(("energy", "radiation"), [(6200.0, "photon"), (300e3, "electron"), (2e3, "electron")])
