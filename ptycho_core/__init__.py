@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .api.compare import compare
     from .api.facade import run_cdi_example, train_cdi_model
     from .api.find_probe import find_probe
+    from .api.judge import judge
     from .api.models import load_model, save_model
     from .api.observe import Observer
     from .api.orient import find_orientation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .api.refine import refine
     from .api.run import run, train
     from .api.score import score
+    from .api.try_out import try_out
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
     from .config_mapping import config_from_mapping, config_to_mapping
     from .data.container import PtychoDataContainer, Role, Statistics
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .data.raw import Geometry, ObjectGuess, RawData, Source
     from .data.results import CdiResult, CdiResults, Image, Refined, Scored
     from .data.run import Run, Stage
+    from .data.verdict import Reason, Verdict
     from .io import read_scan, write_scan
     from .physics.merit import Figures
     from .plugins.registry import BackendStatus, available_backends, backend_spec, load_backend
@@ -53,6 +56,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.compare": ("compare",),
     "api.facade": ("run_cdi_example", "train_cdi_model"),
     "api.find_probe": ("find_probe",),
+    "api.judge": ("judge",),
     "api.models": ("load_model", "save_model"),
     "api.observe": ("Observer",),
     "api.orient": ("find_orientation",),
@@ -60,6 +64,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.refine": ("refine",),
     "api.run": ("run", "train"),
     "api.score": ("score",),
+    "api.try_out": ("try_out",),
     "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
     "config_mapping": ("config_from_mapping", "config_to_mapping"),
     "data.container": ("PtychoDataContainer", "Role", "Statistics"),
@@ -68,6 +73,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "data.raw": ("Geometry", "ObjectGuess", "RawData", "Source"),
     "data.results": ("CdiResult", "CdiResults", "Image", "Refined", "Scored"),
     "data.run": ("Run", "Stage"),
+    "data.verdict": ("Reason", "Verdict"),
     "io": ("read_scan", "write_scan"),
     "physics.merit": ("Figures",),
     "plugins.registry": ("BackendStatus", "available_backends", "backend_spec", "load_backend"),
@@ -108,6 +114,7 @@ __all__ = [
     "Propagation",
     "PtychoDataContainer",
     "RawData",
+    "Reason",
     "ReconstructionBackend",
     "Refined",
     "RefinementConfig",
@@ -121,6 +128,7 @@ __all__ = [
     "Statistics",
     "TrainedModel",
     "TrainingConfig",
+    "Verdict",
     "available_backends",
     "backend_spec",
     "compare",
@@ -131,6 +139,7 @@ __all__ = [
     "find_centre",
     "find_orientation",
     "find_probe",
+    "judge",
     "load_backend",
     "load_model",
     "preset",
@@ -144,6 +153,7 @@ __all__ = [
     "simulate",
     "train",
     "train_cdi_model",
+    "try_out",
     "write_scan",
 ]
 

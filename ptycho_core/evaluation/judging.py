@@ -11,9 +11,10 @@ __all__ = [
     "DIAGNOSED_BELOW",
     "FORETOLD",
     "NOISE_FACTOR",
-    "ORDINARY",
     "OVERFITTED",
+    "PATTERNED",
     "SEEN",
+    "SPARSE",
     "SURE",
     "alike",
     "foretells",
@@ -45,8 +46,12 @@ SURE = 3.0
 SEEN = 5.0
 """Standard deviations that structure would have stood out by, before its absence means anything."""
 
-ORDINARY = 0.3
-"""Relative difference of frames that an ordinary sample causes; where even that would not be seen, it is too dark."""
+SPARSE = 0.05
+"""Relative difference of frames that a sample with little structure causes: where even that would have stood out and
+nothing did, there was nothing to see; where it would not, it is too dark to say."""
+
+PATTERNED = 0.3
+"""Relative difference of a mean frame from an even detector that any diffraction pattern exceeds many times over."""
 
 OVERFITTED = 2.0
 """Times the deviance of training frames that held-out ones have where the image explains its own frames too well."""

@@ -33,6 +33,7 @@ APART = 2.0
 """Median steps to the nearest training frame from which a held-out frame lies apart, as where a region is held out."""
 
 _CHUNK = 16
+_GRID = 200
 
 Expected = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 """Frames (n,) → their expected counts (n, N, N) by the image's own forward model."""
@@ -226,12 +227,21 @@ def _overlap(image: Image, scan: PtychoDataContainer) -> tuple[float, float, flo
 
 
 def _holes(image: Image, scan: PtychoDataContainer) -> float:
-    """Part of the object within the field of positions that is lit by less than a tenth of what is usual there."""
+    """Part of the object within the outline of the positions that is lit by less than a tenth of the median there."""
+    from scipy.spatial import ConvexHull, QhullError
+
     places = image.positions_px[scan.used_frames] - image.origin_px
-    low, high = (np.round(f(places, axis=0)).astype(int) for f in (np.min, np.max))
-    field = image.coverage[low[0] : high[0] + 1, low[1] : high[1] + 1]
+    try:
+        outline = ConvexHull(places).equations
+    except (QhullError, ValueError):  # on a line, or too few
+        return 0.0
+    low, high = (f(places, axis=0) for f in (np.min, np.max))
+    grid = np.meshgrid(*(np.unique(np.linspace(a, b, _GRID).round()) for a, b in zip(low, high, strict=True)))
+    points = np.stack([axis.ravel() for axis in grid], axis=1)
+    points = points[(points @ outline[:, :2].T + outline[:, 2] <= 0).all(axis=1)].astype(np.int64)
+    field = image.coverage[points[:, 0], points[:, 1]]
     usual = np.median(field[field > 0]) if (field > 0).any() else 0.0
-    return float(np.mean(field < LIT_FROM * usual)) if field.size and usual > 0 else 1.0
+    return float(np.mean(field < LIT_FROM * usual)) if field.size and usual > 0 else 0.0
 
 
 def _likeness(first: NDArray[np.complex64], second: NDArray[np.complex64]) -> float:

@@ -87,7 +87,7 @@ class Measured:
         contrast_phase_rad: spread of the phase there, radians, a ramp taken off.
         contrast_noise: what noise at that coverage makes of either.
         lit_pixels: pixels of the object that are lit.
-        holes: part of the pixels within the scan that are lit by less than a tenth of the median.
+        holes: part of the object within the outline of the positions that is lit by less than a tenth of the median.
         overlap: 1 − median distance to the next frame / diameter of the probe.
         diameter_px: of the probe.
         extent_px: the longer side of the field of positions.

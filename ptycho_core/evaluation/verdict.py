@@ -25,8 +25,9 @@ from .judging import (
     DIAGNOSED_BELOW,
     FORETOLD,
     NOISE_FACTOR,
-    ORDINARY,
+    PATTERNED,
     SEEN,
+    SPARSE,
     alike,
     foretells_little,
     foretells_unseen,
@@ -190,7 +191,7 @@ def _no_image(measured: Measured) -> Reason | None:
 def _nothing_there(measured: Measured) -> Reason | None:
     """What it means that all frames are alike; None where it is too dark to say."""
     even, differing = visible(measured.evenness_sd), visible(measured.unlikeness_sd)
-    if measured.evenness <= SEEN * measured.evenness_sd and even < ORDINARY:
+    if measured.evenness <= SEEN * measured.evenness_sd and even < PATTERNED:
         return Reason(
             name="even_noise",
             text=(
@@ -200,7 +201,7 @@ def _nothing_there(measured: Measured) -> Reason | None:
             figure=even,
             advice="check that the right dataset was read, and that the shutter was open",
         )
-    if differing >= ORDINARY:
+    if differing >= SPARSE:
         return None
     return Reason(
         name="frames_alike",

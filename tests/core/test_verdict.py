@@ -82,7 +82,7 @@ def names(verdict: Verdict) -> list[str]:
 class TestWhatIsAnImage:
     @pytest.mark.spec("VERDICT-4")
     @pytest.mark.parametrize("photons", [30, 100, 300, 1000, 1e4, 1e6])
-    @pytest.mark.parametrize("what", ["dead_leaves", "lines"])
+    @pytest.mark.parametrize("what", ["dead_leaves", "lines", "siemens_star"])
     def test_honest_data_are_one_at_any_dose(self, photons: float, what: str) -> None:
         assert verdict_of(honest(photons, object=what)).is_image
 
@@ -340,6 +340,28 @@ class TestEvidenceInData:
         found = verdict_of(remade(raw, counts))
         assert found.is_image
         assert found.figures["foretold_share"] > 0.9
+
+    @pytest.mark.usefixtures("no_trials")
+    def test_a_hole_in_the_scan_is_one_and_the_corners_beside_a_turned_field_are_none(self) -> None:
+        raw = honest(1e5)
+        turn = np.deg2rad(35)
+        matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        positions = 4.0 * (raw.positions_px - raw.positions_px.mean(axis=0)) @ matrix.T
+        whole = remade(raw, positions=positions)
+        middle = np.linalg.norm(positions, axis=1) < 30
+        holed = whole.subset(np.flatnonzero(~middle))
+        holes = [Judgement(_flat(some), some.probe).measured.holes for some in (whole, holed)]
+        assert holes[0] < 0.02
+        assert holes[1] > 0.1
+
+
+def _flat(raw: RawData) -> Scored:
+    """An image without an object."""
+    from ptycho_core.api.score import score
+    from ptycho_core.enginekit.state import flat_image
+
+    container = ensure_container(raw, QUICK)
+    return score(flat_image(container), container, "numpy")
 
 
 # ---- trials
