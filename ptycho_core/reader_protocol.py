@@ -79,7 +79,7 @@ class ReadOptions:
         rotate_deg: angle by which the axes of the scan are turned against those of the detector.
         orientation: how stored positions lie on the detector's axes, a word of ``data.orientation.ORIENTATIONS``.
         mask: file with a mask, laid over the file's own; ``auto`` finds bad pixels by their values.
-        mask_polarity: ``good`` or ``bad``: what True (or 1) means in the mask of the file and of `mask`.
+        mask_polarity: ``good`` or ``bad``: what True (or 1) means in `mask`; where none is given, in the file's own.
         background: expected counts of every pixel, a number, or a file with an (H, W) image of them.
         frames: which frames: ``START:STOP:STEP``, or a file with their numbers.
         gain: stored values of one photon; ``auto`` estimates it from the noise; None takes 1, or the estimate where the

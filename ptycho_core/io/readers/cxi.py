@@ -153,6 +153,7 @@ def bound(
         raster=frames.raster,
         probe=probe,
         mask=mask,
+        mask_polarity="bad",
         geometry=geometry,
         centre_px=at,
         source=Source(

@@ -102,6 +102,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     return Recording(
         frames=frames,
         mask=mask,
+        mask_polarity="bad",
         source=Source(
             path=name,
             dialect="ptychodus",

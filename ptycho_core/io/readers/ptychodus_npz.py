@@ -118,7 +118,12 @@ def _diffraction(file: Candidate, options: ReadOptions) -> Recording:
     mask = good_pixels(file.load("bad_pixels"), notes) if "bad_pixels" in file.names else None
     indexes = file.load("indexes").astype(np.int64).ravel() if "indexes" in file.names else None
     return Recording(
-        frames=frames, positions=None, mask=mask, frame_indexes=indexes, source=_source(file, frames, notes)
+        frames=frames,
+        positions=None,
+        mask=mask,
+        mask_polarity="bad",
+        frame_indexes=indexes,
+        source=_source(file, frames, notes),
     )
 
 

@@ -106,10 +106,11 @@ def _stated(
     if recording.mask is None:
         return np.ones(recording.frames.shape[1:], bool)
     good = _checked_shape(recording.mask, recording, f"{name}: the mask")
-    if options.mask_polarity is not None and options.mask_polarity != recording.mask_polarity:
-        notes.append(f"In the file's mask 1 was read as {options.mask_polarity}, as given.")
+    own = options.mask_polarity if options.mask in (None, "auto") else None  # else it is that of the mask given
+    if own not in (None, recording.mask_polarity):
+        notes.append(f"In the file's mask 1 was read as {own}, as given.")
         good = ~good
-    if options.mask_polarity is None:
+    if own is None:
         _check_polarity(good, light, recording.mask_polarity, f"{name}: the mask")
     return good.copy()
 
