@@ -183,7 +183,7 @@ def write_product(path: Path, raw: RawData, *, compress: bool) -> list[str]:
         positions_px=raw.positions_px,
         frame_numbers=raw.frame_numbers,
         probe=probe,
-        photons=power if raw.probe_calibrated else float(np.mean(raw.frame_totals)),
+        photons=power if raw.probe_calibrated else float(np.nanmean(raw.frame_totals)),  # NaN where not looked at
         layers=obj[None],
         origin_px=origin,
         far_field=not raw.propagation.is_near,
