@@ -68,9 +68,14 @@ def errors_of(out: Path) -> dict[str, float]:
     }
 
 
-def best_overlap(one: np.ndarray, two: np.ndarray) -> float:
-    """|correlation| of two complex planes, best over shifts by whole pixels."""
-    overlap = np.abs(np.fft.ifft2(np.fft.fft2(one).conj() * np.fft.fft2(two))).max()
+def best_overlap(one: np.ndarray, two: np.ndarray, finer: int = 8) -> float:
+    """|correlation| of two complex planes, best over shifts by eighths of a pixel: a probe's place is free."""
+    product = np.fft.fft2(one).conj() * np.fft.fft2(two)
+    N = len(product)
+    wide = np.zeros((N * finer, N * finer), complex)
+    first = (N * finer - N) // 2
+    wide[first : first + N, first : first + N] = np.fft.fftshift(product)
+    overlap = np.abs(np.fft.ifft2(np.fft.ifftshift(wide))).max() * finer**2
     return float(overlap / np.linalg.norm(one) / np.linalg.norm(two))
 
 
