@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from orient_scan import grainy, places, plain_scan, probe_of, scan_of
 
-from ptycho_core.api.centre import find_centre
+from ptycho_core.api.centre import _variants, find_centre
+from ptycho_core.api.trials import region_of
 from ptycho_core.data.propagation import Propagation
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import DataError
@@ -130,3 +131,23 @@ def test_reading_finds_it_and_inspecting_warns(tmp_path) -> None:
     np.testing.assert_array_equal(
         found.read_counts([0, 5])[inner], scan_of(grainy(), probe_of(), places()).read_counts([0, 5])[inner]
     )
+
+
+@pytest.mark.spec("FIND-5")
+def test_candidates_are_judged_on_the_pixels_that_stay_in_the_frame_for_all() -> None:
+    raw = plain_scan()
+    region = region_of(raw, most=16)
+    places = [(12, 12), (15, 12), (11, 8)]
+    made = _variants(region, places)
+    stored = []
+    for (y, x), variant in zip(places, made.values(), strict=True):
+        stored.append(np.roll(variant.mask, (y - 12, x - 12), (0, 1)))
+        np.testing.assert_array_equal(
+            np.roll(variant.read_counts([3]), (y - 12, x - 12), (1, 2)),
+            np.where(stored[-1], region.raw.read_counts([3]), 0),
+        )
+    # moved up by 3 at most, and down by 1; moved right by 4
+    expected = np.zeros((24, 24), bool)
+    expected[3:23, :20] = True
+    for mask in stored:
+        np.testing.assert_array_equal(mask, expected)
