@@ -440,12 +440,16 @@ def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
     for indices, counts in raw.chunks():
         if not np.isfinite(counts).all():
             frame = int(indices[~np.isfinite(counts).all(axis=(1, 2))][0])
-            raise DataError(f"{name}: frame {frame} holds NaN or infinite counts; mask those pixels or drop the frame.")
+            raise DataError(
+                f"{name}: frame {frame} holds NaN or infinite counts; mask those pixels (--mask auto), or leave the "
+                "frame out (--frames)."
+            )
         if counts.min() < 0:
             frame = int(indices[counts.min(axis=(1, 2)) < 0][0])
             raise DataError(
                 f"{name}: frame {frame} holds negative counts ({counts.min():.4g}); counts are ≥ 0. "
-                "Mask those pixels, or undo the background subtraction and pass the background instead."
+                "Mask those pixels (--mask auto), leave the frame out (--frames), or undo the background subtraction "
+                "and pass the background instead (--background)."
             )
         totals[indices] = counts.sum(axis=(1, 2), dtype=np.float64)
     if not np.nansum(totals):

@@ -224,10 +224,11 @@ def bright_lines(mean: NDArray[np.float64], M: int, good: NDArray[np.bool_]) -> 
     Returns:
         ``rows`` and ``columns``, each number → factor.
     """
-    return {"rows": _lines(mean * M, good), "columns": _lines(mean.T * M, good.T)}
+    return {"rows": _lines(mean.T * M, good.T), "columns": _lines(mean * M, good)}
 
 
 def _lines(total: NDArray[np.float64], good: NDArray[np.bool_]) -> dict[int, float]:
+    """Bright columns of an image of counts (H, W), number → factor."""
     height, width = total.shape
     if height < 2 * _SEGMENTS or width < 8:
         return {}
@@ -266,21 +267,26 @@ def _factor(
     columns = [*range(x, x + run), *[c for side in sides for c in side]]
     usable: NDArray[np.bool_] = np.asarray(good[:, columns].all(axis=1))
     ratios: list[float] = []
-    weights: list[float] = []
     for piece in pieces:
         rows = piece[usable[piece]]
         lines = {c: float(total[rows, c].sum()) for c in columns}
         if not len(rows) or min(lines.values()) < _LINE_COUNTS:
             continue
-        own = [np.log(lines[c]) for c in range(x, x + run)]
-        near = [np.log(lines[side[0]]) for side in sides]
-        slope = [np.log(lines[side[0]] / lines[side[1]]) for side in sides]
-        ratio = min(own) - max(near)
-        # what the light itself does from line to line must be far less than what this line does
-        if ratio < np.log(_LINE_FACTOR) or ratio < 3 * max(abs(s) for s in slope) or np.ptp(own) > 0.2 * ratio + 0.1:
+        own = np.log([lines[c] for c in range(x, x + run)])
+        near = np.log([lines[side[0]] for side in sides])
+        steps = near - np.log([lines[side[1]] for side in sides])  # of the light itself, towards the line
+        if len(sides) == 2:
+            trend, doubt = (near[1] - near[0]) / (run + 1), abs(float(steps.sum()))
+            expected = near[0] + trend * np.arange(1, run + 1)
+        else:
+            first = np.arange(run, 0, -1) if sides[0][0] > x else np.arange(1, run + 1)
+            expected, doubt = near[0] + steps[0] * first, abs(float(steps[0]))
+        factors = own - expected
+        ratio = float(factors.mean())
+        # what the light itself may do from line to line must be less than what this line does
+        if ratio < np.log(_LINE_FACTOR) or ratio < 1.5 * doubt or np.ptp(factors) > 0.2 * ratio + 0.1:
             return None
-        ratios.append(float(np.mean(own) - np.mean(near)))
-        weights.append(1.0)
+        ratios.append(ratio)
     if len(ratios) < _SEGMENTS // 2 or np.std(ratios) > 0.12 * float(np.mean(ratios)) + 0.05:
         return None
     return float(np.exp(np.mean(ratios)))
