@@ -156,7 +156,8 @@ def _proof(measured: Measured) -> str:
 
 def _no_image(measured: Measured) -> Reason | None:
     """Why it is no image, or None where it may be one."""
-    n = measured.uncovered + (measured.heldout.n_frames if measured.heldout is not None else 0)
+    judged = 0 if measured.heldout is None else measured.heldout.n_frames
+    n = measured.uncovered + measured.apart + judged
     if alike(measured) and not foretells_unseen(measured):
         return _nothing_there(measured)
     if measured.uncovered > n / 2:

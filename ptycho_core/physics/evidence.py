@@ -3,8 +3,8 @@
 The null model is an image of nothing: each frame j is the mean training frame scaled to its own counts, ν_j = T_j p
 with p its pattern of sum 1. The image foretells μ_j = ν_j λ_j / λ̄, scaled to the same counts, with its own mean λ̄ in
 place of the measured one: what is wrong in the same way in every frame (a hot pixel, a background, a beam stop) says
-nothing of the object and drops out. With weights 1/w_j, w_j = T_j √⟨(μ/T)²⟩ over the training frames (at least ν_j, and
-large where single frames are foretold to be bright, so that none of them decides alone):
+nothing of the object and drops out. With weights 1/w_j, w_j = T_j √⟨(μ/T)²⟩ over the training frames, at least ν_j, and
+larger where single frames are foretold to be bright:
 
     S = Σ (k − ν) (μ − ν) / w                                what comes true of what is foretold
     Var S = Σ ν ((μ − ν) / w)²                               where frames know nothing of their places

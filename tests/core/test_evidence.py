@@ -111,6 +111,21 @@ def test_a_product_is_never_more_than_its_factors() -> None:
         assert np.all(found.foretold**2 <= found.predicted * found.spread * (1 + 1e-9))
 
 
+@pytest.mark.spec("FM-33")
+def test_weights_are_the_root_mean_square_of_what_is_foretold() -> None:
+    null = NullModel(pattern=np.array([0.5, 0.3, 0.2]), total=100.0, pixels=np.ones((1, 3), bool))
+    predicted = np.array([[50.0, 50.0, 0.0], [10.0, 2.0, 8.0]])  # shapes (.5, .5, 0) and (.5, .1, .4)
+    np.testing.assert_allclose(null.weight(predicted), [0.5, np.sqrt(0.13), np.sqrt(0.08)])
+    np.testing.assert_allclose(null.weight(predicted[:1])[2], 0.2)  # the mean pattern at least
+    counts = np.array([[6.0, 3.0, 1.0]])
+    found = null.evidence(counts, np.array([[5.0, 4.0, 1.0]]), np.array([0.5, 0.4, 0.25]), trained=False)
+    assert found.foretold[0] == pytest.approx((3 - 3) * 1 / 4 + (1 - 2) * -1 / 2.5)
+    assert found.variance[0] == pytest.approx(3 / 16 + 2 / 6.25)
+    assert found.predicted[0] == pytest.approx(1 / 4 + 1 / 2.5)
+    each = np.array([1, 0, 1]) - counts[0] + 10 * null.pattern**2 - 10 * 10 * null.pattern / 100
+    assert found.structure[0] == pytest.approx(np.sum(each / [5, 4, 2.5]))
+
+
 def test_bad_pixels_and_dark_ones_are_not_compared() -> None:
     counts = np.random.default_rng(2).poisson(structured(0.3) * 3).astype(float)
     counts[:, 0, 0], counts[:, 3, 4] = 0, 1e6

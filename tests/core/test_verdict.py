@@ -34,14 +34,18 @@ from ptycho_core.api.judge import Judgement, judge
 from ptycho_core.api.observe import Observer
 from ptycho_core.api.prepare import ensure_container
 from ptycho_core.api.run import run
+from ptycho_core.api.score import score
 from ptycho_core.api.stages import Engines
 from ptycho_core.api.try_out import MOST_FRAMES, try_out
 from ptycho_core.config import TrainingConfig
+from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Scored
 from ptycho_core.data.run import Run
 from ptycho_core.data.verdict import KINDS, Verdict
+from ptycho_core.enginekit.state import flat_image
 from ptycho_core.errors import BackendError, Cancelled
+from ptycho_core.evaluation.judging import foretells, foretells_little
 from ptycho_core.evaluation.measured import Measured
 from ptycho_core.evaluation.verdict import Alternative, Circumstances, noise_factor, weigh
 from ptycho_core.io.reconstruction_file import read_reconstruction
@@ -181,6 +185,46 @@ class TestWhatIsNone:
         assert verdict_of(merged(1e5)).kind == "no_image"
 
 
+class TestDoubt:
+    """What is decided leaves room for chance, and what a fit explains of its own frames is not evidence."""
+
+    def test_half_of_the_structure_is_missed_beyond_doubt_or_not_at_all(self) -> None:
+        def judged(foretold: float, sd: float, structure_sd: float) -> Measured:
+            found = measured()
+            assert found.heldout is not None
+            sums = {"foretold": foretold, "sd": sd, "structure": 100.0, "structure_sd": structure_sd}
+            return replace(found, heldout=replace(found.heldout, **sums))
+
+        assert foretells_little(judged(30, 1, 1))
+        assert not foretells_little(judged(60, 1, 1))
+        assert not foretells_little(judged(30, 12, 1)), "what is foretold may be more by chance"
+        assert not foretells_little(judged(30, 1, 22)), "what there is may be less by chance"
+        assert not foretells_little(judged(1, 1, 50)), "and may be nothing"
+
+    def test_of_frames_that_were_fitted_as_much_as_was_fitted_is_no_evidence(self) -> None:
+        found = measured()
+        n = found.training.n_frames
+        fitted = replace(found, heldout=None, freedom=100.0)
+        for part, evidence in ((0.9, False), (3.0, True)):
+            sums = {"foretold": part * 100 * n, "sd": 1.0, "structure": 300.0 * n, "structure_sd": 1.0}
+            assert foretells(replace(fitted, training=replace(found.training, **sums))) == evidence
+        held = replace(found, freedom=1e9)
+        assert foretells(held), "held-out frames were fitted by nobody"
+
+    def test_held_out_frames_without_neighbours_are_counted_apart(self) -> None:
+        raw = honest(1e5)
+        positions = 2.5 * (raw.positions_px - raw.positions_px.mean(axis=0))
+        wide = remade(raw, positions=positions)
+        half = np.flatnonzero(positions[:, 0] > 0)
+        beside = measured_flat(PtychoDataContainer.of(wide, heldout=half))
+        assert beside.apart > 4 * beside.uncovered > 0, "the first row beside the others is near and dark"
+        assert weigh(beside, figures(4.0), figures(4.2), REFINED).reasons[0].name != "no_overlap"
+        sparse = remade(raw, positions=positions * 6)
+        among = measured_flat(PtychoDataContainer.of(sparse, heldout=np.arange(0, raw.n_frames, 9)))
+        assert among.uncovered == 16
+        assert among.apart == 0
+
+
 @pytest.mark.usefixtures("no_trials")
 class TestWhatIsNoCount:
     @pytest.mark.spec("VERDICT-5")
@@ -214,6 +258,12 @@ def measured(**changes: Any) -> Measured:
     even = {"fixed_share": 0.0, "few_frames_share": 0.1, "intensity_share": 0.0, "whiteness": 0.5}
     residual = even | {name: changes.pop(name) for name in list(changes) if hasattr(found.residual, name)}
     return replace(found, residual=replace(found.residual, **residual), **changes)
+
+
+def measured_flat(container: PtychoDataContainer) -> Measured:
+    """What is measured on an image without an object."""
+    scored = score(flat_image(container), container, "numpy")
+    return Judgement(scored, container.probe).measured
 
 
 def figures(deviance: float) -> Figures:
@@ -350,18 +400,9 @@ class TestEvidenceInData:
         whole = remade(raw, positions=positions)
         middle = np.linalg.norm(positions, axis=1) < 30
         holed = whole.subset(np.flatnonzero(~middle))
-        holes = [Judgement(_flat(some), some.probe).measured.holes for some in (whole, holed)]
+        holes = [measured_flat(ensure_container(some, QUICK)).holes for some in (whole, holed)]
         assert holes[0] < 0.02
         assert holes[1] > 0.1
-
-
-def _flat(raw: RawData) -> Scored:
-    """An image without an object."""
-    from ptycho_core.api.score import score
-    from ptycho_core.enginekit.state import flat_image
-
-    container = ensure_container(raw, QUICK)
-    return score(flat_image(container), container, "numpy")
 
 
 # ---- trials
@@ -373,7 +414,7 @@ class TestDiagnosis:
         for photons in (100, 1e4, 1e6):
             verdict_of(honest(photons))
         assert no_trials == []
-        verdict_of(empty_beam(1e5))
+        assert verdict_of(empty_beam(1e6, 0.03)).figures["noise_factor"] > 2
         assert no_trials == [], "where all frames are alike, no trial can tell anything"
 
     @pytest.mark.spec("VERDICT-6")
@@ -421,18 +462,19 @@ class TestDiagnosis:
         assert tried[3:] == ["_orientation"], "what takes too long is ended, and nothing further is begun"
 
     def test_held_out_frames_are_not_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        container = ensure_container(transposed(honest(1e4)), QUICK)
-        seen: set[int] = set()
-        read = RawData.read_counts
+        container = ensure_container(shuffled(honest(1e4)), QUICK)
+        seen: list[int] = []
+        region_of = diagnosing.region_of
 
-        def reading(raw: RawData, frames: Any) -> Any:
-            if raw is container.raw:
-                seen.update(np.asarray(frames).tolist())
-            return read(raw, frames)
+        def region(raw: RawData, *, among: Any, **more: Any) -> Any:
+            seen.extend(among.tolist())
+            return region_of(raw, among=among, **more)
 
-        monkeypatch.setattr(RawData, "read_counts", reading)
+        for module in (diagnosing, importlib.import_module("ptycho_core.api.orient")):
+            monkeypatch.setattr(module, "region_of", region)
+        monkeypatch.setattr(diagnosing, "_probe", lambda *_: None)
         diagnosing.diagnose(container, QUICK)
-        assert not seen & set(container.heldout_frames.tolist())
+        assert set(seen) == set(container.train_frames.tolist())
 
     def test_stopping_it_keeps_the_results_and_their_verdict(self, tmp_path: Any) -> None:
         def stop(event: ProgressEvent) -> None:
