@@ -36,7 +36,7 @@ VISIBLE_OBJECT_PIXEL_M = 1e-3
 """Ranges outside of which a figure is refused; visible light has longer waves and larger pixels."""
 
 LEAST_STEP_PX = 0.3
-"""Steps below so many object pixels are refused unless the caller says the unit of the positions."""
+"""Steps below so many object pixels, or below 1 where another unit fits, are refused unless the caller says the unit."""
 
 _VISIBLE_STEPS = (5e-3, 1.0)  # parts of the window; an energy of 8.8 that was keV makes them a thousand times smaller
 _USUAL_STEPS = (0.02, 0.7)  # parts of the window; what a unit that is proposed must give
@@ -259,7 +259,10 @@ def _in_words(unit: str) -> str:
 def _hardly_moves(figures: Figures, given: ReadOptions) -> str:
     """That frames are taken at steps of a small part of a pixel, or an empty text."""
     step = figures.step_px
-    if step is None or step >= LEAST_STEP_PX or figures.near or given.position_unit is not None:
+    least = LEAST_STEP_PX
+    if figures.unit == "px" and any(words.startswith("--position_unit") for words in _mended(figures, "")):
+        least = _SMALL_STEP_PX  # they are usual steps as a length
+    if step is None or step >= least or figures.near or given.position_unit is not None:
         return ""
     pixel = "" if figures.pixel_m is None else f" of {figures.pixel_m:.4g} m"
     return (
