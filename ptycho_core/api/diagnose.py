@@ -106,11 +106,13 @@ def _orientation(
         return None
     words = " and ".join(_WORDS[part] for part in found.orientation.split("+"))
     words = words.replace(f" and {_ALONG}", " and ")
+    # it comes on top of the orientation that the scan was read with
+    option = found.option(scan.raw.source.details.get("read_with")) or f"--orientation {found.orientation}"
     return Alternative(
         name="orientation",
         words=words,
-        option=f"--orientation {found.orientation}",
-        advice=f"--orientation {found.orientation}",
+        option=option,
+        advice=option,
         figure=best.fourier_error,
         beside=stored.fourier_error,
     )
