@@ -36,7 +36,7 @@ VISIBLE_OBJECT_PIXEL_M = 1e-3
 """Ranges outside of which a figure is refused; visible light has longer waves and larger pixels."""
 
 LEAST_STEP_PX = 0.3
-"""Steps below so many object pixels, or below 1 where another unit fits, are refused unless the caller says the unit."""
+"""Steps below so many object pixels, or below 1 where another unit fits, are refused unless the unit is given."""
 
 _VISIBLE_STEPS = (5e-3, 1.0)  # parts of the window; an energy of 8.8 that was keV makes them a thousand times smaller
 _USUAL_STEPS = (0.02, 0.7)  # parts of the window; what a unit that is proposed must give
