@@ -23,6 +23,7 @@ from ..data.raw import RawData
 from ..errors import ConfigError
 from ..io import read_scan
 from ..physics.aperture import find_aperture
+from ..physics.lattice import scan_lattice
 from ..physics.probe import probe_from_mean_pattern
 from ..protocol import Progress, ReconstructionBackend, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
@@ -48,6 +49,7 @@ _SETTLE_ROUNDS = 3
 _ROUND_GAIN = 0.02
 _MODE_GAIN = 0.03
 _ENOUGH = 0.75
+_LATTICE_COST = 0.03
 
 
 def find_probe(
@@ -220,7 +222,10 @@ class _Search:
         forms = [start] if start.disc_radius_px else [start, replace(start, bright_field=True)]
         settle = self.bench.settle
         refined = self._rounds(min((settle(form) for form in forms), key=lambda pair: pair[1].best_misfit))
-        best = min(settle(start, fixed=True), refined, key=lambda pair: pair[1].best_misfit)
+        fixed = settle(start, fixed=True)
+        # on a lattice a probe that stays as it is leaves the pattern of the scan step in the object
+        least = -_LATTICE_COST if scan_lattice(self.bench.raw.positions_px) is not None else 0.0
+        best = refined if _gained(fixed[1], refined[1]) > least else fixed
         if self.most_modes < 2 or best[1].explained >= _ENOUGH:
             return best  # the rest is refined with the image
         two = self._rounds(settle(self.bench.with_mode(best[0])))
