@@ -11,6 +11,9 @@ larger where single frames are foretold to be bright:
     V = Σ (μ − ν)² / w                                       what is foretold
     C = Σ ((k − ν)² − k + p² T ± ν T / Σ T) / w              what the frames have beyond their mean, without noise
 
+A frame's change μ − ν is shrunk until V is at most Σ (k − ν)² / w, what the frame shows at all: at the rim of a scan an
+image may foretell a hundred times too much of one frame, which then weighs no more than another.
+
 p² T is there because the counts of a frame are given, ± ν T / Σ T because p is measured (+ for the frames that it was
 measured on). S/√Var is the score test of the null model against a mixture of both: linear in the counts, so that it
 holds at a tenth of a photon a pixel, where a deviance tells nothing. S/C is the share of the structure that is
@@ -126,14 +129,18 @@ class NullModel:
         """
         rate = self.rate(counts)
         w = np.maximum(counts.sum(axis=1, keepdims=True) * weight, _TINY)
-        direction = (predicted - rate) / w
+        spread = np.sum((counts - rate) ** 2 / w, axis=1)
+        change = predicted - rate
+        size = np.sum(change**2 / w, axis=1)
+        change *= np.sqrt(np.minimum(1, spread / np.maximum(size, _TINY)))[:, None]
+        direction = change / w
         return Evidence(
             foretold=np.sum((counts - rate) * direction, axis=1),
             variance=np.sum(rate * direction**2, axis=1),
             squares=np.sum(((counts - rate) * direction) ** 2, axis=1),
-            predicted=np.sum((predicted - rate) * direction, axis=1),
+            predicted=np.sum(change * direction, axis=1),
             structure=np.sum(self._structure(counts, rate, trained) / w, axis=1),
-            spread=np.sum((counts - rate) ** 2 / w, axis=1),
+            spread=spread,
             structure_variance=np.sum(2 * (rate / w) ** 2, axis=1),
         )
 

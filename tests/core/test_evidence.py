@@ -119,11 +119,25 @@ def test_weights_are_the_root_mean_square_of_what_is_foretold() -> None:
     np.testing.assert_allclose(null.weight(predicted[:1])[2], 0.2)  # the mean pattern at least
     counts = np.array([[6.0, 3.0, 1.0]])
     found = null.evidence(counts, np.array([[5.0, 4.0, 1.0]]), np.array([0.5, 0.4, 0.25]), trained=False)
-    assert found.foretold[0] == pytest.approx((3 - 3) * 1 / 4 + (1 - 2) * -1 / 2.5)
-    assert found.variance[0] == pytest.approx(3 / 16 + 2 / 6.25)
-    assert found.predicted[0] == pytest.approx(1 / 4 + 1 / 2.5)
+    assert found.spread[0] == pytest.approx(1 / 5 + 1 / 2.5)
+    shrunk = 0.6 / 0.65  # what is foretold, 1/4 + 1/2.5, is no more than that
+    assert found.foretold[0] == pytest.approx(((3 - 3) * 1 / 4 + (1 - 2) * -1 / 2.5) * np.sqrt(shrunk))
+    assert found.variance[0] == pytest.approx((3 / 16 + 2 / 6.25) * shrunk)
+    assert found.predicted[0] == pytest.approx((1 / 4 + 1 / 2.5) * shrunk)
     each = np.array([1, 0, 1]) - counts[0] + 10 * null.pattern**2 - 10 * 10 * null.pattern / 100
     assert found.structure[0] == pytest.approx(np.sum(each / [5, 4, 2.5]))
+
+
+@pytest.mark.spec("FM-33")
+def test_a_frame_of_which_far_too_much_is_foretold_weighs_no_more_than_another() -> None:
+    """Such as one at the rim of a scan, whose object is hardly determined."""
+    rate = structured(0.02)
+    counts = np.random.default_rng(2).poisson(rate * 1e6).astype(float)
+    wild = rate.copy()
+    wild[-5] = structured(1.5, seed=9)[0]
+    held = judged(wild, counts)[1]
+    assert held.foretold.sum() / held.structure.sum() == pytest.approx(1 - 1 / HELD, abs=0.03)
+    assert held.foretold.sum() / held.predicted.sum() == pytest.approx(1 - 1 / HELD, abs=0.03)
 
 
 def test_bad_pixels_and_dark_ones_are_not_compared() -> None:

@@ -91,8 +91,10 @@ class TestWhatIsAnImage:
         assert verdict_of(honest(photons, object=what)).is_image
 
     @pytest.mark.spec("VERDICT-4")
-    def test_a_weak_phase_object_at_high_dose_is_one(self) -> None:
-        found = verdict_of(honest(1e8, amplitude_range=(0.995, 1.0), phase_range_rad=(0.0, 0.02)))
+    @pytest.mark.parametrize("seed", [2, 7])  # with 2, a frame at the rim is foretold a hundred times too bright
+    def test_a_weak_phase_object_at_high_dose_is_one(self, seed: int) -> None:
+        raw = honest(1e8, seed=seed, amplitude_range=(1.0, 1.0), phase_range_rad=(0.0, 0.02))
+        found = verdict_of(raw, replace(QUICK, seed=seed))
         assert found.is_image
         assert found.figures["foretold_share"] > 0.8
 
