@@ -158,16 +158,10 @@ def test_numbers_without_units_are_read_by_their_size_and_marked(tmp_path):
 
 
 def test_the_machine_s_energy_is_not_the_beam_s(tmp_path):
-    path = write(
-        tmp_path / "a.h5",
-        {"source/energy": "GeV", "beam/energy": "eV"},
-        stack=COUNTS,
-        source__energy=7.0,
-        beam__energy=9000.0,
-    )
+    path = write(tmp_path / "a.h5", stack=COUNTS, source__energy=7.0, instrument__beam__energy=9.0)
     mapping = drafted(path)[1]
     assert mapping.energy is not None
-    assert mapping.energy.path == "beam/energy"
+    assert mapping.energy.path == "instrument/beam/energy"
 
 
 def test_a_probe_a_mask_and_a_background_are_told_by_names_and_shapes(tmp_path):

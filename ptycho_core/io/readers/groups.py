@@ -26,7 +26,7 @@ def ptycho_reader() -> ReaderSpec:
         kind="hdf5",
         module=__name__,
         protocol_version=2,
-        priority=8,
+        priority=8,  # below our own dialect, which takes a scan at the root
     )
 
 
@@ -38,7 +38,7 @@ def _groups(file: Candidate) -> list[str]:
 
 def recognises(file: Candidate) -> bool:
     """Whether a file is HDF5 with our own names in a group, or in several."""
-    return file.kind == "hdf5" and "frames" not in file.names and bool(_groups(file))
+    return file.kind == "hdf5" and bool(_groups(file))
 
 
 def read(file: Candidate, options: ReadOptions) -> Recording:
