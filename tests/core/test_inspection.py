@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from io_scans import save
 
-from ptycho_core.data.frames import ArrayFrames
+from ptycho_core.data.frames import ArrayFrames, Hdf5Frames
 from ptycho_core.data.raw import Geometry, RawData, Source
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.inspection.examine import DESPITE_FINDINGS, examine, inspect_scan, refuse_grave
 from ptycho_core.inspection.facts import Facts
 from ptycho_core.io import read_scan, write_scan
+from ptycho_core.io.far_field import measure_shadow_motion
 from ptycho_core.physics.forward import expected_counts
 
 M, N = 64, 32
@@ -357,3 +359,55 @@ def test_a_near_field_scan_of_known_geometry_is_grave():
 def test_real_scans_are_not_refused(shared_data, name):
     raw = read_scan(shared_data / name, measurement="amplitude" if name == "siemens_star_64.npz" else None)
     assert not [finding for finding in examine(raw) if finding.level in ("warning", "error")]
+
+
+def sparse_file(path, written):
+    """A file that claims 100 GB of frames, of which a few are there."""
+    M_large, side = 100_000, 512
+    rng = np.random.default_rng(0)
+    y, x = np.indices((side, side)) - side // 2
+    beam = 200 * np.exp(-(x**2 + y**2) / 4000)
+    rows, columns = np.divmod(np.arange(M_large), 317)
+    with h5py.File(path, "w") as h5:
+        h5.attrs["format"], h5.attrs["version"] = "ptycho-scan", 1
+        frames = h5.create_dataset("frames", (M_large, side, side), "u4", chunks=(1, side, side), compression="lzf")
+        frames.attrs["measurement"] = "counts"
+        for number in written:
+            frames[number] = rng.poisson(beam)
+        h5["positions_px"] = np.stack([rows, columns], axis=1) * 20.0 + rng.uniform(-2, 2, (M_large, 2))
+    return path
+
+
+@pytest.mark.spec("SETTLE-35")
+def test_a_scan_of_100_gb_is_inspected_by_some_of_its_frames_and_says_so(tmp_path, monkeypatch):
+    read = []
+    stored = Hdf5Frames.stored
+    monkeypatch.setattr(Hdf5Frames, "stored", lambda self, numbers: read.extend(numbers) or stored(self, numbers))
+    path = sparse_file(tmp_path / "large.h5", [0, 1, 2, 50_000, 99_999])
+    found = inspect_scan(path)
+    assert found.usable
+    assert found.n_frames == 100_000
+    assert found.facts["frames_looked_at"] == 16
+    assert any(text.startswith("The scan is large: 16 of its 100000 frames") for text in levels(found, "note"))
+    assert len(read) < 100, "each is a megabyte"
+    json.dumps(found.to_mapping(), allow_nan=False)
+    empty = inspect_scan(sparse_file(tmp_path / "empty.h5", []))
+    assert not empty.usable
+    assert "every good pixel of the 16 frames looked at is zero" in levels(empty, "error")[0]
+
+
+def test_a_picture_that_moves_is_measured_alike_on_large_frames():
+    rng = np.random.default_rng(3)
+    shifts = np.stack(np.divmod(rng.choice(28 * 38, M, replace=False), 38), axis=1)
+    found = []
+    for finer in (1, 12):
+        sample = np.kron(np.random.default_rng(3).random((60, 70)) ** 3, np.ones((finer, finer)))
+        side = N * finer
+        images = np.stack([sample[y : y + side, x : x + side] for y, x in shifts * finer])
+        found.append(measure_shadow_motion(ArrayFrames((200 * images + 5).astype(np.float32)), shifts / 0.25))
+    small, large = found
+    assert small.consistent
+    assert large.consistent
+    assert large.detector_px_per_object_px == pytest.approx(12 * small.detector_px_per_object_px, rel=0.05)
+    assert large.beam_px == pytest.approx(small.beam_px, rel=0.1)
+    np.testing.assert_allclose(large.matrix, 12 * np.array(small.matrix), atol=0.2)

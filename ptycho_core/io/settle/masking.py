@@ -139,6 +139,7 @@ def _check_polarity(good: NDArray[np.bool_], light: NDArray[np.float64], one_mea
     """
     if not good.any():
         raise DataError(f"{what} hides every pixel; is it inverted? Give --mask_polarity good|bad.")
+    light = np.minimum(light, light[good].max())  # what is hidden may be anything
     total = float(light.sum())
     hidden = float(light[~good].sum()) / total if total else 0.0
     share = float((~good).mean())

@@ -39,6 +39,7 @@ _SEGMENTS = 8
 _LINE_COUNTS = 400  # of a segment of a line, so that its brightness is known to 5 %
 _LINE_FACTOR = 1.25
 _WORTH_A_LOOK = 1.1
+_STEEP = 0.35  # logarithm of what light itself may do from line to line, above which a piece does not tell
 
 
 @dataclass
@@ -281,6 +282,8 @@ def _factor(
         else:
             first = np.arange(run, 0, -1) if sides[0][0] > x else np.arange(1, run + 1)
             expected, doubt = near[0] + steps[0] * first, abs(float(steps[0]))
+        if doubt > _STEEP:
+            continue
         factors = own - expected
         ratio = float(factors.mean())
         # what the light itself may do from line to line must be less than what this line does
