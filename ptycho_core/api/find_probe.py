@@ -50,6 +50,7 @@ _ROUND_GAIN = 0.02
 _MODE_GAIN = 0.03
 _ENOUGH = 0.75
 _LATTICE_COST = 0.03
+_QUIET = 4.0
 
 
 def find_probe(
@@ -132,11 +133,15 @@ class _Search:
             return self._nothing()
         start, trial = best
         leads = self._lead(start, trial)
-        trust = trial.trust
-        start, trial = self._settled(self._twin_to_use(start))
-        # a probe that is refined explains something of any scan, so that a lead counts with the probe as it was
+        trust, start = trial.trust, self._twin_to_use(start)
+        fixed = self.bench.settle(start, fixed=True)
+        trust = max(trust, fixed[1].trust)
+        start, trial = self._settled(start, fixed)
+        # a probe that is refined explains something of any scan, so that a lead counts with the probe as it was, and
+        # only where the frames do not shout that something is left: a wrong orientation leads, too, if by little
         strong = trial.explained >= _STRONG and trial.trust >= _LEAST_TRUST
-        convincing = strong or (leads and trust >= _LEAST_TRUST)
+        quiet = trial.best_misfit < _QUIET * trial.floor
+        convincing = strong or (leads and quiet and trust >= _LEAST_TRUST)
         if not convincing and (trust < _LEAST_TRUST or start.orientation != self.words[0]):
             return self._nothing()  # positions are turned for good reasons only
         probe = self.bench.full_probe(start)
@@ -217,12 +222,16 @@ class _Search:
             return twin
         return start
 
-    def _settled(self, start: Start) -> tuple[Start, ProbeTrial]:
-        """The start with its probe refined on the piece of the scan, and a second mode where there is one."""
+    def _settled(self, start: Start, fixed: tuple[Start, ProbeTrial]) -> tuple[Start, ProbeTrial]:
+        """The start with its probe refined on the piece of the scan, and a second mode where there is one.
+
+        Args:
+            start: the best of the trials before.
+            fixed: what it comes to with the probe as it is.
+        """
         forms = [start] if start.disc_radius_px else [start, replace(start, bright_field=True)]
         settle = self.bench.settle
         refined = self._rounds(min((settle(form) for form in forms), key=lambda pair: pair[1].best_misfit))
-        fixed = settle(start, fixed=True)
         # on a lattice a probe that stays as it is leaves the pattern of the scan step in the object
         least = -_LATTICE_COST if scan_lattice(self.bench.raw.positions_px) is not None else 0.0
         best = refined if _gained(fixed[1], refined[1]) > least else fixed

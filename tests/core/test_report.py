@@ -31,7 +31,7 @@ from ptycho_core.report.write import run_summary, write_results, write_summary
 
 FILES = {
     "object_amplitude.png", "object_phase.png", "probe.png", "coverage.png", "losses.png", "r_map.png", "patterns.png",
-    "reconstruction.h5", "report.html", "summary.json",
+    "probe_focus.png", "reconstruction.h5", "report.html", "summary.json",
 }  # fmt: skip
 
 
