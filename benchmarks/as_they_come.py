@@ -110,7 +110,9 @@ def gold(data: Path, work: Path) -> dict[str, float]:
     image = read_reconstruction(work / "gold" / "reconstruction.h5")
     with np.load(data / "gold_balls_104_truth.npz") as truth:
         known = truth["object"]
-    found = compare_objects(image.object, np.zeros(2), known, np.zeros(2), coverage=image.coverage)
+    # both were made about the middle of the scan
+    origins = [-(np.array(plane.shape) - 1) / 2 for plane in (image.object, known)]
+    found = compare_objects(image.object, origins[0], known, origins[1], coverage=image.coverage)
     return {"seconds": seconds, "peak_MB": memory, **errors_of(work / "gold"), "correlation": found.correlation}
 
 
