@@ -170,7 +170,8 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         sample = _sample(h5["frames"])
         resolved = resolve_measurement(name, stated, options.measurement, sample)
         mask = good_pixels(_numbers(h5, file, "mask"))[0] if "mask" in file.names else None
-        probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name) if "probe" in file.names else None
+        told: list[str] = []
+        probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name, told) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
         background = _numbers(h5, file, "background") if "background" in file.names else None
         object_guess, numbers, provenance = (
@@ -186,7 +187,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
     if live:  # of a scan that goes on, as many as have both
         whole = min(frames.shape[0], len(positions))
         frames, positions = replace(frames, stored_shape=(whole, *frames.stored_shape[1:])), positions[:whole]
-    notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else [])
+    notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else told)
     notes += [f"The file is still being written: its first {len(positions)} frames are read."] if live else []
     return Recording(
         frames=frames,

@@ -282,7 +282,7 @@ def _probe(file: Candidate, N: int, notes: list[str]) -> NDArray[np.complex64] |
         notes.append(NO_PROBE)
         return None
     stored = file.load("probeGuess")
-    probe = normalise_probe(stored, str(file.path))
+    probe = normalise_probe(stored, str(file.path), notes)
     if stored.shape not in ((N, N), probe.shape):
         notes.append(f"probeGuess of shape {stored.shape} was read as {probe.shape}.")
     return probe

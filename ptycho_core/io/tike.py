@@ -85,7 +85,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         "data holds counts with zero frequency at the corner; it was moved to (N/2, N/2).",
         "scan is (row, column) of the corner of each patch; (N-1)/2 was added to name its centre.",
     ]
-    probe = normalise_probe(file.load("probe"), name) if "probe" in file.names else None
+    probe = normalise_probe(file.load("probe"), name, notes) if "probe" in file.names else None
     if probe is None:
         notes.append(NO_PROBE)
     ignored = sorted(set(file.names) - {"data", "scan", "probe"})

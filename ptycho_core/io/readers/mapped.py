@@ -86,7 +86,7 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
         else resolve_measurement(name, stated, options.measurement, sample)
     )
     placed, unit, raster = placed_by(mapping, arrays, frames.shape, raster, options, said_by)
-    probe = _probe(mapping.probe, arrays, options, said_by)
+    probe = _probe(mapping.probe, arrays, options, said_by, notes)
     source_of_frames: FrameSource = replace(frames, measurement=measurement)
     if options.follow and placed is not None and len(placed) != frames.shape[0]:
         n = min(len(placed), frames.shape[0])
@@ -210,7 +210,9 @@ def _centre(mapping: Mapping, size: tuple[int, int], said_by: str) -> tuple[floa
     return float(y), float(x)
 
 
-def _probe(at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by: str) -> NDArray[Any] | None:
+def _probe(
+    at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by: str, notes: list[str]
+) -> NDArray[Any] | None:
     if at is None:
         return None
     if at.axes:
@@ -223,8 +225,11 @@ def _probe(at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by:
             values = values[0] + 1j * values[1]
     else:
         values = loaded(arrays, at.path, "biufc")
-    probe = normalise_probe(values, str(arrays.path))
-    return np.fft.fftshift(probe, axes=(1, 2)) if at.zero == "corner" else probe
+    told: list[str] = []
+    probe = normalise_probe(values, str(arrays.path), told)
+    notes += told
+    moved = any("corner" in text for text in told)  # it was recognised as such already
+    return np.fft.fftshift(probe, axes=(1, 2)) if at.zero == "corner" and not moved else probe
 
 
 def _mask(
