@@ -202,11 +202,10 @@ class _Search:
         return best, known[best]
 
     def _lead(self, start: Start, trial: ProbeTrial) -> bool:
-        """Whether it gains clearly more than anything that is not beside it."""
-        own = [t for s, t in self.coarse if s.is_beside(start, self.bench.step)]
-        others = [t for s, t in self.coarse if not s.is_beside(start, self.bench.step)]
-        most = max((t.gain for t in own), default=trial.gain)
-        return most >= _LEAST_LEAD * max((t.gain for t in others), default=0.0)
+        """Whether it gains clearly more than whatever is not of its hill: where light is weak, that is a wide one."""
+        own = [t.gain for s, t in self.coarse if s.is_beside(start, self.bench.step)]
+        others = [t.gain for s, t in self.coarse if not (s.is_beside(start, self.bench.step) or s.is_beyond(start))]
+        return max(own, default=trial.gain) >= _LEAST_LEAD * max(others, default=0.0)
 
     def _twin_to_use(self, start: Start) -> Start:
         """The start itself or its twin, positions turned by 180° and the other sign of the defocus.

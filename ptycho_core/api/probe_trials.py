@@ -67,6 +67,11 @@ class Start:
             return abs(math.log(self.disc_radius_px / other.disc_radius_px)) < 1.5 * math.log(_RADIUS_RATIO)
         return abs(self.defocus_px2 - other.defocus_px2) < 2.5 * step
 
+    def is_beyond(self, other: Start) -> bool:
+        """Whether it is a lens in the same orientation, out of focus to the same side."""
+        lenses = self.disc_radius_px is None and other.disc_radius_px is None
+        return lenses and self.orientation == other.orientation and self.defocus_px2 * other.defocus_px2 > 0
+
     def neighbours(self, step: float, halving: int) -> Iterator[Start]:
         """The two on either side: a step of the defocus, or a part of the radius' ratio."""
         for sign in (-1, 1):
