@@ -42,20 +42,23 @@ def _size_checked(path: Path) -> None:
 def read_table(path: Path) -> Table:
     """Read a text file of numbers in columns, parted by commas, semicolons, tabs or blanks; ``#`` begins a comment.
 
+    The names of the columns are in the last line above the numbers that has as many words as there are columns; what
+    else stands there is a title.
+
     Raises:
-        DataError: it cannot be read, or holds anything but numbers under at most one line of names.
+        DataError: it cannot be read, or holds anything but numbers under some lines of text.
     """
     _size_checked(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no text file of numbers ({type(error).__name__}).") from error
-    head = ""
+    heads: list[str] = []
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
         words = line.split("#")[0].replace(",", " ").replace(";", " ").split()
         if not words:
-            head = line.lstrip("# ") if not rows and not head else head
+            heads += [] if rows else [line.lstrip("# ")]
             continue
         try:
             rows.append([float(word) for word in words])
@@ -64,11 +67,12 @@ def read_table(path: Path) -> Table:
                 raise DataError(
                     f"{path}: line {number} is {line.strip()[:60]!r}; it must hold numbers only."
                 ) from error
-            head = line.split("#")[0]
+            heads.append(line.split("#")[0])
     if not rows or any(len(row) != len(rows[0]) for row in rows):
         raise DataError(f"{path}: must hold lines with one number of columns; found {len(rows)} lines.")
     values = np.array(rows, np.float64)
-    return Table(_names(head, values.shape[1]), values)
+    names = (found for head in reversed(heads) if (found := _names(head, values.shape[1])))
+    return Table(next(names, ()), values)
 
 
 def _names(head: str, columns: int) -> tuple[str, ...]:

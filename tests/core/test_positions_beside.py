@@ -71,6 +71,22 @@ def product(path, indexes=None, places=PLACES, **attributes):
 
 @pytest.mark.spec("SETTLE-20")
 @pytest.mark.parametrize(
+    "head",
+    [
+        "# Positions of scan 12\n# x_um y_um\n",
+        "# scan 12\n#\nx_um,y_um\n",
+        "# x_um, y_um\n# in the lab's frame\n",
+    ],
+    ids=["title first", "title of two words", "title last"],
+)
+def test_names_of_columns_are_found_under_and_over_a_title(tmp_path, head):
+    y, x = PLACES.T * 1e6
+    (tmp_path / "places.txt").write_text(head + "\n".join(f"{float(b)} {float(a)}" for a, b in zip(y, x, strict=True)))
+    assert read_beside(tmp_path / "places.txt").settled() * 1e6 == pytest.approx(PLACES * 1e6, rel=1e-12)
+
+
+@pytest.mark.spec("SETTLE-20")
+@pytest.mark.parametrize(
     ("head", "scale", "order"),
     [
         ("y_um x_um", 1e6, (0, 1)),
