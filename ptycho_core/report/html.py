@@ -61,7 +61,7 @@ def _card(heading: str, content: str) -> str:
 
 
 def _length(metres: float) -> str:
-    for factor, name in ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm")):
+    for factor, name in ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-10, "Å")):
         if metres >= factor:
             return f"{metres / factor:.3g} {name}"
     return f"{metres / 1e-12:.3g} pm"

@@ -11,8 +11,17 @@ import pytest
 from physics_problem import complex_noise, smooth_probe
 from run_engine import make_scan
 
-from ptycho_core.data.container import NO_COUNTS, PtychoDataContainer, Role, Statistics, canvas_of, integer_corners
+from ptycho_core.data.container import (
+    NO_COUNTS,
+    OUTLYING,
+    PtychoDataContainer,
+    Role,
+    Statistics,
+    canvas_of,
+    integer_corners,
+)
 from ptycho_core.data.raw import RawData, Source
+from ptycho_core.data.roles import outlying_frames
 from ptycho_core.errors import DataError
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.propagation import far_field
@@ -207,3 +216,31 @@ def test_the_canvas_is_the_smallest_that_holds_every_used_frame(raw: RawData) ->
     whole = canvas_of(raw.positions_px, N)
     assert whole[0][0] < origin[0]
     assert whole[1][0] > shape[0]
+
+
+@pytest.mark.spec("DATA-18")
+def test_a_frame_with_ten_times_the_counts_of_any_other_is_unused_and_few_can_be() -> None:
+    totals = np.full(120, 100.0)
+    totals[::3] = 3.0  # a sample absorbs
+    assert outlying_frames(totals).tolist() == []
+    totals[[7, 60]] = (1000.0, 5e8)
+    assert outlying_frames(totals).tolist() == [7, 60]
+    totals[7] = 999.0
+    assert outlying_frames(totals).tolist() == [60]
+    totals[:5] = 5e8  # an exposure of its own
+    assert outlying_frames(totals).tolist() == []
+    totals[:5] = np.nan
+    totals[5:10] = 0
+    assert outlying_frames(totals).tolist() == [60]
+    assert outlying_frames(np.array([1.0, 1, 1, 1, 1, 1, 500])).tolist() == []
+
+
+@pytest.mark.spec("DATA-18")
+def test_an_outlying_frame_is_unused_whatever_is_asked_of_it(raw: RawData) -> None:
+    counts = raw.read_counts(np.arange(raw.n_frames)).copy()
+    counts[4] *= 1e4
+    loud = RawData.from_arrays(counts, raw.positions_px, raw.probe)
+    held = PtychoDataContainer.of(loud, heldout=[4, 5])
+    assert held.unused[OUTLYING].tolist() == [4]
+    assert held.heldout_frames.tolist() == [5]
+    assert held.statistics.mean_counts == pytest.approx(np.delete(loud.frame_totals, [4, 5]).mean())
