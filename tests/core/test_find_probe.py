@@ -150,7 +150,7 @@ class TestAperture:
         r = np.hypot(y - 30.0, x - 35.0)
         pattern = np.where((r <= 17) & (r >= inner), 90.0, 3.0)
         mask = np.ones((64, 64), bool)
-        mask[28:31, 44:47] = False
+        mask[27:33, 42:48] = False
         pattern[~mask] = 0
         pattern[2, 2] = 1e4  # one hot pixel, alone
         found = find_aperture(pattern, mask)
