@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .data.propagation import Propagation
 
@@ -37,6 +37,7 @@ class ReaderSpec:
             goes by, the higher. Ours are at 10 and 20.
         requires: top-level modules that must be importable.
         extra: what to pip install when one is missing.
+        one_scan: whether its files hold one scan each, so that ``options.entry`` is refused before it is asked to read.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ReaderSpec:
     priority: int = 0
     requires: tuple[str, ...] = ()
     extra: str = ""
+    one_scan: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ class ReadOptions:
         bin: detector pixels binned along each axis.
         centre: (y, x) detector pixel of zero frequency; ``auto`` finds it; None takes what the file says.
         rotate_deg: angle by which the axes of the scan are turned against those of the detector.
-        orientation: how stored positions lie on the detector's axes, a word of ``data.orientation.ORIENTATIONS``.
+        orientation: how stored positions lie on the detector's axes, a word of ``data.orientation.ORIENTATIONS``; None
+            takes them as they are, as ``none`` does, but says nothing of it, so that a search for a probe may turn them.
         mask: file with a mask, laid over the file's own; ``auto`` finds bad pixels by their values.
         mask_polarity: ``good`` or ``bad``: what True (or 1) means in `mask`; where none is given, in the file's own.
         background: expected counts of every pixel, a number, or a file with an (H, W) image of them.
@@ -106,13 +109,31 @@ class ReadOptions:
     bin: int = 1
     centre: tuple[float, float] | str | None = None
     rotate_deg: float = 0.0
-    orientation: str = "none"
+    orientation: str | None = None
     mask: Path | str | None = None
     mask_polarity: str | None = None
     background: Path | float | None = None
     frames: str | None = None
     gain: float | str | None = None
     look_at: int | None = None
+
+    def __post_init__(self) -> None:
+        """Take what means the same: names of files as text, an entry as a number, lists for pairs, a step for both."""
+        settled: dict[str, Any] = {
+            name: Path(value)
+            for name in ("mapping", "positions", "background")
+            if isinstance(value := getattr(self, name), str)
+        }
+        settled |= {name: str(value) for name in ("entry", "frames") if (value := getattr(self, name)) is not None}
+        settled |= {
+            name: tuple(value)
+            for name in ("raster", "scan_step_m", "centre")
+            if not isinstance(value := getattr(self, name), str | float | int | None)
+        }
+        if isinstance(self.scan_step_m, float | int):
+            settled["scan_step_m"] = (float(self.scan_step_m),) * 2
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
 
     def given(self) -> dict[str, str]:
         """Those that are not left at their default, in words, for provenance."""

@@ -20,7 +20,7 @@ from ...data.orientation import matrix_of, parse_orientation, rotated
 from ...data.propagation import FAR_FIELD, Propagation
 from ...data.raw import Geometry, ObjectGuess, RawData
 from ...data.recording import Recording
-from ...errors import DataError
+from ...errors import ConfigError, DataError
 from ...physics.probe import windowed_probe
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
@@ -96,7 +96,11 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
 
 
 def _geometry(recording: Recording, options: ReadOptions, notes: list[str]) -> Geometry:
-    """The instrument, what the caller says over what the file says."""
+    """The instrument, what the caller says over what the file says.
+
+    An object pixel that the file states does not outlive another energy, distance or detector pixel: with all three
+    known it follows from them (FM-36).
+    """
     given = {
         key: getattr(options, key)
         for key in ("energy_eV", "distance_m", "detector_pixel_size_m", "pixel_size_m", "radiation")
@@ -106,12 +110,29 @@ def _geometry(recording: Recording, options: ReadOptions, notes: list[str]) -> G
         stated = getattr(recording.geometry, key)
         if stated is not None and stated != value and key != "radiation":
             notes.append(f"{key} = {value:.6g} as given, instead of {stated:.6g} as the file says.")
-    return replace(recording.geometry, **given)
+    geometry = replace(recording.geometry, **given)
+    ties = ("energy_eV", "distance_m", "detector_pixel_size_m")
+    propagation = recording.propagation or options.propagation
+    if geometry.pixel_size_m is None or "pixel_size_m" in given or (propagation is not None and propagation.is_near):
+        return geometry
+    changed = [key for key in ties if key in given and getattr(recording.geometry, key) not in (None, given[key])]
+    if changed and None not in [getattr(geometry, key) for key in ties]:
+        notes.append(
+            f"The object pixel of {geometry.pixel_size_m:.6g} m that the file states was left aside: it follows from "
+            f"energy, distance and detector pixel, of which {' and '.join(changed)} was given."
+        )
+        return replace(geometry, pixel_size_m=None)
+    return geometry
 
 
 def _turned(placed: Placed, options: ReadOptions, notes: list[str]) -> Placed:
     """Positions on the axes of the detector: the turn of the scan first, then its orientation (FIND-1)."""
-    positions, word = placed.positions, parse_orientation(options.orientation)
+    if options.orientation == "auto":
+        raise ConfigError(
+            "orientation = 'auto': which one it is is found by trials, after reading. Read the scan without it, and "
+            "take find_orientation(scan).orientation (ptycho orient, or --orientation auto where a command solves)."
+        )
+    positions, word = placed.positions, parse_orientation(options.orientation or "none")
     if options.rotate_deg:
         notes.append(f"Positions were turned by {options.rotate_deg:g} degrees from y towards x, as given.")
         positions = rotated(positions, options.rotate_deg)
@@ -229,11 +250,13 @@ def _probe(recording: Recording, window: Window, propagation: Propagation) -> ND
 
 
 def _object_guess(recording: Recording, window: Window, options: ReadOptions, notes: list[str]) -> ObjectGuess | None:
-    """The object that came with the scan, where it lies on the scan's pixels and axes still."""
+    """The object that came with the scan, where it lies under the scan's positions, on its pixels and axes, still."""
     if recording.object_guess is None:
         return None
     height, width = recording.frames.shape[1:]
-    if window.is_all((height, width)) and not options.rotate_deg and options.orientation == "none":
+    turned = options.rotate_deg or options.orientation not in (None, "none")
+    placed = options.positions is not None or options.scan_step_m is not None or options.position_unit is not None
+    if window.is_all((height, width)) and not turned and not placed:
         return recording.object_guess
     notes.append("The object given with the scan was left out: it lies on other pixels or axes.")
     return None
