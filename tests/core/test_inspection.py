@@ -410,4 +410,5 @@ def test_a_picture_that_moves_is_measured_alike_on_large_frames():
     assert large.consistent
     assert large.detector_px_per_object_px == pytest.approx(12 * small.detector_px_per_object_px, rel=0.05)
     assert large.beam_px == pytest.approx(small.beam_px, rel=0.1)
+    assert large.lit_px == pytest.approx(12 * small.lit_px, rel=0.1)
     np.testing.assert_allclose(large.matrix, 12 * np.array(small.matrix), atol=0.2)

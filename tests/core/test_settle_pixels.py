@@ -161,13 +161,15 @@ def test_lines_of_larger_pixels_are_told_from_streaks_of_light(transposed):
     frames[:, :, 11:13] = np.rint(1.8 * frames[:, :, 11:13])
     streak = LIGHT.copy()
     streak[:, :, 19] *= np.rint(1 + 4 * np.exp(-((np.arange(H) - 17) ** 2) / 60))
+    fading = LIGHT.copy()
+    fading[:, :, 5] = np.rint(fading[:, :, 5] * (1.5 + 4 * np.exp(-((np.arange(H) - 17) ** 2) / 200)))
     axis = "rows" if transposed else "columns"
     good = np.ones(turned(frames).shape[1:], bool)
     found = bright_lines(turned(frames).mean(axis=0), M, good)
     assert set(found[axis]) == {11, 12}
     assert found[axis][11] == pytest.approx(1.8, rel=0.1)
     assert found["columns" if transposed else "rows"] == {}
-    for other in (LIGHT, streak):
+    for other in (LIGHT, streak, fading):
         assert bright_lines(turned(other).mean(axis=0), M, good) == {"rows": {}, "columns": {}}
     masked = settled(recording(turned(frames), positions=recording().positions), mask="auto")
     assert any(f"{axis} 11 (1.8 times), 12 (1.8 times) are brighter" in text for text in said(masked))

@@ -172,3 +172,17 @@ def test_small_steps_are_warned_of():
     places = PLACES / PIXEL * 0.1
     (text,) = settled(recording(positions=places, position_unit="px", geometry=Geometry())).source.warnings
     assert "--position_unit um|nm|m|px" in text
+
+
+@pytest.mark.spec("SETTLE-34", "DATA-22")
+def test_steps_wider_than_a_far_field_window_are_those_of_a_near_field_where_the_frames_say_so():
+    draw = np.random.default_rng(3)
+    sample, kappa = draw.random((110, 120)) ** 3, 0.02
+    shifts = np.stack(np.divmod(np.arange(M), COLUMNS), axis=1) * 5 + draw.integers(0, 3, (M, 2))
+    images = np.stack([sample[a : a + N, b : b + N] for a, b in shifts])
+    near = recording(
+        frames=ArrayFrames(draw.poisson(200 * images + 5).astype(np.float32)), positions=shifts / kappa * PIXEL
+    )
+    raw = settled(near)
+    assert raw.propagation.is_near
+    np.testing.assert_allclose(raw.positions_px, shifts, atol=0.5)
