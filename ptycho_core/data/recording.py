@@ -12,14 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DataError
 from .frames import FrameSource
 from .propagation import Propagation
 from .raw import Geometry, ObjectGuess, RawData, Source
 
-__all__ = ["POSITION_UNITS", "Recording", "recording_of"]
+__all__ = ["MASK_POLARITIES", "POSITION_UNITS", "Recording", "recording_of"]
 
 POSITION_UNITS = ("m", "px", "")
 """What positions of a recording may be in: metres, object pixels of the frames as stored, or what nobody says."""
+
+MASK_POLARITIES = ("good", "bad")
+"""What 1 may mean in a mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,19 @@ class Recording:
     frame_indexes: NDArray[np.int64] | None = None
     centre_px: tuple[float, float] | None = None
     source: Source = field(default_factory=Source)
+
+    def __post_init__(self) -> None:
+        """Refuse words that would be taken for others.
+
+        Raises:
+            DataError: an unknown unit or polarity.
+        """
+        for what, word, allowed in (
+            ("position_unit", self.position_unit, POSITION_UNITS),
+            ("mask_polarity", self.mask_polarity, MASK_POLARITIES),
+        ):
+            if word not in allowed:
+                raise DataError(f"{self.source.path or 'recording'}: {what} = {word!r}; allowed: {allowed}.")
 
 
 def recording_of(raw: RawData) -> Recording:

@@ -37,7 +37,7 @@ from .candidate import Candidate, missing_key
 from .h5_values import array_at, dataset_at, open_h5, whole_frames
 from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
-from .planes import good_pixels
+from .planes import good_pixels, one_in
 from .probes import NO_PROBE, normalise_probe
 from .stated import positive_numbers, propagation_in
 
@@ -57,8 +57,9 @@ def ptycho_reader() -> ReaderSpec:
         title="HDF5 with frames, positions_px",
         kind="hdf5",
         module=__name__,
-        protocol_version=1,
+        protocol_version=2,
         priority=10,
+        one_scan=True,
     )
 
 
@@ -169,7 +170,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         stated = _plain(h5["frames"].attrs.get("measurement"))
         sample = _sample(h5["frames"])
         resolved = resolve_measurement(name, stated, options.measurement, sample)
-        mask = good_pixels(_numbers(h5, file, "mask"))[0] if "mask" in file.names else None
+        mask, how = good_pixels(_numbers(h5, file, "mask")) if "mask" in file.names else (None, "")
         told: list[str] = []
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name, told) if "probe" in file.names else None
         calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
@@ -187,7 +188,8 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
     if live:  # of a scan that goes on, as many as have both
         whole = min(frames.shape[0], len(positions))
         frames, positions = replace(frames, stored_shape=(whole, *frames.stored_shape[1:])), positions[:whole]
-    notes = ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else told)
+    notes = [] if mask is None or how == "True as good" else [f"The mask was read with {how}."]
+    notes += ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else told)
     notes += [f"The file is still being written: its first {len(positions)} frames are read."] if live else []
     return Recording(
         frames=frames,
@@ -196,6 +198,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         probe=probe,
         probe_calibrated=calibrated,
         mask=mask,
+        mask_polarity=one_in(how),
         background=background,
         object_guess=object_guess,
         geometry=geometry,

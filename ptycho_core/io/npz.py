@@ -43,7 +43,7 @@ from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement, unstated_note
-from .planes import good_pixels
+from .planes import good_pixels, one_in
 from .probes import NO_PROBE, normalise_probe
 from .readers.scan_index import frames_of_one_scan
 from .stated import PROPAGATION_KEYS, resolve_propagation
@@ -80,7 +80,7 @@ def ptycho_reader() -> ReaderSpec:
         title="NPZ with diff3d or diffraction, xcoords, ycoords, probeGuess",
         kind="npz",
         module=__name__,
-        protocol_version=1,
+        protocol_version=2,
         priority=10,
     )
 
@@ -115,7 +115,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     positions = positions - _half_pixel(file, notes)
     index = file.load("scan_index") if "scan_index" in file.names else None
     chosen = frames_of_one_scan(index, frames.shape[0], options.entry, name, notes)
-    mask = _mask(file, notes)
+    mask, one_means = _mask(file, notes)
     provenance = _provenance(file)
     ignored = sorted(set(file.names) - KEYS)
     if ignored:
@@ -129,7 +129,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         probe=_probe(file, frames.shape[1], notes),
         probe_calibrated=_flag(file, "probe_calibrated"),
         mask=mask,
-        mask_polarity="good" if "mask" in file.names else "bad",
+        mask_polarity=one_means,
         background=_real(file, "background") if "background" in file.names else None,
         object_guess=_object_guess(file, notes),
         geometry=Geometry(**geometry, radiation=_text(file, "radiation") or "photon"),
@@ -309,19 +309,20 @@ def _object_guess(file: Candidate, notes: list[str]) -> ObjectGuess | None:
     return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
 
 
-def _mask(file: Candidate, notes: list[str]) -> NDArray[np.bool_] | None:
+def _mask(file: Candidate, notes: list[str]) -> tuple[NDArray[np.bool_] | None, str]:
+    """Good pixels (N, N), or None, and what 1 means in the file."""
     if "mask" in file.names and "bad_pixels" in file.names:
         raise DataError(f"{file.path}: holds both 'mask' (True = good) and 'bad_pixels' (True = bad); keep one.")
     if "mask" in file.names:
         good, how = good_pixels(_real(file, "mask"))
         if how != "True as good":
             notes.append(f"mask was read with {how}; it hides {int((~good).sum())} pixels.")
-        return good
+        return good, one_in(how)
     if "bad_pixels" not in file.names:
-        return None
+        return None, "good"
     bad = _real(file, "bad_pixels").astype(bool)
     notes.append(f"bad_pixels (True = bad) was read as the mask; it hides {int(bad.sum())} pixels.")
-    return ~bad
+    return ~bad, "bad"
 
 
 def _provenance(file: Candidate) -> dict[str, Any]:

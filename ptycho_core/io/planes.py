@@ -18,7 +18,7 @@ from ..errors import DataError, MissingPackageError
 from .h5_values import array_at, open_h5
 from .number_table import read_array
 
-__all__ = ["good_pixels", "read_mask", "read_plane"]
+__all__ = ["good_pixels", "one_in", "read_mask", "read_plane"]
 
 _HDF5_MAGIC = b"\x89HDF"
 _PNG_MAGIC = b"\x89PNG"
@@ -28,16 +28,19 @@ _ONES = {1, 2**8 - 1, 2**16 - 1}
 _ALLOWED = ".npy, .npz, .h5:/path/of/dataset, .tif, .png or text"
 
 
-def good_pixels(values: NDArray[Any], one_means: str = "good") -> tuple[NDArray[np.bool_], str]:
+def good_pixels(
+    values: NDArray[Any], one_means: str = "good", *, stated: bool = False
+) -> tuple[NDArray[np.bool_], str]:
     """Good pixels of a mask by its numbers, and how they were read.
 
     NaN and negative numbers are bad, always. Whole numbers other than 0 and 1 (255 and 65535 in pictures) are a bit
-    field: 0 is good. Else everything but 0 is what `one_means` says; where all that is left is one number, all of it is
-    good.
+    field, in which 0 is good unless somebody states what 1 means. Else everything but 0 is what `one_means` says; where
+    all that is left is one number, all of it is good.
 
     Args:
         values: (...) bool or real numbers.
         one_means: ``good`` or ``bad``.
+        stated: whether somebody says so of this mask, and it is not merely what is usual.
 
     Returns:
         True = good, of the same shape, and a phrase that says how.
@@ -48,10 +51,15 @@ def good_pixels(values: NDArray[Any], one_means: str = "good") -> tuple[NDArray[
     if bad.any() and len(kinds) < 2:
         return ~bad, "NaN and negative numbers as bad"
     flags = set(kinds[kinds != 0].tolist())
-    if values.dtype.kind in "iu" and (len(flags) > 1 or not flags <= _ONES):
+    if not stated and values.dtype.kind in "iu" and (len(flags) > 1 or not flags <= _ONES):
         return ~bad & (values == 0), "a bit field in which 0 is good"
     ones = values != 0
     return ~bad & (ones if one_means == "good" else ~ones), f"{'True' if values.dtype == bool else '1'} as {one_means}"
+
+
+def one_in(how: str) -> str:
+    """What 1 means, ``good`` or ``bad``, in a mask that was read as the phrase of :func:`good_pixels` says."""
+    return "bad" if how.startswith(("1 as bad", "True as bad")) or "0 is good" in how or "hidden" in how else "good"
 
 
 def read_mask(path: Path, one_means: str | None) -> tuple[NDArray[np.bool_], str]:
@@ -64,13 +72,15 @@ def read_mask(path: Path, one_means: str | None) -> tuple[NDArray[np.bool_], str
     Raises:
         DataError: as :func:`read_plane`, or a file without a mask.
     """
-    masked = _numpy_masked(path)
+    masked, stated = _numpy_masked(path), one_means is not None
     if masked is not None:
-        good, how = good_pixels(masked, one_means or "bad")
+        good, how = good_pixels(masked, one_means or "bad", stated=stated)
         how = how if one_means else "a masked array of NumPy, True as hidden"
     else:
-        good, how = good_pixels(_squeezed(read_plane(path), path), one_means or "good")
-    return (np.asarray(good.all(axis=0)) if good.ndim == 3 else good), how
+        good, how = good_pixels(_squeezed(read_plane(path), path), one_means or "good", stated=stated)
+    if good.ndim == 2:
+        return good, how
+    return np.asarray(good.all(axis=0)), f"{how}; of its {len(good)} planes, pixels that are bad in any are bad"
 
 
 def _numpy_masked(path: Path) -> NDArray[Any] | None:

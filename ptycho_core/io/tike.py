@@ -40,8 +40,9 @@ def ptycho_reader() -> ReaderSpec:
         title="NPZ or .npz.bz2 with data, scan, probe",
         kind="npz",
         module=__name__,
-        protocol_version=1,
+        protocol_version=2,
         priority=20,
+        one_scan=True,
     )
 
 

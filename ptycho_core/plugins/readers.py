@@ -100,9 +100,15 @@ class InstalledReader:
         """Read a scan as it lies in the file; what was passed over is among its warnings.
 
         Raises:
-            DataError: it is no usable scan; or the reader raised what is no error of this package, or returned no scan.
+            DataError: it is no usable scan; or the reader raised what is no error of this package, or returned no scan;
+                or one of several scans was asked for, and files of this dialect hold one.
             MissingPackageError: a module that it requires is not installed.
         """
+        if self.spec.one_scan and options.entry not in (None, "0"):
+            raise DataError(
+                f"{file.path}: entry {options.entry!r} was asked for (--entry, --scan_index), but a file of dialect "
+                f"{self.name!r} holds one scan. Leave it out."
+            )
         try:
             found = self._function("read")(file, options)
         except (PtychoError, MemoryError):

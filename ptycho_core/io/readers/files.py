@@ -45,6 +45,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=10,
+        one_scan=True,
     )
 
 

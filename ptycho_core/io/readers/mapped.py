@@ -22,7 +22,7 @@ from ...reader_protocol import ReadOptions
 from ..candidate import Candidate
 from ..h5_values import one_number, text_of, unit_factor
 from ..measurement import doubt, resolve_measurement
-from ..planes import good_pixels
+from ..planes import good_pixels, one_in
 from ..probes import NO_PROBE, normalise_probe
 from ..units import energy_eV_of, length_m
 from .arrays import ArrayFile, arrays_of
@@ -87,6 +87,7 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
     )
     placed, unit, raster = placed_by(mapping, arrays, frames.shape, raster, options, said_by)
     probe = _probe(mapping.probe, arrays, options, said_by, notes)
+    mask, one_means = _mask(mapping.mask, arrays, options, said_by, notes)
     source_of_frames: FrameSource = replace(frames, measurement=measurement)
     if options.follow and placed is not None and len(placed) != frames.shape[0]:
         n = min(len(placed), frames.shape[0])
@@ -100,8 +101,8 @@ def recording_by(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, dial
         position_unit=unit,
         raster=raster,
         probe=probe,
-        mask=_mask(mapping.mask, arrays, options, said_by, notes),
-        mask_polarity="bad" if mapping.mask is not None and mapping.mask.one_means == "bad" else "good",
+        mask=mask,
+        mask_polarity=one_means,
         background=_background(mapping.background, arrays, options, said_by, frames.shape[1:]),
         geometry=_geometry(mapping, arrays, notes),
         centre_px=_centre(mapping, frames.shape[1:], said_by),
@@ -138,6 +139,8 @@ def _one_scan(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, notes: 
     if "*" not in mapping.frames.path:
         if any("*" in path for path in mapping.paths()):
             raise ConfigError("A mapping has '*' in a path, but not in that of its frames, which lists the scans.")
+        if "entry" not in mapping.frames.axes:
+            chosen_entry(["0"], options.entry, str(arrays.path))  # nothing else chooses a scan
         return mapping
     pattern = re.compile("([^/]*)".join(map(re.escape, mapping.frames.path.split("*", 1))))
     found = [match[1] for name in arrays.headers() if (match := pattern.fullmatch(name))]
@@ -234,13 +237,14 @@ def _probe(
 
 def _mask(
     at: ArrayAt | None, arrays: ArrayFile, options: ReadOptions, said_by: str, notes: list[str]
-) -> NDArray[np.bool_] | None:
+) -> tuple[NDArray[np.bool_] | None, str]:
+    """Good pixels (H, W), or None, and what 1 means in the array."""
     if at is None:
-        return None
+        return None, "good"
     values = arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
-    good, how = good_pixels(values, at.one_means or "good")
+    good, how = good_pixels(values, at.one_means or "good", stated=at.one_means is not None)
     notes.append(f"The mask was read with {how}; it hides {int((~good).sum())} pixels.")
-    return good
+    return good, one_in(how)
 
 
 def _background(

@@ -22,6 +22,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=20,
+        one_scan=True,
     )
 
 

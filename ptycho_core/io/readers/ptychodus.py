@@ -60,6 +60,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=25,
+        one_scan=True,
     )
 
 

@@ -23,6 +23,7 @@ from ..h5_values import one_number
 from ..measurement import doubt, resolve_measurement, unstated_note
 from ..probes import NO_PROBE, normalise_probe
 from .arrays import NpzArrays
+from .entries import chosen_entry
 from .product import POSITIONS
 from .ptychodus import INTENSITIES, NOT_A_SCAN, good_pixels
 from .stored_frames import Layout, StoredFrames, stored_frames
@@ -81,6 +82,8 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     if not kind:
         raise DataError(f"{file.path}: none of the NPZ files of ptychodus; it holds {', '.join(sorted(file.names))}.")
     resolve_measurement(str(file.path), "counts", options.measurement)
+    if kind != "training":
+        chosen_entry(["0"], options.entry, str(file.path))  # such a file holds one scan
     return {"training": _training, "diffraction": _diffraction, "slac": _slac}[kind](file, options)
 
 

@@ -26,6 +26,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=20,
+        one_scan=True,
     )
 
 

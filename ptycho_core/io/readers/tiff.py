@@ -34,6 +34,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=20,  # a TIFF is known by its first bytes, so that only its reading asks for the package
+        one_scan=True,
     )
 
 

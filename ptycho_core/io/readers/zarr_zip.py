@@ -22,6 +22,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=20,  # a store is known by its files, so that only its reading asks for the package
+        one_scan=True,
     )
 
 

@@ -75,7 +75,8 @@ def _numbers(chosen: str, M: int, name: str) -> NDArray[np.int64]:
     if not len(numbers):
         raise DataError(f"{name}: --frames {chosen} leaves none of its {M} frames.")
     if numbers.min() < 0 or numbers.max() >= M:
-        raise DataError(f"{name}: --frames {chosen} names frame {int(numbers.max())}; the scan has 0 to {M - 1}.")
+        strange = int(numbers.min() if numbers.min() < 0 else numbers.max())
+        raise DataError(f"{name}: --frames {chosen} names frame {strange}; the scan has 0 to {M - 1}.")
     if len(np.unique(numbers)) != len(numbers):
         raise DataError(f"{name}: --frames {chosen} names a frame twice; name each once.")
     return numbers.astype(np.int64)

@@ -13,16 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.recording import Recording
+from ...data.recording import MASK_POLARITIES, Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
-from ..planes import read_mask
+from ..planes import one_in, read_mask
 from .pixels import PixelStatistics, bright_lines, dead_and_hot, is_cut_off, marked, stuck
 from .sampling import spread_frames
 
 __all__ = ["good_pixels_of"]
 
-POLARITIES = ("good", "bad")
 _SAMPLE_PX = 2**23
 _LEAST, _MOST = 8, 64
 _FEW = 0.01  # of the pixels may lack a value now and then and be masked; more is a fault of the frames
@@ -45,8 +44,8 @@ def good_pixels_of(
             so many pixels that masking them would leave out light.
         ConfigError: a polarity that is none.
     """
-    if options.mask_polarity not in (None, *POLARITIES):
-        raise ConfigError(f"mask_polarity = {options.mask_polarity!r}; allowed: {', '.join(POLARITIES)}.")
+    if options.mask_polarity not in (None, *MASK_POLARITIES):
+        raise ConfigError(f"mask_polarity = {options.mask_polarity!r}; allowed: {', '.join(MASK_POLARITIES)}.")
     if not recording.frames.shape[0]:
         return recording.mask
     auto = options.mask == "auto"
@@ -124,7 +123,7 @@ def _given(
         height, width = light.shape
         raise DataError(f"{path}: the mask has shape {good.shape} but frames of {name} are {height}×{width}.")
     if polarity is None:
-        _check_polarity(good, light, "bad" if "hidden" in how or "0 is good" in how else "good", f"{path}: the mask")
+        _check_polarity(good, light, one_in(how), f"{path}: the mask")
     notes.append(f"{path.name} was laid over the scan as a mask ({how}); it hides {int((~good).sum())} pixels.")
     return good
 
@@ -145,7 +144,7 @@ def _check_polarity(good: NDArray[np.bool_], light: NDArray[np.float64], one_mea
     share = float((~good).mean())
     if hidden <= 0.5 and share <= 0.99:
         return
-    other = POLARITIES[1 - POLARITIES.index(one_means)]
+    other = MASK_POLARITIES[1 - MASK_POLARITIES.index(one_means)]
     raise DataError(
         f"{what} hides {share:.0%} of the pixels, with {hidden:.0%} of the light (as amplitude), so it seems to be "
         f"read the wrong way round: 1 was taken as {one_means}. Give --mask_polarity {other}, or, if it is right, "

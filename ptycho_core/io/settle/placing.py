@@ -45,6 +45,16 @@ def placed_positions(
     positions, unit = recording.positions, recording.position_unit
     if options.positions is not None and options.scan_step_m is not None:
         raise ConfigError("positions and scan_step are given both; the positions come from one of them.")
+    if options.position_unit is not None and options.scan_step_m is not None:
+        raise ConfigError(
+            f"position_unit = {options.position_unit!r} is of stored positions, and scan_step is a length with its own "
+            "unit (50nm); give one of the two."
+        )
+    if options.raster is not None and options.scan_step_m is None and options.raster != recording.raster:
+        raise ConfigError(
+            f"raster = {options.raster} says how frames lie that a step places, and none is given: --scan_step LENGTH, "
+            "or leave --raster out."
+        )
     if options.positions is not None and positions is not None:
         _check_all_there(options.positions, positions)
     if options.scan_step_m is not None:

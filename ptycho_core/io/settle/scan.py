@@ -255,7 +255,8 @@ def _object_guess(recording: Recording, window: Window, options: ReadOptions, no
         return None
     height, width = recording.frames.shape[1:]
     turned = options.rotate_deg or options.orientation not in (None, "none")
-    placed = options.positions is not None or options.scan_step_m is not None or options.position_unit is not None
+    other_unit = options.position_unit not in (None, recording.position_unit)
+    placed = options.positions is not None or options.scan_step_m is not None or other_unit
     if window.is_all((height, width)) and not turned and not placed:
         return recording.object_guess
     notes.append("The object given with the scan was left out: it lies on other pixels or axes.")

@@ -53,7 +53,8 @@ def window_of(
     if options.bin < 1:
         raise ConfigError(f"bin = {options.bin}; it must be a whole number ≥ 1.")
     unit = 2 * options.bin
-    side = options.crop or options.pad or min(height, width) // unit * unit
+    asked = options.crop if options.crop is not None else options.pad
+    side = min(height, width) // unit * unit if asked is None else asked
     if options.crop is not None and not 0 < side <= max(height, width):
         raise ConfigError(f"crop = {side}, but frames are {height}×{width}; give 1 to {max(height, width)}, or pad.")
     if options.pad is not None and side < max(height, width):
