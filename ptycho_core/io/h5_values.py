@@ -337,7 +337,9 @@ def number_at(h5: Any, path: str, what: str) -> float | None:
     return None if values is None else one_number(values, f"{h5.file.filename}: {path!r}", what)
 
 
-def length_at(h5: Any, path: str, what: str, *, unstated: str = "m", option: str = "") -> float | None:
+def length_at(
+    h5: Any, path: str, what: str, *, unstated: str = "m", option: str = "", given: float | None = None
+) -> float | None:
     """One length > 0 in metres, by its ``units`` attribute; None where the path is not there.
 
     Args:
@@ -346,15 +348,32 @@ def length_at(h5: Any, path: str, what: str, *, unstated: str = "m", option: str
         what: it is, for messages.
         unstated: unit where the file states none.
         option: of the command that says the value instead, for messages.
+        given: what the caller says instead; then one that is wrong in the file counts as not there.
+
+    Raises:
+        DataError: it is no length > 0, and none is given.
     """
-    found = measured_at(h5, path, "length", option)
-    return None if found is None else _positive(h5, found, what, LENGTHS[unstated], option)
+    return _unless_given(h5, path, what, ("length", LENGTHS[unstated]), option, given)
 
 
-def energy_at(h5: Any, path: str, what: str, *, unstated: str = "eV", option: str = "--energy_eV") -> float | None:
+def energy_at(
+    h5: Any, path: str, what: str, *, unstated: str = "eV", option: str = "--energy_eV", given: float | None = None
+) -> float | None:
     """One energy > 0 in electronvolts, by its ``units`` attribute; else as :func:`length_at`."""
-    found = measured_at(h5, path, "energy", option)
-    return None if found is None else _positive(h5, found, what, unit_factor(unstated, "energy") or 1.0, option)
+    return _unless_given(h5, path, what, ("energy", unit_factor(unstated, "energy") or 1.0), option, given)
+
+
+def _unless_given(
+    h5: Any, path: str, what: str, quantity: tuple[str, float], option: str, given: float | None
+) -> float | None:
+    """One quantity (its kind, and the unit where none is stated) as the file states it, or None."""
+    try:
+        found = measured_at(h5, path, quantity[0], option)
+        return None if found is None else _positive(h5, found, what, quantity[1], option)
+    except DataError:
+        if given is None:
+            raise
+        return None
 
 
 def _positive(h5: Any, found: Measured, what: str, factor: float, option: str) -> float:

@@ -9,6 +9,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
+from h5_writer import writing
 from reader_truth import DETECTOR_PIXEL_M, DISTANCE_M, WAVELENGTH_M, a_truth, misfit
 
 from ptycho_core.errors import DataError
@@ -206,3 +207,31 @@ def test_the_truth_explains_a_master_file_with_positions_beside_it(tmp_path):
     raw = read_scan(master(tmp_path, counts, per_block=7), positions=tmp_path / "motors.csv")
     np.testing.assert_allclose(raw.positions_px, truth.positions_px, rtol=1e-9)
     assert misfit(raw, truth) < 0.02  # rounding to whole counts
+
+
+@pytest.mark.spec("SETTLE-5")
+def test_what_is_given_serves_where_the_files_own_is_damaged(tmp_path):
+    changes = {f"{DETECTOR}/x_pixel_size": (0.0, "m"), f"{DETECTOR}/detector_distance": (-1.0, "m")}
+    path = master(tmp_path, **changes)
+    with pytest.raises(DataError, match="--detector_pixel_size_m"):
+        read_recording(path, ReadOptions())
+    found = read_recording(path, ReadOptions(detector_pixel_size_m=75e-6, distance_m=2.0))
+    assert found.geometry.distance_m is None
+
+
+@pytest.mark.spec("READ-4")
+def test_a_block_that_is_being_written_is_read_up_to_its_last_whole_frame(tmp_path):
+    path = tmp_path / "scan_master.h5"
+    lines = (
+        "d = f.create_dataset('entry/data/data_000001', (9, 18, 22), np.uint32, chunks=(1, 18, 22))\n"
+        "f.swmr_mode = True\n"
+        "d[:4] = 7\n"
+        "d.flush()"
+    )
+    with writing(path, lines):
+        with pytest.raises(DataError, match="--follow"):
+            read_recording(path, ReadOptions())
+        found = read_recording(path, ReadOptions(follow=True))
+        assert found.frames.shape == (4, 18, 22)
+        assert (found.frames.read(np.arange(4)) == 7).all()
+        assert any("of its 9 frames the first 4 are read" in text for text in found.source.assumptions)

@@ -237,3 +237,20 @@ def test_a_probe_is_taken_from_mat_files_of_both_kinds(tmp_path, stored):
     savemat(tmp_path / "none.mat", {"object": np.ones((3, 3))})
     with pytest.raises(DataError, match=r"no probe.* holds: object"):
         read_probe(tmp_path / "none.mat")
+
+
+@pytest.mark.parametrize("order", ["matlab", "python"])
+def test_a_mask_for_each_frame_hides_what_is_bad_in_any(tmp_path, order):
+    each = np.ones((M, H, W))
+    each[0, 3, 5] = each[M - 1, 1, 2] = 0
+    if order == "matlab":
+        path = write_73(tmp_path / "s.mat", matlab(fmask=each.transpose(1, 2, 0)))
+    else:
+        path = write_python(tmp_path / "s.h5", fmask=each)
+    np.testing.assert_array_equal(read_recording(path, ReadOptions()).mask, each.all(axis=0))
+
+
+def test_a_mask_of_another_shape_is_warned_of(tmp_path):
+    recording = read_recording(write_73(tmp_path / "s.mat", matlab(fmask=np.ones((H, W - 1)))), ReadOptions())
+    assert recording.mask is None
+    assert any("fmask is" in text and "--mask FILE" in text for text in recording.source.warnings)

@@ -205,3 +205,14 @@ def test_motors_that_fit_no_frames_are_refused(tmp_path: Path) -> None:
     motors = {"x": np.arange(7.0), "y": np.arange(3.0)}
     with pytest.raises(DataError, match=r"x is \(7,\) and y is \(3,\) for 20 frames.*--positions"):
         read(write(tmp_path / "a.nxs", motors=motors))
+
+
+def test_the_axes_of_a_square_raster_are_no_lists_of_too_few(tmp_path: Path) -> None:
+    n = min(RASTER)
+    square = GRID.positions_m.reshape(*RASTER, 2)[:n, :n]
+    frames = GRID.counts.reshape(*RASTER, N, N)[:n, :n].reshape(-1, N, N)
+    motors = {"x": square[0, :, 1] * UM, "y": square[:, 0, 0] * UM}
+    found = read(write(tmp_path / "a.nxs", GRID, frames=frames, motors=motors))
+    assert found.positions is not None
+    np.testing.assert_allclose(found.positions, square.reshape(-1, 2), rtol=1e-12)
+    assert any("which their lengths cannot tell" in text for text in found.source.assumptions)

@@ -111,3 +111,11 @@ def test_a_reconstruction_gives_the_probe_to_start_from(tmp_path: Path) -> None:
         h5["content/probe/Sscan00G00/data"] = probe
         h5["content/probe/Sscan00G00/_psize"] = [1e-8, 1e-8]
     np.testing.assert_array_equal(read_probe(tmp_path / "a.ptyr"), probe)
+
+
+@pytest.mark.spec("SETTLE-5")
+def test_what_is_given_serves_where_the_files_own_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.ptyd", {"meta/distance": -2.0})
+    with pytest.raises(DataError, match="--distance_m"):
+        read(path)
+    assert read_scan(path, distance_m=DISTANCE_M).geometry.distance_m == DISTANCE_M

@@ -213,3 +213,26 @@ def test_a_growing_file_is_read_up_to_the_last_frame_that_has_its_position(tmp_p
         np.testing.assert_array_equal(recording.frames.read(np.arange(whole)), COUNTS[:whole, :W])
         np.testing.assert_array_equal(recording.positions, PLACES[:whole])
         assert any(f"of 6 frames the first {whole} are read" in note for note in recording.source.assumptions)
+
+
+@pytest.mark.spec("READ-22")
+def test_positions_of_one_file_are_paired_with_its_frames_by_their_numbers(tmp_path):
+    order = np.array([3, 0, 5, 1, 4, 2])
+    content = {"dp": COUNTS, "probe_position_y_m": PLACES[order, 0], "probe_position_x_m": PLACES[order, 1]}
+    path = write(tmp_path / "all.hdf5", probe_position_indexes=order, **content)
+    np.testing.assert_array_equal(read_recording(path, ReadOptions()).positions, PLACES)
+    path = write(tmp_path / "gap.hdf5", probe_position_indexes=order + 1, **content)
+    with pytest.raises(DataError, match=r"of frames 1 to 6.*--positions .*--frames FILE"):
+        read_recording(path, ReadOptions())
+    assert read_recording(path, ReadOptions(positions=path)).positions is None
+
+
+@pytest.mark.spec("SETTLE-5")
+def test_what_is_given_serves_where_the_files_own_is_damaged(tmp_path):
+    path = ptylab(tmp_path / "scan.hdf5", {("wavelength", "units"): "furlong"}, zo=-1.0, dxd=0.0)
+    with pytest.raises(DataError, match="--energy_eV"):
+        read_recording(path, ReadOptions())
+    with pytest.raises(DataError, match="--distance_m"):
+        read_recording(path, ReadOptions(energy_eV=2.0))
+    found = read_recording(path, ReadOptions(energy_eV=2.0, distance_m=0.046, detector_pixel_size_m=9e-6)).geometry
+    assert (found.energy_eV, found.distance_m, found.detector_pixel_size_m) == (None, None, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from h5_writer import writing
 from reader_truth import PIXEL_M, RASTER, N, Truth, a_truth, misfit
 
 from ptycho_core.data.raw import RawData
@@ -293,3 +294,21 @@ def test_a_file_that_emdfile_writes_is_read_as_it_means(tmp_path):
     np.testing.assert_allclose(recording.positions, raster_m(0.5e-9, 0.25e-9), rtol=1e-12)
     assert recording.geometry.pixel_size_m == pytest.approx(1e-10 / (10 * 0.02), rel=1e-12)
     assert recording.geometry.radiation == "electron"
+
+
+@pytest.mark.spec("READ-4")
+def test_a_raster_in_hdf5_that_is_being_written_is_read_up_to_its_last_whole_row(tmp_path):
+    path = tmp_path / "scan.h5"
+    lines = (
+        "d = f.create_dataset('data', (6, 4, 12, 10), np.uint16, chunks=(1, 1, 12, 10))\n"
+        "f.swmr_mode = True\n"
+        "d[:3] = 5\n"
+        "d[3, :2] = 5\n"
+        "d.flush()"
+    )
+    with writing(path, lines):
+        with pytest.raises(DataError, match="--follow"):
+            read_recording(path, ReadOptions(**SAID))
+        found = read_recording(path, ReadOptions(**SAID, follow=True))
+        assert (found.raster, found.frames.shape) == ((3, 4), (12, 12, 10))
+        assert (found.frames.read(np.arange(12)) == 5).all()

@@ -110,7 +110,7 @@ def bare_recording(
     geometry: Geometry | None = None,
     step_m: tuple[float, float] | None = None,
     detector: bool = False,
-    entry: tuple[tuple[int, int], ...] = (),
+    whole: int | None = None,
 ) -> Recording:
     """Recording of one array of frames: (M, H, W), or a raster (Ny, Nx, H, W).
 
@@ -123,7 +123,7 @@ def bare_recording(
         geometry: the instrument, where the file says anything of it.
         step_m: (y, x) steps of the raster, where the file says them.
         detector: whether the format is one that detectors write.
-        entry: axes other than the last three or four, with the index along them.
+        whole: frames, or rows of a raster, that are there whole in a file that is still being written; None for all.
 
     Raises:
         DataError: no frames, or a raster that cannot be placed.
@@ -131,7 +131,7 @@ def bare_recording(
     name = str(arrays.path)
     header = arrays.header(array)
     shape = header.shape
-    layout = _layout(name, array, shape, header.dtype, entry)
+    layout = _layout(name, array, shape if whole is None else (whole, *shape[1:]), header.dtype)
     raster = (layout.counted[0], layout.counted[1]) if len(layout.counted) == 2 else None
     geometry = geometry or Geometry()
     frames = stored_frames(arrays, array, layout, "counts")
@@ -167,12 +167,12 @@ def _places_m(raster: tuple[int, int], step_m: tuple[float, float]) -> NDArray[n
     return np.stack([y * step_m[0], x * step_m[1]], axis=-1)
 
 
-def _layout(name: str, array: str, shape: tuple[int, ...], dtype: Any, entry: tuple[tuple[int, int], ...]) -> Layout:
-    axes = [axis for axis in range(len(shape)) if axis not in dict(entry)]
+def _layout(name: str, array: str, shape: tuple[int, ...], dtype: Any) -> Layout:
+    axes = range(len(shape))
     if len(axes) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
         raise DataError(
             f"{name}: {array!r} is {shape} {dtype}; frames must be (M, H, W), or a raster (Ny, Nx, H, W), real numbers."
         )
     if math.prod(shape[axis] for axis in axes[:-2]) < 2:
         raise DataError(f"{name}: {array!r} is {shape}: one frame is no scan.")
-    return Layout(shape, tuple(axes[:-2]), (axes[-2], axes[-1]), entry)
+    return Layout(shape, tuple(axes[:-2]), (axes[-2], axes[-1]))

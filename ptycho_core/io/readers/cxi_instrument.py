@@ -82,14 +82,9 @@ def geometry_of(
 
 def _length(h5: Any, file: Candidate, path: str, option: str, options: ReadOptions) -> float | None:
     what = {"distance_m": "sample to detector, metres", "detector_pixel_size_m": "metres"}[option]
-    given = getattr(options, option) is not None
-    try:
-        found = length_at(h5, path, f"one positive number, {what}", option=f"--{option}")
-    except DataError:
-        if given:
-            return None
-        raise
-    if found is None and not given and options.pixel_size_m is None:
+    given = getattr(options, option)
+    found = length_at(h5, path, f"one positive number, {what}", option=f"--{option}", given=given)
+    if found is None and given is None and options.pixel_size_m is None:
         raise DataError(f"{missing_key(file, path, what)} Or give --{option} ….")
     return found
 

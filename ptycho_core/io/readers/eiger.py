@@ -35,7 +35,7 @@ from ...physics.propagation import energy_of_eV
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
-from ..h5_values import array_at, dataset_at, energy_at, group_at, length_at, number_at, open_h5, units_of
+from ..h5_values import array_at, dataset_at, energy_at, group_at, length_at, number_at, open_h5, units_of, whole_frames
 from ..measurement import resolve_measurement
 from ..probes import NO_PROBE
 
@@ -61,6 +61,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=15,
+        one_scan=True,
     )
 
 
@@ -95,7 +96,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         if wanted is not None and wanted != frames.shape[0]:
             warnings.append(f"The detector was asked for {wanted} frames; {frames.shape[0]} are in the file.")
         mask = _mask(h5, file, size, notes)
-        geometry = _geometry(h5, file, notes)
+        geometry = _geometry(h5, file, options, notes)
         centre = _centre(h5, size, notes)
         _gaps(h5, dtype, notes)
     if len(parts) > 1:
@@ -144,9 +145,13 @@ def _blocks(
                 f"{file.path}: {path!r} has frames of {dataset.shape[1:]}, {found[0][0]!r} of {found[0][1][1:]}; they "
                 "must be of one scan. Copy the data files again."
             )
-        if dataset.shape[0]:
-            found.append((path, tuple(int(n) for n in dataset.shape)))
+        whole = whole_frames(dataset)
+        if whole:
+            found.append((path, (whole, *map(int, dataset.shape[1:]))))
             dtypes.append(dataset.dtype)
+        if whole < dataset.shape[0]:
+            notes.append(f"{path} is still being written: of its {dataset.shape[0]} frames the first {whole} are read.")
+            break
     if not found:
         raise DataError(f"{file.path}: no block of frames in {_DATA!r} holds one yet.")
     return found, dtypes[0]
@@ -200,28 +205,36 @@ def _gaps(h5: Any, dtype: np.dtype[Any], notes: list[str]) -> None:
     notes.append(f"Values have {bits} bits; {2**bits - 1} marks gaps, and pixels that counted more than they can.")
 
 
-def _geometry(h5: Any, file: Candidate, notes: list[str]) -> Geometry:
+def _geometry(h5: Any, file: Candidate, options: ReadOptions, notes: list[str]) -> Geometry:
     pixels = [
-        length_at(h5, f"{_DETECTOR}/{axis}_pixel_size", "side of a pixel", option="--detector_pixel_size_m")
+        length_at(
+            h5,
+            f"{_DETECTOR}/{axis}_pixel_size",
+            "side of a pixel",
+            option="--detector_pixel_size_m",
+            given=options.detector_pixel_size_m,
+        )
         for axis in "yx"
     ]
     if None not in pixels and abs(pixels[0] / pixels[1] - 1) > 1e-4:  # type: ignore[operator]
         raise DataError(f"{file.path}: pixels are {pixels[0]} × {pixels[1]} m; only square ones are read.")
-    distance = _first_length(h5, _DISTANCES, "m", "--distance_m", notes)
-    wavelength = _first_length(h5, _WAVELENGTHS, "A", "--energy_eV", notes)
+    distance = _first_length(h5, _DISTANCES, "m", "--distance_m", options.distance_m, notes)
+    wavelength = _first_length(h5, _WAVELENGTHS, "A", "--energy_eV", options.energy_eV, notes)
     energy = None if wavelength is None else energy_of_eV(wavelength)
     for path in _ENERGIES:
-        energy = energy if energy is not None else energy_at(h5, path, "photon energy")
+        energy = energy if energy is not None else energy_at(h5, path, "photon energy", given=options.energy_eV)
     return Geometry(energy_eV=energy, distance_m=distance, detector_pixel_size_m=pixels[0] or pixels[1])
 
 
-def _first_length(h5: Any, paths: tuple[str, ...], unstated: str, option: str, notes: list[str]) -> float | None:
+def _first_length(
+    h5: Any, paths: tuple[str, ...], unstated: str, option: str, given: float | None, notes: list[str]
+) -> float | None:
     """The first of some lengths that is there; 0, which detectors write where nobody told them, is none."""
     for path in paths:
         if array_at(h5, path, "biuf") is not None and number_at(h5, path, option) != 0:
             if not units_of(h5[path]):
                 notes.append(f"{path} states no unit; it was read in {unstated}.")
-            return length_at(h5, path, option, unstated=unstated, option=option)
+            return length_at(h5, path, option, unstated=unstated, option=option, given=given)
     return None
 
 

@@ -8,7 +8,7 @@ ppX, ppY                               (M,) places of the beam on the object, me
 positions_real | probe_positions_0     (M, 2), the first as (y, x), the second as (x, y); asked for without ppX
 lambda, z, dx | dx_spec, ds, energy    numbers, see ``matlab_values``
 probe                                  (N, N), (N, N, P) or (N, N, P, variations), complex
-fmask                                  (H, W), 1 = good
+fmask                                  (H, W), or (H, W, M) of one a frame; 1 = good
 =====================================  ===========================================================================
 
 All may be fields of a structure ``p``. MATLAB's first axis runs fastest, so that a MAT file of version 7.3 shows it
@@ -111,7 +111,7 @@ def read_by_names(arrays: ArrayFile, order: str, options: ReadOptions, dialect: 
     Raises:
         DataError: no frames, or arrays of other shapes than they must have.
     """
-    name = str(arrays.path)
+    name, warnings = str(arrays.path), list[str]()
     found = _Names(arrays, order, arrays.headers())
     resolve_measurement(name, "counts", options.measurement)
     positions = _positions(found, notes)
@@ -130,14 +130,14 @@ def read_by_names(arrays: ArrayFile, order: str, options: ReadOptions, dialect: 
         positions=positions,
         position_unit="m",
         probe=probe,
-        mask=_mask(found, frames.shape[1:], notes),
+        mask=_mask(found, frames.shape[1:], notes, warnings),
         geometry=geometry,
         source=Source(
             path=name,
             dialect=dialect,
             measurement="counts",
             assumptions=("Frames of PtychoShelves are intensities, read as counts.", *notes, *said),
-            warnings=tuple(doubt("counts", sample)),
+            warnings=(*warnings, *doubt("counts", sample)),
         ),
     )
 
@@ -213,13 +213,20 @@ def _probe(found: _Names, notes: list[str]) -> NDArray[np.complex64] | None:
     return normalise_probe(turned, str(found.arrays.path), notes)
 
 
-def _mask(found: _Names, shape: tuple[int, ...], notes: list[str]) -> NDArray[np.bool_] | None:
+def _mask(found: _Names, shape: tuple[int, ...], notes: list[str], warnings: list[str]) -> NDArray[np.bool_] | None:
+    """Good pixels (H, W); of a mask for each frame those that are good in all of them."""
     values = found.values("fmask")
     if values is None:
         return None
-    if values.shape != shape:
-        notes.append(f"fmask is {values.shape} and frames are {shape}: it is not used; give it with --mask.")
+    if values.ndim == 3:
+        values = values if found.order == PYTHON and values.shape[1:] == shape else np.moveaxis(values, -1, 0)
+    each = values.ndim == 3 and len(values) > 1
+    good = np.asarray(values.astype(bool).all(axis=0) if values.ndim == 3 else values.astype(bool))
+    if good.shape != shape:
+        warnings.append(
+            f"fmask is {good.shape} and frames are {shape}, so that it was not used; give --mask FILE."
+        )
         return None
-    good: NDArray[np.bool_] = values.astype(bool)
-    notes.append(f"fmask (1 = good) was read as the mask; it hides {int((~good).sum())} pixels.")
+    told = ", those that are bad in any frame" if each else ""
+    notes.append(f"fmask (1 = good) was read as the mask; it hides {int((~good).sum())} pixels{told}.")
     return good

@@ -162,7 +162,7 @@ def _on_frames(
     """
     M = int(np.prod(counted))
     x, y = values["x"], values["y"]
-    if x.size == y.size and (x.size == M or len(counted) == 1):
+    if x.size == y.size and (x.size == M or (len(counted) == 1 and x.size * y.size != M)):
         return {"x": x.ravel(), "y": y.ravel()}
     if x.size * y.size != M or (len(counted) == 2 and {x.size, y.size} != set(counted)):
         raise DataError(

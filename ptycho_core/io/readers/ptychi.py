@@ -8,6 +8,7 @@ Zero frequency is at (H // 2, W // 2): it goes to the corner when pty-chi is cal
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...data.raw import Geometry, Source
 from ...data.recording import Recording
@@ -19,7 +20,7 @@ from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from .arrays import Hdf5Arrays
 from .growing import counted_frames
-from .product import product_in
+from .product import Product, product_in
 
 __all__ = ["ptycho_reader", "read", "recognises"]
 
@@ -37,6 +38,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=15,
+        one_scan=True,
     )
 
 
@@ -66,8 +68,8 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         raise DataError(f"{name}: {path!r} is {header.shape} {header.dtype}; frames must be (M, H, W) real numbers.")
     notes = [f"{path} holds intensities, read as counts."]
     product = product_in(arrays)
-    placed = [None if product is None else product.positions_m]
-    frames, (positions,) = counted_frames(arrays, path, (1, 2), placed, notes)
+    placed = None if product is None else _by_number(product, header.shape[0], options, notes, name)
+    frames, (positions,) = counted_frames(arrays, path, (1, 2), [placed], notes)
     sample = frames.stored(np.unique(np.linspace(0, frames.shape[0] - 1, _SAMPLE).astype(np.int64)))
     probe = None if product is None or product.probe is None else normalise_probe(product.probe, name, notes)
     if probe is None:
@@ -86,3 +88,26 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
             warnings=(*(() if product is None else product.warnings), *doubt("counts", sample)),
         ),
     )
+
+
+def _by_number(
+    product: Product, M: int, options: ReadOptions, notes: list[str], name: str
+) -> NDArray[np.float64] | None:
+    """Positions in the order of the frames, by their numbers where the file has them; None where others are given.
+
+    Raises:
+        DataError: positions are of other frames than 0 to M − 1.
+    """
+    order = product.indexes
+    if order is None or np.array_equal(order, np.arange(len(order))):
+        return product.positions_m
+    if options.positions is not None:
+        return None
+    if not np.array_equal(np.sort(order), np.arange(M)):
+        raise DataError(
+            f"{name}: its positions are of frames {order.min()} to {order.max()}, {len(order)} of them, and it has {M} "
+            f"frames, 0 to {M - 1}. To take what belongs together, give --positions {name} --frames FILE, the numbers "
+            "of the frames that have one."
+        )
+    notes.append("Positions were put into the order of the frames by their numbers.")
+    return product.positions_m[np.argsort(order)]

@@ -52,6 +52,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=30,
+        one_scan=True,
     )
 
 
@@ -182,9 +183,9 @@ def _geometry(h5: Any, file: Candidate, options: ReadOptions) -> Geometry:
             if dataset is None or dataset.dtype.kind not in "biuf" or not dataset.size:
                 continue  # None is kept as a text
             if key == "energy":
-                found[field] = energy_at(h5, path, text, unstated="keV")
+                found[field] = energy_at(h5, path, text, unstated="keV", given=options.energy_eV)
             else:
-                found[field] = length_at(h5, path, text, option=f"--{field}")
+                found[field] = length_at(h5, path, text, option=f"--{field}", given=getattr(options, field))
             break
         if field not in found and getattr(options, field) is None and options.pixel_size_m is None:
             raise DataError(f"{missing_key(file, f'meta/{key}', text)} Or give --{field} ….")

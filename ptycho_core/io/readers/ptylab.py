@@ -49,6 +49,7 @@ def ptycho_reader() -> ReaderSpec:
         module=__name__,
         protocol_version=2,
         priority=30,
+        one_scan=True,
     )
 
 
@@ -131,13 +132,19 @@ def _encoder(h5: Any, file: Candidate, turned: bool) -> NDArray[np.float64] | No
 def _geometry(h5: Any, file: Candidate, options: ReadOptions, notes: list[str]) -> Geometry:
     """The instrument; what the caller gives instead need not be in the file."""
     radiation = options.radiation or "photon"
-    wavelength = length_at(h5, "wavelength", "of the light, metres", option="--energy_eV")
+    wavelength = length_at(h5, "wavelength", "of the light, metres", option="--energy_eV", given=options.energy_eV)
     if wavelength is None and options.energy_eV is None:
         raise missing_key(file, "wavelength", "of the light, metres; or give --energy_eV")
     return Geometry(
         energy_eV=None if wavelength is None else energy_of_eV(wavelength, radiation),
-        distance_m=length_at(h5, "zo", "sample to detector, metres", option="--distance_m"),
-        detector_pixel_size_m=length_at(h5, "dxd", "side of a detector pixel", option="--detector_pixel_size_m"),
+        distance_m=length_at(h5, "zo", "sample to detector, metres", option="--distance_m", given=options.distance_m),
+        detector_pixel_size_m=length_at(
+            h5,
+            "dxd",
+            "side of a detector pixel",
+            option="--detector_pixel_size_m",
+            given=options.detector_pixel_size_m,
+        ),
         radiation=radiation,
     )
 

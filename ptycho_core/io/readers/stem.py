@@ -23,7 +23,7 @@ from ...errors import DataError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
-from ..h5_values import array_at, number_at, open_h5, text_at, text_of, units_of
+from ..h5_values import array_at, number_at, open_h5, text_at, text_of, units_of, whole_frames
 from ..units import length_unit
 from .arrays import Hdf5Arrays, shape_in
 from .bare import bare_recording
@@ -76,10 +76,24 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         raise DataError(f"{file.path}: holds no 4-D dataset of frames (Ny, Nx, H, W).")
     array = chosen_entry(stacks, options.entry, str(file.path))
     notes: list[str] = []
-    with open_h5(file.path) as h5:
+    whole = None
+    with open_h5(file.path, options.follow) as h5:
+        if h5.swmr_mode:
+            whole = whole_frames(h5[array])
+            notes.append(
+                f"The file is still being written: of {h5[array].shape[0]} rows of its raster {whole} are read."
+            )
         steps, geometry = _calibration(h5, array, shape_in(file, array)[-1], options, notes)
     return bare_recording(
-        Hdf5Arrays(file.path), array, options, "stem", notes, geometry=geometry, step_m=steps, detector=True
+        Hdf5Arrays(file.path, options.follow),
+        array,
+        options,
+        "stem",
+        notes,
+        geometry=geometry,
+        step_m=steps,
+        detector=True,
+        whole=whole,
     )
 
 
