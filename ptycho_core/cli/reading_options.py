@@ -76,8 +76,9 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
 
 PROBE_AND_FINDINGS: dict[str, dict[str, Any]] = {
     "--probe": {
-        "metavar": "FILE",
-        "help": "take the probe from this file (npz, HDF5, MAT, reconstruction.h5, model.ptycho)",
+        "metavar": "auto|FILE|WORDS",
+        "help": "search the probe, take it from a file (npz, HDF5, MAT, reconstruction.h5, model.ptycho), or make it: "
+        "aperture(semi_angle=1mrad, defocus=-13um), disc(radius=1.5um)",
     },
     "--despite_findings": {
         "action": "store_true",

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.frames import FrameSource, rounding
+from ..data.frames import rounding
 from ..errors import ConfigError, DataError
 
 __all__ = [
     "MEASUREMENTS",
     "UnstatedMeasurementError",
-    "check_amplitudes",
     "doubt",
     "guess_measurement",
     "resolve_measurement",
@@ -26,7 +25,6 @@ __all__ = [
 
 MEASUREMENTS = ("amplitude", "counts", "intensity")
 _LOOKS = {"counts": "counts: all are whole numbers", "amplitude": "amplitudes: their squares are whole numbers"}
-_CHUNK_BYTES = 32 * 2**20
 _TELLING = 0.05  # where rounding reaches farther than this, numbers of any kind look whole
 
 
@@ -114,29 +112,3 @@ def doubt(resolved: str, sample: NDArray[Any] | None) -> list[str]:
     if guess in (None, resolved):
         return []
     return [f"Frames were read as {resolved}, but the values look like {_LOOKS[guess or '']}."]
-
-
-def check_amplitudes(values: FrameSource, mask: NDArray[np.bool_] | None, name: str) -> None:
-    """Refuse negative amplitudes, which squaring would hide.
-
-    Args:
-        values: the frames as stored, not squared.
-        mask: (N, N) True = good, or None.
-        name: the file, for messages.
-
-    Raises:
-        DataError: a good pixel is negative.
-    """
-    M, N = values.shape[:2]
-    step = max(1, _CHUNK_BYTES // (4 * N * N))
-    for start in range(0, M, step):
-        numbers = np.arange(start, min(start + step, M), dtype=np.int64)
-        negative = values.read(numbers) < 0
-        if mask is not None and mask.shape == negative.shape[1:]:
-            negative &= mask
-        if negative.any():
-            frame = int(numbers[negative.any(axis=(1, 2))][0])
-            raise DataError(
-                f"{name}: frame {frame} holds negative amplitudes; square roots of counts are ≥ 0. "
-                "Mask those pixels, or export the counts and use --measurement counts."
-            )

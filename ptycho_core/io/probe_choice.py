@@ -15,10 +15,7 @@ from ..physics.probe import aperture_probe, disc_probe
 from .probes import read_probe
 from .units import length_m
 
-__all__ = ["PROBE_WORDS", "probe_from_words"]
-
-PROBE_WORDS = "auto|FILE|aperture(…)|disc(…)"
-"""What may be said, for help texts."""
+__all__ = ["probe_from_words"]
 
 _CALL = re.compile(r"\s*(aperture|disc)\s*\((.*)\)\s*", re.DOTALL)
 _NAMES = {
