@@ -17,6 +17,7 @@ from ..plugins.registry import LoadedBackend, load_backend
 from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, look_at, read_source
+from .extras import extra
 from .judge import judge
 from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
 from .observe import Observer
@@ -111,7 +112,7 @@ def apply_and_report(
             scored = image_of(engine.backend, model, container, config, runtime, progress)
         stage = Stage(name=first_stage_name(model.config), scored=scored, seconds=watcher.seconds["reconstruct"])
         with watcher.stage("verdict"):
-            verdict = judge(scored, container.probe, engine.backend)
+            verdict = extra(watcher, "verdict", lambda: judge(scored, container.probe, engine.backend))
         done = made_run((stage,), model, engine, replace(model.config, inference=config), runtime, watcher, title=title)
         done = replace(done, provenance={**done.provenance, **(provenance or {})}, verdict=verdict)
         return done if folder is None else write_run(done, folder, watcher, None)

@@ -25,6 +25,7 @@ from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, accepted_scan, known_side
 from .diagnose import diagnose
+from .extras import extra
 from .halves import half_data_frc
 from .judge import Judgement, circumstances
 from .models import BUNDLE_NAME, save_model
@@ -225,25 +226,20 @@ class _Job:
             judged = self.extra("verdict", lambda: Judgement(scored, self.scan.probe, backend, known))
         if judged is None:
             return None, None
-        if not (whole and judged.needs_diagnosis):
-            return judged.verdict(), None
-        try:
-            with self.observer.stage("diagnosis"):
-                look = partial(diagnose, self.scan, self.engines.config, self.runtime, progress=self.progress)
-                return judged.verdict(self.extra("diagnosis", look)), None
-        except Cancelled as error:
-            self.observer.notice(f"no diagnosis: {error}")
-            return judged.verdict(), error
+        found, stopped = None, None
+        if whole and judged.needs_diagnosis:
+            try:
+                with self.observer.stage("diagnosis"):
+                    look = partial(diagnose, self.scan, self.engines.config, self.runtime, progress=self.progress)
+                    found = self.extra("diagnosis", look)
+            except Cancelled as error:
+                self.observer.notice(f"no diagnosis: {error}")
+                stopped = error
+        return self.extra("verdict", lambda: judged.verdict(found)), stopped
 
     def extra(self, what: str, job: Callable[[], _T]) -> _T | None:
-        """Do an extra; when it fails, say so and go on, since the image that it would judge is finished."""
-        try:
-            return job()
-        except Cancelled:
-            raise
-        except (*ENGINE_FAILURES, ArithmeticError, ValueError) as error:
-            self.observer.notice(f"no {what}: {error_words(error)}")
-            return None
+        """Do an extra; see :func:`.extras.extra`."""
+        return extra(self.observer, what, job)
 
 
 def run(

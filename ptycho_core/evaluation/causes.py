@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.verdict import Reason
 from ..physics.merit import Figures
-from .judging import FORETOLD, OVERFITTED, judge_of, noise_factor, percent, too_dark, uncounted
+from .judging import FORETOLD, OVERFITTED, foretells, judge_of, noise_factor, percent, too_dark, uncounted
 from .measured import Measured
 
 __all__ = [
@@ -242,6 +242,11 @@ def cautions(measured: Measured, known: Circumstances) -> list[Reason]:
         share = judge.foretold / judge.predicted
         text = f"only {share:.0%} of what it shows comes true in unseen frames, the rest is noise"
         found.append(Reason(name="noisy", text=text, figure=share, advice="count longer, or fit less"))
+    elif judge is measured.training and not foretells(measured):
+        text = "without held-out frames it cannot be told from an image of noise"
+        found.append(
+            Reason(name="unproved", text=text, figure=math.nan, advice="hold frames out (--test_fraction 0.05)")
+        )
     contrast = max(measured.contrast_amplitude, measured.contrast_phase_rad)
     if contrast < LIKE_FLAT * measured.contrast_noise and not too_dark(measured):
         text = f"its contrast ({percent(contrast)}) is no more than noise makes of an empty field"

@@ -20,6 +20,7 @@ __all__ = [
     "foretells",
     "foretells_little",
     "foretells_unseen",
+    "foretold_at_most",
     "foretold_share",
     "judge_of",
     "noise_factor",
@@ -93,11 +94,19 @@ def foretells(measured: Measured) -> bool:
 
 
 def foretells_little(measured: Measured) -> bool:
-    """Whether less than half of the structure is foretold, beyond doubt in either."""
-    judge, fitted = judge_of(measured)
+    """Whether less than half of the structure is foretold, beyond doubt in either.
+
+    Of frames that were fitted nothing is taken off: how much of their noise a fit explains is known as an upper limit
+    only, and at low dose that is more than the structure of an honest scan.
+    """
+    judge, _ = judge_of(measured)
     structure, sd = structure_of(measured)
-    most = judge.foretold - fitted + 2 * judge.sd
-    return structure > SURE * sd and most < FORETOLD * (structure - 2 * sd)
+    return structure > SURE * sd and judge.foretold + 2 * judge.sd < FORETOLD * (structure - 2 * sd)
+
+
+def foretold_at_most(measured: Measured) -> float:
+    """S/C, where of frames that were fitted nothing is taken off."""
+    return judge_of(measured)[0].foretold / structure_of(measured)[0]
 
 
 def alike(measured: Measured) -> bool:

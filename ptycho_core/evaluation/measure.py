@@ -334,6 +334,7 @@ def measure(scored: Scored, expected: Expected, begun_with: NDArray[np.complex64
     return Measured(
         heldout=heldout,
         training=training,
+        covered=int(covered.sum()),
         uncovered=int((near & ~covered).sum()),
         apart=int((~near & ~covered).sum()),
         unlikeness=unlikeness[0],

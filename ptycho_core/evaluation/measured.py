@@ -76,6 +76,7 @@ class Measured:
     Attributes:
         heldout: held-out frames that training frames overlap with, or None without any.
         training: training frames.
+        covered: held-out frames that lie where training frames lit the object; `heldout` has some of them.
         uncovered: held-out frames that lie where too little of the object was lit, although training frames are near.
         apart: held-out frames that no training frame is near.
         unlikeness: mean square of the relative difference of the frames from their mean, noise taken off.
@@ -99,6 +100,7 @@ class Measured:
 
     heldout: Judged | None
     training: Judged
+    covered: int
     uncovered: int
     apart: int
     unlikeness: float

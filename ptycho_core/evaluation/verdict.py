@@ -31,6 +31,7 @@ from .judging import (
     alike,
     foretells_little,
     foretells_unseen,
+    foretold_at_most,
     foretold_share,
     judge_of,
     noise_factor,
@@ -42,6 +43,9 @@ from .judging import (
 from .measured import Measured
 
 __all__ = ["Alternative", "Circumstances", "needs_diagnosis", "noise_factor", "weigh"]
+
+LEAST_UNCOVERED = 3
+"""Held-out frames that must lie in the dark to be called no overlap, where the distances of frames speak of one."""
 
 
 def needs_diagnosis(measured: Measured, train: Figures, heldout: Figures | None) -> bool:
@@ -156,13 +160,13 @@ def _proof(measured: Measured) -> str:
 
 def _no_image(measured: Measured) -> Reason | None:
     """Why it is no image, or None where it may be one."""
-    judged = 0 if measured.heldout is None else measured.heldout.n_frames
-    n = measured.uncovered + measured.apart + judged
+    n = measured.covered + measured.uncovered + measured.apart
     if alike(measured) and not foretells_unseen(measured):
         return _nothing_there(measured)
-    if measured.uncovered > n / 2:
+    apart = measured.overlap < OVERLAPPING
+    # one or two frames are easily those at the rim of a small scan
+    if measured.uncovered > n / 2 and (apart or measured.uncovered >= LEAST_UNCOVERED):
         step = (1 - measured.overlap) * measured.diameter_px
-        apart = measured.overlap < OVERLAPPING
         return Reason(
             name="no_overlap",
             text=(
@@ -174,7 +178,7 @@ def _no_image(measured: Measured) -> Reason | None:
             advice="check the unit of the positions, the pixel size and the probe" if apart else PROBE_ADVICE,
         )
     if foretells_little(measured):
-        share = max(foretold_share(measured), 0.0)
+        share = max(foretold_at_most(measured), 0.0)
         where = "held-out frames" if judge_of(measured)[0] is measured.heldout else "its own frames"
         return Reason(
             name="not_foretold",

@@ -6,6 +6,7 @@ import importlib
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -115,6 +116,26 @@ class TestWhatIsAnImage:
         assert found.is_image
         assert "no held-out frame proves it" in found.sentence
 
+    @pytest.mark.spec("VERDICT-4")
+    @pytest.mark.parametrize("photons", [300, 1000])
+    def test_without_held_out_frames_weak_light_is_not_told_from_noise_and_no_reason_against_it(
+        self, photons: float
+    ) -> None:
+        raw = honest(photons, N=64, grid_shape=(10, 10), step_px=10.5)  # more is fitted than so few counts tell
+        found = verdict_of(raw, without_heldout())
+        assert found.is_image
+        assert "unproved" in names(found)
+        assert "--test_fraction" in " ".join(found.advice)
+
+    @pytest.mark.spec("VERDICT-4")
+    def test_of_few_frames_one_at_the_rim_proves_nothing(self) -> None:
+        raw = honest(1e6, N=64, grid_shape=(1, 9), step_px=13.0)
+        scan = PtychoDataContainer.of(raw, heldout=np.array([0]))
+        done = run(scan, QUICK)
+        assert done.verdict is not None
+        assert Judgement(done.scored, scan.probe).measured.uncovered == 1
+        assert done.verdict.is_image
+
     def test_what_is_explained_to_the_noise_is_said_with_its_figures(self) -> None:
         found = verdict_of(honest(1e4))
         assert found.kind == "noise"
@@ -212,6 +233,14 @@ class TestDoubt:
             assert foretells(replace(fitted, training=replace(found.training, **sums))) == evidence
         held = replace(found, freedom=1e9)
         assert foretells(held), "held-out frames were fitted by nobody"
+
+    def test_all_held_out_frames_that_are_lit_are_counted_not_only_those_that_are_looked_at(self) -> None:
+        found = measured()
+        assert found.heldout is not None
+        assert found.covered == found.heldout.n_frames
+        many = replace(found, heldout=replace(found.heldout, n_frames=128), covered=600, uncovered=400)
+        assert weigh(many, figures(1.0), figures(1.0), REFINED).is_image
+        assert not weigh(replace(many, uncovered=601), figures(1.0), figures(1.0), REFINED).is_image
 
     def test_held_out_frames_without_neighbours_are_counted_apart(self) -> None:
         raw = honest(1e5)
@@ -542,14 +571,34 @@ class TestWhereItStands:
         assert run_summary(make_run(make_scored()))["verdict"] is None
 
     @pytest.mark.spec("VERDICT-1")
-    def test_where_the_image_cannot_be_judged_a_warning_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "error", [BackendError("its forward model is out of order"), IndexError("its forward model is out of order")]
+    )
+    @pytest.mark.parametrize("part", ["Judgement", "Judgement.verdict"])
+    def test_where_the_image_cannot_be_judged_a_warning_says_why(
+        self, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+    ) -> None:
         def broken(*args: Any, **keywords: Any) -> None:
-            raise BackendError("its forward model is out of order")
+            raise error
 
-        monkeypatch.setattr(running, "Judgement", broken)
+        monkeypatch.setattr(f"ptycho_core.api.run.{part}", broken)
         done = run(honest(1e4), QUICK)
         assert done.verdict is None
-        assert "no verdict: its forward model is out of order" in done.warnings
+        assert "its forward model is out of order" in next(text for text in done.warnings if "no verdict: " in text)
+
+    @pytest.mark.spec("VERDICT-1")
+    def test_a_model_that_is_applied_gives_its_image_although_it_cannot_be_judged(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        def broken(*args: Any, **keywords: Any) -> None:
+            raise IndexError("out of the field")
+
+        done = run(honest(1e5), QUICK)
+        monkeypatch.setattr("ptycho_core.api.apply.judge", broken)
+        engine = Engines(QUICK, done.runtime, Observer()).trainer
+        applied = apply_and_report(done.model, engine, honest(1e5), QUICK.inference, same_scan=True, out=tmp_path / "a")
+        assert applied.warnings == ("no verdict: IndexError: out of the field",)
+        assert (tmp_path / "a" / "reconstruction.h5").exists()
 
     def test_a_model_applied_to_a_scan_has_one_too(self) -> None:
         done = run(honest(1e5), QUICK)
