@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.frames import FrameSource, SubsetFrames
-from ..data.orientation import ORIENTATIONS, oriented
+from ..data.orientation import MOVED, ORIENTATIONS, oriented
 from ..data.probe_guess import ProbeGuess
 from ..data.raw import RawData, read_only
 from ..data.roles import draw_heldout, draw_subsample, outlying_frames
@@ -122,8 +122,11 @@ def with_initial_probe(
 
 
 def _oriented_before(raw: RawData) -> bool:
-    """Whether somebody has said how positions lie on the axes of the frames."""
-    return any(" (orientation " in text or "positions were turned by" in text for text in raw.source.assumptions)
+    """Whether somebody has said, or found, how positions lie on the axes of the frames."""
+    details = raw.source.details
+    return bool(
+        {"orientation", MOVED} & details.keys() or {"orientation", "rotate_deg"} & details.get("read_with", {}).keys()
+    )
 
 
 def _tell_about_photons(scan: PtychoDataContainer, config: TrainingConfig, tell: Tell) -> None:

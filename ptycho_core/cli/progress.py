@@ -28,6 +28,10 @@ _LABELS = {
     "refine": "refining",
     "simulate": "simulating",
     "write": "writing",
+    "probe": "searching for the probe",
+    "orient": "trying orientations",
+    "centre": "trying centres of the beam",
+    "diagnosis": "looking for the cause",
 }
 
 

@@ -49,7 +49,7 @@ def execute(options: Options, session: Session) -> int:
         done = apply_and_report(
             model,
             engine,
-            reading(options, session),
+            reading(options, session, progress=progress),
             inference,
             runtime,
             out=options["out"] or default_folder(data, "-image"),

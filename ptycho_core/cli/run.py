@@ -54,7 +54,7 @@ def execute(options: Options, session: Session) -> int:
     data = Path(options["data"])
     with interrupted_with_advice(session, data), long_job() as progress:
         done = run(
-            reading(options, session, config=config),
+            reading(options, session, config=config, progress=progress),
             config,
             runtime,
             out=options["out"] or default_folder(data),

@@ -40,7 +40,7 @@ def execute(options: Options, session: Session) -> int:
     folder = Path(options["out"] or default_folder(paths[0]))
     with interrupted_with_advice(session, paths[0]), long_job() as progress:
         train(
-            [reading({**options, "data": str(path)}, session, config=config) for path in paths],
+            [reading({**options, "data": str(path)}, session, config=config, progress=progress) for path in paths],
             config,
             runtime,
             out=folder,

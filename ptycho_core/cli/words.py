@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
+from ..protocol import Progress, no_progress
 from .options import Options
 from .reading_options import AUTO, READING, read_options
 from .session import Session
@@ -30,7 +32,12 @@ __all__ = [
 
 
 def reading(
-    options: Options, session: Session, *, say: bool = True, config: TrainingConfig | None = None
+    options: Options,
+    session: Session,
+    *,
+    say: bool = True,
+    config: TrainingConfig | None = None,
+    progress: Progress = no_progress,
 ) -> Callable[[], RawData]:
     """A function that reads the scan of a command, with the probe of ``--probe`` if there is one, and describes it.
 
@@ -41,6 +48,7 @@ def reading(
         session: of the command.
         say: whether to describe the scan on standard output.
         config: of the run that the scan is read for, whose held-out frames no finding may look at.
+        progress: called after each trial of an orientation; it may raise ``Cancelled``.
     """
     said = read_options(options)
 
@@ -51,6 +59,7 @@ def reading(
         raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)
         if options["probe"]:
             raw = probe_from_words(options["probe"], raw)
+        raw = _as_said(raw, options.get("orientation"))
         for text in raw.source.assumptions:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
@@ -60,17 +69,26 @@ def reading(
                 f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
                 f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
             )
-        return _on_found_axes(raw, session, config) if options.get("orientation") == AUTO else raw
+        return _on_found_axes(raw, session, config, progress) if options.get("orientation") == AUTO else raw
 
     return read
 
 
-def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None) -> RawData:
+def _as_said(raw: RawData, orientation: str | None) -> RawData:
+    """The scan with ``--orientation`` noted, ``none`` too: what was said is not searched for with a missing probe."""
+    if orientation in (None, AUTO):
+        return raw
+    details = raw.source.details
+    said = {**details.get("read_with", {}), "orientation": orientation}
+    return replace(raw, source=replace(raw.source, details={**details, "read_with": said}))
+
+
+def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None, progress: Progress) -> RawData:
     """The scan in the orientation that trials find, with what they found said."""
     from ..api.orient_on_reading import learned_from, with_found_orientation
 
     frames = None if config is None else learned_from(raw, config)
-    raw, found = with_found_orientation(raw, frames=frames)  # within the stage of reading
+    raw, found = with_found_orientation(raw, frames=frames, progress=progress)  # within the stage of reading
     session.say(f"orient    {found.describe()}; {found.seconds:.1f} s")
     for reason in () if found.certain else found.reasons:
         session.notice(f"orientation: {reason}; '{found.orientation}' is used")

@@ -18,6 +18,7 @@ from .frames import TransposedFrames
 from .raw import RawData, read_only
 
 __all__ = [
+    "MOVED",
     "ORIENTATIONS",
     "axes_of_motion",
     "composed",
@@ -42,6 +43,9 @@ ORIENTATIONS = (
     "transpose+flip_y+flip_x",
 )
 """The eight maps of positions that keep the pixel grid. ``transpose`` comes first, then the signs."""
+
+MOVED = "positions_moved"
+"""Key of ``source.details`` of a scan whose positions somebody has brought to other axes: how it lies has been said."""
 
 _PARTS = ("transpose", "flip_y", "flip_x")
 
@@ -123,7 +127,11 @@ def _moved(raw: RawData, positions_px: NDArray[np.float64], *words: str) -> RawD
         raw,
         positions_px=read_only(positions_px),
         object_guess=None,
-        source=replace(raw.source, assumptions=(*raw.source.assumptions, *words)),
+        source=replace(
+            raw.source,
+            assumptions=(*raw.source.assumptions, *words),
+            details={**raw.source.details, MOVED: True},
+        ),
     )
 
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ptycho_core.api import prepare
 from ptycho_core.cli import main as cli
-from ptycho_core.data.orientation import inverse_of, oriented, turned
+from ptycho_core.cli.progress import _LABELS, Reporter
+from ptycho_core.config import TrainingConfig
+from ptycho_core.data.orientation import inverse_of, orient_scan, oriented, turned
+from ptycho_core.data.probe_guess import ProbeGuess
+from ptycho_core.errors import Cancelled
 from ptycho_core.io import read_scan, write_scan
+from ptycho_core.physics.probe import probe_from_mean_pattern
 from ptycho_core.simulation import SimulationConfig, simulate_scan
 
 
@@ -117,3 +124,47 @@ def test_the_example_runs(tmp_path, raw, capsys):
     x, y = raw.positions_px[:, 1], raw.positions_px[:, 0]
     np.savez(tmp_path / "scan.npz", diff3d=np.sqrt(counts), xcoords=x, ycoords=y, probeGuess=probe)
     assert cli.main(example[1:]) == 0
+
+
+@pytest.mark.spec("FIND-7")
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [((), 8), (("--orientation", "none"), 1), (("--orientation", "transpose"), 1), (("--rotate", "12"), 1)],
+)
+def test_what_was_said_of_the_orientation_is_not_searched_for_with_a_missing_probe(
+    tmp_path, raw, monkeypatch, given, allowed
+):
+    write_scan(tmp_path / "bare.npz", replace(raw, probe=None, probe_calibrated=False, object_guess=None))
+    searched = []
+
+    def found(scan, *, orientations, **more):
+        searched.append(orientations)
+        return ProbeGuess(probe=probe_from_mean_pattern(scan.mean_pattern()), how="mean pattern")
+
+    monkeypatch.setattr(prepare, "find_probe", found)
+    assert cli.main(["run", "bare.npz", "--preset", "quick", "--out", "done", *given]) == 0
+    assert [len(words) for words in searched] == [allowed]
+
+
+def test_a_scan_that_was_moved_in_python_is_left_as_it_lies(raw, monkeypatch):
+    searched = []
+
+    def found(scan, *, orientations, **more):
+        searched.append(orientations)
+        return ProbeGuess(probe=probe_from_mean_pattern(scan.mean_pattern()), how="mean pattern")
+
+    monkeypatch.setattr(prepare, "find_probe", found)
+    bare = replace(raw, probe=None, probe_calibrated=False, object_guess=None)
+    for moved in (oriented(bare, "flip_y"), turned(bare, 30.0), orient_scan(bare, flip_x=True), bare):
+        prepare.ensure_container(moved, TrainingConfig())
+    assert [len(words) for words in searched] == [1, 1, 1, 8]
+
+
+@pytest.mark.spec("FIND-6")
+def test_finding_the_orientation_before_a_run_can_be_stopped(wrong, raw, monkeypatch, capsys):
+    def stopped(self, event):
+        raise Cancelled(f"stopped while {_LABELS[event.stage]}")
+
+    monkeypatch.setattr(Reporter, "__call__", stopped)
+    assert cli.main(["run", wrong, "--orientation", "auto", "--preset", "quick"]) == 130
+    assert "stopped while trying orientations" in capsys.readouterr().err
