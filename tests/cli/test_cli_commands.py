@@ -159,21 +159,27 @@ def test_what_inspect_warns_of_is_told_in_every_command(stub, scan, tmp_path, ca
     assert all(f"note: {text}" in shown for text in warned)
 
 
-def test_gaps_of_the_detector_as_counts_are_refused(stub, scan, tmp_path, capsys):
+def test_zero_frequency_at_the_corner_is_refused_and_gaps_of_the_detector_are_masked(stub, scan, tmp_path, capsys):
     from ptycho_core.io import read_scan
 
     raw = read_scan(scan)
     counts = raw.read_counts(np.arange(raw.n_frames)).astype(np.uint32)
-    counts[:, 14:16, :] = 2**32 - 1
     y, x = raw.positions_px.T
     arrays = {"diffraction": counts, "xcoords": x + 0.5, "ycoords": y + 0.5, "probeGuess": raw.probe[0]}
-    np.savez(tmp_path / "gaps.npz", measurement=np.array("counts"), **arrays)
-    assert cli.main(["run", "gaps.npz", *QUICK, "--out", "r"]) == 2
+    gaps = counts.copy()
+    gaps[:, 14:16, :] = 2**32 - 1
+    np.savez(tmp_path / "gaps.npz", measurement=np.array("counts"), **(arrays | {"diffraction": gaps}))
+    assert cli.main(["run", "gaps.npz", *QUICK, "--out", "masked"]) == 0
+    assert summary_of(tmp_path / "masked")["dropped"]["masked pixels"] == 64
+    capsys.readouterr()
+    cornered = np.fft.ifftshift(counts, axes=(1, 2))
+    np.savez(tmp_path / "corner.npz", measurement=np.array("counts"), **(arrays | {"diffraction": cornered}))
+    assert cli.main(["run", "corner.npz", *QUICK, "--out", "r"]) == 2
     error = capsys.readouterr().err
     assert "--despite_findings" in error
     assert error.count("\n") == 1
     assert not (tmp_path / "r").exists()
-    assert cli.main(["run", "gaps.npz", *QUICK, "--out", "r", "--despite_findings"]) == 0
+    assert cli.main(["run", "corner.npz", *QUICK, "--out", "r", "--despite_findings"]) == 0
     assert summary_of(tmp_path / "r")["warnings"], "going on does not silence them"
 
 

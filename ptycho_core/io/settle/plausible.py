@@ -265,9 +265,10 @@ def _hardly_moves(figures: Figures, given: ReadOptions) -> str:
     if step is None or step >= least or figures.near or given.position_unit is not None:
         return ""
     pixel = "" if figures.pixel_m is None else f" of {figures.pixel_m:.4g} m"
+    metres = " By their size they are metres: --position_unit m." if figures.unit == "px" and step < 1e-3 else ""
     return (
         f"positions step by {step:.3g} object pixels{pixel} in the median, so that neighbouring frames would be the "
-        f"same; if that is right, say so (--position_unit {figures.unit})."
+        f"same; if that is right, say so (--position_unit {figures.unit}).{metres}"
     )
 
 
