@@ -56,7 +56,7 @@ class Geometry:
     Attributes:
         energy_eV: energy of a photon, or kinetic energy of an electron, electronvolts.
         distance_m: sample to detector, metres.
-        detector_pixel_size_m: side of a detector pixel, metres.
+        detector_pixel_size_m: side of a detector pixel of the frames (a binned one where they are binned), metres.
         pixel_size_m: side of an object pixel, metres.
         radiation: ``photon`` or ``electron``.
     """

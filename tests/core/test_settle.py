@@ -12,11 +12,13 @@ from ptycho_core.data.propagation import Propagation
 from ptycho_core.data.raw import Geometry, ObjectGuess, RawData, Source
 from ptycho_core.data.recording import Recording, recording_of
 from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.inspection.examine import examine
+from ptycho_core.io import read_scan, write_scan
 from ptycho_core.io.settle import scan_of
 from ptycho_core.physics.forward import expected_counts
 from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe, windowed_probe
-from ptycho_core.physics.propagation import far_field, wavelength_m
+from ptycho_core.physics.propagation import far_field, fresnel_number_of, wavelength_m
 from ptycho_core.reader_protocol import ReadOptions
 from ptycho_core.testing.problems import complex_noise, smooth_probe
 
@@ -399,3 +401,28 @@ def test_some_frames_are_looked_at_and_the_rest_is_not_known():
     np.testing.assert_array_equal(raw.looked_at, [0, 5, 10])
     np.testing.assert_array_equal(np.isnan(raw.frame_totals), ~np.isin(np.arange(M), [0, 5, 10]))
     assert set(read) <= {0, 5, 10}
+
+
+@pytest.mark.spec("SETTLE-2")
+@pytest.mark.parametrize("said", [{}, {"bin": 2}, {"bin": 3, "crop": 24}, {"bin": 2, "pad": 44}])
+def test_the_instrument_of_a_binned_scan_agrees_with_itself_and_can_be_written(tmp_path, said):
+    raw = settled(**said)
+    assert raw.geometry.detector_pixel_size_m == pytest.approx(75e-6 * said.get("bin", 1), rel=1e-12)
+    assert raw.geometry.pixel_size_m == pytest.approx(pixel_m(raw.side, raw.geometry), rel=1e-12)
+    assert not [finding for finding in examine(raw) if "λz/(N p)" in finding.text]
+    assert write_scan(tmp_path / "binned.cxi", raw) == ()
+    again = read_scan(tmp_path / "binned.cxi")
+    np.testing.assert_array_equal(counts_of(again), counts_of(raw))
+    np.testing.assert_allclose(again.positions_px, raw.positions_px, atol=1e-6)
+
+
+@pytest.mark.spec("SETTLE-2")
+def test_the_fresnel_number_of_a_binned_near_field_is_that_of_its_instrument():
+    magnified = Geometry(energy_eV=8000.0, distance_m=2.0, detector_pixel_size_m=75e-6, pixel_size_m=75e-6 / 40)
+    F = fresnel_number_of(8000.0, 2.0, 75e-6, 40.0)
+    near = recording(geometry=magnified, propagation=Propagation("near_field", F))
+    raw = settled(near, bin=2)
+    g = raw.geometry
+    assert raw.propagation.fresnel_number == pytest.approx(4 * F, rel=1e-12)
+    m = g.detector_pixel_size_m / g.pixel_size_m
+    assert fresnel_number_of(8000.0, 2.0, g.detector_pixel_size_m, m) == pytest.approx(4 * F, rel=1e-12)

@@ -87,7 +87,7 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
         mask=mask,
         background=background_of(recording, good, options, window, gain, name, notes),
         object_guess=_object_guess(recording, window, options, notes),
-        geometry=replace(geometry, pixel_size_m=pixel.size_m),
+        geometry=_on_the_window(geometry, pixel, window),
         propagation=_binned(propagation, window.bin),
         source=_source(recording, options, notes, warnings),
         frame_numbers=numbers,
@@ -167,6 +167,12 @@ def _pixel_px(recording: Recording, geometry: Geometry, window: Window, propagat
         return _Pixel(stated / float(ratio[1]), ratio)
     size = None if z is None or p is None or wavelength is None else wavelength * z / (window.side * p)
     return _Pixel(size, ratio)
+
+
+def _on_the_window(geometry: Geometry, pixel: _Pixel, window: Window) -> Geometry:
+    """The instrument as the frames that come out have it: a binned pixel of the detector is a larger one."""
+    p = geometry.detector_pixel_size_m
+    return replace(geometry, pixel_size_m=pixel.size_m, detector_pixel_size_m=None if p is None else p * window.bin)
 
 
 def _positions_px(placed: Placed, geometry: Geometry, pixel: _Pixel, name: str) -> NDArray[np.float64]:
