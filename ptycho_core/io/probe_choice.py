@@ -55,7 +55,9 @@ def probe_from_words(text: str, raw: RawData) -> RawData:
         return _noted(replace(raw, probe=None, probe_calibrated=False), note)
     call = _CALL.fullmatch(text)
     if call is None:
-        return raw.with_probe(read_probe(Path(text)))
+        told: list[str] = []
+        raw = raw.with_probe(read_probe(Path(text), told))
+        return _noted(raw, f"the probe is that of {Path(text).name}, as given", *told)
     kind, given = call[1], _arguments(text, call[1], call[2])
     if raw.propagation.is_near:
         raise ConfigError(f"--probe = {text}: the scan is a {raw.propagation}; a lens or a hole is of far fields.")
@@ -73,8 +75,8 @@ def probe_from_words(text: str, raw: RawData) -> RawData:
     return _noted(raw.with_probe(probe), note)
 
 
-def _noted(raw: RawData, note: str) -> RawData:
-    return replace(raw, source=replace(raw.source, assumptions=(*raw.source.assumptions, note)))
+def _noted(raw: RawData, *notes: str) -> RawData:
+    return replace(raw, source=replace(raw.source, assumptions=(*raw.source.assumptions, *notes)))
 
 
 def _arguments(text: str, kind: str, inside: str) -> dict[str, str]:

@@ -112,13 +112,14 @@ def _from_hdf5(file: Candidate) -> NDArray[Any]:
     raise missing_key(file, "entry/probe", "the probe, (N, N) or (P, N, N) complex")
 
 
-def read_probe(path: Path | str) -> NDArray[np.complex64]:
+def read_probe(path: Path | str, notes: list[str] | None = None) -> NDArray[np.complex64]:
     """Read a probe of any size.
 
     Args:
         path: an NPZ with ``probeGuess`` or ``probe``, a tike file, a scan or ``reconstruction.h5`` in HDF5, a CXI file,
             a reconstruction of ptypy (``.ptyr``) or a MAT file with ``probe``, a product of ptychodus, or a
             ``model.ptycho`` bundle.
+        notes: what was recognised is added here.
 
     Returns:
         (P, N, N) complex64.
@@ -139,7 +140,7 @@ def read_probe(path: Path | str) -> NDArray[np.complex64]:
 
         return read_bundle(file.path).probe
     stored = _from_mat(Path(path)) if file is None else _from_npz(file) if file.kind == "npz" else _from_hdf5(file)
-    probe = normalise_probe(stored, str(path))
+    probe = normalise_probe(stored, str(path), notes)
     if not np.isfinite(probe).all():
         raise DataError(f"{path}: the probe holds NaN or infinite values.")
     if not probe.any():

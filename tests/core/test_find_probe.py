@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import cache
 
@@ -11,7 +12,7 @@ import pytest
 from ptycho_core import find_probe
 from ptycho_core.api.explained import KEPT, judged_trial, null_misfits
 from ptycho_core.api.find_probe import ALL_CLASSES
-from ptycho_core.api.probe_trials import reduction_for
+from ptycho_core.api.probe_trials import Bench, reduction_for
 from ptycho_core.api.trials import TrialPlan, stepping_engine, try_scan
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.orientation import oriented
@@ -27,7 +28,9 @@ from ptycho_core.physics.patches import extract
 from ptycho_core.physics.probe import aperture_probe, defocused, disc_probe, probe_from_mean_pattern
 from ptycho_core.physics.propagation import far_field
 from ptycho_core.physics.reduction import Reduction
+from ptycho_core.protocol import no_progress
 from ptycho_core.report.probe_pictures import focus_figure, probe_words, through_focus, trials_figure
+from ptycho_core.runtime import DEFAULT_RUNTIME
 from ptycho_core.simulation.scan import SimulationConfig, simulate_scan
 
 N = 32
@@ -196,6 +199,28 @@ class TestReduction:
         np.testing.assert_allclose(field.sum(), pattern.sum(), rtol=1e-5)
         assert made.defocus(1.0) == pytest.approx((24 / 16) ** 2)
 
+    def test_hundreds_of_large_frames_never_lie_in_memory(self):
+        side, M = 256, 240
+        y, x = np.indices((side, side)) - side // 2
+        disc = np.where(np.hypot(y, x) < 40, 100.0, 0.0).astype(np.float32)
+
+        class Frames:
+            shape = (M, side, side)
+
+            def read(self, numbers):
+                return np.repeat(disc[None], len(numbers), axis=0)
+
+        places = np.stack(np.unravel_index(np.arange(M), (15, 16)), axis=1) * 4.0
+        raw = RawData.from_arrays(Frames(), places)
+        bench = Bench(raw, np.arange(M), disc.astype(float), stepping_engine(), DEFAULT_RUNTIME, 0, no_progress)
+        assert bench.reduction.side == 84
+        tracemalloc.start()
+        piece = bench._piece(M)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert piece.raw.n_frames == M
+        assert peak < M * side**2 * 4
+
     def test_frames_are_made_as_small_as_the_bright_field_allows(self):
         def small(side: int, radius: float, centre: float) -> tuple[int, int]:
             aperture = Aperture(
@@ -273,7 +298,9 @@ class TestWords:
         assert "the scan's is left out" in searched.source.assumptions[-1]
         probe = np.random.default_rng(2).normal(size=(N, N)) + 1j
         np.savez(tmp_path / "p.npz", probe=probe)
-        np.testing.assert_allclose(probe_from_words(str(tmp_path / "p.npz"), raw).probe[0], probe, rtol=1e-6)
+        given = probe_from_words(str(tmp_path / "p.npz"), raw)
+        np.testing.assert_allclose(given.probe[0], probe, rtol=1e-6)
+        assert "the probe is that of p.npz, as given" in given.source.assumptions
 
     @pytest.mark.spec("PROBE-7")
     @pytest.mark.parametrize(
@@ -307,6 +334,18 @@ class TestPictures:
         assert focus_figure(aperture_probe(48, 14, defocus_px2=20.0), Geometry())[:4] == b"\x89PNG"
 
     @pytest.mark.spec("PROBE-8")
+    def test_of_a_large_probe_the_detector_without_light_is_left_out_and_the_focus_stays(self):
+        large, small = (
+            through_focus(aperture_probe(side, radius, inner_radius_px=5.0, defocus_px2=400.0))
+            for side, radius in ((512, 50), (256, 50))
+        )
+        assert large.at_focus.shape == (256, 256)
+        assert large.along_x.shape == (61, 256)
+        # the same aperture in twice the detector: pixels half as large, so that the plane is a quarter as far
+        assert large.focus_px2 == pytest.approx(-400, abs=70)
+        np.testing.assert_allclose(large.distances_px2, 4 * small.distances_px2, rtol=0.05)
+        assert np.abs(large.at_focus).max() / large.at_focus.sum() > 3 * large.at_sample.max() / large.at_sample.sum()
+
     def test_trials_are_drawn_and_listed(self):
         guess = find_probe(measured(), most_modes=1)
         picture, page = trials_figure(guess), probe_words(guess)
