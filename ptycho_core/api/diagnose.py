@@ -19,7 +19,7 @@ from ..evaluation.verdict import Alternative, Circumstances
 from ..protocol import Progress, ProgressEvent, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .orient import diagnose_orientation
-from .trials import TrialPlan, region_of, stepping_engine, try_scan
+from .trials import TrialPlan, frames_for, region_of, stepping_engine, try_scan
 
 __all__ = ["LONGEST_S", "MUCH_BETTER", "diagnose"]
 
@@ -131,7 +131,7 @@ def _samples(
     trials: list[Trial] = []
     for number, part in enumerate((frames, *np.array_split(frames, 2))):
         progress(ProgressEvent(stage="diagnosis", done=number, total=3))
-        region = region_of(raw, among=part)
+        region = region_of(raw, among=part, most=frames_for(raw.side))
         trial, _ = try_scan(region.raw, region.heldout, {}, plan=plan, engine=engine, runtime=runtime)
         trials.append(trial)
     together, *apart = (trial.fourier_error for trial in trials)
@@ -156,11 +156,15 @@ def _probe(
 
     raw = scan.with_probe(scan.probe).raw
     frames = scan.train_frames[scan.raw.frame_totals[scan.train_frames] > 0]
-    few = frames if len(frames) <= _SEARCHED else region_of(raw, among=frames, most=_SEARCHED).frames
+    few = (
+        frames
+        if len(frames) <= _SEARCHED
+        else region_of(raw, among=frames, most=frames_for(raw.side, _SEARCHED)).frames
+    )
     found = find_probe(raw, frames=few, runtime=runtime, progress=progress)
     if not found.convincing:
         return None
-    engine, region = stepping_engine("numpy"), region_of(raw, among=frames)
+    engine, region = stepping_engine("numpy"), region_of(raw, among=frames, most=frames_for(raw.side))
     with_it, without = (
         try_scan(
             region.raw.with_probe(probe),

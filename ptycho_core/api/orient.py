@@ -28,7 +28,7 @@ from ..protocol import Progress, ProgressEvent, ReconstructionBackend, no_progre
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .contest import Contest, hold_contest
 from .prepare import ScanInput, Tell, ensure_raw
-from .trials import Region, TrialPlan, region_of, stepping_engine
+from .trials import Region, TrialPlan, frames_for, region_of, stepping_engine
 
 __all__ = [
     "LEAST_FRAMES",
@@ -47,11 +47,6 @@ LEAST_FRAMES = 12
 
 FIRST_FRAMES, SECOND_FRAMES = 64, 160
 """Frames of the region in the first round, and in the second where the first cannot tell; fewer of large ones."""
-
-FEWEST_FRAMES = 32
-"""Frames of a region at least, however large they are: as many as tell real scans' orientations beyond doubt."""
-
-_PIXELS_AT_FULL = 128**2
 
 HELDOUT_SHARE, HELDOUT_FRAMES, MOST_HELDOUT_SHARE = 0.2, 9, 0.35
 """Part of a region that judges, more of a small one, and at most: a gain is told from its spread over these frames."""
@@ -279,7 +274,7 @@ def _with_probe_axes(
 
 def trial_region(raw: RawData, among: NDArray[np.int64] | None, most: int) -> Region:
     """A region of at most so many frames, fewer of large ones, that costs about the same up from 128×128 pixels."""
-    n = max(min(most, FEWEST_FRAMES), min(most, most * _PIXELS_AT_FULL // raw.side**2))
+    n = frames_for(raw.side, most)
     available = min(n, raw.n_frames if among is None else len(among))
     share = max(HELDOUT_SHARE, min(MOST_HELDOUT_SHARE, HELDOUT_FRAMES / max(available, 1)))
     return region_of(raw, among=among, most=n, heldout_share=share)

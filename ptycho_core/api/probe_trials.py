@@ -20,7 +20,7 @@ from ..physics.reduction import Reduction
 from ..protocol import Progress, ProgressEvent, ReconstructionBackend
 from ..runtime import Runtime
 from .explained import judged_trial, null_misfits
-from .trials import Region, TrialPlan, region_of, try_scan
+from .trials import MOST_FRAMES, Region, TrialPlan, region_frames, try_scan
 
 __all__ = ["Bench", "Start", "reduction_for"]
 
@@ -124,24 +124,27 @@ class Bench:
         self.reduction = reduction_for(raw.side, self.aperture)
         self.trials: list[ProbeTrial] = []
         self.small_pattern = self.reduction.sums(pattern)
-        self.piece = self._piece(None)
+        self.piece = self._piece(MOST_FRAMES)
         self._more: Region | None = None
         self._null: dict[int, NDArray[np.float64]] = {}
         self.step, self.n_steps = self._grid_of_defocus()
 
-    def _piece(self, most: int | None) -> Region:
+    def _piece(self, most: int) -> Region:
         """A lively piece of the scan, made small."""
-        more = {} if most is None else {"most": most}
-        whole = region_of(self.raw, among=self.frames, heldout_share=_HELDOUT_SHARE, seed=self.seed, **more)
-        made, raw = self.reduction, whole.raw
+        frames, heldout = region_frames(
+            self.raw, among=self.frames, most=most, heldout_share=_HELDOUT_SHARE, seed=self.seed
+        )
+        made, raw = self.reduction, self.raw.subset(frames)
+        # hundreds of large frames never lie in memory: each is made small as it is read
+        counts = np.concatenate([made.sums(part).astype(np.float32) for _, part in raw.chunks()])
         small = RawData.from_arrays(
-            made.sums(raw.read_counts(np.arange(raw.n_frames))).astype(np.float32),
+            counts,
             raw.positions_px * made.position_factor,
             mask=_some(made.mask(raw.mask), raw),
             background=None if raw.background is None else made.sums(raw.background),
             source=raw.source,
         )
-        return Region(raw=small, heldout=whole.heldout, frames=whole.frames)
+        return Region(raw=small, heldout=heldout, frames=frames)
 
     def _grid_of_defocus(self) -> tuple[float, int]:
         """Step of the grid, at which the phase over the aperture changes by 1.2 half turns, and steps to either side.

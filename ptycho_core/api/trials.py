@@ -31,7 +31,17 @@ from ..protocol import Constraints, Quantity, ReconstructionBackend, SupportsSte
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .score import score
 
-__all__ = ["Region", "Trial", "TrialPlan", "best_of", "region_of", "stepping_engine", "try_scan"]
+__all__ = [
+    "Region",
+    "Trial",
+    "TrialPlan",
+    "best_of",
+    "frames_for",
+    "region_frames",
+    "region_of",
+    "stepping_engine",
+    "try_scan",
+]
 
 MOST_FRAMES = 160
 """Frames of a region: enough to tell a right start from a wrong one, few enough to try dozens."""
@@ -39,8 +49,14 @@ MOST_FRAMES = 160
 HELDOUT_SHARE = 0.1
 """Part of a region's frames that only judge."""
 
+FEWEST_FRAMES = 32
+"""Frames of a region at least, however large they are: as many as tell real scans' orientations beyond doubt."""
+
+_PIXELS_AT_FULL = 128**2
 _LEAST_HELDOUT = 4
 _LOOKED_AT = 200
+_LEAST_LOOKED_AT = 8
+_PIXELS_LOOKED_AT = 2**25
 _LEAST_LIT = 0.3
 
 
@@ -115,7 +131,8 @@ def _compact(raw: RawData, among: NDArray[np.int64], most: int) -> NDArray[np.in
 
     places = raw.positions_px[among]
     tree = cKDTree(places)
-    looked = np.unique(np.linspace(0, len(among) - 1, min(len(among), _LOOKED_AT)).astype(np.int64))
+    n = min(len(among), _LOOKED_AT, max(_LEAST_LOOKED_AT, _PIXELS_LOOKED_AT // raw.side**2))
+    looked = np.unique(np.linspace(0, len(among) - 1, n).astype(np.int64))
     lively = _liveliness(raw, among[looked])
     _, near = tree.query(places[looked], k=most)
     reach = np.linalg.norm(places[near[:, -1]] - places[looked], axis=1)
@@ -128,15 +145,25 @@ def _compact(raw: RawData, among: NDArray[np.int64], most: int) -> NDArray[np.in
     return np.sort(among[near[best]])
 
 
-def region_of(
+def frames_for(side: int, most: int = MOST_FRAMES) -> int:
+    """Frames of a region that costs about the same up from 128×128 pixels: fewer of large ones, 32 at least.
+
+    Args:
+        side: N of the frames.
+        most: of small ones.
+    """
+    return max(min(most, FEWEST_FRAMES), min(most, most * _PIXELS_AT_FULL // side**2))
+
+
+def region_frames(
     raw: RawData,
     *,
     among: NDArray[np.int64] | None = None,
     most: int = MOST_FRAMES,
     heldout_share: float = HELDOUT_SHARE,
     seed: int = 0,
-) -> Region:
-    """A compact, lively and bright piece of a scan in memory, some of its frames held out at random.
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The frames of a compact, lively and bright piece of a scan, and those of them that are held out at random.
 
     Args:
         raw: the scan; a probe is not needed.
@@ -144,6 +171,9 @@ def region_of(
         most: frames of the region.
         heldout_share: part of them that only judge.
         seed: decides which.
+
+    Returns:
+        (m,) int64 frames of the scan, and (h,) int64 which of these m only judge.
 
     Raises:
         DataError: fewer than eight frames with counts.
@@ -160,12 +190,36 @@ def region_of(
         )
     if len(frames) > most:
         frames = _compact(raw, frames, most)
-    view = raw.subset(frames)
-    counts = np.concatenate([part for _, part in view.chunks()])
     held = max(_LEAST_HELDOUT, round(heldout_share * len(frames)))
     heldout = np.sort(np.random.default_rng(seed).permutation(len(frames))[:held])
+    return frames.astype(np.int64), heldout.astype(np.int64)
+
+
+def region_of(
+    raw: RawData,
+    *,
+    among: NDArray[np.int64] | None = None,
+    most: int = MOST_FRAMES,
+    heldout_share: float = HELDOUT_SHARE,
+    seed: int = 0,
+) -> Region:
+    """The piece of :func:`region_frames` in memory, some of its frames held out.
+
+    Args:
+        raw: the scan; a probe is not needed.
+        among: see there.
+        most: see there.
+        heldout_share: see there.
+        seed: see there.
+
+    Raises:
+        DataError: fewer than eight frames with counts.
+    """
+    frames, heldout = region_frames(raw, among=among, most=most, heldout_share=heldout_share, seed=seed)
+    view = raw.subset(frames)
+    counts = np.concatenate([part for _, part in view.chunks()])
     piece = replace(view, frames=ArrayFrames(read_only(counts)))
-    return Region(raw=piece, heldout=heldout.astype(np.int64), frames=frames.astype(np.int64))
+    return Region(raw=piece, heldout=heldout, frames=frames)
 
 
 def try_scan(

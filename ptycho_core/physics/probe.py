@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,23 @@ def defocused(probe: NDArray[Any], defocus_px2: float) -> NDArray[np.complex64]:
     Returns:
         (..., N, N) complex64.
     """
-    phase = np.exp(1j * _defocus_phase(probe.shape[-1], defocus_px2))
-    return np.asarray(far_field_adjoint(far_field(probe) * phase), np.complex64)
+    return next(defocused_planes(probe, [defocus_px2]))
+
+
+def defocused_planes(probe: NDArray[Any], defoci_px2: Iterable[float]) -> Iterator[NDArray[np.complex64]]:
+    """A probe in several planes, one after another: see :func:`defocused`, of which this is the whole.
+
+    Args:
+        probe: (..., N, N) complex.
+        defoci_px2: of each plane.
+
+    Yields:
+        (..., N, N) complex64.
+    """
+    field = far_field(probe)
+    for defocus_px2 in defoci_px2:
+        phase = np.exp(1j * _defocus_phase(probe.shape[-1], defocus_px2))
+        yield np.asarray(far_field_adjoint(field * phase), np.complex64)
 
 
 def disc_probe(N: int, radius_px: float, *, total: float = 1.0) -> NDArray[np.complex64]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.probe_guess import ProbeGuess
-from ..physics.probe import defocused, mode_powers
+from ..physics.probe import defocused_planes, mode_powers, windowed_probe
 from ..physics.propagation import far_field
 from .figures import FAINT, HELDOUT, INK, TRAIN, new_figure, place, png_bytes, title
 from .plots import framed
@@ -25,6 +25,8 @@ __all__ = ["ThroughFocus", "draw_probe", "focus_figure", "probe_words", "through
 
 _PLANES = 61
 _OUTER_SHARE = 0.98
+_FEWEST_PIXELS = 256
+_ROOM = 1.25
 _COLOURS = (TRAIN, HELDOUT, "#3f8f5b", "#7a4fa3", "#8c6d31", "#b03a5b", "#2f8f9d", "#555f6b")
 
 
@@ -34,11 +36,13 @@ class ThroughFocus:
 
     Attributes:
         distances_px2: (K,) λz / pixel² of each plane from the sample, positive downstream.
-        along_x: (K, N) |P| in the row of the brightest point of each probe's middle, over x.
-        along_y: (K, N) the same in its column, over y.
+        along_x: (K, n) |P| in the row of the brightest point of each probe's middle, over x.
+        along_y: (K, n) the same in its column, over y.
         focus_px2: where the beam is narrowest, by its brightest point.
-        at_focus: (N, N) |P| there.
-        at_sample: (N, N) |P| at the sample.
+        at_focus: (n, n) |P| there.
+        at_sample: (n, n) |P| at the sample.
+
+    The window is that of the probe; n is N, or less of a large one, whose outer detector pixels have no light.
     """
 
     distances_px2: NDArray[np.float64]
@@ -71,17 +75,23 @@ def through_focus(probe: NDArray[np.complex64]) -> ThroughFocus:
     """
     wave = probe[int(np.argmax(mode_powers(probe)))]
     N = wave.shape[-1]
-    reach = 0.45 * N / _outer_frequency(wave)
+    outer = _outer_frequency(wave)
+    reach = 0.45 * N / outer
     distances = np.linspace(-reach, reach, _PLANES)
-    peaks = np.array([float(np.abs(defocused(wave, z)).max()) for z in distances])
-    focus = float(distances[int(peaks.argmax())])
-    at_focus = np.abs(defocused(wave, focus)).astype(np.float64)
+    n = min(N, max(_FEWEST_PIXELS, 2 * math.ceil(_ROOM * outer * N)))
+    if n < N:  # what is beyond the light costs minutes and shows nothing
+        wave = windowed_probe(wave[None], (N - n) // 2, (N - n) // 2, n)[0]
+    small = distances * (n / N) ** 2
+    best, at_focus, focus = -1.0, np.zeros((n, n)), 0.0
+    for z, plane in zip(distances, defocused_planes(wave, small), strict=True):
+        if float(np.abs(plane).max()) > best:
+            best, at_focus, focus = float(np.abs(plane).max()), np.abs(plane).astype(np.float64), float(z)
     y, x = np.unravel_index(int(at_focus.argmax()), at_focus.shape)
-    planes = [np.abs(defocused(wave, z)) for z in distances]
+    slices = [(np.abs(plane[y]), np.abs(plane[:, x])) for plane in defocused_planes(wave, small)]
     return ThroughFocus(
         distances_px2=distances,
-        along_x=np.array([plane[y] for plane in planes], np.float64),
-        along_y=np.array([plane[:, x] for plane in planes], np.float64),
+        along_x=np.array([row for row, _ in slices], np.float64),
+        along_y=np.array([column for _, column in slices], np.float64),
         focus_px2=focus,
         at_focus=at_focus,
         at_sample=np.abs(wave).astype(np.float64),
@@ -104,9 +114,9 @@ def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> bytes:
         geometry: of the scan; lengths are in metres where it has them.
     """
     beam, powers = through_focus(probe), mode_powers(probe)
-    N = probe.shape[-1]
     across, along, unit, z_label = _scale(geometry)
-    half, z = N / 2 * across, beam.distances_px2 * along
+    half, z = probe.shape[-1] / 2 * across, beam.distances_px2 * along
+    N = beam.at_focus.shape[-1]
     figure = new_figure(9.4, 5.6)
     for number, (slices, name) in enumerate(((beam.along_x, "x"), (beam.along_y, "y"))):
         axes = place(figure, 0.75, 3.15 - 2.6 * number, 5.0, 1.95)
