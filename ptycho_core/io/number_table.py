@@ -50,7 +50,7 @@ def read_table(path: Path) -> Table:
     """
     _size_checked(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: is no text file of numbers ({type(error).__name__}).") from error
     heads: list[str] = []
@@ -78,7 +78,7 @@ def read_table(path: Path) -> Table:
 def _names(head: str, columns: int) -> tuple[str, ...]:
     """Names of the columns in the line above them, parted by marks or, where that gives another number, by blanks."""
     for marks in (r"[,;\t]+", r"[\s,;]+", r"\s{2,}"):
-        names = tuple(part.strip() for part in re.split(marks, head.strip()) if part.strip())
+        names = tuple(filter(None, (part.strip(" \t\"'") for part in re.split(marks, head.strip()))))
         if len(names) == columns:
             return names
     return ()

@@ -107,6 +107,28 @@ def test_columns_of_text_say_what_they_are(tmp_path, head, scale, order):
     assert not any("Nobody says" in note for note in raw.source.assumptions)
 
 
+@pytest.mark.spec("SETTLE-20")
+@pytest.mark.parametrize("head", ['"x_um","y_um"\n', "\ufeffx_um,y_um\n"], ids=["quoted", "marked as UTF-8"])
+def test_names_of_columns_as_spreadsheets_write_them(tmp_path, head):
+    y, x = PLACES.T * 1e6
+    text = head + "\n".join(f"{float(b)},{float(a)}" for a, b in zip(y, x, strict=True))
+    (tmp_path / "places.csv").write_text(text, encoding="utf-8")
+    assert read_beside(tmp_path / "places.csv").settled() * 1e6 == pytest.approx(PLACES * 1e6, rel=1e-12)
+
+
+@pytest.mark.spec("SETTLE-20")
+@pytest.mark.parametrize("kind", ["npz", "h5"])
+def test_an_array_whose_name_says_xy_is_x_y(tmp_path, kind):
+    path = tmp_path / f"places.{kind}"
+    if kind == "npz":
+        np.savez(path, positions_xy_um=PLACES[:, ::-1] * 1e6)
+    else:
+        hdf5(path, {"stage__positions_xy": "um"}, stage__positions_xy=PLACES[:, ::-1] * 1e6)
+    found = read_beside(path)
+    assert found.settled() * 1e6 == pytest.approx(PLACES * 1e6, rel=1e-12)
+    assert any("was read as (x, y), as its name says" in note for note in found.notes)
+
+
 def test_two_columns_without_names_are_y_x_in_what_the_caller_says(tmp_path):
     path = tmp_path / "motors.txt"
     np.savetxt(path, PLACES * 1e6)

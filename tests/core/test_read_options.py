@@ -78,6 +78,9 @@ def test_an_orientation_that_is_to_be_found_names_what_finds_it():
         ({"raster": (3, 4), "scan_step_m": 5e-8, "position_unit": "nm"}, r"position_unit = 'nm'.*one of the two"),
         ({"crop": 0}, "crop = 0"),
         ({"pad": 0}, "pad = 0"),
+        ({"crop": 16.0}, "crop = 16.0; it must be a whole number"),
+        ({"pixel_size_m": 0.0}, "pixel_size_m = 0.0; it must be a finite number > 0"),
+        ({"energy_eV": float("nan")}, "energy_eV = nan; it must be a finite number > 0"),
     ],
 )
 def test_an_option_that_would_be_left_aside_is_refused(said, words):
@@ -119,6 +122,16 @@ def test_a_frame_before_the_first_is_named(tmp_path):
     np.savetxt(tmp_path / "numbers.txt", [3, -2, 5], fmt="%d")
     with pytest.raises(DataError, match="names frame -2; the scan has 0 to 11"):
         settled(frames=tmp_path / "numbers.txt")
+
+
+@pytest.mark.spec("SETTLE-34")
+def test_a_step_that_is_given_is_mended_by_the_option_that_gave_it():
+    of = recording(positions=None, position_unit="", geometry=Geometry(pixel_size_m=1e-8))
+    with pytest.raises(DataError, match=r"overlap with no other.*--scan_step say it") as refused:
+        settled(of, scan_step_m=1.0, raster=(3, 4))
+    assert "--position_unit" not in str(refused.value)
+    raw = settled(of, scan_step_m=2e-9, raster=(3, 4))  # a fifth of a pixel, with its unit: believed, and said
+    assert any("--scan_step" in text for text in raw.source.warnings)
 
 
 # ---- what is given goes over what follows from the file

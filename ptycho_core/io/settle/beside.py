@@ -22,7 +22,7 @@ from ..number_table import read_table
 from ..readers.matlab_values import instrument_of_numbers
 from ..readers.product import POSITIONS, product_in
 from ..units import LENGTHS, length_unit
-from .named_axes import axis_columns, index_column, pairs_of, unit_in
+from .named_axes import axis_columns, index_column, pairs_of, unit_in, words_of
 from .stored_arrays import StoredArrays, arrays_in
 
 __all__ = ["Beside", "read_beside"]
@@ -185,8 +185,15 @@ def _of_one(arrays: StoredArrays, name: str) -> Beside:
     if values.ndim != 2 or values.shape[1] != 2:
         raise DataError(f"{arrays.path}: {name!r} is {values.shape}; positions are (K, 2), each (y, x).")
     units = _checked_units(arrays.path, (name, name), (unit, unit))
-    note = f"{arrays.path.name}: {name!r} was read as (y, x)."
-    return Beside(path=arrays.path, positions=values, units=units, notes=(note,))
+    values, order = _as_named(values, name)
+    return Beside(path=arrays.path, positions=values, units=units, notes=(f"{arrays.path.name}: {name!r} {order}.",))
+
+
+def _as_named(values: NDArray[np.float64], name: str) -> tuple[NDArray[np.float64], str]:
+    """Positions (K, 2) as (y, x), and how they were read: a name with the word xy says the other order."""
+    if "xy" in map(str.lower, words_of(name)):
+        return values[:, ::-1], "was read as (x, y), as its name says"
+    return values, "was read as (y, x)"
 
 
 def _lone_array(arrays: StoredArrays) -> Beside | None:
@@ -198,7 +205,9 @@ def _lone_array(arrays: StoredArrays) -> Beside | None:
     if values.ndim != 2 or values.shape[1] != 2:
         raise DataError(f"{arrays.path}: is {values.shape}; positions are (M, 2), the columns y, x.")
     unit = unit_in(name)
-    return Beside(path=arrays.path, positions=values, units=(unit, unit), notes=(_columns_note(arrays.path.name),))
+    values, order = _as_named(values, name)
+    note = f"{arrays.path.name}: its array {name!r} {order}." if "x, y" in order else _columns_note(arrays.path.name)
+    return Beside(path=arrays.path, positions=values, units=(unit, unit), notes=(note,))
 
 
 def _product(arrays: StoredArrays) -> Beside | None:

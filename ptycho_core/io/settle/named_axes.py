@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ..units import length_unit
 
-__all__ = ["axis_columns", "index_column", "pairs_of", "unit_in"]
+__all__ = ["axis_columns", "index_column", "pairs_of", "unit_in", "words_of"]
 
 _PIXELS = ("px", "pixel", "pixels")
 _INDEXES = ("index", "indexes", "indices", "frame", "frames", "number")

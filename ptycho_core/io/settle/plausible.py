@@ -63,6 +63,7 @@ class Figures:
         radiation: ``photon`` or ``electron``.
         near: whether the scan is stated to be a near field, whose pixel another formula gives.
         trusted: whether an energy of visible light is what the caller says.
+        raster: whether the step is what the caller says, with its unit.
     """
 
     energy_eV: float | None
@@ -75,6 +76,7 @@ class Figures:
     radiation: str
     near: bool = False
     trusted: bool = False
+    raster: bool = False
 
     @property
     def pixel_m(self) -> float | None:
@@ -146,7 +148,8 @@ def check_plausible(
         return
     fixes = list(dict.fromkeys(_mended(figures, culprit)))
     advice = (
-        "Correct it: --energy_eV, --distance_m, --detector_pixel_size_m, --pixel_size_m and --position_unit say it."
+        "Correct it: --energy_eV, --distance_m, --detector_pixel_size_m, --pixel_size_m and "
+        f"{'--scan_step' if figures.raster else '--position_unit'} say it."
     )
     if fixes:
         advice = f"All figures agree with {', or with '.join(fixes[:3])}."
@@ -172,6 +175,7 @@ def _figures(placed: Placed, geometry: Geometry, window_px: int, recording: Reco
         radiation=geometry.radiation,
         near=near,
         trusted=given.energy_eV is not None,
+        raster=given.scan_step_m is not None,
     )
 
 
@@ -262,7 +266,7 @@ def _hardly_moves(figures: Figures, given: ReadOptions) -> str:
     least = LEAST_STEP_PX
     if figures.unit == "px" and any(words.startswith("--position_unit") for words in _mended(figures, "")):
         least = _SMALL_STEP_PX  # they are usual steps as a length
-    if step is None or step >= least or figures.near or given.position_unit is not None:
+    if step is None or step >= least or figures.near or figures.raster or given.position_unit is not None:
         return ""
     pixel = "" if figures.pixel_m is None else f" of {figures.pixel_m:.4g} m"
     metres = " By their size they are metres: --position_unit m." if figures.unit == "px" and step < 1e-3 else ""
@@ -280,9 +284,10 @@ def _small_steps(figures: Figures, given: ReadOptions) -> str:
     step = figures.step_px or 0.0
     if step >= _SMALL_STEP_PX:
         return ""
+    unit = "--scan_step 50nm" if figures.raster else "--position_unit um|nm|m|px"
     return (
         f"Positions step by {step:.2g} object pixels in the median, {share:.1%} of a frame's window. If they are in "
-        "another unit, say which (--position_unit um|nm|m|px)."
+        f"another unit, say which ({unit})."
     )
 
 
@@ -332,7 +337,7 @@ def _changes(figures: Figures) -> Iterator[tuple[str, Figures]]:
         for word in ("nm", "um", "mm", "A"):
             changed = replace(figures, object_pixel_m=figures.object_pixel_m * _LENGTH_WORDS[word])
             yield f"--pixel_size_m {figures.object_pixel_m:.6g}{word}", changed
-    if figures.step:
+    if figures.step and not figures.raster:
         for word in ("um", "nm", "mm", "m", "A", "pm"):
             if word != figures.unit and (figures.unit == "m" or figures.pixel_m is not None):
                 metres = figures.step * _LENGTH_WORDS[word]

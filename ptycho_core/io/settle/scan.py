@@ -9,6 +9,7 @@ pixel is the (demagnified) detector pixel times the binning.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,6 +108,8 @@ def _geometry(recording: Recording, options: ReadOptions, notes: list[str]) -> G
         if getattr(options, key) is not None
     }
     for key, value in given.items():
+        if key != "radiation" and not 0 < value < math.inf:
+            raise ConfigError(f"{key} = {value}; it must be a finite number > 0 (--{key}).")
         stated = getattr(recording.geometry, key)
         if stated is not None and stated != value and key != "radiation":
             notes.append(f"{key} = {value:.6g} as given, instead of {stated:.6g} as the file says.")

@@ -50,6 +50,10 @@ def window_of(
     height, width = recording.frames.shape[1:]
     if options.crop is not None and options.pad is not None:
         raise ConfigError("crop and pad are given both; the window has one side: give crop, or pad.")
+    for key in ("crop", "pad", "bin"):
+        value = getattr(options, key)
+        if value is not None and not isinstance(value, int | np.integer):
+            raise ConfigError(f"{key} = {value!r}; it must be a whole number.")
     if options.bin < 1:
         raise ConfigError(f"bin = {options.bin}; it must be a whole number ≥ 1.")
     unit = 2 * options.bin
