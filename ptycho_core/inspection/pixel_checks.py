@@ -49,7 +49,8 @@ def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
         text = f"{text}: {pixels_of(saturated)}. {_MASK}"
         out.append(grave(f"{text} They hold {share:.0%} of all counts.") if share > 0.5 else Finding("warning", text))
     if dead.any():
-        out.append(Finding("warning", f"{dead.sum()} pixels are 0 amid light, so dead: {pixels_of(dead)}. {_MASK}"))
+        text = f"{dead.sum()} pixels are 0 amid or beside light, so dead: {pixels_of(dead)}"
+        out.append(Finding("warning", f"{text}. {_MASK}"))
     if hot.any():
         text = f"{hot.sum()} pixels are hot, steady and far above their surroundings: {pixels_of(hot)}"
         out.append(Finding("warning", f"{text}. {_MASK}"))

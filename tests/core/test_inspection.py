@@ -99,7 +99,7 @@ def test_dead_hot_and_masked_pixels(tmp_path):
     mask = np.ones((N, N), bool)
     found = inspect(tmp_path, counts=counts)
     dead, hot = levels(found, "warning")
-    assert "1 pixels are 0 amid light, so dead: (15, 19)" in dead
+    assert "1 pixels are 0 amid or beside light, so dead: (15, 19)" in dead
     assert "1 pixels are hot" in hot
     assert "(3, 28)" in hot
     mask[15, 19] = mask[3, 28] = False

@@ -141,6 +141,28 @@ def test_auto_masks_what_an_inspection_warns_of():
 
 
 @pytest.mark.spec("SETTLE-30")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_dead_module_is_told_from_a_dark_field(transposed):
+    """A module that gives 0 ends in a straight line beside light; a bright field, or one that fades, does not."""
+    frames = LIGHT.copy()
+    frames[:, :14] = 0
+    frames = np.ascontiguousarray(frames.transpose(0, 2, 1)) if transposed else frames
+    raw = settled(recording(frames), mask="auto")
+    stored = raw.mask[2:38, :] if transposed else raw.mask[:, 2:38]  # what padding adds is masked anyway
+    stored = stored.T if transposed else stored
+    assert not stored[:14].any()
+    assert stored[14:].all()
+    assert any("504 pixels were masked: dead, 0 amid or beside light" in note for note in said(raw))
+    plain = examine(settled(recording(frames)))
+    assert any("504 pixels are 0 amid or beside light" in found.text for found in plain)
+
+    y, x = np.mgrid[:H, :W].astype(float)
+    disc = (np.hypot(y - 20.3, x - 17.4) < 14) * 40.0  # a bright field that scatters nothing
+    frames = np.random.default_rng(3).poisson(np.broadcast_to(disc, (M, H, W))).astype(np.float32)
+    assert not any("0 amid" in found.text for found in examine(settled(recording(frames))))
+
+
+@pytest.mark.spec("SETTLE-30")
 def test_auto_masks_what_is_cut_off_at_the_highest_value():
     cut = np.minimum(LIGHT, 150)
     raw = settled(recording(cut), mask="auto")
@@ -255,6 +277,14 @@ def test_a_mask_the_wrong_way_round_is_refused_with_the_option_that_turns_it(tmp
     assert settled(recording(mask=dim)).mask is not None
     with pytest.raises(ConfigError, match="good, bad"):
         settled(recording(), mask_polarity="left")
+
+
+@pytest.mark.spec("SETTLE-31")
+def test_a_mask_that_leaves_only_what_is_dark_is_the_wrong_way_round():
+    frames = LIGHT.copy()
+    frames[:, 20:] = 0
+    with pytest.raises(DataError, match=r"with 100% of the light .* Give --mask_polarity bad"):
+        settled(recording(frames, mask=np.arange(H)[:, None] * np.ones(W) >= 20))
 
 
 @pytest.mark.spec("SETTLE-31")

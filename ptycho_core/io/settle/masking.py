@@ -138,7 +138,8 @@ def _check_polarity(good: NDArray[np.bool_], light: NDArray[np.float64], one_mea
     """
     if not good.any():
         raise DataError(f"{what} hides every pixel; is it inverted? Give --mask_polarity good|bad.")
-    light = np.minimum(light, light[good].max())  # what is hidden may be anything
+    seen = float(light[good].max())
+    light = np.minimum(light, seen) if seen else light  # what is hidden may be anything, and where it is all, light
     total = float(light.sum())
     hidden = float(light[~good].sum()) / total if total else 0.0
     share = float((~good).mean())
@@ -205,7 +206,7 @@ def _hide_by_rules(
     seen = found.silenced(~good)
     height, width = good.shape
     dead, hot = dead_and_hot(seen, good, recording.centre_px or (height // 2, width // 2))
-    _hide(good, dead, "dead, 0 amid light", notes)
+    _hide(good, dead, "dead, 0 amid or beside light", notes)
     _hide(good, hot, "hot, steady and far above their surroundings", notes)
     _hide_cut_off(good, found.silenced(~good), recording, options, notes)
     for axis, lines in bright_lines(np.where(good, found.mean, 0), found.n, good).items():

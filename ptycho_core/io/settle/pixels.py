@@ -35,6 +35,8 @@ _MARKS = np.array([2**15 - 1, 2**16 - 2, 2**16 - 1, 2**31 - 1, 2**32 - 2, 2**32 
 
 _BYTE = 2.0**8 - 1
 _TELLING_FRAMES = 8  # fewer may share a value by chance
+_LIT = 50  # counts of all frames together, beside which 0 is no chance
+_STRAIGHT = 1 / 3  # of a row or column, which the straight edge of a dead module takes up at least
 _SEGMENTS = 8
 _LINE_COUNTS = 400  # of a segment of a line, so that its brightness is known to 5 %
 _LINE_FACTOR = 1.25
@@ -167,7 +169,7 @@ def stuck(found: PixelStatistics, *, amplitudes: bool = False) -> NDArray[np.boo
 def dead_and_hot(
     found: PixelStatistics, good: NDArray[np.bool_], centre: tuple[float, float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Pixels that are 0 amid light, and such that are steady and far above their surroundings.
+    """Pixels that are 0 amid or beside light, and such that are steady and far above their surroundings.
 
     Args:
         found: what the pixels held.
@@ -185,7 +187,35 @@ def dead_and_hot(
     steady = found.spread < 4 * mean + (0.05 * mean) ** 2
     may_be_hot = good & off & steady & (mean * M > 200) & (mean > 20 * minimum_filter(mean, 5, mode="nearest"))
     around = _medians(mean, may_be_dead | may_be_hot)
-    return may_be_dead & (around * M > 50), may_be_hot & (mean > 20 * (around + 0.5 / M))
+    dead = (may_be_dead & (around * M > 50)) | _dead_fields(mean * M, good)
+    return dead, may_be_hot & (mean > 20 * (around + 0.5 / M))
+
+
+def _dead_fields(total: NDArray[np.float64], good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fields without a count that end in a straight line beside light, as a dead module does.
+
+    Light fades, and the flat part of a round bright field's rim, 2√(side) pixels long at most, is too short.
+
+    Args:
+        total: (H, W) counts of all frames together.
+        good: (H, W) pixels to judge.
+    """
+    from scipy.ndimage import label
+
+    none, lit = good & (total == 0), good & (total > _LIT)
+    if not none.any() or not lit.any():
+        return np.zeros_like(none)
+    edge = np.zeros_like(none)
+    for turned in (False, True):
+        dark, bright, out = (part.T if turned else part for part in (none, lit, edge))
+        least = max(_STRAIGHT * dark.shape[1], 2.5 * np.sqrt(dark.shape[1]))
+        for here, beside in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            runs = dark[here] & bright[beside]
+            # a row at a time: runs are joined along the row only
+            numbers, _ = label(runs, structure=[[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+            out[here] |= runs & (np.bincount(numbers.ravel()) >= least)[numbers]
+    fields, _ = label(none)
+    return np.asarray(none & np.isin(fields, fields[edge]))
 
 
 def _medians(image: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
