@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config import TrainingConfig
 from ..data.findings import FourierRingCorrelation
 from ..data.results import Refined, Scored
 from ..data.verdict import Verdict
@@ -56,7 +57,9 @@ class Judgement:
         return weigh(self.measured, self.scored.train, self.scored.heldout, known)
 
 
-def circumstances(scored: Scored, refined: Refined | None, halves: FourierRingCorrelation | None) -> Circumstances:
+def circumstances(
+    scored: Scored, refined: Refined | None, halves: FourierRingCorrelation | None, config: TrainingConfig
+) -> Circumstances:
     """What a run knows beside its image."""
     positions = None if refined is None else refined.positions
     return Circumstances(
@@ -64,6 +67,7 @@ def circumstances(scored: Scored, refined: Refined | None, halves: FourierRingCo
         positions_at_limit=None if positions is None else positions.at_limit / (2 * len(scored.scan.used_frames)),
         half_data_cutoff=None if halves is None else halves.cutoff_one_seventh,
         refined=refined is not None,
+        validated=refined is not None or config.early_stopping_patience is not None,
     )
 
 

@@ -221,7 +221,7 @@ class _Job:
         scored, backend = result.scored, self.engines.trainer.backend
         if refined is not None and refined.kept and self.engines.refiner is not None:
             backend = self.engines.refiner.backend
-        known = circumstances(scored, refined, result.half_data_frc)
+        known = circumstances(scored, refined, result.half_data_frc, self.engines.config)
         with self.observer.stage("verdict"):
             judged = self.extra("verdict", lambda: Judgement(scored, self.scan.probe, backend, known))
         if judged is None:

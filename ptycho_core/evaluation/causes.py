@@ -59,6 +59,8 @@ OVERLAPPING = 0.2
 
 PROBE_ADVICE = "give a better probe (--probe)"
 
+_GAIN_ADVICE = "give the stored value of one photon (--gain auto or a number)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Alternative:
@@ -91,6 +93,7 @@ class Circumstances:
         positions_at_limit: part of the positions that were stopped at their limit, or None where none were refined.
         half_data_cutoff: cycles per pixel up to which images of two halves of the frames agree, or None.
         refined: whether an image was refined with trials of modes and positions.
+        validated: whether held-out frames have chosen anything, such as when to stop: then they are a validation.
         searched: what trials were made of without finding anything better, as words.
     """
 
@@ -99,7 +102,13 @@ class Circumstances:
     positions_at_limit: float | None = None
     half_data_cutoff: float | None = None
     refined: bool = False
+    validated: bool = False
     searched: tuple[str, ...] = ()
+
+    @property
+    def judges(self) -> str:
+        """What held-out frames are to be called."""
+        return "validation frames" if self.validated else "held-out frames"
 
 
 def causes(measured: Measured, known: Circumstances) -> tuple[Reason, ...]:
@@ -146,20 +155,24 @@ def spread_causes(measured: Measured, train: Figures, heldout: Figures | None, k
 
     if uncounted(measured):
         text = "values vary far less than counts of photons would, so that the noise is not known"
-        add(9, "no_counts", text, measured.unlikeness, "say how many photons a unit of the file is")
+        add(9, "no_counts", text, measured.unlikeness, _GAIN_ADVICE)
         return [reason for _, reason in found]
     factor = noise_factor(train, heldout)
     few, many = residual.dispersion
     if abs(residual.whiteness) < WHITE and few > GAIN and 0.6 < many / few < 1.6:
         text = f"what is left is as grainy as noise, only {factor:.2g} times as large: the values may be no counts"
-        add(1, "gain", text, factor, "say how many photons a unit of the file is")
+        add(1, "gain", text, factor, _GAIN_ADVICE)
     if residual.bright_deficit > DEFICIT and residual.at_peak >= AT_PEAK and residual.peak >= PEAK:
         text = f"{residual.at_peak} samples stand at the highest count {residual.peak:.0f}: the detector saturates"
         add(0.9, "saturation", text, float(residual.at_peak), "mask what is saturated (--mask)")
     if residual.fixed_share > FIXED:
         where = "few pixels" if residual.fixed_in_few > 0.5 else "the same places of the detector"
-        text = f"{residual.fixed_share:.0%} of the misfit lies in {where} in every frame"
-        advice = "mask bad pixels (--mask)" if residual.fixed_in_few > 0.5 else "give the background or a mask"
+        text = f"{percent(residual.fixed_share)} of the misfit lies in {where} in every frame"
+        advice = (
+            "mask bad pixels (--mask)"
+            if residual.fixed_in_few > 0.5
+            else "give the background (--background) or a mask (--mask)"
+        )
         add(residual.fixed_share, "fixed_pattern", text, residual.fixed_share, advice)
     if residual.floor_counts > 0.1:
         text = f"an even background of {residual.floor_counts:.3g} counts a pixel lies under all frames"
@@ -170,10 +183,16 @@ def spread_causes(measured: Measured, train: Figures, heldout: Figures | None, k
         add(max(residual.intensity_share, 0.45), "intensity", text, residual.intensity_spread, advice)
     if residual.few_frames_share > FEW:
         some = ", ".join(map(str, residual.worst_frames[:4]))
-        text = f"{residual.few_frames_share:.0%} of the misfit lies in a twentieth of the frames ({some}, …)"
-        add(residual.few_frames_share, "few_frames", text, residual.few_frames_share, "look at these frames")
+        text = f"{percent(residual.few_frames_share)} of the misfit lies in a twentieth of the frames ({some}, …)"
+        add(
+            residual.few_frames_share,
+            "few_frames",
+            text,
+            residual.few_frames_share,
+            "look at these frames, and leave bad ones out (--frames)",
+        )
     if known.positions_at_limit is not None and known.positions_at_limit > LIMITED:
-        text = f"{known.positions_at_limit:.0%} of the positions were stopped at their limit"
+        text = f"{percent(known.positions_at_limit)} of the positions were stopped at their limit"
         add(0.5, "positions_at_limit", text, known.positions_at_limit, "raise --refinement.position_limit_px")
     found += [(0.4, reason) for reason in _overfitting(measured, train, heldout)]
     found += [(0.3, reason) for reason in _coherence(known)]
@@ -192,8 +211,12 @@ def _overfitting(measured: Measured, train: Figures, heldout: Figures | None) ->
         )
         return [Reason(name="few_heldout", text=text, figure=heldout.deviance, advice="")]
     ratio = heldout.deviance / max(train.deviance, 1e-3)
-    why = f"neighbours overlap by {measured.overlap:.0%} only" if measured.overlap < 0.6 else "the frames are too few"
-    text = f"{why}: unseen ones are explained {ratio:.2g} times worse than those it was made of"
+    why = (
+        f"neighbours overlap by {percent(measured.overlap)} only"
+        if measured.overlap < 0.6
+        else "the frames are too few"
+    )
+    text = f"{why}: held-out ones are explained {ratio:.2g} times worse than those that the image was made of"
     return [Reason(name="overfitted", text=text, figure=ratio, advice="scan in finer steps, or more frames")]
 
 
@@ -203,21 +226,19 @@ def _coherence(known: Circumstances) -> list[Reason]:
     last = max((n for n in range(2, 13) if f"tried_mode_{n}_gain" in stats), default=0)
     paid = last and stats[f"tried_mode_{last}_gain"] > stats[f"tried_mode_{last}_gain_needed"]
     if modes and paid:
-        words = "a further mode" if modes == 1 else f"{modes} further modes"
+        words = "a second mode" if modes == 1 else f"{modes} extra modes"
         return [
             Reason(
                 name="partial_coherence",
-                text=f"the light is partly coherent ({words} of the probe paid, and more were not tried)",
+                text=f"the beam is partly coherent ({words} of the probe made the fit better, and more were not tried)",
                 figure=float(modes),
                 advice="try more modes (--refinement.probe_modes)",
             )
         ]
     if known.refined:
         return []
-    text = "neither further probe modes nor positions were tried"
-    return [
-        Reason(name="not_refined", text=text, figure=math.nan, advice="let a run refine it, without --preset quick")
-    ]
+    text = "the image was not refined (probe modes and positions are as they were given)"
+    return [Reason(name="not_refined", text=text, figure=math.nan, advice="refine it: run without --preset quick")]
 
 
 def unknown(known: Circumstances) -> Reason:
@@ -225,7 +246,7 @@ def unknown(known: Circumstances) -> Reason:
     searched = f"; {', '.join(known.searched)} did no better" if known.searched else ""
     return Reason(
         name="unknown",
-        text=f"of something that follows neither single pixels nor single frames{searched}",
+        text=f"of a cause that shows neither in single pixels nor in single frames{searched}",
         figure=math.nan,
         advice="try --preset best, more modes, or a better probe",
     )
@@ -240,8 +261,10 @@ def cautions(measured: Measured, known: Circumstances) -> list[Reason]:
         found.append(Reason(name="too_dark", text=text, figure=measured.total_photons, advice="count longer"))
     elif judge is measured.heldout and judge.predicted > 0 and judge.foretold < FORETOLD * judge.predicted:
         share = judge.foretold / judge.predicted
-        text = f"only {share:.0%} of what it shows comes true in unseen frames, the rest is noise"
-        found.append(Reason(name="noisy", text=text, figure=share, advice="count longer, or fit less"))
+        text = f"only {percent(share)} of its detail is confirmed by held-out frames, the rest is noise"
+        found.append(
+            Reason(name="noisy", text=text, figure=share, advice="count longer, or run fewer epochs (--epochs)")
+        )
     elif judge is measured.training and not foretells(measured):
         text = "without held-out frames it cannot be told from an image of noise"
         found.append(
@@ -252,9 +275,9 @@ def cautions(measured: Measured, known: Circumstances) -> list[Reason]:
         text = f"its contrast ({percent(contrast)}) is no more than noise makes of an empty field"
         found.append(Reason(name="no_contrast", text=text, figure=contrast, advice="compare with a scan of empty beam"))
     if known.half_data_cutoff is not None and known.half_data_cutoff <= 0:
-        text = "images of two halves of the frames agree on nothing"
+        text = "images made from two halves of the frames do not agree"
         found.append(Reason(name="half_data", text=text, figure=0.0))
     if measured.holes > HOLES:
-        text = f"{measured.holes:.0%} of the scanned field is hardly lit"
+        text = f"{percent(measured.holes)} of the scanned field is hardly lit"
         found.append(Reason(name="holes", text=text, figure=measured.holes, advice="scan in finer steps"))
     return found

@@ -135,5 +135,5 @@ def too_dark(measured: Measured) -> bool:
 
 
 def percent(part: float) -> str:
-    """A part as percent, to two digits."""
-    return f"{100 * part:.2g} %"
+    """A part as percent, to two digits or, of large ones, to the unit."""
+    return f"{100 * part:.0f} %" if abs(part) >= 0.1 else f"{100 * part:.2g} %"

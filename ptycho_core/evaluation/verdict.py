@@ -79,7 +79,7 @@ def weigh(measured: Measured, train: Figures, heldout: Figures | None, known: Ci
         reasons = (against, *causes(measured, known))
         return _verdict("no_image", f"NOT AN IMAGE: {against.text}", reasons, figures, likely=reasons[1:])
     factor = figures["noise_factor"]
-    proof = _proof(measured)
+    proof = _proof(measured, known)
     if too_dark(measured):
         reasons = tuple(cautions(measured, known))
         return _verdict("noise", "explained to the noise", reasons, figures, beware=reasons)
@@ -147,7 +147,7 @@ def _figures(measured: Measured, train: Figures, heldout: Figures | None) -> dic
     }
 
 
-def _proof(measured: Measured) -> str:
+def _proof(measured: Measured, known: Circumstances) -> str:
     """What the held-out frames say for an image, in words."""
     judge, _ = judge_of(measured)
     share = foretold_share(measured)
@@ -155,7 +155,7 @@ def _proof(measured: Measured) -> str:
         return ", though no held-out frame proves it"
     if math.isnan(share):
         return ""
-    return f", and it foretells {min(share, 1):.0%} of how unseen frames differ"
+    return f", and it predicts {percent(min(max(share, 0.0), 1.0))} of how {known.judges} differ"
 
 
 def _no_image(measured: Measured) -> Reason | None:
@@ -183,10 +183,10 @@ def _no_image(measured: Measured) -> Reason | None:
         return Reason(
             name="not_foretold",
             text=(
-                f"it foretells {share:.0%} of how {where} differ, little more than their mean frame does: they do not "
-                "follow the positions as they were read"
+                f"it predicts only {percent(share)} of how {where} differ: frames do not follow the positions as they "
+                "were read"
                 if share < FORETOLD / 2
-                else f"it foretells only {share:.0%} of how {where} differ from their mean frame"
+                else f"it predicts only {percent(share)} of how {where} differ"
             ),
             figure=share,
         )

@@ -54,7 +54,7 @@ def test_the_last_line_of_a_run_is_the_verdict_and_its_exit_code_is_that_of_the_
     assert last.startswith("verdict   explained to ")
     assert cli.main(["run", bad, *QUICK, "--out", "other"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("verdict   NOT AN IMAGE: it foretells ")
+    assert last.startswith("verdict   NOT AN IMAGE: it predicts ")
     kept = json.loads((tmp_path / "other" / "summary.json").read_text())["verdict"]
     assert last == f"verdict   {kept['sentence']}"
     assert "NOT AN IMAGE" in (tmp_path / "other" / "ptycho.log").read_text()

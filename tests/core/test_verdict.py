@@ -31,7 +31,7 @@ from verdict_scans import (
 
 from ptycho_core.api import diagnose as diagnosing
 from ptycho_core.api.apply import apply_and_report
-from ptycho_core.api.judge import Judgement, judge
+from ptycho_core.api.judge import Judgement, circumstances, judge
 from ptycho_core.api.observe import Observer
 from ptycho_core.api.prepare import ensure_container
 from ptycho_core.api.run import run
@@ -46,7 +46,7 @@ from ptycho_core.data.run import Run
 from ptycho_core.data.verdict import KINDS, Verdict
 from ptycho_core.enginekit.state import flat_image
 from ptycho_core.errors import BackendError, Cancelled
-from ptycho_core.evaluation.judging import foretells, foretells_little
+from ptycho_core.evaluation.judging import foretells, foretells_little, percent
 from ptycho_core.evaluation.measured import Measured
 from ptycho_core.evaluation.verdict import Alternative, Circumstances, noise_factor, weigh
 from ptycho_core.io.reconstruction_file import read_reconstruction
@@ -140,7 +140,7 @@ class TestWhatIsAnImage:
         found = verdict_of(honest(1e4))
         assert found.kind == "noise"
         assert found.sentence.startswith("explained to the noise (1.1")
-        assert "it foretells 9" in found.sentence
+        assert "it predicts 9" in found.sentence
         assert 1 < found.figures["noise_factor"] < 1.2
 
     @pytest.mark.spec("VERDICT-4")
@@ -266,7 +266,7 @@ class TestWhatIsNoCount:
         found = verdict_of(scaled)
         assert found.kind == "above_noise"
         assert names(found)[0] == ("no_counts" if gain < 1 else "gain")
-        assert "how many photons a unit of the file is" in found.sentence
+        assert "--gain" in found.sentence
         assert verdict_of(transposed(scaled)).kind == "no_image"
 
 
@@ -349,12 +349,25 @@ class TestCauses:
         found = weigh(_with_usual(1.6), figures(1.5), figures(9.0), REFINED)
         assert names(found) == ["few_heldout"]
 
+    def test_frames_that_chose_when_to_stop_are_called_a_validation(self) -> None:
+        plain = weigh(measured(), figures(1.0), figures(1.0), REFINED).sentence
+        assert "of how held-out frames differ" in plain
+        chosen = weigh(measured(), figures(1.0), figures(1.0), replace(REFINED, validated=True)).sentence
+        assert chosen == plain.replace("held-out", "validation")
+        config = replace(QUICK, early_stopping_patience=3)
+        assert circumstances(true_image(), None, None, config).validated
+        assert not circumstances(true_image(), None, None, QUICK).validated
+
+    @pytest.mark.parametrize(("part", "text"), [(1.2, "120 %"), (1.0, "100 %"), (0.123, "12 %"), (0.0123, "1.2 %")])
+    def test_parts_are_said_in_plain_figures(self, part: float, text: str) -> None:
+        assert percent(part) == text
+
     def test_positions_at_their_limit_and_halves_that_do_not_agree_are_said(self) -> None:
         known = replace(REFINED, positions_at_limit=0.4)
         assert names(weigh(measured(), figures(4.0), figures(4.2), known)) == ["positions_at_limit"]
         halves = weigh(measured(), figures(1.0), figures(1.0), replace(REFINED, half_data_cutoff=0.0))
         assert halves.kind == "noise"
-        assert "images of two halves of the frames agree on nothing" in halves.sentence
+        assert "images made from two halves of the frames do not agree" in halves.sentence
         agree = weigh(measured(), figures(1.0), figures(1.0), replace(REFINED, half_data_cutoff=0.2))
         assert names(agree) == []
 
