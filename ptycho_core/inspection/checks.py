@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ from .finding import DESPITE_FINDINGS, Finding, grave, some
 from .pixel_checks import check_lines, check_pixels, check_stuck
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
+
+_GROUPS_ASKED = 256  # totals that several frames share, of which the frames are read once more
+_TELLING_PIXELS = 16  # with light, of which fewer are the same by chance
 
 
 def _frame_names(raw: RawData, chosen: NDArray[np.bool_]) -> str:
@@ -102,6 +106,32 @@ def check_totals(raw: RawData, facts: Facts) -> list[Finding]:
         )
         out.append(Finding("warning", text))
     return out or [Finding("ok", f"Frame totals agree: median {middle:.4g}, spread {deviation / middle:.1%}.")]
+
+
+def check_repeats(raw: RawData, facts: Facts) -> list[Finding]:
+    """Frames that are copies of another one from elsewhere: the noise of light makes no two alike."""
+    totals = raw.frame_totals
+    known = np.flatnonzero(np.isfinite(totals) & (totals > 0))
+    order = known[np.argsort(totals[known], kind="stable")]
+    again = np.zeros(len(totals), dtype=bool)
+    groups = np.split(order, np.flatnonzero(np.diff(totals[order])) + 1)
+    for group in [alike for alike in groups if len(alike) > 1][:_GROUPS_ASKED]:
+        first: dict[bytes, int] = {}
+        for number in group:
+            counts = raw.read_counts(np.array([number]))[0]
+            if np.count_nonzero(counts) < _TELLING_PIXELS:
+                continue
+            other = first.setdefault(sha256(counts.tobytes()).digest(), int(number))
+            again[number] = np.abs(raw.positions_px[number] - raw.positions_px[other]).max() > 1e-6
+    facts.figures["repeated_frames"] = int(again.sum())
+    if not again.any():
+        return []
+    text = (
+        f"{again.sum()} frames are copies, count by count, of one at another position: {_frame_names(raw, again)}. The "
+        "detector or its writer repeated them, so they are not of their positions, and frames after them may be shifted "
+        "too. Leave them out with --frames."
+    )
+    return [Finding("warning", text)]
 
 
 def check_centre(raw: RawData, facts: Facts) -> list[Finding]:
@@ -291,6 +321,7 @@ CHECKS: tuple[Callable[[RawData, Facts], list[Finding]], ...] = (
     check_size,
     check_values,
     check_totals,
+    check_repeats,
     check_stuck,
     check_pixels,
     check_lines,

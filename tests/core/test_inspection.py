@@ -92,6 +92,24 @@ def test_zero_frames_and_outliers(tmp_path):
     assert (found.facts["zero_count_frames"], found.facts["outlying_frames"]) == (1, 1)
 
 
+def test_a_frame_that_is_a_copy_of_another_is_named(tmp_path):
+    counts = good_scan()["counts"]
+    counts[21] = counts[20]  # the detector did not answer, and its writer stored the last frame again
+    counts[22] = counts[20]
+    found = inspect(tmp_path, counts=counts)
+    assert "2 frames are copies, count by count, of one at another position: 21, 22." in only_warning(found)
+    assert found.facts["repeated_frames"] == 2
+    # the same light without noise at the same place is a repeat that is right
+    positions = good_scan()["positions_px"].copy()
+    positions[21:23] = positions[20]
+    again = inspect(tmp_path, counts=counts, positions_px=positions)
+    assert "copies" not in " ".join(levels(again, "warning"))
+    # frames of equal totals are others
+    counts = good_scan()["counts"]
+    counts[21] = counts[20, ::-1]
+    assert "copies" not in " ".join(levels(inspect(tmp_path, counts=counts), "warning"))
+
+
 def test_dead_hot_and_masked_pixels(tmp_path):
     counts = good_scan()["counts"]
     counts[:, 15, 19] = 0
