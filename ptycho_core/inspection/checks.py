@@ -128,8 +128,8 @@ def check_repeats(raw: RawData, facts: Facts) -> list[Finding]:
         return []
     text = (
         f"{again.sum()} frames are copies, count by count, of one at another position: {_frame_names(raw, again)}. The "
-        "detector or its writer repeated them, so they are not of their positions, and frames after them may be shifted "
-        "too. Leave them out with --frames."
+        "detector or its writer repeated them, so they are not of their positions, and frames after them may be "
+        "shifted too. Leave them out with --frames."
     )
     return [Finding("warning", text)]
 
