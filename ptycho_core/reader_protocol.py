@@ -66,7 +66,8 @@ class ReadOptions:
         mapping: YAML file that says which dataset is what, for a file of no known dialect.
         follow: read a file that is still being written, up to its last whole frame.
         positions: file with the positions of the frames, where they lie beside the scan.
-        position_unit: unit of the stored positions (``m``, ``mm``, ``um``, ``nm``, ``A``, ``pm``, ``px``).
+        position_unit: unit of the stored positions (``m``, ``mm``, ``um``, ``nm``, ``A``, ``pm``, ``px``); a reader that
+            obeys a unit in the file hands the numbers over as they are stored where this is given.
         raster: (Ny, Nx) of a raster scan, the x axis fastest, whose frames lie in one row.
         scan_step_m: (y, x) steps of a raster, metres.
         energy_eV: over the file's.

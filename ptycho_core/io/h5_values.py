@@ -288,14 +288,15 @@ def unit_factor(unit: str, quantity: str) -> float | None:
         return None
 
 
-def measured_at(h5: Any, path: str, quantity: str, option: str = "") -> Measured | None:
+def measured_at(h5: Any, path: str, quantity: str, option: str = "", *, as_stored: bool = False) -> Measured | None:
     """Numbers with the unit that their ``units`` attribute states; None where the path is not there.
 
     Args:
         h5: an open file or group.
         path: of the dataset.
         quantity: ``length`` (metres), ``energy`` (electronvolts) or ``angle`` (radians).
-        option: of the command that says the value instead, for messages.
+        option: of the command that says the value, or its unit, instead, for messages.
+        as_stored: whether the caller says the unit, so that the file's is left aside.
 
     Raises:
         DataError: no numbers, or an unknown unit.
@@ -305,7 +306,7 @@ def measured_at(h5: Any, path: str, quantity: str, option: str = "") -> Measured
         return None
     values = _values(dataset, path, "biuf").astype(np.float64)
     unit = units_of(dataset)
-    if not unit:
+    if as_stored or not unit:
         return Measured(path, values, "")
     factor = unit_factor(unit, quantity)
     if factor is None:

@@ -34,7 +34,7 @@ from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .h5_values import array_at, dataset_at, open_h5, whole_frames
+from .h5_values import array_at, dataset_at, open_h5, units_of, whole_frames
 from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .planes import good_pixels, one_in
@@ -125,6 +125,18 @@ def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
     return Hdf5Frames(file.path, dataset.name.strip("/"), shape, measurement, follow=h5.file.swmr_mode)
 
 
+def _positions(h5: Any, file: Candidate, options: ReadOptions) -> NDArray[np.float64]:
+    """Positions as stored, object pixels; a unit that says otherwise is for the caller to decide."""
+    positions = _numbers(h5, file, "positions_px").astype(np.float64)
+    unit = units_of(h5["positions_px"])
+    if options.position_unit is None and unit.lower() not in ("", "px", "pixel", "pixels"):
+        raise DataError(
+            f"{file.path}: 'positions_px' are object pixels by their name, and state the unit {unit!r}. Say which they "
+            "are in (--position_unit)."
+        )
+    return positions
+
+
 def _sample(dataset: Any) -> NDArray[Any]:
     """A few frames as stored, spread over the scan."""
     M = len(dataset)
@@ -181,7 +193,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
             _provenance(h5, file),
         )
         geometry = Geometry(**numbers, radiation=_radiation(h5))
-        positions = _numbers(h5, file, "positions_px").astype(np.float64)
+        positions = _positions(h5, file, options)
         live = root.swmr_mode
         propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
         frames = _frames(h5, file, resolved)

@@ -134,6 +134,14 @@ def test_a_step_that_is_given_is_mended_by_the_option_that_gave_it():
     assert any("--scan_step" in text for text in raw.source.warnings)
 
 
+@pytest.mark.spec("SETTLE-3")
+def test_frames_of_a_raster_keep_their_places():
+    of = recording(geometry=Geometry(pixel_size_m=1e-8))
+    raw = settled(of, scan_step_m=(3e-8, 5e-8), raster=(3, 4), frames="2:11:3")
+    np.testing.assert_allclose(raw.positions_px, [[0, 10], [3, 5], [6, 0]], atol=1e-9)
+    assert any("own positions were left aside for those of the raster" in text for text in raw.source.assumptions)
+
+
 # ---- what is given goes over what follows from the file
 
 
@@ -156,6 +164,62 @@ def test_an_object_does_not_stay_under_other_positions(tmp_path):
     assert settled(recording(object_guess=guess), position_unit="px").object_guess is guess
     in_metres = recording(object_guess=guess, geometry=INSTRUMENT)
     assert settled(in_metres, position_unit="um", pixel_size_m=1e-6).object_guess is None
+
+
+@pytest.mark.spec("SETTLE-3")
+@pytest.mark.parametrize("dialect", ["cxi", "ptylab", "nxcxi", "shelves", "mapped"])
+def test_a_unit_that_is_given_is_that_of_the_numbers_as_they_are_stored(tmp_path, dialect):
+    path, said = tmp_path / "scan.h5", {}
+    y, x = PLACES.T * 1.7e-7
+    with h5py.File(path, "w") as h5:
+        if dialect in ("cxi", "nxcxi"):
+            detector = h5.create_group("entry_1/instrument_1/detector_1")
+            detector["data"], detector["distance"] = COUNTS, 2.0
+            detector["x_pixel_size"] = detector["y_pixel_size"] = 75e-6
+            h5["entry_1/instrument_1/beam_1/energy"] = 8000.0
+            h5["entry_1/instrument_1/beam_1/energy"].attrs["units"] = "eV"
+        if dialect == "cxi":
+            names = {"entry_1/sample_1/geometry_1/translation": np.stack([x, y, 0 * x], axis=1)}
+        elif dialect == "nxcxi":
+            h5["entry_1/definition"] = "NXcxi_ptycho"
+            names = {f"entry_1/sample_1/transformations/{axis}": line for axis, line in (("x", x), ("y", y))}
+        elif dialect == "ptylab":
+            h5["ptychogram"], h5["wavelength"], h5["zo"], h5["dxd"] = COUNTS, 1.55e-10, 2.0, 75e-6
+            names = {"encoder": PLACES * 1.7e-7}
+        elif dialect == "shelves":
+            h5["dp"], h5["dx"] = COUNTS, 1.7e-7
+            names = {"ppY": y, "ppX": x}
+        else:
+            h5["images"] = COUNTS
+            names = {"stage": PLACES * 1.7e-7}
+            (tmp_path / "map.yaml").write_text(
+                "frames: {path: images, measurement: counts}\npositions: {path: stage}\npixel_size: 170nm\n"
+            )
+            said["mapping"] = tmp_path / "map.yaml"
+        for name, values in names.items():  # nanometres, and the file says otherwise
+            h5[name] = values * 1e9
+            h5[name].attrs["units"] = "um"
+    right = read_recording(path, ReadOptions(position_unit="nm", **said)).positions * 1e-9
+    np.testing.assert_allclose(right, PLACES * 1.7e-7, rtol=1e-9)
+    raw = read_scan(path, position_unit="nm", **said)
+    np.testing.assert_allclose(raw.positions_px * raw.geometry.pixel_size_m, PLACES * 1.7e-7, rtol=1e-9)
+    with h5py.File(path, "r+") as h5:
+        for name in names:
+            h5[name].attrs["units"] = "steps"
+    with pytest.raises(DataError, match="steps"):
+        read_scan(path, **said)
+    again = read_scan(path, position_unit="nm", **said)
+    np.testing.assert_array_equal(again.positions_px, raw.positions_px)
+
+
+@pytest.mark.spec("READ-3")
+def test_pixels_by_name_that_state_a_length_are_for_the_caller_to_decide(tmp_path):
+    with h5py.File(tmp_path / "scan.h5", "w") as h5:
+        h5["frames"], h5["positions_px"] = COUNTS, PLACES
+        h5["frames"].attrs["measurement"], h5["positions_px"].attrs["units"] = "counts", "um"
+    with pytest.raises(DataError, match=r"object pixels by their name, and state the unit 'um'.*--position_unit"):
+        read_scan(tmp_path / "scan.h5")
+    np.testing.assert_array_equal(read_scan(tmp_path / "scan.h5", position_unit="px").positions_px, PLACES)
 
 
 # ---- words of a recording

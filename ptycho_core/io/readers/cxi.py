@@ -87,7 +87,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
             f"{layout.sample}/geometry_1/translation",
             f"{layout.detector}/translation",
         )
-        moved = translations_m(h5, paths, h5[layout.frames].shape[0], said.notes)
+        moved = translations_m(h5, paths, h5[layout.frames].shape[0], options, said.notes)
         if moved is None and options.positions is None and options.scan_step_m is None:
             raise missing_key(file, paths[1], "(M, 3) sample translations, metres")
         return bound(h5, file, layout, options, geometry, moved, said, dialect="cxi")

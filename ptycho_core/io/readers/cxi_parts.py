@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ...data.frames import CentredFrames, FrameSource, Hdf5Frames
 from ...errors import DataError
+from ...reader_protocol import ReadOptions
 from ..h5_values import (
     array_at,
     attribute,
@@ -218,13 +219,18 @@ def detector_directions(h5: Any, layout: Layout, notes: list[str]) -> NDArray[np
     return np.asarray(basis / length)
 
 
-def translations_m(h5: Any, paths: tuple[str, ...], n_frames: int, notes: list[str]) -> NDArray[np.float64] | None:
+def translations_m(
+    h5: Any, paths: tuple[str, ...], n_frames: int, options: ReadOptions, notes: list[str]
+) -> NDArray[np.float64] | None:
     """Motions (K, 3) (x, y, z), metres, of the first of some datasets that is there, else None.
+
+    Where the caller says the unit they are the numbers as stored.
 
     Args:
         h5: an open file.
         paths: of (K, 3), (K, 2), (3, K), (2, K) or (Ny, Nx, 3) motions.
         n_frames: M, which tells rows from columns.
+        options: what the caller says.
         notes: what was assumed is added here.
 
     Raises:
@@ -234,7 +240,7 @@ def translations_m(h5: Any, paths: tuple[str, ...], n_frames: int, notes: list[s
     if found is None:
         return None
     path = found[0]
-    measured = measured_at(h5, path, "length", "--position_unit")
+    measured = measured_at(h5, path, "length", "--position_unit", as_stored=options.position_unit is not None)
     assert measured is not None
     stored = measured.values
     if stored.ndim == 3 and stored.shape[2] in (2, 3):

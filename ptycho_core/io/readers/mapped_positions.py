@@ -41,10 +41,11 @@ def placed_by(
         raise ConfigError(f"{said_by}: positions and scan_step are given both; keep one.")
     stored = _coordinates(at, arrays, raster, options, said_by)
     turned = [-1.0 if (axis in at.negate) != (at.of == "sample") else 1.0 for axis in "yx"]
-    unit, factor = _position_unit(at, arrays)
+    unit, factor = ("", 1.0) if options.position_unit is not None else _position_unit(at, arrays)
     positions = stored * turned * factor
-    if at.names != "(N-1)/2" and unit != "px":
-        raise ConfigError(f"{said_by}: 'names' is for positions in pixels; those are in {unit or 'an unknown unit'}.")
+    if at.names != "(N-1)/2" and (unit or options.position_unit) != "px":
+        stated = unit or options.position_unit or "an unknown unit"
+        raise ConfigError(f"{said_by}: 'names' is for positions in pixels; those are in {stated}.")
     if at.names == "N/2":
         positions = positions - 0.5
     if at.names == "corner":

@@ -114,7 +114,7 @@ def read_by_names(arrays: ArrayFile, order: str, options: ReadOptions, dialect: 
     name, warnings = str(arrays.path), list[str]()
     found = _Names(arrays, order, arrays.headers())
     resolve_measurement(name, "counts", options.measurement)
-    positions = _positions(found, notes)
+    positions = _positions(found, options, notes)
     frames, positions = _frames(found, positions, notes)
     given = None not in (options.energy_eV, options.position_unit, options.pixel_size_m)
     geometry, said = instrument_of_numbers(found.number, name, options.radiation or "photon", lengths_known=given)
@@ -142,14 +142,15 @@ def read_by_names(arrays: ArrayFile, order: str, options: ReadOptions, dialect: 
     )
 
 
-def _positions(found: _Names, notes: list[str]) -> NDArray[np.float64] | None:
+def _positions(found: _Names, options: ReadOptions, notes: list[str]) -> NDArray[np.float64] | None:
     """(M, 2) (y, x) metres, or None where the file has none."""
     listed = [found.values(key) for key in _LISTS]
     name = str(found.arrays.path)
+    as_stored = options.position_unit is not None  # then the unit is what the caller says
     turn = "ptycho orient tells whether that is so of this scan."
     if all(values is not None for values in listed):
         y, x = (
-            np.asarray(values, np.float64).ravel() * found.factor(key)
+            np.asarray(values, np.float64).ravel() * (1.0 if as_stored else found.factor(key))
             for key, values in zip(_LISTS, listed, strict=True)
         )
         if len(y) != len(x):
@@ -162,7 +163,7 @@ def _positions(found: _Names, notes: list[str]) -> NDArray[np.float64] | None:
             if table.ndim != 2 or table.shape[1] != 2:
                 raise DataError(f"{name}: {key!r} is {table.shape}; positions are (M, 2) in MATLAB.")
             notes.append(f"{key} is metres, its columns {'y, x' if columns == (0, 1) else 'x, y'}; {turn}")
-            return np.asarray(table[:, columns], np.float64) * found.factor(key)
+            return np.asarray(table[:, columns], np.float64) * (1.0 if as_stored else found.factor(key))
     return None
 
 
@@ -223,9 +224,7 @@ def _mask(found: _Names, shape: tuple[int, ...], notes: list[str], warnings: lis
     each = values.ndim == 3 and len(values) > 1
     good = np.asarray(values.astype(bool).all(axis=0) if values.ndim == 3 else values.astype(bool))
     if good.shape != shape:
-        warnings.append(
-            f"fmask is {good.shape} and frames are {shape}, so that it was not used; give --mask FILE."
-        )
+        warnings.append(f"fmask is {good.shape} and frames are {shape}, so that it was not used; give --mask FILE.")
         return None
     told = ", those that are bad in any frame" if each else ""
     notes.append(f"fmask (1 = good) was read as the mask; it hides {int((~good).sum())} pixels{told}.")

@@ -85,13 +85,13 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
             wavelengths=(f"{beam}/incident_wavelength",),
             energies=(f"{beam}/energy", f"{beam}/incident_beam_energy", f"{beam}/incident_energy"),
         )
-        moved = _motions_m(h5, layout, said)
+        moved = _motions_m(h5, layout, options, said)
         if moved is None and options.positions is None and options.scan_step_m is None:
             raise missing_key(file, f"{layout.detector}/translation", "(M, 3) sample translations, metres")
         return bound(h5, file, layout, options, geometry, moved, said, dialect="nxcxi_ptycho")
 
 
-def _motions_m(h5: Any, layout: Layout, said: Said) -> NDArray[np.float64] | None:
+def _motions_m(h5: Any, layout: Layout, options: ReadOptions, said: Said) -> NDArray[np.float64] | None:
     """Motions (M, 3) (x, y, z) of the sample, metres, from whichever of the places the file fills."""
     shape = h5[layout.frames].shape
     M = int(np.prod(shape[:-2]))
@@ -100,14 +100,14 @@ def _motions_m(h5: Any, layout: Layout, said: Said) -> NDArray[np.float64] | Non
         f"{layout.data}/translation",
         f"{layout.sample}/geometry_1/translation",
     )
-    moved = translations_m(h5, paths, M, said.notes)
+    moved = translations_m(h5, paths, M, options, said.notes)
     if moved is not None:
         return moved
     plots = [name for name in group_at(h5, layout.entry) or () if _is_plot(h5, f"{layout.entry}/{name}")]
     for group in (f"{layout.sample}/transformations", *(f"{layout.entry}/{name}" for name in plots)):
         motors = {axis: dataset_at(h5, f"{group}/{axis}") for axis in "xy"}
         if all(motor is not None for motor in motors.values()):
-            return _of_motors(h5, group, motors, shape[:-2], said)
+            return _of_motors(h5, group, motors, shape[:-2], options, said)
     return None
 
 
@@ -117,13 +117,15 @@ def _is_plot(h5: Any, path: str) -> bool:
 
 
 def _of_motors(
-    h5: Any, group: str, motors: dict[str, Any], counted: tuple[int, ...], said: Said
+    h5: Any, group: str, motors: dict[str, Any], counted: tuple[int, ...], options: ReadOptions, said: Said
 ) -> NDArray[np.float64]:
     """Motions (M, 3), metres, of two motors along their vectors."""
     said.notes.append(f"Positions are the motors x and y of {group}.")
     values: dict[str, NDArray[np.float64]] = {}
     for axis in "xy":
-        measured = measured_at(h5, f"{group}/{axis}", "length", "--position_unit")
+        measured = measured_at(
+            h5, f"{group}/{axis}", "length", "--position_unit", as_stored=options.position_unit is not None
+        )
         assert measured is not None
         values[axis] = measured.values
         _check_kind(h5, group, axis, motors[axis])

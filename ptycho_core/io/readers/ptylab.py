@@ -81,7 +81,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     arrays = Hdf5Arrays(file.path, options.follow)
     _check_frames(arrays)
     with open_h5(file.path, options.follow) as h5:
-        positions = _encoder(h5, file, turned)
+        positions = _encoder(h5, file, turned, options)
         geometry = _geometry(h5, file, options, notes)
         details = _rest(h5, notes, warnings)
     if turned:
@@ -118,9 +118,9 @@ def _check_frames(arrays: Hdf5Arrays) -> None:
         )
 
 
-def _encoder(h5: Any, file: Candidate, turned: bool) -> NDArray[np.float64] | None:
+def _encoder(h5: Any, file: Candidate, turned: bool, options: ReadOptions) -> NDArray[np.float64] | None:
     """(M, 2) (y, x) metres, or None where the file has none."""
-    found = measured_at(h5, "encoder", "length", "--position_unit")
+    found = measured_at(h5, "encoder", "length", "--position_unit", as_stored=options.position_unit is not None)
     if found is None:
         return None
     values = found.values.T if turned else found.values

@@ -107,7 +107,7 @@ def _calibration(
     if found is None:
         return None, Geometry(radiation=radiation)
     (y, x, step_unit), (dq, dq_unit) = found
-    steps, factor = None, length_unit(step_unit)
+    steps, factor = None, length_unit(step_unit) if options.position_unit is None else 1.0
     if factor is not None and y > 0 and x > 0:
         steps = (y * factor, x * factor)
         notes.append(f"The file says that the scan steps by {y:g} × {x:g} {step_unit} (y, x).")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.raw import Geometry
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
 from ..units import LENGTHS, length_unit
 from .beside_scan import advice_without_positions
 
-__all__ = ["Placed", "placed_positions"]
+__all__ = ["Placed", "placed_positions", "with_raster"]
 
 
 @dataclass(frozen=True)
@@ -33,32 +32,16 @@ class Placed:
     stated: bool
 
 
-def placed_positions(
-    recording: Recording, options: ReadOptions, geometry: Geometry, name: str, notes: list[str]
-) -> Placed:
-    """The positions of a recording, or those that the caller gives instead.
+def placed_positions(recording: Recording, options: ReadOptions, name: str, notes: list[str]) -> Placed:
+    """The positions of a recording, in the unit that it states or the caller says.
 
     Raises:
-        DataError: there are none, or another number than of frames.
-        ConfigError: an unknown unit, or a raster that contradicts itself.
+        DataError: there are none.
+        ConfigError: an unknown unit.
     """
     positions, unit = recording.positions, recording.position_unit
-    if options.positions is not None and options.scan_step_m is not None:
-        raise ConfigError("positions and scan_step are given both; the positions come from one of them.")
-    if options.position_unit is not None and options.scan_step_m is not None:
-        raise ConfigError(
-            f"position_unit = {options.position_unit!r} is of stored positions, and scan_step is a length with its own "
-            "unit (50nm); give one of the two."
-        )
-    if options.raster is not None and options.scan_step_m is None and options.raster != recording.raster:
-        raise ConfigError(
-            f"raster = {options.raster} says how frames lie that a step places, and none is given: --scan_step LENGTH, "
-            "or leave --raster out."
-        )
     if options.positions is not None and positions is not None:
         _check_all_there(options.positions, positions)
-    if options.scan_step_m is not None:
-        positions, unit = _raster(recording, options, options.scan_step_m, name, notes), "m"
     if positions is None:
         raise DataError(
             f"{name}: holds no positions. Give the file that does (--positions FILE), or the step of a raster "
@@ -75,8 +58,36 @@ def placed_positions(
     return _in_unit(positions, options.position_unit, unit, notes)
 
 
+def with_raster(recording: Recording, options: ReadOptions, name: str, notes: list[str]) -> Recording:
+    """A recording whose frames lie on the raster that the caller gives the step of; without a step nothing is changed.
+
+    It comes before frames are chosen, which keep their places.
+
+    Raises:
+        ConfigError: options that contradict each other, or a raster that does not fit the frames.
+    """
+    if options.positions is not None and options.scan_step_m is not None:
+        raise ConfigError("positions and scan_step are given both; the positions come from one of them.")
+    if options.position_unit is not None and options.scan_step_m is not None:
+        raise ConfigError(
+            f"position_unit = {options.position_unit!r} is of stored positions, and scan_step is a length with its own "
+            "unit (50nm); give one of the two."
+        )
+    if options.raster is not None and options.scan_step_m is None and options.raster != recording.raster:
+        raise ConfigError(
+            f"raster = {options.raster} says how frames lie that a step places, and none is given: --scan_step LENGTH, "
+            "or leave --raster out."
+        )
+    if options.scan_step_m is None:
+        return recording
+    if recording.positions is not None:
+        notes.append("The scan's own positions were left aside for those of the raster, as given.")
+    places = _raster(recording, options, options.scan_step_m, name, notes)
+    return replace(recording, positions=places, position_unit="m")
+
+
 def _in_unit(positions: NDArray[np.float64], word: str, stated: str, notes: list[str]) -> Placed:
-    """Positions in the unit that the caller says they are in, whatever the file says."""
+    """Positions in the unit that the caller says the stored numbers are in, whatever the file says."""
     factor = 1.0 if word == "px" else length_unit(word)
     if factor is None:
         raise ConfigError(f"position_unit = {word!r}; allowed: px, {', '.join(LENGTHS)}.")

@@ -38,7 +38,7 @@ from .beside_scan import with_positions_beside
 from .frames import chosen_frames
 from .levels import background_of, gain_of
 from .masking import good_pixels_of
-from .placing import Placed, placed_positions
+from .placing import Placed, placed_positions, with_raster
 from .plausible import check_plausible
 from .sampling import spread_frames
 from .window import Window, window_of
@@ -61,11 +61,12 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
     notes: list[str] = []
     warnings: list[str] = []
     recording = with_positions_beside(recording, options, name, notes, warnings)
+    recording = with_raster(recording, options, name, notes)
     geometry = _geometry(recording, options, notes)
     numbers, recording = chosen_frames(recording, options.frames, name, notes)
     good = good_pixels_of(recording, options, name, notes, warnings)
     window = window_of(recording, good, options, name, notes)
-    placed = placed_positions(recording, options, geometry, name, notes)
+    placed = placed_positions(recording, options, name, notes)
     check_plausible(placed, geometry, window.side, recording, name, given=options, warnings=warnings)
     placed = _turned(placed, options, notes)
     geometry, propagation = _regime(recording, placed, geometry, good, window, options, name, notes)
