@@ -142,6 +142,14 @@ def test_frames_of_a_raster_keep_their_places():
     assert any("own positions were left aside for those of the raster" in text for text in raw.source.assumptions)
 
 
+@pytest.mark.spec("SETTLE-34")
+def test_a_small_step_is_told_of_enough_frames_only():
+    few = recording(frames=ArrayFrames(COUNTS[:3]), positions=np.array([[0.0, 0.0], [0.0, 0.25], [0.2, 0.1]]))
+    assert settled(few).n_frames == 3
+    with pytest.raises(DataError, match="would be the same"):
+        settled(recording(positions=PLACES / 50))
+
+
 # ---- what is given goes over what follows from the file
 
 

@@ -41,7 +41,7 @@ LEAST_STEP_PX = 0.3
 _VISIBLE_STEPS = (5e-3, 1.0)  # parts of the window; an energy of 8.8 that was keV makes them a thousand times smaller
 _USUAL_STEPS = (0.02, 0.7)  # parts of the window; what a unit that is proposed must give
 _MOST_USUAL_EV = 4e5  # in what is proposed
-_LEAST_FRAMES = 12  # of fewer the checks of the scan say whether they overlap
+_LEAST_FRAMES = 12  # of fewer neither overlap nor a step is told; the checks of the scan look at them
 _ASKED = 4096  # frames whose neighbours are looked for
 _ALONE = 0.9  # of the frames without a neighbour in their window: each would be an image of its own
 _SMALL_STEP_PX = 1.0  # and of the window less than usual: worth a warning
@@ -141,7 +141,7 @@ def check_plausible(
     """
     figures = _figures(placed, geometry, window_px, recording, given)
     wrong, culprit = _out_of_range(figures)
-    wrong = wrong or _no_overlap(figures, placed, near) or _hardly_moves(figures, given)
+    wrong = wrong or _no_overlap(figures, placed, near) or _hardly_moves(figures, placed, given)
     if not wrong:
         small = _small_steps(figures, given)
         warnings += [small] if small and near else []
@@ -260,9 +260,11 @@ def _in_words(unit: str) -> str:
     return "m" if unit == "m" else "object pixels"
 
 
-def _hardly_moves(figures: Figures, given: ReadOptions) -> str:
+def _hardly_moves(figures: Figures, placed: Placed, given: ReadOptions) -> str:
     """That frames are taken at steps of a small part of a pixel, or an empty text."""
     step = figures.step_px
+    if len(placed.positions) < _LEAST_FRAMES:
+        return ""
     least = LEAST_STEP_PX
     if figures.unit == "px" and any(words.startswith("--position_unit") for words in _mended(figures, "")):
         least = _SMALL_STEP_PX  # they are usual steps as a length
