@@ -114,7 +114,7 @@ def _verdict(
         sentence += ", likely because " + "; and ".join(reason.text for reason in likely[:2])
     if beware:
         sentence += "; but " + "; and ".join(reason.text for reason in beware[:2])
-    advice = tuple(dict.fromkeys(reason.advice for reason in reasons if reason.advice))
+    advice = tuple(dict.fromkeys(reason.advice for reason in (*likely, *reasons) if reason.advice))
     said = [reason.advice for reason in (*(likely or reasons[:1]), *beware) if reason.advice]
     if said and said[0] not in sentence:
         sentence += f". {said[0][0].upper()}{said[0][1:]}"
@@ -189,6 +189,7 @@ def _no_image(measured: Measured) -> Reason | None:
                 else f"it predicts only {percent(share)} of how {where} differ"
             ),
             figure=share,
+            advice="try --orientation auto, then --probe auto, and check the unit of the positions",
         )
     return None
 

@@ -182,6 +182,7 @@ class TestWhatIsNone:
         assert found.kind == "no_image"
         assert names(found)[0] == "not_foretold"
         assert found.figures["foretold_share"] < 0.3
+        assert "--orientation auto" in found.advice[0]
         assert no_trials
 
     def test_without_held_out_frames_what_was_fitted_is_not_counted(self) -> None:
@@ -470,6 +471,7 @@ class TestDiagnosis:
         assert (
             "the scan's axes are exchanged: --orientation transpose explains held-out frames" in done.verdict.sentence
         )
+        assert done.verdict.advice[0] == "--orientation transpose"
         assert "diagnosis" in done.seconds
 
     @pytest.mark.spec("VERDICT-6")
@@ -477,6 +479,16 @@ class TestDiagnosis:
         found = verdict_of(merged(1e5))
         assert names(found)[:2] == ["not_foretold", "samples"]
         assert "the frames are of two samples, or the sample moved" in found.sentence
+
+    @pytest.mark.spec("VERDICT-6")
+    def test_pixels_that_spoil_the_image_are_named_before_all_else(self) -> None:
+        raw = honest(1e5)
+        counts = raw.read_counts(np.arange(raw.n_frames))
+        counts[:, 5, 9] = 40 * counts.max()
+        found = verdict_of(remade(raw, counts=counts))
+        assert names(found)[:2] == ["not_foretold", "pixels"]
+        assert "bad pixels were fitted as light ((5, 9)): --mask auto explains held-out frames" in found.sentence
+        assert found.advice[0] == "--mask auto"
 
     def test_two_negations_are_said_in_one_clause(self, monkeypatch: pytest.MonkeyPatch) -> None:
         raw = honest(1e5)
