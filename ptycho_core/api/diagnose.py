@@ -1,4 +1,4 @@
-"""Why an image explains its frames badly: other orientations, other probes, and each half of the frames by itself.
+"""Why an image explains its frames badly: bad pixels, other orientations, other probes, each half of the frames alone.
 
 A few short solves of a piece of the scan, in that order, until one of them explains held-out frames much better, or the
 time is up. Nothing is changed by what is found: the verdict names it, with the option that repeats the run with it.
@@ -7,6 +7,7 @@ time is up. Nothing is changed by what is found: the verdict names it, with the 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from ..data.probe_guess import ProbeGuess
 from ..data.trials import Trial
 from ..errors import Cancelled, DataError
 from ..evaluation.verdict import Alternative, Circumstances
+from ..inspection.facts import Facts
+from ..inspection.finding import pixels_of
+from ..inspection.pixel_checks import suspects
 from ..protocol import Progress, ProgressEvent, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .orient import diagnose_orientation
@@ -66,6 +70,7 @@ def diagnose(
     """
     began, searched = time.perf_counter(), list[str]()
     for name, look in (
+        ("without pixels that look bad", _pixels),
         ("other orientations", _orientation),
         ("the two halves of the frames by themselves", _samples),
         ("other probes", _probe),
@@ -95,6 +100,35 @@ def _until(end: float, progress: Progress) -> Progress:
             raise _TimeIsUp("the time for a diagnosis is over")
 
     return report
+
+
+def _pixels(
+    scan: PtychoDataContainer, config: TrainingConfig, runtime: Runtime, progress: Progress
+) -> Alternative | None:
+    """Whether the frames are explained without the pixels that an inspection warns of."""
+    facts = Facts.of(scan.raw)
+    bad = suspects(scan.raw, facts)
+    frames = scan.train_frames[scan.raw.frame_totals[scan.train_frames] > 0]
+    if not bad.any():
+        raise DataError("no pixel looks bad")  # nothing to try, which is not worth a word
+    raw = scan.raw if scan.raw.probe is not None else scan.raw.with_probe(scan.probe)
+    region, engine = region_of(raw, among=frames), stepping_engine("numpy")
+    without = replace(region.raw, mask=~bad if region.raw.mask is None else region.raw.mask & ~bad)
+    trials = []
+    for number, given in enumerate((region.raw, without)):
+        progress(ProgressEvent(stage="diagnosis", done=number, total=2))
+        plan = TrialPlan(epochs=8, probe_from=2)
+        trials.append(try_scan(given, region.heldout, {}, plan=plan, engine=engine, runtime=runtime)[0].fourier_error)
+    if not trials[1] < MUCH_BETTER * trials[0]:
+        return None
+    return Alternative(
+        name="pixels",
+        words=f"bad pixels were fitted as light ({pixels_of(bad)})",
+        option="--mask auto",
+        advice="--mask auto",
+        figure=trials[1],
+        beside=trials[0],
+    )
 
 
 def _orientation(

@@ -67,7 +67,7 @@ class Alternative:
     """What a trial found that explains held-out frames better than what was used.
 
     Attributes:
-        name: ``orientation``, ``probe`` or ``samples``.
+        name: ``pixels``, ``orientation``, ``probe`` or ``samples``.
         words: a clause: what is likely the matter.
         option: what explains the frames better.
         advice: what to do, with the option.

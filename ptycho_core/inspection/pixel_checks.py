@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.raw import RawData
 from ..io.settle.pixels import bright_lines, dead_and_hot, is_cut_off
 from .facts import Facts
 from .finding import Finding, grave, pixels_of, some
 
-__all__ = ["check_lines", "check_pixels", "check_stuck"]
+__all__ = ["check_lines", "check_pixels", "check_stuck", "suspects"]
 
 _MASK = "Mask them: --mask auto, or --mask FILE."
 
@@ -35,11 +36,9 @@ def check_stuck(raw: RawData, facts: Facts) -> list[Finding]:
 
 def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
     """Saturated, dead and hot pixels; grave where half of all counts were cut off at the highest value."""
-    n, N = facts.n_looked_at, raw.side
-    good = np.ones((N, N), dtype=bool) if raw.mask is None else raw.mask
-    dead, hot = dead_and_hot(facts.pixels, good & (facts.stuck == 0), (N // 2, N // 2))
+    n = facts.n_looked_at
+    dead, hot, saturated = _defects(raw, facts)
     n_peak = int(facts.at_peak.sum())
-    saturated = (facts.at_peak > 0) & is_cut_off(facts.peak, n_peak, facts.near_peak)
     found = {"dead_pixels": dead, "hot_pixels": hot, "saturated_pixels": saturated}
     facts.figures.update({name: int(pixels.sum()) for name, pixels in found.items()})
     out = []
@@ -55,6 +54,19 @@ def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
         text = f"{hot.sum()} pixels are hot, steady and far above their surroundings: {pixels_of(hot)}"
         out.append(Finding("warning", f"{text}. {_MASK}"))
     return out or [Finding("ok", "No saturated, dead or hot pixels.")]
+
+
+def _defects(raw: RawData, facts: Facts) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Dead, hot and saturated pixels (N, N)."""
+    N = raw.side
+    good = np.ones((N, N), dtype=bool) if raw.mask is None else raw.mask
+    dead, hot = dead_and_hot(facts.pixels, good & (facts.stuck == 0), (N // 2, N // 2))
+    return dead, hot, (facts.at_peak > 0) & is_cut_off(facts.peak, int(facts.at_peak.sum()), facts.near_peak)
+
+
+def suspects(raw: RawData, facts: Facts) -> NDArray[np.bool_]:
+    """Pixels (N, N) that are stuck, dead, hot or saturated."""
+    return np.asarray(np.any([facts.stuck > 0, *_defects(raw, facts)], axis=0))
 
 
 def check_lines(raw: RawData, facts: Facts) -> list[Finding]:
