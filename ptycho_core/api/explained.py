@@ -88,13 +88,15 @@ def judged_trial(
         return nothing
     rows = {kept: of[:, SUMS.index("deviance")] for kept, of in sums.items()}
     kept = min(rows, key=lambda name: float(rows[name].mean()))
-    gains = null - rows[kept]
+    # a mean of few counts is worse than a smooth pattern without an object; what that gains is no evidence of one
+    without = min((null, rows[0.0]), key=lambda some: float(some.mean()))
+    gains = without - rows[kept]
     spread = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
     return replace(
         nothing,
         kept=kept,
         best_misfit=float(rows[kept].mean()),
-        null_misfit=float(null.mean()),
+        null_misfit=float(without.mean()),
         floor=float(sums[kept][:, SUMS.index("deviance_floor")].mean()),
         trust=float(gains.mean()) / spread if spread > 0 else 0.0,
     )

@@ -50,7 +50,8 @@ class ProbeTrial(Trial):
     Attributes:
         kept: a, the part of the image's contrast at which the held-out frames are explained best; 0: it found nothing.
         best_misfit: deviance of the held-out frames a frame with that part; trials of probes are ranked by it.
-        null_misfit: the same of no object at all, which is as if every frame were the mean of those learned from.
+        null_misfit: the same of no object at all: the better of every frame as the mean of those learned from, and as
+            the trial's probe makes it of a flat object.
         floor: the same that noise alone would leave.
         trust: how many standard errors of the held-out frames the gain, null less best, is above 0.
     """

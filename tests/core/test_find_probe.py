@@ -97,6 +97,16 @@ class TestSearch:
         assert guess.orientation == "none"
         assert "no probe was found" in guess.doubts[0]
 
+    @pytest.mark.spec("PROBE-5")
+    @pytest.mark.parametrize("mean", [1.0, 20.0])
+    def test_pure_noise_convinces_of_no_probe(self, mean):
+        rng = np.random.default_rng(2)
+        places = np.stack(np.unravel_index(np.arange(110), (11, 10)), axis=1) * 3.0 + rng.uniform(-0.6, 0.6, (110, 2))
+        found = find_probe(RawData.from_arrays(rng.poisson(mean, (110, N, N)).astype(np.float32), places))
+        assert not found.convincing
+        assert found.how == "mean pattern"
+        assert found.explained < 0.3
+
     @pytest.mark.spec("PROBE-3")
     def test_a_hole_is_told_from_a_lens(self):
         guess = find_probe(measured("hole"))
