@@ -145,7 +145,7 @@ def test_frames_of_a_raster_keep_their_places():
 @pytest.mark.spec("SETTLE-34")
 def test_a_small_step_is_told_of_enough_frames_only():
     few = recording(frames=ArrayFrames(COUNTS[:3]), positions=np.array([[0.0, 0.0], [0.0, 0.25], [0.2, 0.1]]))
-    assert settled(few).n_frames == 3
+    assert settled(few).source.warnings == ()
     with pytest.raises(DataError, match="would be the same"):
         settled(recording(positions=PLACES / 50))
 

@@ -141,9 +141,11 @@ def check_plausible(
     """
     figures = _figures(placed, geometry, window_px, recording, given)
     wrong, culprit = _out_of_range(figures)
-    wrong = wrong or _no_overlap(figures, placed, near) or _hardly_moves(figures, placed, given)
+    enough = len(placed.positions) >= _LEAST_FRAMES
+    if enough and not wrong:
+        wrong = _no_overlap(figures, placed, near) or _hardly_moves(figures, given)
     if not wrong:
-        small = _small_steps(figures, given)
+        small = _small_steps(figures, given) if enough else ""
         warnings += [small] if small and near else []
         return
     fixes = list(dict.fromkeys(_mended(figures, culprit)))
@@ -230,7 +232,7 @@ def _may_be_visible(figures: Figures) -> bool:
 def _no_overlap(figures: Figures, placed: Placed, near: bool) -> str:
     """That no frame overlaps another, or an empty text."""
     share = figures.step_share
-    if share is None or share <= 1 or figures.near or len(placed.positions) < _LEAST_FRAMES:
+    if share is None or share <= 1 or figures.near:
         return ""
     distances = _nearest(placed.positions)
     lonely = distances > float(np.median(distances[distances > 0])) / share
@@ -260,11 +262,9 @@ def _in_words(unit: str) -> str:
     return "m" if unit == "m" else "object pixels"
 
 
-def _hardly_moves(figures: Figures, placed: Placed, given: ReadOptions) -> str:
+def _hardly_moves(figures: Figures, given: ReadOptions) -> str:
     """That frames are taken at steps of a small part of a pixel, or an empty text."""
     step = figures.step_px
-    if len(placed.positions) < _LEAST_FRAMES:
-        return ""
     least = LEAST_STEP_PX
     if figures.unit == "px" and any(words.startswith("--position_unit") for words in _mended(figures, "")):
         least = _SMALL_STEP_PX  # they are usual steps as a length
