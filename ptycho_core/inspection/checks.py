@@ -31,6 +31,7 @@ from .pixel_checks import check_lines, check_pixels, check_stuck
 
 __all__ = ["CHECKS", "DESPITE_FINDINGS", "Finding"]
 
+_LEAST_FRAMES = 5  # of fewer no frame is held out, and each pixel of the object is seen a few times at most
 _GROUPS_ASKED = 256  # totals that several frames share, of which the frames are read once more
 _TELLING_PIXELS = 16  # with light, of which fewer are the same by chance
 
@@ -54,6 +55,9 @@ def check_size(raw: RawData, facts: Facts) -> list[Finding]:
         out.append(grave(text) if bad > 0.99 * N * N else Finding("warning", text))
     elif bad:
         out.append(Finding("note", text))
+    if 1 < raw.n_frames < _LEAST_FRAMES:
+        text = f"Only {raw.n_frames} frames: they fit almost any image, so that good figures prove nothing."
+        out.append(Finding("warning", text))
     if facts.figures["mean_counts"] < 1000:
         out.append(Finding("warning", f"Only {facts.figures['mean_counts']:.3g} counts a frame; expect a noisy image."))
     return out

@@ -92,6 +92,14 @@ def test_zero_frames_and_outliers(tmp_path):
     assert (found.facts["zero_count_frames"], found.facts["outlying_frames"]) == (1, 1)
 
 
+@pytest.mark.parametrize("n_frames", [2, 4, 5])
+def test_few_frames_prove_nothing(tmp_path, n_frames):
+    scan = good_scan()
+    few = {"counts": scan["counts"][:n_frames], "positions_px": scan["positions_px"][:n_frames]}
+    warned = [text for text in levels(inspect(tmp_path, **few), "warning") if "prove nothing" in text]
+    assert len(warned) == (n_frames < 5)
+
+
 def test_a_frame_that_is_a_copy_of_another_is_named(tmp_path):
     counts = good_scan()["counts"]
     counts[21] = counts[20]  # the detector did not answer, and its writer stored the last frame again
