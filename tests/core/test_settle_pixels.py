@@ -163,6 +163,14 @@ def test_a_dead_module_is_told_from_a_dark_field(transposed):
 
 
 @pytest.mark.spec("SETTLE-30")
+def test_auto_leaves_a_direct_beam_alone_where_the_caller_says_it_is():
+    frames = LIGHT.copy()
+    frames[:, 6, 30] = np.random.default_rng(3).poisson(4000, M)
+    assert any("hot" in text for text in said(settled(recording(frames), mask="auto")))
+    assert not any("hot" in text for text in said(settled(recording(frames), mask="auto", centre=(6, 30))))
+
+
+@pytest.mark.spec("SETTLE-30")
 def test_auto_masks_what_is_cut_off_at_the_highest_value():
     cut = np.minimum(LIGHT, 150)
     raw = settled(recording(cut), mask="auto")

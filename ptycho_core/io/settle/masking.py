@@ -205,7 +205,8 @@ def _hide_by_rules(
     _hide(good, stuck(found.silenced(~good), amplitudes=amplitudes), "one nonsense value in every frame", notes)
     seen = found.silenced(~good)
     height, width = good.shape
-    dead, hot = dead_and_hot(seen, good, recording.centre_px or (height // 2, width // 2))
+    given = options.centre if isinstance(options.centre, tuple) else None
+    dead, hot = dead_and_hot(seen, good, given or recording.centre_px or (height // 2, width // 2))
     _hide(good, dead, "dead, 0 amid or beside light", notes)
     _hide(good, hot, "hot, steady and far above their surroundings", notes)
     _hide_cut_off(good, found.silenced(~good), recording, options, notes)
