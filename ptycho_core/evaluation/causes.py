@@ -59,6 +59,7 @@ OVERLAPPING = 0.2
 
 PROBE_ADVICE = "give a better probe (--probe)"
 
+_HOLES_ADVICE = "scan in finer steps, or solve separate fields by themselves (--frames)"
 _GAIN_ADVICE = "give the stored value of one photon (--gain auto or a number)"
 
 
@@ -278,6 +279,6 @@ def cautions(measured: Measured, known: Circumstances) -> list[Reason]:
         text = "images made from two halves of the frames do not agree"
         found.append(Reason(name="half_data", text=text, figure=0.0))
     if measured.holes > HOLES:
-        text = f"{percent(measured.holes)} of the scanned field is hardly lit"
-        found.append(Reason(name="holes", text=text, figure=measured.holes, advice="scan in finer steps"))
+        text = f"{percent(measured.holes)} of the area within the outline of the positions is hardly lit"
+        found.append(Reason(name="holes", text=text, figure=measured.holes, advice=_HOLES_ADVICE))
     return found

@@ -34,6 +34,17 @@ APART = 2.0
 
 _CHUNK = 16
 _GRID = 200
+_NO_FRAMES = Judged(
+    n_frames=0,
+    foretold=0.0,
+    sd=1.0,
+    predicted=0.0,
+    structure=0.0,
+    spread=0.0,
+    structure_sd=1.0,
+    excess=0.0,
+    usual_deviance=np.nan,
+)
 
 Expected = Callable[[NDArray[np.int64]], NDArray[np.floating]]
 """Frames (n,) → their expected counts (n, N, N) by the image's own forward model."""
@@ -305,17 +316,7 @@ def measure(scored: Scored, expected: Expected, begun_with: NDArray[np.complex64
     peak = max((float((raw.read_counts(part) * good).max()) for part in _parts(train)), default=0.0)
     sums = _Sums(good, max(peak, 1.0))
     heldout: Judged | None = None
-    training = Judged(
-        n_frames=0,
-        foretold=0.0,
-        sd=1.0,
-        predicted=0.0,
-        structure=0.0,
-        spread=0.0,
-        structure_sd=1.0,
-        excess=0.0,
-        usual_deviance=np.nan,
-    )
+    training = _NO_FRAMES
     unlikeness = (0.0, np.inf)
     if null is not None:
         looked = _look(scored, train, null, expected, sums)

@@ -247,8 +247,8 @@ def _probe(run: Run, images: Mapping[str, bytes]) -> list[str]:
         )
     if "probe_trials.png" in images:
         text = (
-            "How the probe was found: what each trial explained of frames that it had not seen, beyond an object that "
-            "is not there. A wrong probe explains nothing."
+            "How the probe was found: what each trial explains of held-out frames beyond the bare beam. A wrong probe "
+            "explains nothing."
         )
         parts.append(_figure(images["probe_trials.png"], "Trials of probes", text, "wide"))
     return [*parts, probe_words(run.probe_guess)]
