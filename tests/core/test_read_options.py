@@ -150,6 +150,13 @@ def test_a_small_step_is_told_of_enough_frames_only():
         settled(recording(positions=PLACES / 50))
 
 
+@pytest.mark.spec("SETTLE-34")
+def test_a_unit_that_makes_a_scan_a_point_is_refused_with_the_option_that_gave_it():
+    of = recording(positions=PLACES * 1.7e-7, position_unit="m", geometry=INSTRUMENT)
+    with pytest.raises(DataError, match=r"within 1.84e-05 object pixels of 1.7e-07 m.*--position_unit"):
+        settled(of, position_unit="um")
+
+
 # ---- what is given goes over what follows from the file
 
 

@@ -45,6 +45,8 @@ from .window import Window, window_of
 
 __all__ = ["scan_of"]
 
+_LEAST_SPAN_PX = 1e-2  # positions in metres that span less are in a unit that is wrong by orders of magnitude
+
 
 def scan_of(recording: Recording, options: ReadOptions) -> RawData:
     """Settle what a caller says of a recording, and bind it into a scan; frames stay where they are.
@@ -190,7 +192,14 @@ def _positions_px(placed: Placed, geometry: Geometry, pixel: _Pixel, name: str) 
             f"{name}: positions are in metres, and the size of an object pixel is not known. Give {missing}, or "
             "--pixel_size_m …."
         )
-    return np.asarray(placed.positions / pixel.size_m)
+    places = np.asarray(placed.positions / pixel.size_m)
+    span = float(np.ptp(places, axis=0).max(initial=0.0))
+    if 0 < span < _LEAST_SPAN_PX:
+        raise DataError(
+            f"{name}: all positions lie within {span:.3g} object pixels of {pixel.size_m:.4g} m. Correct their unit "
+            "(--position_unit), or the object pixel (--pixel_size_m)."
+        )
+    return places
 
 
 def _regime(
