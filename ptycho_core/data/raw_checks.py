@@ -1,0 +1,136 @@
+"""What arrays must be to make a scan, checked once (specs/10-data, DATA-1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import DataError
+
+__all__ = ["MAX_CANVAS_PX", "check_canvas", "checked_plane", "checked_positions", "checked_probe", "read_only"]
+
+MAX_CANVAS_PX = 2**28
+"""Most object pixels that the positions of a scan may span: complex64, 2 GiB; a larger canvas is refused unread."""
+
+_MOST_EMPTY = 1000
+"""Times that a canvas may be larger than all frames together: two fields of a sample lie apart, not a world apart."""
+
+_SMALL_CANVAS_PX = 2**22
+"""A canvas that is allowed to any scan."""
+
+_FAR_AWAY = 10.0  # times what nine tenths of the frames and a frame's side span: nothing that a scan does
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A view of an array that cannot be written through."""
+    array = array.view() if array.flags.owndata or array.base is not None else array
+    array.flags.writeable = False
+    return array
+
+
+def checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.float64]:
+    """Positions (M, 2) float64 (y, x), object pixels, read-only.
+
+    Raises:
+        DataError: another shape, not finite, all the same, or metres by their size.
+    """
+    try:
+        if np.iscomplexobj(positions):
+            raise TypeError("complex")
+        out = np.array(positions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: positions_px must be numbers of shape (M, 2), (y, x) in object pixels.") from error
+    if out.ndim != 2 or out.shape[1] != 2:
+        raise DataError(f"{name}: positions_px has shape {out.shape}; it must be (M, 2), each row (y, x).")
+    if len(out) != M:
+        raise DataError(f"{name}: {M} frames but {len(out)} positions; every frame needs exactly one position.")
+    bad = ~np.isfinite(out).all(axis=1)
+    if bad.any():
+        first = int(bad.argmax())
+        raise DataError(f"{name}: {bad.sum()} positions are not finite (first: frame {first}); remove those frames.")
+    span = np.ptp(out, axis=0)
+    if M > 1 and not span.any():
+        raise DataError(f"{name}: all {M} positions are the same point; ptychography needs a scan.")
+    if M > 1 and span.max() < 1e-2:
+        raise DataError(
+            f"{name}: positions span {span.max():.3g} pixels; by their size they are metres. "
+            "Divide them by the object pixel size and pass pixels."
+        )
+    return read_only(out)
+
+
+def check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any], name: str) -> None:
+    """Refuse positions that span more than an object can be, before anything is allocated for one.
+
+    Raises:
+        DataError: they do; the frame that lies farthest from the others is named.
+    """
+    height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
+    frames_px = min(len(positions) * N**2, MAX_CANVAS_PX // _MOST_EMPTY)
+    allowed = max(_MOST_EMPTY * frames_px, _SMALL_CANVAS_PX)
+    away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
+    frame = int(away.argmax())
+    usual = float(np.quantile(away, 0.9)) + N
+    lost = away > _FAR_AWAY * usual
+    if lost.any() and lost.sum() <= max(1, len(away) // 50):
+        raise DataError(
+            f"{name}: frame {int(numbers[frame])} lies {away[frame]:.4g} object pixels from the middle of all; nine "
+            f"tenths of the frames lie within {usual:.4g} of it: the position of {int(lost.sum())} frames cannot be "
+            "right. Leave them out (--frames), or correct them."
+        )
+    if height * width <= allowed:
+        return
+    raise DataError(
+        f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, an object of {height * width:.3g} "
+        f"pixels; at most {allowed} are allowed for {len(positions)} frames of {N}×{N}. Frame {int(numbers[frame])} "
+        f"lies farthest, {away[frame]:.4g} pixels from the middle of all, whose median distance is "
+        f"{float(np.median(away)):.4g}: leave it out (--frames), or correct the unit of the positions "
+        "(--position_unit) or the pixel size."
+    )
+
+
+def checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.complex64] | None:
+    """A probe (P, N, N) complex64, read-only, or None.
+
+    Raises:
+        DataError: another side, zero everywhere, or not finite.
+    """
+    if probe is None:
+        return None
+    out = np.array(probe)
+    if out.ndim == 2:
+        out = out[None]
+    if out.ndim != 3 or out.shape[1:] != (N, N):
+        raise DataError(
+            f"{name}: the probe has shape {np.shape(probe)} but frames are {N}×{N}; it must be ({N}, {N}) or "
+            f"(P, {N}, {N}). Crop or pad it (in the far field, resample it) or leave it out to have one estimated."
+        )
+    if not np.issubdtype(out.dtype, np.number):
+        raise DataError(f"{name}: the probe holds {out.dtype} values; it must hold complex numbers.")
+    out = out.astype(np.complex64)
+    if not np.isfinite(out).all():
+        raise DataError(f"{name}: the probe holds NaN or infinite values.")
+    if not out.any():
+        raise DataError(f"{name}: the probe is zero everywhere; leave it out to have one estimated from the data.")
+    return read_only(out)
+
+
+def checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
+    """A plane (N, N) of a dtype, read-only, or None; `what` it is stands in messages.
+
+    Raises:
+        DataError: another shape, or no real numbers.
+    """
+    if plane is None:
+        return None
+    try:
+        if np.iscomplexobj(plane):
+            raise TypeError("complex values")
+        out: NDArray[Any] = np.array(plane, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: the {what} must be real numbers of shape ({N}, {N}): {error}.") from error
+    if out.shape != (N, N):
+        raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
+    return read_only(out)
