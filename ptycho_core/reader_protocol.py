@@ -66,8 +66,8 @@ class ReadOptions:
         mapping: YAML file that says which dataset is what, for a file of no known dialect.
         follow: read a file that is still being written, up to its last whole frame.
         positions: file with the positions of the frames, where they lie beside the scan.
-        position_unit: unit of the stored positions (``m``, ``mm``, ``um``, ``nm``, ``A``, ``pm``, ``px``); a reader that
-            obeys a unit in the file hands the numbers over as they are stored where this is given.
+        position_unit: unit of the stored positions (``m``, ``mm``, ``um``, ``nm``, ``A``, ``pm``, ``px``); a reader
+            that obeys a unit in the file hands the numbers over as they are stored where this is given.
         raster: (Ny, Nx) of a raster scan, the x axis fastest, whose frames lie in one row.
         scan_step_m: (y, x) steps of a raster, metres.
         energy_eV: over the file's.
@@ -81,7 +81,7 @@ class ReadOptions:
         centre: (y, x) detector pixel of zero frequency; ``auto`` finds it; None takes what the file says.
         rotate_deg: angle by which the axes of the scan are turned against those of the detector.
         orientation: how stored positions lie on the detector's axes, a word of ``data.orientation.ORIENTATIONS``; None
-            takes them as they are, as ``none`` does, but says nothing of it, so that a search for a probe may turn them.
+            takes them as they are, as ``none`` does, but does not say so: a search for a probe may turn them.
         mask: file with a mask, laid over the file's own; ``auto`` finds bad pixels by their values.
         mask_polarity: ``good`` or ``bad``: what True (or 1) means in `mask`; where none is given, in the file's own.
         background: expected counts of every pixel, a number, or a file with an (H, W) image of them.

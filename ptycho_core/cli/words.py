@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +58,6 @@ def reading(
         raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)
         if options["probe"]:
             raw = probe_from_words(options["probe"], raw)
-        raw = _as_said(raw, options.get("orientation"))
         for text in raw.source.assumptions:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
@@ -72,15 +70,6 @@ def reading(
         return _on_found_axes(raw, session, config, progress) if options.get("orientation") == AUTO else raw
 
     return read
-
-
-def _as_said(raw: RawData, orientation: str | None) -> RawData:
-    """The scan with ``--orientation`` noted, ``none`` too: what was said is not searched for with a missing probe."""
-    if orientation in (None, AUTO):
-        return raw
-    details = raw.source.details
-    said = {**details.get("read_with", {}), "orientation": orientation}
-    return replace(raw, source=replace(raw.source, details={**details, "read_with": said}))
 
 
 def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None, progress: Progress) -> RawData:
@@ -98,7 +87,9 @@ def _on_found_axes(raw: RawData, session: Session, config: TrainingConfig | None
 def files_given(options: Options) -> list[Path]:
     """Files that a command reads and must leave alone."""
     named = ("data", "probe", "config", "positions", "map", "mask", "background", "frames")
-    return [Path(options[name]) for name in named if options.get(name) and Path(options[name]).exists()]
+    said = [str(options[name]) for name in named if options.get(name)]
+    # a dataset may stand behind the file that it lies in
+    return [path for text in said for path in (Path(text), Path(text.partition(":/")[0])) if path.exists()]
 
 
 def _resume_command(session: Session, checkpoint: str) -> str:

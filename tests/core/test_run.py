@@ -263,7 +263,18 @@ class TestNothingIsLost:
     def test_seconds_are_complete(self, stub, tmp_path, monkeypatch):
         watcher = Observer()
         done = run(lambda: make_scan(), CONFIG, out=tmp_path / "out", half_data=True, observer=watcher)
-        stages = {"start_up", "read", "check", "train", "save", "reconstruct", "refine", "half_data", "verdict", "report"}
+        stages = {
+            "start_up",
+            "read",
+            "check",
+            "train",
+            "save",
+            "reconstruct",
+            "refine",
+            "half_data",
+            "verdict",
+            "report",
+        }
         assert set(done.seconds) == stages | {"total"}
         assert summary_of(tmp_path / "out")["seconds"] == dict(done.seconds)
         parts = sum(value for name, value in done.seconds.items() if name != "total")

@@ -331,6 +331,9 @@ def test_more_frames_than_positions_are_refused_with_the_option_that_pairs_them(
     with pytest.raises(DataError, match=r"11 frames but 10 positions; .* give --frames 0:10"):
         settled(fewer)
     np.testing.assert_array_equal(settled(fewer, frames="0:10").frame_numbers, np.arange(10))
+    paired = settled(fewer, frames="1:11")  # as many as there are positions: whose they are is said
+    np.testing.assert_allclose(paired.positions_px, PLACES[:10] / pixel_m(30))
+    assert any("The 10 positions belong to the frames that were chosen" in text for text in paired.source.assumptions)
     more = recording(frames=ArrayFrames(COUNTS[:10]))
     with pytest.raises(DataError, match=r"10 frames but 11 positions; .* give --frames 0:10"):
         settled(more)

@@ -54,6 +54,8 @@ def chosen_frames(
         return numbers, recording
     if positions is not None and (len(positions) != len(numbers) or len(positions) == M):
         positions = positions[numbers]  # one a frame of the file; frames turned round take theirs with them
+    elif positions is not None:
+        notes.append(f"The {len(positions)} positions belong to the frames that were chosen, in their order.")
     notes.append(f"{len(numbers)} of {M} frames are used, as given (--frames {chosen}).")
     raster = recording.raster if len(numbers) == M else None
     return numbers, replace(
