@@ -188,6 +188,16 @@ def centre_of(mode: np.ndarray) -> np.ndarray:
     return np.array([np.sum(weight.sum(axis=1) * r), np.sum(weight.sum(axis=0) * r)])
 
 
+@pytest.mark.spec("FM-36", "SETTLE-1")
+@pytest.mark.parametrize("said", [{}, {"crop": 24}])
+def test_a_centre_that_is_given_is_where_the_probe_has_its_own(said):
+    probe = wave_of()
+    square = recording(frames=ArrayFrames(COUNTS[:, :, :30]), probe=probe[:, 1:31, 1:31])
+    raw, plain = settled(square, centre=(12.0, 19.0), **said), settled(square, **said)
+    np.testing.assert_array_equal(raw.probe, plain.probe)
+    assert not np.array_equal(counts_of(raw), counts_of(plain))
+
+
 @pytest.mark.spec("FM-36")
 def test_a_probe_of_binned_frames_is_the_middle_of_its_window():
     probe = wave_of(64)

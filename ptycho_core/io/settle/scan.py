@@ -41,7 +41,7 @@ from .masking import good_pixels_of
 from .placing import Placed, placed_positions, with_raster
 from .plausible import check_plausible
 from .sampling import spread_frames
-from .window import Window, window_of
+from .window import Window, first_of, window_of
 
 __all__ = ["scan_of"]
 
@@ -265,7 +265,11 @@ def _probe(recording: Recording, window: Window, propagation: Propagation) -> ND
     stored = recording.frames.shape[1:]
     if probe is None or window.is_all((stored[0], stored[1])) or probe.shape[-2:] != stored:
         return probe
-    return windowed_probe(probe, window.top, window.left, window.side, window.bin, propagation)
+    if propagation.is_near:
+        return windowed_probe(probe, window.top, window.left, window.side, window.bin, propagation)
+    # zero frequency of a probe is at its own n/2, wherever on the detector that of the frames is
+    first = first_of(stored[0] // 2, window.side, window.bin)
+    return windowed_probe(probe, first, first, window.side, window.bin, propagation)
 
 
 def _object_guess(recording: Recording, window: Window, options: ReadOptions, notes: list[str]) -> ObjectGuess | None:

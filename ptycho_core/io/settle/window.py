@@ -14,7 +14,7 @@ from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
 from .centring import beam_centre
 
-__all__ = ["Window", "window_of"]
+__all__ = ["Window", "first_of", "window_of"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,13 @@ class Window:
     def is_all(self, shape: tuple[int, int]) -> bool:
         """Whether frames of a shape are left as they are."""
         return (self.top, self.left, self.bin) == (0, 0, 1) and shape == (self.side, self.side)
+
+
+def first_of(centre: float, side: int, by: int) -> int:
+    """First row, or column, of a window of `side` pixels about the one of zero frequency, which are binned by `by`."""
+    # it belongs in the middle of the pixels that become pixel N/2; of an even number that is between two
+    half = side / 2 + (by - 1) / 2
+    return math.floor(centre - half + 0.5)
 
 
 def window_of(
@@ -71,9 +78,7 @@ def window_of(
             f"side; it must be {SIDES_IN_WORDS}. Give another crop, pad or bin."
         )
     y, x = beam_centre(recording, good, options.centre, name, notes)
-    # zero frequency belongs in the middle of the pixels that become pixel N/2; of an even number that is between two
-    half = side / 2 + (options.bin - 1) / 2
-    window = Window(math.floor(y - half + 0.5), math.floor(x - half + 0.5), side, options.bin)
+    window = Window(first_of(y, side, options.bin), first_of(x, side, options.bin), side, options.bin)
     if not window.is_all((height, width)):
         binned = f", binned {options.bin}×{options.bin}" if options.bin > 1 else ""
         notes.append(
