@@ -85,6 +85,8 @@ class ReadOptions:
         mask: file with a mask, laid over the file's own; ``auto`` finds bad pixels by their values.
         mask_polarity: ``good`` or ``bad``: what True (or 1) means in `mask`; where none is given, in the file's own.
         background: expected counts of every pixel, a number, or a file with an (H, W) image of them.
+        offset: added to every stored value, and to the expected background: for frames from which a dark level was
+            taken off, so that noise left values below 0. What is still below 0 is taken for 0.
         frames: which frames: ``START:STOP:STEP``, or a file with their numbers.
         gain: stored values of one photon; ``auto`` estimates it from the noise; None takes 1, or the estimate where the
             values cannot be photons.
@@ -114,6 +116,7 @@ class ReadOptions:
     mask: Path | str | None = None
     mask_polarity: str | None = None
     background: Path | float | None = None
+    offset: float | None = None
     frames: str | None = None
     gain: float | str | None = None
     look_at: int | None = None

@@ -69,6 +69,7 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
             "metavar": "COUNTS|FILE",
             "help": "expected counts of a pixel that are not from the probe",
         },
+        "--offset": {"metavar": "NUMBER", "help": "add it to frames below 0, from which a dark level was taken off"},
         "--gain": {"metavar": "auto|NUMBER", "help": "stored value of one photon, where frames are not in photons"},
     },
 }
@@ -140,6 +141,8 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
         found["mask"] = AUTO if given["mask"] == AUTO else Path(given["mask"])
     if "gain" in given:
         found["gain"] = AUTO if given["gain"] == AUTO else _positive(_number(given["gain"], "--gain"), "--gain")
+    if "offset" in given:
+        found["offset"] = _positive(_number(given["offset"], "--offset"), "--offset")
     if "background" in given:
         found["background"] = _number_or_path(given["background"])
     return ReadOptions(**found)

@@ -25,6 +25,7 @@ __all__ = [
     "FrameSource",
     "Hdf5Frames",
     "NpzFrames",
+    "OffsetFrames",
     "SubsetFrames",
     "TransposedFrames",
     "WindowedFrames",
@@ -244,6 +245,24 @@ class CentredFrames:
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, H, W) float32 of the numbered frames."""
         return np.fft.fftshift(self.base.read(frame_numbers), axes=(1, 2))
+
+
+@dataclass(frozen=True)
+class OffsetFrames:
+    """Another source with a number added to every value, and 0 where that is still less; NaN stays NaN."""
+
+    base: FrameSource
+    offset: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, H, W)."""
+        return self.base.shape
+
+    def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Counts (n, H, W) float32 of the numbered frames."""
+        values = self.base.read(frame_numbers) + np.float32(self.offset)
+        return np.asarray(np.maximum(values, np.float32(0)))
 
 
 @dataclass(frozen=True)

@@ -341,8 +341,8 @@ def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
             frame = int(indices[counts.min(axis=(1, 2)) < 0][0])
             raise DataError(
                 f"{name}: frame {frame} holds negative counts ({counts.min():.4g}); counts are ≥ 0. "
-                "Mask those pixels (--mask auto), leave the frame out (--frames), or undo the background subtraction "
-                "and pass the background instead (--background)."
+                "Mask those pixels (--mask auto), leave the frame out (--frames), or add what was taken off "
+                "again (--offset), to frames and background alike."
             )
         totals[indices] = counts.sum(axis=(1, 2), dtype=np.float64)
     if not np.nansum(totals):

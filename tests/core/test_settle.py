@@ -391,6 +391,24 @@ def test_a_scan_of_which_nothing_is_said_stays_as_it_is():
     assert any("object given with the scan was left out" in text for text in moved.source.assumptions)
 
 
+@pytest.mark.spec("SETTLE-7")
+def test_a_dark_level_that_was_taken_off_is_added_to_frames_and_background():
+    dark = np.random.default_rng(8).normal(0, 2, (M, H, W)).astype(np.float32)
+    noisy = recording(frames=ArrayFrames(np.minimum(COUNTS, 6) + dark), background=np.full((H, W), 0.5))
+    with pytest.raises(DataError, match=r"negative \(down to .* add it again \(--offset NUMBER"):
+        settled(noisy)
+    raw = settled(noisy, offset=4.0, crop=24, bin=2)
+    shifted = np.maximum(np.minimum(COUNTS, 6) + dark + 4, 0)
+    window = shifted[:, 3:27, 8:32]
+    np.testing.assert_allclose(counts_of(raw), window.reshape(M, 12, 2, 12, 2).sum(axis=(2, 4)), rtol=1e-5)
+    np.testing.assert_allclose(raw.background, 4 * 4.5)
+    assert any("4 was added to every value and to the background" in text for text in raw.source.assumptions)
+    given = settled(noisy, offset=4.0, background=1.0)
+    np.testing.assert_allclose(given.background, 5.0)
+    with pytest.raises(ConfigError, match="offset = -1; it must be a finite number > 0"):
+        settled(noisy, offset=-1)
+
+
 @pytest.mark.spec("SETTLE-2")
 def test_a_near_field_that_is_binned_has_larger_pixels_and_the_same_physics():
     near = Propagation("near_field", 0.05, 0.01)

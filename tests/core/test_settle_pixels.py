@@ -103,7 +103,7 @@ def test_pixels_without_a_value_now_and_then_are_masked_where_few_and_refused_wh
     assert bad_of(raw) == {(5, 6), (9, 9)}
     assert any(text.startswith("2 pixels are NaN or negative in some frames") for text in raw.source.warnings)
     frames = LIGHT - 6
-    with pytest.raises(DataError, match=r"negative \(down to -[\d.]+\) in some frames.*--frames.*--background.*--mask"):
+    with pytest.raises(DataError, match=r"negative \(down to -[\d.]+\) in some frames.*--frames.*--offset.*--mask"):
         settled(recording(frames))
     frames = LIGHT.copy()
     frames[0] = np.nan

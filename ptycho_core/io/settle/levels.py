@@ -7,13 +7,15 @@ times its mean, plus that of the readout, see :func:`gain_by_noise`.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.frames import ArrayFrames, WindowedFrames, rounding
+from ...data.frames import ArrayFrames, OffsetFrames, WindowedFrames, rounding
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
@@ -21,7 +23,7 @@ from ..planes import read_plane
 from .sampling import spread_frames
 from .window import Window
 
-__all__ = ["background_of", "gain_by_noise", "gain_of", "quantum_of"]
+__all__ = ["background_of", "gain_by_noise", "gain_of", "quantum_of", "with_offset"]
 
 _SAMPLE_PX = 2**22
 _LEAST, _MOST = 4, 64
@@ -39,6 +41,26 @@ _MOST_ON_LINE = 0.4
 _RANGE = 0.4
 _ALIKE = 1.25
 _ODD_GAIN = 3.0
+
+
+def with_offset(recording: Recording, offset: float | None, notes: list[str]) -> Recording:
+    """The recording with a number added to its values and to the background that is expected under them.
+
+    Frames from which a dark level was taken off have values below 0, which no counts have. Adding a level to data and
+    model alike leaves the light as it is; the variance of the read-out noise is the level that suits its statistics
+    best (Snyder, Hammoud and White, J. Opt. Soc. Am. A 10, 1014 (1993)).
+
+    Raises:
+        ConfigError: the offset is no finite number above 0.
+    """
+    if offset is None:
+        return recording
+    if not 0 < offset < math.inf:
+        raise ConfigError(f"offset = {offset}; it must be a finite number > 0, what was taken off the frames.")
+    level = 0.0 if recording.background is None else recording.background
+    background = np.full(recording.frames.shape[1:], offset) + level
+    notes.append(f"{offset:g} was added to every value and to the background, as given; what was still below 0 is 0.")
+    return replace(recording, frames=OffsetFrames(recording.frames, offset), background=background)
 
 
 def background_of(
@@ -68,9 +90,11 @@ def background_of(
         level, what = read_plane(given), f"{given}: the background"
         while level.ndim > 2 and level.shape[0] == 1:
             level = level[0]
+        level = level + (options.offset or 0.0) / gain
         notes.append(f"The background is that of {given.name}, {float(np.nanmean(level)):.4g} counts a pixel.")
     else:
-        level, what = np.full(shape, float(given)), f"background = {given:g}: it"
+        level = np.full(shape, float(given) + (options.offset or 0.0) / gain)
+        what = f"background = {given:g}: it"
         notes.append(f"A background of {given:g} counts a pixel was taken, as given.")
     if level.shape != shape:
         raise DataError(f"{what} has shape {level.shape} but frames are {shape[0]}×{shape[1]}; it must have theirs.")

@@ -185,8 +185,8 @@ def _hide_sometimes(
         what += [f"negative (down to {least:.4g})"] if found.negative[pixels].any() else []
         raise DataError(
             f"{name}: counts of {n} pixels are {' or '.join(what)} in some frames, too many to be masked; counts "
-            "are ≥ 0. If some frames are bad, leave them out (--frames); if a background was subtracted, undo that and "
-            "give it (--background); else mask those pixels (--mask FILE)."
+            "are ≥ 0. If some frames are bad, leave them out (--frames); if a dark level was taken off, add it again "
+            "(--offset NUMBER, above the least value); else mask those pixels (--mask FILE)."
         )
     good[pixels] = False
     warnings.append(f"{n} pixels are NaN or negative in some frames, not in all; they were masked in every frame.")

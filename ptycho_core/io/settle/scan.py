@@ -36,7 +36,7 @@ from ..far_field import (
 )
 from .beside_scan import with_positions_beside
 from .frames import chosen_frames
-from .levels import background_of, gain_of
+from .levels import background_of, gain_of, with_offset
 from .masking import good_pixels_of
 from .placing import Placed, placed_positions, with_raster
 from .plausible import check_plausible
@@ -65,6 +65,7 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
     recording = with_positions_beside(recording, options, name, notes, warnings)
     recording = with_raster(recording, options, name, notes)
     geometry = _geometry(recording, options, notes)
+    recording = with_offset(recording, options.offset, notes)
     numbers, recording = chosen_frames(recording, options.frames, name, notes)
     good = good_pixels_of(recording, options, name, notes, warnings)
     window = window_of(recording, good, options, name, notes)
