@@ -42,6 +42,10 @@ INTENSITY = 0.05
 FEW = 0.5
 """Part of the misfit that must lie in a twentieth of the frames."""
 
+SLIPPED, SURE = 1.7, 8.0
+"""Times worse that frames after a point of the scan are explained than those before, and standard errors of it, to name
+the point: an honest scan whose sample changes along it has 1.25, one with a frame lost on its way 3.7 by 19."""
+
 DEFICIT, AT_PEAK, PEAK = 0.05, 8, 100
 """What makes saturation: so much missing where most is expected, and so many samples at the same largest count."""
 
@@ -182,6 +186,17 @@ def spread_causes(measured: Measured, train: Figures, heldout: Figures | None, k
         text = f"the intensity differs by {percent(residual.intensity_spread)} from frame to frame beyond counting"
         advice = "fit an intensity for each frame (--refinement.frame_scale)"
         add(max(residual.intensity_share, 0.45), "intensity", text, residual.intensity_spread, advice)
+    worse = max(residual.step_factor, 1 / residual.step_factor)
+    if worse > SLIPPED and residual.step_sigma > SURE:
+        at = residual.step_frame
+        side, other = ("from", "before") if residual.step_factor > 1 else ("before", "from")
+        text = (
+            f"frames {side} about number {at} are explained {worse:.2g} times worse than those {other} it: one may be "
+            "lost or doubled there, or the sample moved"
+        )
+        part = f"0:{at}" if residual.step_factor > 1 else f"{at}:"
+        advice = f"compare frames with positions from there, or solve the good part by itself (--frames {part})"
+        add(0.95, "slipped", text, worse, advice)
     if residual.few_frames_share > FEW:
         some = ", ".join(map(str, residual.worst_frames[:4]))
         text = f"{percent(residual.few_frames_share)} of the misfit lies in a twentieth of the frames ({some}, …)"

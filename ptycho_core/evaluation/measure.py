@@ -171,6 +171,7 @@ def _residual(scored: Scored, sums: _Sums, looked: NDArray[np.int64]) -> Residua
     used = scored.scan.train_frames
     each = _excess(scored, used)
     worst = np.argsort(each)[::-1][: max(1, len(used) // 20)]
+    step_frame, step_factor, step_sigma = _step(scored)
     return Residual(
         fixed_share=float(np.clip(fixed / excess, 0, 1)),
         fixed_in_few=float(ordered[: max(1, len(ordered) // 100)].sum() / max(ordered.sum(), 1e-12)),
@@ -184,7 +185,34 @@ def _residual(scored: Scored, sums: _Sums, looked: NDArray[np.int64]) -> Residua
         intensity_spread=float(np.sqrt(max(np.mean(of_frames / safe), 0.0))),
         few_frames_share=float(np.maximum(each[worst], 0).sum() / max(np.maximum(each, 0).sum(), 1e-12)),
         worst_frames=tuple(sorted(int(used[j]) for j in worst[:8])),
+        step_frame=step_frame,
+        step_factor=step_factor,
+        step_sigma=step_sigma,
     )
+
+
+def _step(scored: Scored) -> tuple[int, float, float]:
+    """Where, in the order of the file, frames begin to be explained differently: the split that tells most.
+
+    Returns:
+        Number of the first frame after it, how many times more deviance they have, and standard errors of that.
+    """
+    used = scored.scan.used_frames
+    used = used[np.argsort(scored.scan.raw.frame_numbers[used], kind="stable")]
+    found, floor = (scored.frame_sums[used, SUMS.index(name)] for name in ("deviance", "deviance_floor"))
+    height = np.log(np.maximum(found, 1e-12) / np.maximum(floor, 1e-12))
+    n, least = len(used), max(5, len(used) // 10)
+    if n < 4 * least:
+        return 0, 1.0, 0.0
+    k = np.arange(1, n)
+    before = np.cumsum(height)[:-1] / k
+    after = (height.sum() - before * k) / (n - k)
+    between = k * (n - k) / n * (after - before) ** 2
+    inside = (k >= least) & (k <= n - least)
+    at = int(np.argmax(np.where(inside, between, -1.0)))
+    within = max(float(np.sum((height - height.mean()) ** 2) - between[at]), 1e-12) / (n - 2)
+    number = int(scored.scan.raw.frame_numbers[used[at + 1]])
+    return number, float(np.exp(after[at] - before[at])), float(np.sqrt(between[at] / within))
 
 
 def _floor(counts: NDArray[np.float64], n_frames: int) -> float:

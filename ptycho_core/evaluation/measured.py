@@ -53,6 +53,9 @@ class Residual:
         intensity_spread: standard deviation of that factor, beyond counting.
         few_frames_share: part of that of the training frames that lies in the twentieth of them with most of it.
         worst_frames: numbers of those frames.
+        step_frame: number of the frame, in the order of the file, from which on frames are explained differently.
+        step_factor: geometric mean of their reduced deviance over that of the frames before.
+        step_sigma: the difference of the logarithms over its standard error.
     """
 
     fixed_share: float
@@ -67,6 +70,9 @@ class Residual:
     intensity_spread: float
     few_frames_share: float
     worst_frames: tuple[int, ...]
+    step_frame: int = 0
+    step_factor: float = 1.0
+    step_sigma: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

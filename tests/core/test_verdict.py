@@ -321,6 +321,8 @@ class TestCauses:
             ("background", {"floor_counts": 3.0}),
             ("few_frames", {"few_frames_share": 0.7}),
             ("gain", {"whiteness": 0.0, "dispersion": (12.0, 11.0)}),
+            ("slipped", {"step_frame": 70, "step_factor": 3.0, "step_sigma": 20.0}),
+            ("slipped", {"step_frame": 70, "step_factor": 0.3, "step_sigma": 20.0}),
             ("probe_changed", {"probe_likeness": 0.2}),
         ],
     )
@@ -332,6 +334,18 @@ class TestCauses:
         assert found.sentence.startswith("explained to 2.02 × the noise")
         assert found.reasons[0].text in found.sentence
         assert found.advice
+
+    @pytest.mark.spec("VERDICT-6")
+    def test_a_frame_lost_on_the_way_is_named_with_its_number(self, no_trials: list[str]) -> None:
+        raw = honest(3e4)
+        counts = counts_of(raw)
+        lost = remade(raw, counts=np.concatenate([counts[:85], counts[86:], counts[-1:]]))
+        found = verdict_of(lost)
+        (reason,) = [reason for reason in found.reasons if reason.name == "slipped"]
+        number = int(reason.text.split("number ")[1].split()[0])
+        assert abs(number - 85) <= 2 * 11 + 3  # frames of the rows beside it share the object that went wrong
+        assert f"--frames 0:{number}" in reason.advice
+        assert "slipped" not in names(verdict_of(raw))
 
     def test_a_sample_that_saturates_needs_samples_at_the_peak(self) -> None:
         changes = {"bright_deficit": 0.2, "at_peak": 1, "peak": 1000.0}
