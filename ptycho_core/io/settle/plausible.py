@@ -21,6 +21,7 @@ from ...data.recording import Recording
 from ...errors import DataError
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
+from ..units import LENGTHS
 from .placing import Placed
 from .sampling import spread_frames
 
@@ -45,7 +46,6 @@ _LEAST_FRAMES = 12  # of fewer neither overlap nor a step is told; the checks of
 _ASKED = 4096  # frames whose neighbours are looked for
 _ALONE = 0.9  # of the frames without a neighbour in their window: each would be an image of its own
 _SMALL_STEP_PX = 1.0  # and of the window less than usual: worth a warning
-_LENGTH_WORDS = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "A": 1e-10, "pm": 1e-12}
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,13 @@ def _agrees(figures: Figures) -> bool:
 
 def _changes(figures: Figures) -> Iterator[tuple[str, Figures]]:
     """Other units of one figure each, with the option that says so; what is trusted is left alone."""
+    if figures.step and not figures.raster:
+        for word in ("um", "nm", "mm", "m", "A", "pm"):
+            if word != figures.unit and (figures.unit == "m" or figures.pixel_m is not None):
+                metres = figures.step * LENGTHS[word]
+                yield f"--position_unit {word}", replace(figures, unit="m", step=metres)
+        if figures.unit == "m":
+            yield "--position_unit px", replace(figures, unit="px")
     energy = figures.energy_eV
     if figures.radiation == "electron":
         yield "--radiation photon", replace(figures, radiation="photon")
@@ -332,17 +339,10 @@ def _changes(figures: Figures) -> Iterator[tuple[str, Figures]]:
     ):
         value = getattr(figures, field)
         if value is not None:
-            for word in ("mm", "um"):
-                changed = replace(figures, **{field: value * _LENGTH_WORDS[word]})
+            for word in ("mm", "um", "cm") if field == "distance_m" else ("mm", "um"):
+                changed = replace(figures, **{field: value * LENGTHS[word]})
                 yield f"{option} {value:.6g}{word}", changed
     if figures.object_pixel_m is not None:
         for word in ("nm", "um", "mm", "A"):
-            changed = replace(figures, object_pixel_m=figures.object_pixel_m * _LENGTH_WORDS[word])
+            changed = replace(figures, object_pixel_m=figures.object_pixel_m * LENGTHS[word])
             yield f"--pixel_size_m {figures.object_pixel_m:.6g}{word}", changed
-    if figures.step and not figures.raster:
-        for word in ("um", "nm", "mm", "m", "A", "pm"):
-            if word != figures.unit and (figures.unit == "m" or figures.pixel_m is not None):
-                metres = figures.step * _LENGTH_WORDS[word]
-                yield f"--position_unit {word}", replace(figures, unit="m", step=metres)
-        if figures.unit == "m":
-            yield "--position_unit px", replace(figures, unit="px")
