@@ -186,3 +186,16 @@ def test_steps_wider_than_a_far_field_window_are_those_of_a_near_field_where_the
     raw = settled(near)
     assert raw.propagation.is_near
     np.testing.assert_allclose(raw.positions_px, shifts, atol=0.5)
+
+
+@pytest.mark.spec("SETTLE-34")
+def test_a_unit_that_the_file_states_may_be_the_wrong_one():
+    """Micrometres labelled as nanometres: that a distance would mend it, too, must not be all that is said."""
+    rng = np.random.default_rng(3)
+    places = np.stack(np.divmod(np.arange(36), 6), axis=-1) * 5e-10 + rng.uniform(0, 1e-10, (36, 2))
+    recorded = Recording(
+        frames=ArrayFrames(rng.poisson(20, (36, 32, 32)).astype(np.float32)), positions=places, position_unit="m",
+        geometry=Geometry(energy_eV=8800.0, distance_m=1.92, detector_pixel_size_m=75e-6),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"--distance_m 1\.92mm.*unit of the positions is not what the file says"):
+        scan_of(recorded, ReadOptions())

@@ -155,6 +155,8 @@ def check_plausible(
     )
     if fixes:
         advice = f"All figures agree with {', or with '.join(fixes[:3])}."
+        if not culprit and placed.unit == "m" and not any("--position_unit" in fix for fix in fixes[:3]):
+            advice += " Or the unit of the positions is not what the file says (--position_unit)."
     raise DataError(f"{name}: {wrong} {advice}")
 
 
