@@ -70,7 +70,12 @@ def suspects(raw: RawData, facts: Facts) -> NDArray[np.bool_]:
 
 
 def check_lines(raw: RawData, facts: Facts) -> list[Finding]:
-    """Rows and columns brighter than their neighbours by one factor, as larger pixels at the border of a chip are."""
+    """Rows and columns brighter than their neighbours by one factor, as larger pixels at the border of a chip are.
+
+    A near field is an image of the sample and the beam, in which such lines may be what is there.
+    """
+    if raw.propagation.is_near:
+        return []
     good = np.ones(facts.mean.shape, dtype=bool) if raw.mask is None else raw.mask
     out = []
     for axis, lines in bright_lines(facts.mean, facts.n_looked_at, good & (facts.stuck == 0)).items():
