@@ -163,6 +163,7 @@ def test_the_terminal_is_left_clean(said, engine, command):
         "time",
         "results",
         "model",
+        "verdict",
     }
     assert "time" in heads
 
