@@ -17,6 +17,7 @@ from ptycho_core.cli.refining import with_refine_option
 from ptycho_core.cli.session import Session
 from ptycho_core.cli.settings import build_inference, build_settings, given_fields
 from ptycho_core.cli.values import type_text, typed_value
+from ptycho_core.cli.words import files_given
 from ptycho_core.config import InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.propagation import Propagation
 from ptycho_core.errors import BackendUnavailableError, ConfigError
@@ -485,6 +486,14 @@ def test_what_is_said_of_a_scan():
 def test_what_cannot_be_said_of_a_scan(arguments, match):
     with pytest.raises(ConfigError, match=match):
         read_options(parse(run.build_parser(), ["scan.npz", *arguments]))
+
+
+def test_a_file_that_holds_a_dataset_is_among_those_to_leave_alone(tmp_path):
+    for name in ("motors.h5", "dark.npy", "scan.npz"):
+        (tmp_path / name).write_bytes(b"x")
+    given = ["--positions", f"{tmp_path}/motors.h5:/entry/y,/entry/x", "--background", f"{tmp_path}/dark.npy"]
+    options = parse(run.build_parser(), [f"{tmp_path}/scan.npz", *given, "--mask", "auto", "--frames", "0:9"])
+    assert {path.name for path in files_given(options)} == {"motors.h5", "dark.npy", "scan.npz"}
 
 
 # ---- other commands
