@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .far_field import vertex
 
 __all__ = ["SYMMETRIC_FROM", "CentreEstimate", "estimate_centre"]
 
@@ -166,17 +167,10 @@ def _symmetry_of(amplitude: NDArray[np.float64], seen: NDArray[np.bool_]) -> tup
     """As :func:`_symmetry`: the correlation coefficient of A(q) and A(2c − q) over the pixels that both are seen at."""
     like = _correlation(amplitude, seen, amplitude, seen)
     y, x = (int(at) for at in np.unravel_index(int(like.argmax()), like.shape))
-    rest = [_vertex(line) for line in (like[y - 1 : y + 2, x], like[y, x - 1 : x + 2])]
+    lines = (like[y - 1 : y + 2, x], like[y, x - 1 : x + 2])
+    # no parabola at the rim, nor through what is not alike
+    rest = [vertex(line) if len(line) == 3 and line.min() >= 0 else 0.0 for line in lines]
     return ((y + rest[0]) / 2, (x + rest[1]) / 2), float(like[y, x])
-
-
-def _vertex(values: NDArray[np.float64]) -> float:
-    """Where the parabola through a peak and its two neighbours is highest, −½ to ½; 0 at the rim."""
-    if len(values) < 3 or values.min() < 0:
-        return 0.0
-    below, peak, above = (float(v) for v in values)
-    bend = 2 * peak - below - above
-    return min(max((above - below) / (2 * bend), -0.5), 0.5) if bend > 0 else 0.0
 
 
 def _correlation(

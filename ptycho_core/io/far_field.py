@@ -35,6 +35,7 @@ __all__ = [
     "is_near_field",
     "magnified",
     "measure_shadow_motion",
+    "vertex",
 ]
 
 MOST_PX = 2**25
@@ -101,12 +102,12 @@ def _shifts(
         correlation = np.fft.irfft2(waves[1] * waves[0].conj(), (N, N))
         y, x = (int(p) for p in np.unravel_index(int(correlation.argmax()), (N, N)))
         across = (correlation[(y + np.arange(-1, 2)) % N, x], correlation[y, (x + np.arange(-1, 2)) % N])
-        out[row] = [(p + N // 2) % N - N // 2 + _vertex(c) for p, c in zip((y, x), across, strict=True)]
+        out[row] = [(p + N // 2) % N - N // 2 + vertex(c) for p, c in zip((y, x), across, strict=True)]
     return out
 
 
-def _vertex(values: NDArray[np.float64]) -> float:
-    """Where the parabola through a peak and its two neighbours is highest, −½ to ½."""
+def vertex(values: NDArray[np.float64]) -> float:
+    """Where the parabola through a peak and its two neighbours (3,) is highest, −½ to ½; 0 where there is no peak."""
     below, peak, above = (float(v) for v in values)
     bend = 2 * peak - below - above
     return min(max((above - below) / (2 * bend), -0.5), 0.5) if bend > 0 else 0.0
