@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..config import TrainingConfig
 from ..data.findings import FourierRingCorrelation
 from ..data.results import Refined, Scored
+from ..data.run import heldout_chose
 from ..data.verdict import Verdict
 from ..evaluation.measure import measure
 from ..evaluation.measured import Measured
@@ -67,7 +68,7 @@ def circumstances(
         positions_at_limit=None if positions is None else positions.at_limit / (2 * len(scored.scan.used_frames)),
         half_data_cutoff=None if halves is None else halves.cutoff_one_seventh,
         refined=refined is not None,
-        validated=refined is not None or config.early_stopping_patience is not None,
+        validated=heldout_chose(refined, config),
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .probe_guess import ProbeGuess
     from .verdict import Verdict
 
-__all__ = ["Run", "Stage"]
+__all__ = ["Run", "Stage", "heldout_chose"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +97,8 @@ class Run:
     def image(self) -> Image:
         """The resulting image."""
         return self.result.scored.image
+
+
+def heldout_chose(refined: Refined | None, config: TrainingConfig) -> bool:
+    """Whether held-out frames chose when to stop, or which image to keep: then they are a validation."""
+    return refined is not None or config.early_stopping_patience is not None

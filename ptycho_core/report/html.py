@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainingConfig
 from ..config_mapping import config_to_mapping
+from ..data.run import Run, heldout_chose
 from ..io.reconstruction_file import plain_json
 from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from .extras import extra_facts, extra_pictures
@@ -24,7 +25,6 @@ from .stages import stage_pictures, stages_table
 
 if TYPE_CHECKING:
     from ..data.findings import FourierRingCorrelation
-    from ..data.run import Run
     from ..physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]
@@ -107,7 +107,7 @@ def _heldout_meaning(run: Run) -> str:
     kept = run.refined is not None and run.refined.kept
     own = ["positions"] if kept and run.refined is not None and run.refined.positions is not None else []
     own += ["intensities"] if kept and run.scored.image.mode_weights is not None else []
-    if run.refined is not None or run.config.early_stopping_patience is not None:
+    if heldout_chose(run.refined, run.config):
         return (
             "Neither training nor refining used them, but to know when to stop"
             + (f" and to find their own {' and '.join(own)}" if own else "")
