@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .data.propagation import Propagation
+from .limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from .data.raw import RawData
@@ -91,6 +92,9 @@ class ReadOptions:
         gain: stored values of one photon; ``auto`` estimates it from the noise; None takes 1, or the estimate where the
             values cannot be photons.
         look_at: most frames whose counts are read; for inspecting a scan too large to read. None reads all.
+        allow_external: whether an HDF5 file may have data in files outside of its own folder, behind links, virtual
+            datasets or external storage. Inside of it they are read as if they lay in the file.
+        limits: what reading may cost.
     """
 
     measurement: str | None = None
@@ -120,6 +124,8 @@ class ReadOptions:
     frames: str | None = None
     gain: float | str | None = None
     look_at: int | None = None
+    allow_external: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         """Take what means the same: names of files as text, an entry as a number, lists for pairs, a step for both."""

@@ -1,0 +1,43 @@
+"""Only a regular file is read: a pipe would be waited for without end, a device read without end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import DataError, PtychoError
+
+__all__ = ["check_regular"]
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+}
+
+
+def check_regular(path: Path | str, error: type[PtychoError] = DataError, *, what: str = "a file") -> None:
+    """Refuse what is there and is no regular file, before it is opened; links are followed.
+
+    A path at which nothing is, or that may not be looked at, passes: whoever opens it says so better.
+
+    Args:
+        path: of a file that is to be read.
+        error: what to raise.
+        what: is asked for, for the message: ``a scan``, ``a model bundle``.
+
+    Raises:
+        PtychoError: of the class `error`.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return
+    except ValueError as reason:  # a name with a null character
+        raise error(f"{str(path)!r}: no name of a file ({reason}).") from reason
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise error(f"{path}: is {kind}; {what} is read from a regular file only. Write it to one first.")
