@@ -1,51 +1,131 @@
 """Atomic output: every file is written under a temporary name, flushed to disk and renamed.
 
-A killed process leaves the old file or the new one, never a half of either.
+A killed process leaves the old file or the new one, never a half of either. It may leave the temporary one too; that
+is removed by whoever writes the same file next. The temporary is locked while it is written (``flock``, which ends with
+its process): one whose lock is free belongs to nobody.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
 
-__all__ = ["atomic_path", "ensure_output_folder", "write_bytes", "write_text"]
+try:
+    import fcntl
+except ImportError:  # no POSIX
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_path", "ensure_output_folder", "sweep_temporaries", "write_bytes", "write_text"]
+
+_TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<id>[0-9a-f]{32}|[a-z0-9_]{8})\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
+"""The short ids are of temporaries that earlier versions made, and did not lock."""
+
+_LONGEST = 160
+"""Bytes of a name that are taken into that of its temporary, which has 255 on most systems."""
+
+_NO_FOLLOW = os.O_NOFOLLOW if hasattr(os, "O_NOFOLLOW") else 0
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise.
 
+    The temporary file is there, empty and locked, while the block runs. A library that locks what it writes, as HDF5
+    does, has to be told not to; ``io.h5_output`` does that.
+
     Raises:
         OutputError: the folder is missing or cannot be written.
     """
     target = Path(path)
+    sweep_temporaries(target.parent, of=target.name)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=f".partial{target.suffix}", dir=target.parent)
-        os.close(handle)
+        handle, temporary = _claim(target)
     except OSError as error:
         raise OutputError(
             f"{target}: cannot write there ({error.strerror}); choose a folder that exists and is writable."
         ) from error
-    temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is shared like any other file
         os.replace(temporary, target)
     except OutputError:
         raise  # of a file written inside this block: it names the culprit already
     except OSError as error:
         raise OutputError(f"{target}: writing failed ({error.strerror or error}); nothing was replaced.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _claim(target: Path) -> tuple[int, Path]:
+    """Make a temporary file for a target, and hold its lock; it is shared like any other file (umask)."""
+    head = os.fsdecode(os.fsencode(target.name)[:_LONGEST])
+    suffix = target.suffix if len(os.fsencode(target.suffix)) < 40 else ""
+    while True:
+        temporary = target.parent / f".{head}.{uuid.uuid4().hex}.partial{suffix}"
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if not _lock(handle) or _is_still_there(handle, temporary):
+            return handle, temporary
+        os.close(handle)  # it was taken for a leftover before it was locked
+
+
+def _lock(handle: int) -> bool:
+    """Take the lock of an open file; False where somebody has it, or there are no locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_still_there(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def sweep_temporaries(folder: Path, *, of: str | None = None) -> None:
+    """Remove temporary files of this module whose process is gone; what looks otherwise, or is locked, stays.
+
+    Args:
+        folder: where to look; one that is not there has none.
+        of: of this file only; None for all, also those that earlier versions left, which is for whoever holds the
+            folder.
+    """
+    head = None if of is None else os.fsdecode(os.fsencode(of)[:_LONGEST])
+    try:
+        names = [name for name in os.listdir(folder) if ".partial" in name]
+    except OSError:
+        return
+    for name in names:
+        found = _TEMPORARY.fullmatch(name)
+        if found is None or (found["suffix"] or "") not in ("", Path(found["of"]).suffix):
+            continue
+        if head is None or (found["of"] == head and len(found["id"]) == 32):
+            with suppress(OSError):
+                _remove_if_free(folder / name)
+
+
+def _remove_if_free(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a pipe of that name may be there
+    try:
+        if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle) and _is_still_there(handle, path):
+            path.unlink()
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

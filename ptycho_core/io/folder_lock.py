@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -26,12 +27,13 @@ try:
 except ImportError:  # no POSIX
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK_NAME", "hold_folder"]
+__all__ = ["LOCK_NAME", "hold_folder", "sweep_locks"]
 
 LOCK_NAME = ".ptycho.lock"
 
 _NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # some network file systems
 _NO_FOLLOW = os.O_NOFOLLOW if hasattr(os, "O_NOFOLLOW") else 0  # the target of a link is not ours to write
+_STALE = re.compile(re.escape(LOCK_NAME) + "-[0-9a-f]{32}")
 _ADVICE = f"; if nothing runs there any more, delete {LOCK_NAME} in it"
 
 
@@ -113,6 +115,14 @@ def _take_by_creating(path: Path) -> int:
         raise _in_use(path, advice=_ADVICE) from None
     _sign(handle)
     return handle
+
+
+def sweep_locks(folder: Path) -> None:
+    """Remove stale locks that a killed process was moving out of the way; the caller holds the folder."""
+    for path in folder.glob(f"{LOCK_NAME}-*"):
+        if _STALE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                path.unlink()
 
 
 def _sign(handle: int) -> None:

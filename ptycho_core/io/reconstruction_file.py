@@ -48,6 +48,7 @@ from ..data.raw import Geometry
 from ..data.results import Scored
 from ..physics.merit import SUMS
 from .atomic import atomic_path
+from .h5_output import h5_output
 from .nexus import add_group, add_number, add_plot
 from .stated import statement_of
 from .stored_reconstruction import CUTOFFS, FORMAT, FRC_ARRAYS, VERSION, StoredReconstruction, read_reconstruction
@@ -272,11 +273,9 @@ def _write_roles(entry: h5py.Group, scored: Scored) -> None:
 
 
 def _write(path: Path, run: Run) -> None:
-    import h5py
-
     scored = run.scored
     image, geometry = scored.image, scored.scan.raw.geometry
-    with h5py.File(path, "w") as file:
+    with h5_output(path) as (file, _):
         file.attrs.update(NX_class="NXroot", default="entry", format=FORMAT, format_version=VERSION)
         entry = add_group(file, "entry", "NXentry", default="image")
         _write_head(entry, run)

@@ -1,9 +1,9 @@
 """The folder a result lies in: made late, held by one command, and switched from one result to the next in one step.
 
 A result is a whole. Its files are written in ``.partial-ID`` inside the folder, hashed, and made durable; renaming
-that to ``.commit-ID`` is the one step that decides. Before it the old result counts, after it the new one, whose files
-are then moved into place; what a killed process leaves to do is done by the next command that opens the folder.
-``summary.json`` is taken away first and put back last, so that it is true of the files beside it at every moment.
+that to ``.commit-ID`` decides that it will be the result, whoever completes it, and ``io.result_switch`` puts it in
+the place of the earlier one in one step. At every moment, and after a kill at any, the names of the folder read as one
+whole result or as the other.
 
 What may be removed is decided by two things together: this program's own list of names, and the hash in the summary
 that this program wrote. A summary is a file that anyone may have put there; a name that only it knows is not followed.
@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -24,7 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from .folder_lock import LOCK_NAME, hold_folder
+from .atomic import sweep_temporaries
+from .folder_lock import LOCK_NAME, hold_folder, sweep_locks
+from .result_names import (
+    COMMIT_NAME,
+    IMAGE_NAME,
+    LOG_NAME,
+    PARTIAL_NAME,
+    PICTURE_NAMES,
+    PLAN_NAME,
+    RESULT_NAMES,
+    SUMMARY_NAME,
+    TRAINING_NAME,
+)
+from .result_switch import Switch, is_switch_link, where_it_lies
 
 __all__ = [
     "LOG_NAME",
@@ -41,26 +55,12 @@ __all__ = [
 ]
 
 RESULT_FORMAT = "ptycho-result"
-SUMMARY_NAME = "summary.json"
-LOG_NAME = "ptycho.log"
-PICTURE_NAMES = frozenset(
-    f"{name}.png"
-    for name in (
-        *("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns", "frc"),
-        *("stage_amplitude", "stage_phase", "refinement", "slices", "weights"),
-        *("probe_focus", "probe_trials"),
-    )
-)
-"""Every picture that a result has or had in an earlier version: a name that leaves this list is never removed again."""
-RESULT_NAMES = PICTURE_NAMES | {SUMMARY_NAME, "report.html", "reconstruction.h5", "model.ptycho"}
 
 NOTHING_REPLACED = "nothing was replaced."
 """End of the message of an error before a result is put in place."""
 
-_PLAN_NAME = ".plan.json"
 _ASIDE = ".kept-"
-_PARTIAL = re.compile(r"\.partial-(?:[0-9a-f]{32}|[a-z0-9_]{8})")  # the short ones are of version 0.1
-_COMMIT = re.compile(r"\.commit-[0-9a-f]{32}")
+_SECURED = ".image-is-whole"
 _ENDING = re.compile(
     r"(?<=.)\.(?:npz|npy|h5|hdf5|hdf|cxi|nxs|mat|ptyd|ptyr|tiff?|zarr)(?:\.(?:gz|bz2|xz|zst))?\Z",
     re.IGNORECASE | re.DOTALL,
@@ -84,7 +84,7 @@ def default_folder(input_path: Path | str, suffix: str = "-ptycho") -> str:
 
 def read_result_summary(folder: Path | str) -> dict[str, Any] | None:
     """Content of ``summary.json`` where it is of a finished result of this program (also of 0.1), else None."""
-    summary = _read_json(Path(folder) / SUMMARY_NAME)
+    summary = _read_json(where_it_lies(Path(folder) / SUMMARY_NAME))
     if summary.get("format") == RESULT_FORMAT:
         return summary
     first_format = isinstance(summary.get("schema_version"), int) and isinstance(summary.get("files"), list)
@@ -98,7 +98,7 @@ def verify_result(folder: Path | str) -> list[str]:
         sorted; empty where all are as they were. Version 0.1 noted no hashes: of its files only missing ones are named.
     """
     listed = _listed(read_result_summary(folder) or {})
-    return sorted(name for name, sha256 in listed.items() if not _is_ours(Path(folder) / name, sha256))
+    return sorted(name for name, sha256 in listed.items() if not _is_ours(where_it_lies(Path(folder) / name), sha256))
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ class ResultFolder:
         inputs: files that the command reads, which are left alone whatever they are called.
         kept: names of files in the folder that belong to no result any more and were left, because they are not, or no
             longer, what this program wrote; grows as results are put in place.
+        rescued: images that were whole when the command that made them failed or was killed, in ``training``.
     """
 
     path: Path
@@ -119,6 +120,7 @@ class ResultFolder:
     writes: frozenset[str]
     inputs: tuple[Path, ...] = ()
     kept: list[str] = field(default_factory=list)
+    rescued: list[Path] = field(default_factory=list)
 
     @classmethod
     @contextmanager
@@ -168,6 +170,9 @@ class ResultFolder:
 
         The summary, where the block writes one, gets the format, the run id, and size and hash of each file.
 
+        An image that was said to be whole (:meth:`secure`) is not lost when what follows fails, or the process is
+        killed: see ``rescued``.
+
         Raises:
             OutputError: a file is not of those the command may write, or something cannot be written; the earlier
                 result is as it was, or else the message says that the new one will be put in place by the next command.
@@ -182,20 +187,49 @@ class ResultFolder:
                 self._seal(partial)
                 os.rename(partial, commit)
                 _flush_folder(self.path)
+        except OutputError as error:
+            if (rescued := self._rescue(partial)) is None:
+                raise
+            raise OutputError(f"{error} The image is whole in {rescued}.") from error
+        except BaseException:
+            self._rescue(partial)
+            raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self._complete(commit)
 
+    def secure(self, partial: Path) -> None:
+        """Say that the image in a staging folder is whole: from here on only looks can fail, and it is not for them."""
+        with as_output_error(partial, NOTHING_REPLACED):
+            _flush(partial / IMAGE_NAME)
+            (partial / _SECURED).touch()
+
+    def _rescue(self, partial: Path) -> Path | None:
+        """Move an image that is whole out of a folder that will be cleared; it takes no room to do so."""
+        image, training = partial / IMAGE_NAME, self.path / TRAINING_NAME
+        target = training / f"reconstruction-{partial.name[-8:]}.h5"
+        try:
+            secured = (partial / _SECURED).is_file() and stat.S_ISREG(image.lstat().st_mode)
+            if partial.is_symlink() or not secured or os.path.lexists(target):
+                return None
+            training.mkdir(exist_ok=True)
+            os.rename(image, target)
+        except OSError:  # there is none, or the disk is at its end
+            return None
+        self.rescued.append(target)
+        return target
+
     def kept_sentences(self) -> list[str]:
-        """What to tell the user of each file in ``kept``."""
+        """What to tell the user of each file in ``kept`` and in ``rescued``."""
         what = "it is no file of an earlier result, or was changed since"
         return [
             f"{self.path / name}: {what}, and was {'kept under this name' if _ASIDE in name else 'left as it is'}"
             for name in self.kept
-        ]
+        ] + [f"{path}: the image of a run that ended before its results were written" for path in self.rescued]
 
     def _seal(self, partial: Path) -> None:
         """Write the summary and the plan into a staging folder, and everything to disk."""
+        (partial / _SECURED).unlink(missing_ok=True)
         for path in partial.iterdir():
             if path.name not in self.writes or path.is_symlink() or not path.is_file():
                 raise OutputError(
@@ -214,7 +248,8 @@ class ResultFolder:
             replaces[SUMMARY_NAME] = _sha256(self.path / SUMMARY_NAME)
         gone = replaces.keys() - files.keys() - {SUMMARY_NAME}
         removes = sorted(name for name in gone if replaces[name] is not None and not self._is_input(name))
-        for name, content in ((SUMMARY_NAME, summary), (_PLAN_NAME, {"replaces": replaces, "removes": removes})):
+        plan = {"writes": [*names, SUMMARY_NAME], "replaces": replaces, "removes": removes}
+        for name, content in ((SUMMARY_NAME, summary), (PLAN_NAME, plan)):
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             (partial / name).write_text(text + "\n", encoding="utf-8")
             _flush(partial / name)
@@ -228,46 +263,35 @@ class ResultFolder:
         for path in sorted(self.path.iterdir()):
             if path.is_symlink() or not path.is_dir():
                 continue
-            if _COMMIT.fullmatch(path.name):
+            if COMMIT_NAME.fullmatch(path.name):
                 self._complete(path)
-            elif _PARTIAL.fullmatch(path.name):
+            elif PARTIAL_NAME.fullmatch(path.name):
+                self._rescue(path)
                 shutil.rmtree(path, ignore_errors=True)
+        sweep_locks(self.path)
+        sweep_temporaries(self.path)
+        for folder, _, _ in os.walk(self.path / TRAINING_NAME):
+            sweep_temporaries(Path(folder))
 
     def _complete(self, commit: Path) -> None:
         """Put a decided result in place. Every step may be the last one, and all of them may be done again."""
-        with as_output_error(
-            self.path, f"the new result is whole in {commit.name}; the next command puts it in place."
-        ):
-            plan = _read_json(commit / _PLAN_NAME)
-            if plan and _read_json(commit / SUMMARY_NAME).get("format") == RESULT_FORMAT:
-                self._move_into_place(commit, plan["replaces"], plan["removes"])
-                _flush_folder(self.path)
-            if {path.name for path in commit.iterdir()} <= {_PLAN_NAME}:
-                shutil.rmtree(commit)
-
-    def _move_into_place(self, commit: Path, replaces: Mapping[str, str | None], removes: Collection[str]) -> None:
-        new = {*_listed(_read_json(commit / SUMMARY_NAME)), SUMMARY_NAME}
-        self._make_way(SUMMARY_NAME, replaces, commit)
-        (self.path / SUMMARY_NAME).unlink(missing_ok=True)
-        for path in sorted(commit.iterdir()):
-            if path.name in RESULT_NAMES - {SUMMARY_NAME}:
-                self._make_way(path.name, replaces, commit)
-                os.replace(path, self.path / path.name)
-        for name in sorted(RESULT_NAMES - new):
-            path = self.path / name
-            if name in removes and _is_ours(path, replaces[name]):
-                path.unlink()
-            elif os.path.lexists(path) and not self._is_input(name):
+        end = (
+            f"the earlier result is as it was and the new one is whole in {commit.name}; make room for it there, and "
+            "the next command puts it in place."
+        )
+        with as_output_error(self.path, end):
+            switch = Switch.of(self.path, commit, _is_ours, lambda path, name: self._keep(commit, path, name))
+            if switch is None:
+                return
+            switch.complete()
+        for name in sorted(RESULT_NAMES.difference(switch.writes)):
+            if os.path.lexists(self.path / name) and not self._is_input(name):
                 self.kept.append(name)
-        os.replace(commit / SUMMARY_NAME, self.path / SUMMARY_NAME)
 
-    def _make_way(self, name: str, replaces: Mapping[str, str | None], commit: Path) -> None:
-        """Rename what lies where a new file goes, unless it is of the result that is replaced."""
-        path = self.path / name
-        if not os.path.lexists(path) or (name in replaces and _is_ours(path, replaces[name])):
-            return
-        mark, n = commit.name[-8:], 1
-        while os.path.lexists(aside := path.with_name(f"{path.stem}{_ASIDE}{mark}-{n}{path.suffix}")):
+    def _keep(self, commit: Path, path: Path, name: str) -> None:
+        """Rename what is not ours and lay where a new file goes."""
+        mark, n, of = commit.name[-8:], 1, self.path / name
+        while os.path.lexists(aside := of.with_name(f"{of.stem}{_ASIDE}{mark}-{n}{of.suffix}")):
             n += 1
         os.rename(path, aside)
         self.kept.append(aside.name)
@@ -297,7 +321,8 @@ def _refuse_inputs(folder: Path, inputs: Sequence[Path], writes: frozenset[str])
                     "with --out."
                 )
         for parent in source.resolve().parents:
-            if (_PARTIAL.fullmatch(parent.name) or _COMMIT.fullmatch(parent.name)) and _is_same(parent.parent, folder):
+            ours = PARTIAL_NAME.fullmatch(parent.name) or COMMIT_NAME.fullmatch(parent.name)
+            if ours and _is_same(parent.parent, folder):
                 raise OutputError(
                     f"{source}: the input lies in {parent.name}, which a command that was killed left in {folder} and "
                     "the next one there removes; copy it elsewhere or choose another folder with --out."
@@ -362,7 +387,8 @@ def _listed(summary: Mapping[str, Any]) -> dict[str, str | None]:
 
 def _is_ours(path: Path, sha256: str | None) -> bool:
     """Whether a plain file has the hash it was written with; None, of the first format, takes any plain file."""
-    return not path.is_symlink() and path.is_file() and (sha256 is None or _sha256(path) == sha256)
+    is_plain = path.is_file() and (not path.is_symlink() or is_switch_link(path))
+    return is_plain and (sha256 is None or _sha256(path) == sha256)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

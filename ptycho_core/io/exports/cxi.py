@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..h5_output import h5_output
 from ..stored_reconstruction import StoredReconstruction
 from ..writers.cxi import CXI_VERSION, JOULES_PER_EV
 from .common import instrument_of_image, layers_of, probe_in_photons, title_of
@@ -48,7 +49,7 @@ def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str
     pixel, layers = at.pixel_size_m, layers_of(stored)
     middle_m = (np.asarray(stored.origin_px) + (np.array(layers.shape[1:]) - 1) / 2) * pixel
     y, x = (stored.positions_px * pixel).T
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, _):
         h5["cxi_version"], h5["number_of_entries"] = CXI_VERSION, 1
         entry = h5.create_group("entry_1")
         entry["title"] = title_of(stored)

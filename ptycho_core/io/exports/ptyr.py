@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..h5_output import h5_output
 from ..stored_reconstruction import StoredReconstruction
 from .common import layers_of, pixel_size_of, probe_in_photons
 
@@ -28,12 +29,10 @@ def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str
     Raises:
         DataError: the object pixel is not known.
     """
-    import h5py
-
     pixel = pixel_size_of(stored, _NAME)
     probe, layers = probe_in_photons(stored), layers_of(stored)
     energy_eV = stored.geometry.energy_eV
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, _):
         origins = {"obj": np.asarray(stored.origin_px) * pixel, "probe": -(np.array(probe.shape[1:]) - 1) / 2 * pixel}
         for kind, data in (("obj", layers), ("probe", probe)):
             storage = h5.create_group(f"content/{kind}/{_STORAGE}")

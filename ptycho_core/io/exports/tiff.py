@@ -6,6 +6,7 @@ that no frame reached are NaN, which both draw as empty. (ImageJ: https://imagej
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str
             unit, _, side = _unit(pixel_m)
             metadata["unit"] = unit
             how["resolution"] = (1 / side, 1 / side)
-    with tifffile.TiffWriter(path, ome=is_ome, imagej=not is_ome) as file:
+    whole = io.BytesIO()  # as a whole, so that a full disk is met by a plain write
+    with tifffile.TiffWriter(whole, ome=is_ome, imagej=not is_ome) as file:
         file.write(np.stack([phase, amplitude]), metadata=metadata, **how)
+    path.write_bytes(whole.getbuffer())
     return notes

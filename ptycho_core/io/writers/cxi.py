@@ -7,12 +7,14 @@ Detector rows are written to step along −y and columns along −x, so that the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data.raw import RawData
+from ..h5_output import h5_output
 from .common import (
     Instrument,
     NotWholeError,
@@ -59,8 +61,10 @@ def translation_m(raw: RawData, instrument: Instrument) -> np.ndarray:
     return np.stack([x, y, np.zeros_like(x)], axis=1)
 
 
-def write_frames(detector: h5py.Group, raw: RawData, dtype: str, compress: bool) -> h5py.Dataset:
-    """Write the frames, a few at a time, as ``data``.
+def write_frames(
+    detector: h5py.Group, raw: RawData, dtype: str, compress: bool, check: Callable[[], None]
+) -> h5py.Dataset:
+    """Write the frames, a few at a time, as ``data``; `check` is called after each few.
 
     Raises:
         NotWholeError: `dtype` is an integer and the counts are not.
@@ -70,6 +74,7 @@ def write_frames(detector: h5py.Group, raw: RawData, dtype: str, compress: bool)
     whole = np.dtype(dtype).kind == "i"
     for indices, counts in raw.chunks():
         data[indices[0] : indices[-1] + 1] = as_whole(counts) if whole else counts
+        check()
     return data
 
 
@@ -81,7 +86,7 @@ def _number(group: h5py.Group, name: str, value: float, units: str) -> None:
 def _write(path: Path, raw: RawData, instrument: Instrument, dtype: str, compress: bool) -> None:
     import h5py
 
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, check):
         h5["cxi_version"], h5["number_of_entries"] = CXI_VERSION, 1
         source = h5.create_group("entry_1/instrument_1/source_1")
         _number(source, "wavelength", instrument.wavelength_m, "m")
@@ -99,7 +104,7 @@ def _write(path: Path, raw: RawData, instrument: Instrument, dtype: str, compres
         detector["basis_vectors"].attrs["units"] = "m"
         if raw.mask is not None:
             detector["mask"] = np.where(raw.mask, 0, PIXEL_IS_INVALID).astype("<u4")
-        write_frames(detector, raw, dtype, compress).attrs["axes"] = "translation:y:x"
+        write_frames(detector, raw, dtype, compress, check).attrs["axes"] = "translation:y:x"
         geometry = h5.create_group("entry_1/sample_1/geometry_1")
         geometry["translation"] = translation_m(raw, instrument)
         geometry["translation"].attrs["units"] = "m"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...data.raw import RawData
+from ..h5_output import h5_output
 from ..hdf5 import FORMAT, VERSION
 from ..npz import GEOMETRY_KEYS
 from ..stated import statement_of
@@ -15,16 +16,15 @@ __all__ = ["write"]
 
 def write(path: Path, raw: RawData, *, compress: bool) -> list[str]:
     """Write a scan; nothing is lost."""
-    import h5py
-
     provenance = provenance_json(raw)
     M, N = raw.n_frames, raw.side
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, check):
         h5.attrs["format"], h5.attrs["version"] = FORMAT, VERSION
         frames = h5.create_dataset("frames", (M, N, N), "<f4", **chunked(N, compress))
         frames.attrs["measurement"] = "counts"
         for indices, counts in raw.chunks():
             frames[indices[0] : indices[-1] + 1] = counts
+            check()
         h5["positions_px"] = raw.positions_px
         if raw.probe is not None:
             h5["probe"] = raw.probe

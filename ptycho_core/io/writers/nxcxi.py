@@ -7,12 +7,14 @@ Lengths are metres and energies joules, as the definition wants them for CXI. Si
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...data.raw import RawData
+from ..h5_output import h5_output
 from ..nexus import add_group, add_note, add_number, add_plot
 from .common import (
     Instrument,
@@ -38,7 +40,10 @@ _TRANSLATION = "/entry_1/instrument_1/detector_1/translation"
 _DATA = "/entry_1/instrument_1/detector_1/data"
 
 
-def _add_instrument(entry: h5py.Group, raw: RawData, at: Instrument, dtype: str, compress: bool) -> None:
+def _add_instrument(
+    entry: h5py.Group, raw: RawData, at: Instrument, frames: Callable[[h5py.Group], h5py.Dataset]
+) -> None:
+    """The source, the beam, and the detector with what `frames` puts into it."""
     import h5py
 
     instrument = add_group(entry, "instrument_1", "NXinstrument")
@@ -65,7 +70,7 @@ def _add_instrument(entry: h5py.Group, raw: RawData, at: Instrument, dtype: str,
         detector["pixel_mask"] = detector["mask"]  # what NXdetector calls it; of both, 0 is good
     translation = add_number(detector, "translation", translation_m(raw, at), "m", "motion of the sample (x, y, z)")
     translation.attrs.update(axes="translation:y:x", interpretation="image")
-    write_frames(detector, raw, dtype, compress).attrs.update(units="counts", interpretation="image")
+    frames(detector).attrs.update(units="counts", interpretation="image")
     detector["data_1"] = h5py.SoftLink(_DATA)
 
 
@@ -86,13 +91,13 @@ def _add_sample(entry: h5py.Group, raw: RawData, at: Instrument) -> None:
 def _write(path: Path, raw: RawData, at: Instrument, dtype: str, compress: bool) -> None:
     import h5py
 
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, check):
         h5.attrs.update(NX_class="NXroot", default="entry_1")
         h5["cxi_version"], h5["number_of_entries"] = CXI_VERSION, 1
         entry = add_group(h5, "entry_1", "NXentry", default="data")
         entry["definition"] = "NXcxi_ptycho"
         entry["title"] = Path(raw.source.path or "scan").name
-        _add_instrument(entry, raw, at, dtype, compress)
+        _add_instrument(entry, raw, at, lambda detector: write_frames(detector, raw, dtype, compress, check))
         _add_sample(entry, raw, at)
         collection = add_group(entry, "data_1", "NXcollection")
         collection["data"], collection["translation"] = h5py.SoftLink(_DATA), h5py.SoftLink(_TRANSLATION)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...data.raw import RawData
 from ...errors import DataError
+from ..h5_output import h5_output
 from .common import instrument_of, lost_background, lost_calibration, lost_propagation, provenance_json
 from .npz import add_array, add_frames
 
@@ -128,11 +129,9 @@ class Product:
 
 def write_product_file(path: Path, product: Product) -> None:
     """Write a product as ptychodus 1.7 names it, and 1.6 and before read it."""
-    import h5py
-
     pixel = product.pixel_size_m
     middle_px = np.asarray(product.origin_px) + (np.array(product.layers.shape[1:]) - 1) / 2
-    with h5py.File(path, "w") as h5:
+    with h5_output(path) as (h5, _):
         h5.attrs.update(
             name=product.name,
             comments=product.comments,
