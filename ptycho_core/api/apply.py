@@ -111,7 +111,7 @@ def apply_and_report(
         with watcher.stage("reconstruct"):
             scored = image_of(engine.backend, model, container, config, runtime, progress)
         stage = Stage(name=first_stage_name(model.config), scored=scored, seconds=watcher.seconds["reconstruct"])
-        with watcher.stage("verdict"):
+        with watcher.stage("verdict", finishes=True):
             verdict = extra(watcher, "verdict", lambda: judge(scored, container.probe, engine.backend))
         done = made_run((stage,), model, engine, replace(model.config, inference=config), runtime, watcher, title=title)
         done = replace(done, provenance={**done.provenance, **(provenance or {})}, verdict=verdict)

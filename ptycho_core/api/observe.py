@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..stopping import to_its_end
+from ..text import one_line
 
 if TYPE_CHECKING:
     from ..protocol import BackendSpec
@@ -38,12 +41,30 @@ class Observer:
         self.notices: list[str] = []
         self._began = time.perf_counter()
 
+    def check(self, doing: str = "") -> None:
+        """Raise ``Cancelled`` where the run is to stop: asked before each stage and at each safe point within.
+
+        A program that has a button for it looks at its flag here; what is finished by then is not lost
+        (:class:`ptycho_core.errors.Cancelled`).
+
+        Args:
+            doing: what is about to be done, in words (``before the stage 'refine'``); empty within a stage.
+        """
+
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the seconds of a block to a stage."""
+    def stage(self, name: str, *, finishes: bool = False) -> Iterator[None]:
+        """Add the seconds of a block to a stage, before which a wish to stop is met.
+
+        Args:
+            name: of the stage.
+            finishes: whether the block puts away or judges what is finished: it goes to its end, whoever wants to stop.
+        """
+        if not finishes:
+            self.check(f"before the stage '{name}'")
         began = time.perf_counter()
         try:
-            yield
+            with to_its_end() if finishes else nullcontext():
+                yield
         finally:
             self.add_seconds(name, time.perf_counter() - began)
 
@@ -66,7 +87,7 @@ class Observer:
 
     def notice(self, text: str) -> None:
         """Remember a sentence for the user."""
-        text = " ".join(text.split())
+        text = one_line(text)
         if text not in self.notices:
             self.notices.append(text)
 

@@ -16,6 +16,7 @@ from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, ResultFolder, as_
 from ..plugins.registry import LoadedBackend
 from ..protocol import TrainedModel
 from ..runtime import Runtime
+from ..stopping import to_its_end
 from .models import BUNDLE_NAME
 from .observe import Observer, peak_memory_bytes
 from .stages import provenance_of
@@ -82,7 +83,7 @@ def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path 
     from ..report.write import write_results, write_summary
 
     began = time.perf_counter()
-    with folder.staged() as partial:
+    with to_its_end(), folder.staged() as partial:
         write_results(partial, done)
         if bundle is not None:
             with as_output_error(partial, NOTHING_REPLACED):

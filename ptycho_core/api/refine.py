@@ -33,6 +33,7 @@ from ..protocol import (
     no_progress,
 )
 from ..runtime import DEFAULT_RUNTIME, Runtime
+from ..stopping import to_its_end
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
@@ -173,7 +174,8 @@ def refine(
         if _is_same(image, initial.image):
             note = "no state that it went through explains the held-out frames better than the image it began with"
         else:
-            found = score(image, scan, name, engine)
+            with to_its_end():
+                found = score(image, scan, name, engine)
             note = _worse(found, initial, loss)
     except BackendError as error:
         if type(error) not in (BackendError, CollapseError):  # a broken promise is the engine's fault, not the image's

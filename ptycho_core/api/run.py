@@ -23,6 +23,7 @@ from ..io.atomic import ensure_output_folder
 from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
+from ..stopping import stoppable, to_its_end
 from .accept import ScanSource, accepted_scan, known_side
 from .diagnose import diagnose
 from .extras import extra
@@ -94,10 +95,11 @@ def train(
     given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
     if not given:
         raise ConfigError("train needs at least one scan, and none is given.")
-    engines = Engines(config, runtime, watcher)
-    check_number_of_scans(engines.trainer, len(given))
     how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
-    made = [accepted_scan(scan, engines, watcher, **how) for scan in given]
+    with stoppable(watcher.check):
+        engines = Engines(config, runtime, watcher)
+        check_number_of_scans(engines.trainer, len(given))
+        made = [accepted_scan(scan, engines, watcher, **how) for scan in given]
     need_training_frames(made[0])
     files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
@@ -117,7 +119,7 @@ def _write_model(
     from ..report.write import write_model_summary
 
     with folder.staged() as partial:
-        with observer.stage("save"):
+        with observer.stage("save", finishes=True):
             save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
         write_model_summary(partial, model, provenance, observer.notices, observer.facts())
     tell_of_kept(folder, observer)
@@ -162,7 +164,7 @@ class _Job:
         with self.observer.stage("train"):
             model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
         if self.folder is not None:
-            with self.observer.stage("save"):
+            with self.observer.stage("save", finishes=True):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
                 save_model(model, self.bundle, backend=self.engines.trainer.backend)
             self.observer.saved(self.bundle)
@@ -222,7 +224,7 @@ class _Job:
         if refined is not None and refined.kept and self.engines.refiner is not None:
             backend = self.engines.refiner.backend
         known = circumstances(scored, refined, result.half_data_frc, self.engines.config)
-        with self.observer.stage("verdict"):
+        with self.observer.stage("verdict", finishes=True):
             judged = self.extra("verdict", lambda: Judgement(scored, self.scan.probe, backend, known))
         if judged is None:
             return None, None
@@ -235,7 +237,8 @@ class _Job:
             except Cancelled as error:
                 self.observer.notice(f"no diagnosis: {error}")
                 stopped = error
-        return self.extra("verdict", lambda: judged.verdict(found)), stopped
+        with to_its_end():
+            return self.extra("verdict", lambda: judged.verdict(found)), stopped
 
     def extra(self, what: str, job: Callable[[], _T]) -> _T | None:
         """Do an extra; see :func:`.extras.extra`."""
@@ -288,10 +291,12 @@ def run(
             where the model is, and ``results_path`` and ``run`` hold the results, as far as there are any.
     """
     watcher = observer or Observer()
-    engines = Engines(config, runtime, watcher, side=known_side(scan))
-    container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings, progress=progress)
+    with stoppable(watcher.check):
+        engines = Engines(config, runtime, watcher, side=known_side(scan))
+        container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings, progress=progress)
     need_training_frames(container)
-    with opened_folder(out, overwrite, [*inputs, *_paths([container], runtime)], watcher) as folder:
+    files = [*inputs, *_paths([container], runtime)]
+    with opened_folder(out, overwrite, files, watcher) as folder, stoppable(watcher.check):
         job = _Job(engines, container, _beside_results(runtime, folder), folder, watcher, progress)
         done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
         if folder is not None:
@@ -317,7 +322,8 @@ def _go(
     except Cancelled as error:
         where = None if job.bundle is None else str(job.bundle)
         raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
-    stages = _stages(job, first, refined, truth, frcs)
+    with to_its_end():
+        stages = _stages(job, first, refined, truth, frcs)
     verdict, stopped_later = job.verdict(stages[-1], refined, whole=stopped is None)
     done = made_run(stages, model, engines.trainer, engines.config, job.runtime, watcher, refined=refined, title=title)
     done = replace(done, provenance={**done.provenance, **provenance}, verdict=verdict)

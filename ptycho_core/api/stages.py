@@ -27,6 +27,7 @@ from ..plugins.returned import check_image, check_model
 from ..protocol import BackendSpec, Progress, ReconstructionBackend, TrainedModel
 from ..provenance import collect_provenance
 from ..runtime import Runtime
+from ..stopping import to_its_end
 from .observe import Observer
 from .refine import refiner_runtime, refining_engine
 from .score import score
@@ -96,6 +97,7 @@ class Engines:
                 spec, distribution = self._describe(name)
                 with self.observer.importing(spec):
                     self._loaded[name] = load_described(spec, distribution)
+                self.observer.check(f"when engine '{name}' was imported")
         return self._loaded[name]
 
     def most_modes(self) -> int | None:
@@ -212,7 +214,8 @@ def image_of(
     with engine_at_work(engine.name, "reconstruct", progress) as relay:
         image = engine.reconstruct(model, scan, config, runtime, progress=relay)
         check_image(image, scan, engine.name, model.config.collapse_threshold)
-    return score(image, scan, engine.name, engine)
+    with to_its_end():  # of what is finished
+        return score(image, scan, engine.name, engine)
 
 
 def of_model(scan: PtychoDataContainer, model: TrainedModel) -> PtychoDataContainer:

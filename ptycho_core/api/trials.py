@@ -29,6 +29,7 @@ from ..plugins.guard import engine_at_work
 from ..plugins.registry import load_backend
 from ..protocol import Constraints, Quantity, ReconstructionBackend, SupportsStepping
 from ..runtime import DEFAULT_RUNTIME, Runtime
+from ..stopping import safe_point
 from .score import score
 
 __all__ = [
@@ -249,6 +250,7 @@ def try_scan(
         DataError: no probe, or nothing to learn from.
         BackendError: the engine broke.
     """
+    safe_point()
     began, plan = time.perf_counter(), plan or TrialPlan()
     scan = PtychoDataContainer.of(raw, heldout=heldout)
     image, scored = flat_image(scan), None

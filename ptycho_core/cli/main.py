@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..errors import BackendFaultError, BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
-from .options import parse
-from .session import Session
+from ..stopping import safe_point, stoppable
+from .signals import EXIT_INTERRUPTED, Stop
+from .terminal import fill_missing_handles, forgiving_streams, give_up, is_loss, put
+
+if TYPE_CHECKING:
+    from .session import Session
 
 __all__ = ["EXIT_FAULT", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_OK", "main"]
 
-EXIT_OK, EXIT_FAULT, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAULT, EXIT_INPUT = 0, 1, 2
 
 _BEGAN = time.time()
 """When this program began. The process may be older: a shell can replace itself by the command."""
@@ -44,6 +44,11 @@ _COMMANDS: dict[str, str] = {
     "readers": "list the readers of scan files, in the order they are asked",
     "conform": "hold an engine to the protocol and print what passed",
 }
+
+_LEAVE_NOTHING = {"inspect", "orient", "compare", "backends", "readers"}
+"""Commands that only look: they are ended wherever they are, soon after the first signal."""
+
+_LOST = "standard output cannot be written ({}); files that were written are whole"
 
 # an environment at fault, not this program: disk full, quota, no permission, read-only, no such folder
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
@@ -91,32 +96,23 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     raise ConfigError(f"no command '{name}'; there are {', '.join(_COMMANDS)}.{suggest(name, _COMMANDS)}")
 
 
-def _interrupted(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-@contextmanager
-def _termination_is_interruption() -> Iterator[None]:
-    """Let SIGTERM (a batch system's limit, a container's stop) end a command as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupted)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _run(arguments: Sequence[str], session: Session) -> int:
+    from ..io.guarded.client import while_waiting
+    from .options import parse
+
     name, rest = _choose(arguments)
     session.command = [name, *rest]
     session.debug = "--debug" in rest
+    session.stop.leaves_nothing = name in _LEAVE_NOTHING
+    session.check("at the start")
     module = importlib.import_module(f".{name}", __package__)
     options = parse(module.build_parser(), rest)
     session.configure(verbose=bool(options.get("verbose")), debug=bool(options.get("debug")))
     session.add_seconds("start_up", session.age())
-    code: int = module.execute(options, session)
+    session.check("at the start")
+    with stoppable(session.check), while_waiting(safe_point):
+        code: int = module.execute(options, session)
+    session.check("when all was done; what this command makes is whole")
     return code
 
 
@@ -126,6 +122,9 @@ def _failure(error: BaseException, session: Session) -> int:
     if isinstance(error, (KeyboardInterrupt, Cancelled)):
         text = str(error) or "interrupted"
         session.error(text, details if session.debug else "")
+        return EXIT_INTERRUPTED
+    if session.stop.asked:  # what was stopped by it may say so in its own way
+        session.error(f"interrupted: {error}" if str(error) else "interrupted", details)
         return EXIT_INTERRUPTED
     if isinstance(error, PtychoError) and not isinstance(error, (BackendFaultError, BackendProtocolError)):
         session.error(str(error), details)
@@ -153,24 +152,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 wrong input or environment, 130 interrupted, 1 a fault of this program.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_help())
-        return EXIT_OK if arguments else EXIT_INPUT
-    if arguments[0] in ("--version", "-V"):
-        sys.stdout.write(_version())
+    stop = Stop(owns_process=argv is None)
+    if stop.owns_process:
+        fill_missing_handles()
+    with stop.listening(), forgiving_streams():
+        return _main(list(sys.argv[1:] if argv is None else argv), stop)
+
+
+def _print(text: str) -> int:
+    error = put(sys.stdout, text)
+    if error is None or sys.stdout is None:
         return EXIT_OK
-    session = Session(started=_BEGAN if argv is None else None)
-    with session.active(), _termination_is_interruption():
+    give_up(sys.stdout)
+    if not is_loss(error):
+        return EXIT_OK
+    put(sys.stderr, f"ptycho: {_LOST.format(error.strerror)}\n")
+    return EXIT_INPUT
+
+
+def _main(arguments: list[str], stop: Stop) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        return _print(_help()) or (EXIT_OK if arguments else EXIT_INPUT)
+    if arguments[0] in ("--version", "-V"):
+        return _print(_version())
+    from .session import Session  # with the signals heard: what it imports takes a while
+
+    session = Session(started=_BEGAN if stop.owns_process else None, stop=stop)
+    with session.active():
         try:
-            return _run(arguments, session)
+            code = _run(arguments, session)
         except SystemExit as error:  # --help
-            return error.code if isinstance(error.code, int) else EXIT_OK
-        except BrokenPipeError:  # `ptycho inspect … | head`: the reader has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_OK
+            session.say_nothing_more()
+            code = error.code if isinstance(error.code, int) else EXIT_OK
         except (KeyboardInterrupt, Exception) as error:
-            return _failure(error, session)
+            code = _failure(error, session)
+        if session.lost is not None:
+            session.error(_LOST.format(session.lost.strerror), "")
+            code = code or EXIT_INPUT
+        return code
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""Progress on a terminal, and the two signals that stop a long job: one asks it to finish its step, two end it now."""
+"""Progress of a long job: on a terminal a bar, in the log a line now and then, and the wish to stop after each step."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from ..errors import BackendFaultError, Cancelled
 from ..protocol import ProgressEvent
+from ..text import printable
+from .signals import Stop
+from .terminal import put
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LABELS = {
     "train": "training",
     "reconstruct": "reconstructing",
@@ -35,61 +34,27 @@ _LABELS = {
 }
 
 
-class _Stop:
-    """Whether a signal has asked for the end."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        sys.stderr.write("\nstopping after this step; once more stops at once and keeps nothing of it\n")
-
-
-def _handle(stop: _Stop) -> None:
-    """Let `stop` answer the signals; only the main thread may change handlers."""
-    if threading.current_thread() is threading.main_thread():
-        for number in _SIGNALS:
-            if signal.getsignal(number) is not stop:
-                signal.signal(number, stop)
-
-
 @contextmanager
-def _signals_to(stop: _Stop) -> Iterator[None]:
-    """Let the signals ask for the end politely while the block runs."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
-    _handle(stop)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-@contextmanager
-def long_job() -> Iterator[Reporter]:
+def long_job(stop: Stop) -> Iterator[Reporter]:
     """Yield a progress callback for an engine.
 
-    On a terminal it draws a bar with the time left; elsewhere it is quiet but for the log. After SIGINT or SIGTERM it
-    raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint; a second signal raises
-    ``KeyboardInterrupt`` at once.
+    On a terminal it draws a bar with the time left; elsewhere it is quiet but for the log. When the end was asked for
+    it raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint.
+
+    Args:
+        stop: whether the end was asked for.
     """
-    stop = _Stop()
-    with _signals_to(stop):
-        try:
-            if sys.stderr.isatty():
-                with _bar() as bar:
-                    yield Reporter(stop, bar)
-            else:
-                yield Reporter(stop, None)
-        except (SystemExit, BackendFaultError) as error:
-            left = isinstance(error, SystemExit) or isinstance(error.__cause__, SystemExit)
-            if stop.asked and left:  # a framework that answers an interruption by leaving the process
-                raise KeyboardInterrupt from error
-            raise
+    try:
+        if sys.stderr is not None and sys.stderr.isatty():
+            with _bar() as bar:
+                yield Reporter(stop, bar)
+        else:
+            yield Reporter(stop, None)
+    except (SystemExit, BackendFaultError) as error:
+        left = isinstance(error, SystemExit) or isinstance(error.__cause__, SystemExit)
+        if stop.asked and left:  # a framework that answers an interruption by leaving the process
+            raise Cancelled("interrupted") from error
+        raise
 
 
 @contextmanager
@@ -99,44 +64,61 @@ def _bar() -> Iterator[Bar]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
+    console = Console(file=_Patient(sys.stderr))  # type: ignore[arg-type]
+    with Bar(*columns, console=console, transient=True, refresh_per_second=4) as bar:
         yield bar
+
+
+class _Patient:
+    """A terminal that may be hung up while a bar is drawn on it: that is no error of the job."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self.encoding = terminal.encoding
+
+    def write(self, text: str) -> int:
+        """Write, if that can be done."""
+        put(self._terminal, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return self._terminal.isatty()
+
+    def fileno(self) -> int:
+        """Its handle, by which its size is asked."""
+        return self._terminal.fileno()
 
 
 class Reporter:
     """The progress callback."""
 
-    def __init__(self, stop: _Stop, bar: Bar | None) -> None:
+    def __init__(self, stop: Stop, bar: Bar | None) -> None:
         self._stop = stop
         self._bar = bar
         self._tasks: dict[str, int] = {}
         self._begun: dict[str, float] = {}
         self._tenth: dict[str, int] = {}
 
-    @property
-    def stopped(self) -> bool:
-        """Whether a signal has asked for the end; it may come after the last step, when no more call is made."""
-        return self._stop.asked
-
     def __call__(self, event: ProgressEvent) -> None:
         """Show a step; raise ``Cancelled`` when the end was asked for."""
-        # a framework may have put handlers of its own in place when it began; those of the command stand
-        _handle(self._stop)
-        if self._stop.asked:
-            raise Cancelled(f"stopped while {_LABELS.get(event.stage, event.stage)}, {event.done} of {event.total}")
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in event.metrics.items())
+        label = _LABELS.get(event.stage, printable(event.stage))
+        self._stop.check(f"while {label}, {event.done} of {event.total}")
+        figures = "  ".join(f"{printable(name)} {value:.4g}" for name, value in event.metrics.items())
         self._to_log(event, figures)
         if self._bar is not None:
             if event.stage not in self._tasks:
-                label = _LABELS.get(event.stage, event.stage)
                 self._tasks[event.stage] = self._bar.add_task(label, total=event.total, figures="")
             task = self._tasks[event.stage]
             self._bar.update(task, completed=event.done, total=event.total, figures=figures)  # type: ignore[arg-type]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ..api.observe import Observer
 from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
+from ..text import one_line, printable, shell_words, shortened
+from .signals import Stop
+from .terminal import PLAIN, give_up, is_loss, put
 
 if TYPE_CHECKING:
     from ..protocol import BackendSpec
@@ -29,6 +31,20 @@ __all__ = ["Session", "is_own_warning"]
 
 _log = logging.getLogger("ptycho_core.cli")
 
+_LINES = "\n\t"
+"""What parts the lines and columns of our own texts."""
+
+_MOST_DETAILS = 100_000
+"""Characters of a traceback that are kept."""
+
+
+class _Printable(logging.Formatter):
+    """Lines of the log: whatever a message or a traceback holds, it only shows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return shortened(printable(super().format(record), keep=_LINES), _MOST_DETAILS)
+
 
 class _OneLine(logging.Formatter):
     """Messages of the terminal: ``warning: text`` without a traceback."""
@@ -36,7 +52,7 @@ class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return one line."""
         prefix = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return prefix + " ".join(record.getMessage().split())
+        return prefix + one_line(record.getMessage())
 
 
 def is_own_warning(category: type[Warning], filename: str) -> bool:
@@ -59,13 +75,22 @@ class Session(Observer):
         model_path: the trained model, from when it is saved until its results are.
         command: the command and its arguments, as given.
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
+        stop: whether a signal has asked for the end.
+        lost: why standard output did not take what was said, where somebody misses it; else None.
     """
 
-    def __init__(self, *, started: float | None = None) -> None:
-        """Begin; `started` is when this program began for the command, on the clock of ``time.time``."""
+    def __init__(self, *, started: float | None = None, stop: Stop | None = None) -> None:
+        """Begin.
+
+        Args:
+            started: when this program began for the command, on the clock of ``time.time``.
+            stop: who listens to the signals.
+        """
         super().__init__()
         self.command: list[str] = []
         self.owns_process = started is not None
+        self.stop = stop or Stop()
+        self.lost: OSError | None = None
         self.debug = False
         self.verbose = False
         self.log_path: Path | None = None
@@ -91,6 +116,10 @@ class Session(Observer):
                     logger.setLevel(level)
                     handler.close()
                 self._handlers.clear()
+
+    def check(self, doing: str = "") -> None:
+        """Raise ``Cancelled`` where a signal has asked for the end."""
+        self.stop.check(doing)
 
     def _on_warning(
         self,
@@ -126,11 +155,11 @@ class Session(Observer):
             handler = logging.FileHandler(self.log_path, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{self.log_path}: cannot be written ({error.strerror}); choose another --out") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+        handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
         self._attach(logging.getLogger(), handler, logging.INFO)
         own = logging.getLogger("ptycho_core")
         self._attach(own, logging.NullHandler(), logging.DEBUG if self.verbose or self.debug else logging.INFO)
-        _log.info("process %d: %s", os.getpid(), shlex.join(["ptycho", *self.command]))
+        _log.info("process %d: %s", os.getpid(), shell_words(["ptycho", *self.command]))
         early, self._early = self._early, []
         for level, text in early:
             self._to_log(level, text)
@@ -188,19 +217,23 @@ class Session(Observer):
             return
         before = sys.stderr
         before.flush()
-        own = open(os.dup(2), "w", encoding=before.encoding, errors="backslashreplace", buffering=1)  # noqa: SIM115
+        own = open(os.dup(2), "w", encoding=before.encoding, errors=PLAIN, buffering=1)  # noqa: SIM115
         os.dup2(log.fileno(), 2)
         self._set_stderr(before, own)
         self._terminal = before, own
+        self.stop.terminal = own.fileno()
 
     def _give_terminal_back(self) -> None:
         if self._terminal is not None:
             before, own = self._terminal
             self._terminal = None
-            own.flush()
+            with suppress(OSError):
+                own.flush()
+            self.stop.terminal = 2
             os.dup2(own.fileno(), 2)
             self._set_stderr(own, before)
-            own.close()
+            with suppress(OSError):
+                own.close()
 
     def _set_stderr(self, before: TextIO, after: TextIO) -> None:
         """Have everything of ours that writes to the one stream write to the other."""
@@ -222,32 +255,48 @@ class Session(Observer):
             yield
 
     def say(self, text: str = "") -> None:
-        """Write a line of the result to standard output, and to the log."""
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        """Write lines of the result to standard output, and to the log."""
+        text = printable(text, keep=_LINES)
+        self._put(sys.stdout, f"{text}\n")
         self._to_log(logging.INFO, text)
+
+    def say_nothing_more(self) -> None:
+        """Bring what others have written to standard output to its end, such as the help of argparse."""
+        self._put(sys.stdout, "")
 
     def detail(self, text: str) -> None:
         """Write a line to the log, and to the terminal where more is to be said there."""
+        text = printable(text, keep=_LINES)
         if self.verbose:
-            sys.stderr.write(f"{text}\n")
+            self._put(sys.stderr, f"{text}\n")
         self._to_log(logging.INFO, text)
 
     def notice(self, text: str) -> None:
         """Show a one-line notice on standard error once, and remember it."""
-        text = " ".join(text.split())
+        text = one_line(text)
         if text in self.notices:
             return
         self.notices.append(text)
-        sys.stderr.write(f"note: {text}\n")
+        self._put(sys.stderr, f"note: {text}\n")
         self._to_log(logging.WARNING, text)
 
     def error(self, text: str, traceback: str) -> None:
         """Show a one-line error on standard error; its traceback goes to the log, and is shown with ``--debug``."""
-        sys.stderr.write(f"ptycho: {' '.join(text.split())}\n")
+        text = one_line(text)
+        self._put(sys.stderr, f"ptycho: {text}\n")
         if self.debug:
-            sys.stderr.write(traceback)
+            self._put(sys.stderr, shortened(printable(traceback, keep=_LINES), _MOST_DETAILS))
         self._to_log(logging.ERROR, f"{text}\n{traceback}" if traceback else text)
+
+    def _put(self, stream: TextIO | None, text: str) -> None:
+        """Write to the terminal; where that cannot be done the command goes on without it."""
+        error = put(stream, text)
+        if error is None or stream is None:
+            return
+        if is_loss(error) and stream is sys.stdout:
+            self.lost = self.lost or error
+        if self.owns_process:
+            give_up(stream)
 
     def _to_log(self, level: int, text: str) -> None:
         """Write a line to the log; what is said before there is one is kept until then."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from .options import Options, Parser, make_parser
+from .progress import long_job
 from .session import Session
 from .settings import add_field_options, given_fields
 
@@ -42,8 +43,8 @@ def execute(options: Options, session: Session) -> int:
     ensure_output_folder(path.parent)
     with session.stage("simulate"):
         scan = simulate_scan(config)
-    with session.stage("write"):
-        write_scan(path, scan.raw, compress=options["compress"])
+    with session.stage("write"), long_job(session.stop) as progress:
+        write_scan(path, scan.raw, compress=options["compress"], progress=progress)
     raw = scan.raw
     session.say(
         f"{path}: {raw.n_frames} frames of {raw.side}×{raw.side}, {config.object}, seed {config.seed}, "

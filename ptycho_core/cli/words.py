@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
 from ..protocol import Progress, no_progress
+from ..text import shell_words
 from .options import Options
 from .reading_options import AUTO, READING, read_options
 from .session import Session
@@ -101,7 +101,7 @@ def _resume_command(session: Session, checkpoint: str) -> str:
             skip = not skip and "=" not in word
             continue
         words.append(word)
-    return shlex.join(["ptycho", *words, "--resume_from", checkpoint])
+    return shell_words(["ptycho", *words, "--resume_from", checkpoint])
 
 
 def _image_command(session: Session, data: Path | None, model: str) -> str:
@@ -115,7 +115,7 @@ def _image_command(session: Session, data: Path | None, model: str) -> str:
         how = how_read.get(option)
         if word.startswith("--") and how is not None:
             words += session.command[number : number + (1 if "=" in word or "action" in how else 2)]
-    return f"training is done, get the image with: {shlex.join(words)}"
+    return f"training is done, get the image with: {shell_words(words)}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..physics.propagation import check_sampling, wavelength_m
+from ..stopping import safe_point
 from .frames import ArrayFrames, FrameSource, SubsetFrames
 from .propagation import FAR_FIELD, Propagation
 from .raw_checks import MAX_CANVAS_PX, check_canvas, checked_plane, checked_positions, checked_probe, read_only
@@ -244,6 +245,7 @@ class RawData:
         step = max(1, _CHUNK_BYTES // (4 * self.side**2))
         chosen = np.arange(self.n_frames) if self.looked_at is None else self.looked_at
         for start in range(0, len(chosen), step):
+            safe_point()
             indices = chosen[start : start + step].astype(np.int64)
             yield indices, self.read_counts(indices)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import BackendFaultError, BackendImportError, BackendProtocolError, PtychoError
 from ..protocol import Progress, ProgressEvent
+from ..stopping import to_its_end
 from .discovery import ENGINES, origin
 
 __all__ = ["engine_at_work", "origin_of"]
@@ -84,7 +85,8 @@ def engine_at_work(name: str, doing: str, progress: Progress | None = None) -> I
     """
     relay = _Relay(name, progress or (lambda event: None))
     try:
-        yield relay
+        with to_its_end():  # but for progress
+            yield relay
     except (PtychoError, MemoryError):
         raise
     except (Exception, SystemExit) as error:

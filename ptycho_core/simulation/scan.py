@@ -26,6 +26,7 @@ from ..physics.likelihood import sample_counts
 from ..physics.patches import extract
 from ..physics.probe import add_modes, aperture_probe, mode_powers
 from ..physics.propagation import check_sampling
+from ..stopping import safe_point
 from .objects import OBJECTS, draw_object, transmission
 
 __all__ = ["POSITIONS", "SimulatedScan", "SimulationConfig", "demo_config", "simulate_scan", "texture_config"]
@@ -310,10 +311,15 @@ def _count(
     M, N = config.frame_count, config.N
     step = max(1, _CHUNK_BYTES // (16 * N**2 * (config.n_modes + 2)))
     chunks = [np.arange(start, min(start + step, M)) for start in range(0, M, step)]
-    mean = sum(_expected(config, truth, unit_probe, positions_px, c).sum() for c in chunks) / M
+    mean = 0.0
+    for chunk in chunks:
+        safe_point()
+        mean += _expected(config, truth, unit_probe, positions_px, chunk).sum()
+    mean /= M
     probe = (unit_probe * math.sqrt(config.photons / mean)).astype(np.complex64)
     counts, total = np.empty((M, N, N), np.float32), 0.0
     for chunk in chunks:
+        safe_point()
         rate = _expected(config, truth, probe, positions_px, chunk) + config.background
         total += rate.sum()
         counts[chunk] = sample_counts(rate, rng) if config.noise else rate

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import pytest
 
-from ..errors import ConfigError, suggest
+from ..errors import Cancelled, ConfigError, suggest
+from ..stopping import safe_point
 
 __all__ = ["REQUEST", "Outcome", "Request", "Sheet", "run_conformance"]
 
@@ -93,6 +94,7 @@ class _Watcher:
         self.asks: dict[str, str] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.interrupted = False
+        self.stopped: Cancelled | None = None
 
     def pytest_configure(self, config: pytest.Config) -> None:
         config.stash[REQUEST] = self.request
@@ -101,6 +103,13 @@ class _Watcher:
         items[:] = [item for item in items if self.only is None or self.only in item.name]
         for item in items:
             self.asks[item.nodeid] = (getattr(item, "function").__doc__ or "").strip().partition("\n")[0]  # noqa: B009
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        try:
+            safe_point()
+        except Cancelled as error:
+            self.stopped = error
+            item.session.shouldstop = "the caller wants to stop"
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.interrupted = not isinstance(excinfo.value, pytest.Session.Interrupted)
@@ -193,6 +202,8 @@ def run_conformance(
             code = pytest.main(options, plugins=[watcher])
         finally:
             os.chdir(here)
+    if watcher.stopped is not None:
+        raise watcher.stopped
     if watcher.interrupted:
         raise KeyboardInterrupt
     if code == pytest.ExitCode.NO_TESTS_COLLECTED and only is not None:

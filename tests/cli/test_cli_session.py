@@ -15,6 +15,7 @@ import pytest
 from ptycho_core.api.observe import peak_memory_bytes
 from ptycho_core.cli.progress import long_job
 from ptycho_core.cli.session import Session, is_own_warning
+from ptycho_core.cli.signals import Stop
 from ptycho_core.cli.tables import json_text, table
 from ptycho_core.errors import Cancelled
 from ptycho_core.protocol import ProgressEvent
@@ -34,7 +35,7 @@ def test_progress_draws_a_bar_with_time_left_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with long_job() as progress:
+    with long_job(Stop()) as progress:
         for done in range(1, 6):
             progress(event(done))
     text = terminal.getvalue()
@@ -45,16 +46,15 @@ def test_progress_draws_a_bar_with_time_left_on_a_terminal(monkeypatch):
 
 
 def test_progress_is_quiet_elsewhere(capsys):
-    with long_job() as progress:
+    with long_job(Stop()) as progress:
         progress(event(5))
     assert capsys.readouterr() == ("", "")
 
 
 def test_signal_cancels_at_the_next_step_only(capsys):
-    with long_job() as progress:
+    with Stop().listening() as stop, long_job(stop) as progress:
         progress(event(1))
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
         with pytest.raises(Cancelled, match="2 of 10"):
             progress(event(2))
     assert "once more" in capsys.readouterr().err
@@ -63,11 +63,10 @@ def test_signal_cancels_at_the_next_step_only(capsys):
 def test_a_frameworks_own_handlers_do_not_stay(capsys):
     before = signal.getsignal(signal.SIGTERM)
     heard = []
-    with long_job() as progress:
+    with Stop().listening() as stop, long_job(stop) as progress:
         signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
         progress(event(1))
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
         with pytest.raises(Cancelled):
             progress(event(2))
     assert not heard
@@ -152,7 +151,8 @@ def test_time_counts_from_when_this_program_began(tmp_path):
         "import time; began = time.time()\n"
         "from ptycho_core.cli import main\n"
         "assert began <= main._BEGAN <= time.time()\n"
-        "session = main.Session(started=main._BEGAN)\n"
+        "from ptycho_core.cli.session import Session\n"
+        "session = Session(started=main._BEGAN)\n"
         "print(session.age())"
     )
     shell = f"sleep 2; exec {sys.executable} -c '{code}'"

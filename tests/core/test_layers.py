@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "ptycho_core"
 
-VALUES = {"config", "config_checks", "data", "errors", "generators", "limits", "physics", "runtime", "text"}
+VALUES = {"config", "config_checks", "data", "errors", "generators", "limits", "physics", "runtime", "stopping", "text"}
 """What says what things are, and the formulas; all may import these."""
 
 ROOMS = {
