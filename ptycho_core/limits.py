@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from .errors import ConfigError
@@ -24,14 +25,14 @@ class Limits:
         objects: groups, datasets and links of an HDF5 file, members of an archive, files of a folder.
             ``--max_objects``.
         guard: read in a child process whose death or excess is an error of the file. Without it a damaged file can end
-            or stop this process. ``--no_guard``.
+            or stop this process. ``--no_guard``. Where there are no POSIX processes there is no guard.
     """
 
     memory_mb: float = 768.0
     seconds: float = 8.0
     canvas_px: int = 2**28
     objects: int = 100_000
-    guard: bool = True
+    guard: bool = os.name == "posix"
 
     def __post_init__(self) -> None:
         for name in ("memory_mb", "seconds", "canvas_px", "objects"):

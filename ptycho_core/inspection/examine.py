@@ -21,7 +21,7 @@ from ..data.recording import Recording
 from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
 from ..io.measurement import UnstatedMeasurementError, unstated_note
-from ..io.registry import choose_reader
+from ..io.registry import choose_reader, recorded
 from ..io.settle import scan_of
 from ..plugins.readers import InstalledReader
 from ..reader_protocol import ReadOptions
@@ -86,7 +86,7 @@ def _read(
 ) -> tuple[RawData | None, str | None, list[Finding]]:
     """Read a scan; when nobody states its measurement, go on with what the values look like, and say so."""
     try:
-        recording = reader.record(file, options)
+        recording = recorded(reader, file, options)
         raw = scan_of(recording, _within_reach(recording, options))
     except UnstatedMeasurementError as error:
         guess = error.guess or "counts"
@@ -168,7 +168,7 @@ def inspect_scan(
     """
     said = options or ReadOptions()
     try:
-        reader, file = choose_reader(path, dialect, follow=said.follow, mapping=said.mapping)
+        reader, file = choose_reader(path, dialect, said)
     except (DataError, ReaderError, OSError) as error:
         return ScanInspection(path=str(path), findings=[Finding("error", str(error))])
     if measurement is not None:

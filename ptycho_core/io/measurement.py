@@ -35,7 +35,7 @@ class UnstatedMeasurementError(DataError):
         guess: what the values look like, ``amplitude``, ``counts`` or None.
     """
 
-    def __init__(self, message: str, guess: str | None) -> None:
+    def __init__(self, message: str, guess: str | None = None) -> None:
         super().__init__(message)
         self.guess = guess
 

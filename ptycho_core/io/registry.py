@@ -18,39 +18,58 @@ from ..errors import ConfigError, DataError, MissingPackageError, ReaderError, s
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
 from ..reader_protocol import READER_VERSION, ReaderSpec, ReadOptions
 from .candidate import Candidate, examine
+from .guarded import as_data_error, guarded_frames, in_child
 from .readers.arrays import arrays_of
 from .settle import scan_of
 
-__all__ = ["choose_reader", "read_recording", "read_scan"]
+__all__ = ["choose_reader", "read_recording", "read_scan", "recorded"]
 
 
 _KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files"}
 
 
 def choose_reader(
-    path: Path | str, dialect: str | None = None, *, follow: bool = False, mapping: Path | None = None
+    path: Path | str, dialect: str | None = None, options: ReadOptions | None = None
 ) -> tuple[InstalledReader, Candidate]:
-    """Examine a file and find its reader.
+    """Examine a file and find its reader, in the guarded child but where the file is a zip: Python alone reads those.
 
     Args:
         path: the file.
         dialect: name of a reader to use whatever the names in the file are, or None to choose by content.
-        follow: whether the file may still be being written.
-        mapping: file that says which array is what, whatever the dialect; or None.
+        options: what the caller says of the file, whether it may still be being written and what it is mapped by.
 
     Raises:
         ConfigError: no such dialect, or a dialect and a mapping.
         DataError: the file cannot be read, is of no dialect, or of two that are as telling as each other.
         ReaderError: two readers share a name, or the one that was named is broken.
     """
+    said = options or ReadOptions()
+    if _is_zip(Path(path)):
+        with as_data_error(path):
+            return _chosen(path, dialect, said)
+    found: tuple[InstalledReader, Candidate] = in_child(_chosen, path, dialect, said, about=path, limits=said.limits)
+    return found
+
+
+def _is_zip(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError:
+        return False
+
+
+def _chosen(path: Path | str, dialect: str | None, options: ReadOptions) -> tuple[InstalledReader, Candidate]:
     named = None if dialect is None else find_reader(dialect)
     readers, broken = ([], []) if named else readers_by_priority()
-    file = examine(path, follow) or Candidate(Path(path), "other", (), {})
+    file = examine(path, options.follow) or Candidate(Path(path), "other", (), {})
     if file.kind == "bundle":
         raise DataError(f"{path}: is a trained model, not a scan; use it as `ptycho reconstruct --model {path} DATA`.")
-    if mapping is not None:
+    if options.mapping is not None:
         if named is not None:
-            raise ConfigError(f"dialect = {dialect!r} and a mapping ({mapping}) are given both; keep one.")
+            raise ConfigError(f"dialect = {dialect!r} and a mapping ({options.mapping}) are given both; keep one.")
         return _by_mapping(file), file
     if named is not None:
         if named.spec.kind != file.kind:
@@ -114,8 +133,24 @@ def read_recording(path: Path | str, options: ReadOptions, dialect: str | None =
     Raises:
         DataError, ConfigError, ReaderError: as :func:`read_scan`.
     """
-    reader, file = choose_reader(path, dialect, follow=options.follow, mapping=options.mapping)
-    return reader.record(file, options)
+    reader, file = choose_reader(path, dialect, options)
+    return recorded(reader, file, options)
+
+
+def recorded(reader: InstalledReader, file: Candidate, options: ReadOptions) -> Recording:
+    """What a reader makes of a file that it was chosen for, read in the guarded child, and its frames too.
+
+    An NPZ is read here: Python and NumPy alone do it.
+
+    Raises:
+        DataError, ConfigError, ReaderError: as :func:`read_scan`.
+    """
+    if file.kind == "npz" and file.names and file.content is None:
+        with as_data_error(file.path):
+            recording = reader.record(file, options)
+    else:
+        recording = in_child(reader.record, file, options, about=file.path, limits=options.limits)
+    return replace(recording, frames=guarded_frames(recording.frames, file.path, options.limits))
 
 
 def read_scan(

@@ -13,9 +13,9 @@ from io_scans import DETECTOR, DISTANCE, PIXEL, WAVELENGTH, arrays, cxi_file, fu
 from ptycho_core.bundle import Bundle, write_bundle
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import Statistics
-from ptycho_core.data.frames import Hdf5Frames
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.io import read_probe, read_scan, write_scan
+from ptycho_core.io.guarded.frames import GuardedFrames
 from ptycho_core.physics.forward import expected_counts
 
 
@@ -88,7 +88,7 @@ def test_hdf5_amplitudes_and_unstated_measurement(tmp_path):
         h5["frames"].attrs["measurement"] = "amplitude"
     told = read_scan(path)
     for raw in (asked, told):
-        assert isinstance(raw.frames, Hdf5Frames)
+        assert isinstance(raw.frames, GuardedFrames)
         np.testing.assert_allclose(all_counts(raw), content["diff3d"] ** 2, rtol=1e-6)
         np.testing.assert_array_equal(raw.positions_px[:, 0], content["ycoords"])
     with pytest.raises(DataError, match="states that its frames are amplitude"):
@@ -152,7 +152,7 @@ def test_cxi_positions_follow_the_axes_of_the_detector(tmp_path, basis):
     raw = read_scan(path)
     np.testing.assert_allclose(raw.positions_px, positions, atol=1e-4)
     np.testing.assert_array_equal(all_counts(raw), frames)
-    assert isinstance(raw.frames, Hdf5Frames)
+    assert isinstance(raw.frames, GuardedFrames)
     assert raw.geometry.pixel_size_m == pytest.approx(WAVELENGTH * DISTANCE / (32 * PIXEL), rel=1e-6)
     assert raw.geometry.energy_eV == pytest.approx(9998.7, rel=1e-4)
     assert any("basis_vectors" in text for text in raw.source.assumptions) is not basis
