@@ -38,6 +38,7 @@ def opened_folder(
         return
     with ResultFolder.open(out, overwrite=overwrite, inputs=inputs, writes=writes) as folder:
         observer.opened(folder.path)
+        tell_of_kept(folder, observer)
         yield folder
 
 
@@ -79,17 +80,26 @@ def first_stage_name(config: TrainingConfig) -> str:
 
 
 def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
-    """Put the results of a run into its folder, in one step."""
-    from ..report.write import write_results, write_summary
+    """Put the results of a run into its folder, in one step; the image is written first, and looks cost only looks."""
+    from ..report.write import write_image, write_looks, write_summary
 
     began = time.perf_counter()
     with to_its_end(), folder.staged() as partial:
-        write_results(partial, done)
+        write_image(partial, done)
+        folder.secure(partial)
         if bundle is not None:
             with as_output_error(partial, NOTHING_REPLACED):
                 shutil.copyfile(bundle, partial / BUNDLE_NAME)
+        for text in write_looks(partial, done):
+            observer.notice(text)
         observer.add_seconds("report", time.perf_counter() - began)
-        done = replace(done, seconds=observer.facts(), peak_memory_bytes=peak_memory_bytes(), folder=folder.path)
+        done = replace(
+            done,
+            warnings=tuple(observer.notices),
+            seconds=observer.facts(),
+            peak_memory_bytes=peak_memory_bytes(),
+            folder=folder.path,
+        )
         write_summary(partial, done)
     tell_of_kept(folder, observer)
     return replace(done, warnings=tuple(observer.notices))

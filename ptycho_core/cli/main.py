@@ -6,7 +6,6 @@ A command's module is imported only when it is asked for, so that ``ptycho --hel
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 import time
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import BackendFaultError, BackendProtocolError, Cancelled, ConfigError, PtychoError, suggest
+from ..machine_faults import MACHINE_FAULTS, NAMES_AND_PERMISSIONS
 from ..stopping import safe_point, stoppable
 from .signals import EXIT_INTERRUPTED, Stop
 from .terminal import fill_missing_handles, forgiving_streams, give_up, is_loss, put
@@ -50,8 +50,8 @@ _LEAVE_NOTHING = {"inspect", "orient", "compare", "backends", "readers"}
 
 _LOST = "standard output cannot be written ({}); files that were written are whole"
 
-# an environment at fault, not this program: disk full, quota, no permission, read-only, no such folder
-_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
+_ENVIRONMENT = MACHINE_FAULTS | NAMES_AND_PERMISSIONS
+"""An environment at fault, not this program: no room, no handles, a drive that fails, no permission, no such folder."""
 
 
 def _help() -> str:

@@ -21,6 +21,7 @@ from ..api.observe import Observer
 from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
 from ..text import one_line, printable, shell_words, shortened
+from .log_file import LogFile
 from .signals import Stop
 from .terminal import PLAIN, give_up, is_loss, put
 
@@ -152,7 +153,7 @@ class Session(Observer):
         """
         self.log_path = folder / LOG_NAME
         try:
-            handler = logging.FileHandler(self.log_path, encoding="utf-8")
+            handler = LogFile(self.log_path)
         except OSError as error:
             raise OutputError(f"{self.log_path}: cannot be written ({error.strerror}); choose another --out") from error
         handler.setFormatter(_Printable("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))

@@ -9,21 +9,18 @@ exception, and its traceback, as the cause.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
 from ..errors import BackendFaultError, BackendImportError, BackendProtocolError, PtychoError
+from ..machine_faults import MACHINE_FAULTS
 from ..protocol import Progress, ProgressEvent
 from ..stopping import to_its_end
 from .discovery import ENGINES, origin
 
 __all__ = ["engine_at_work", "origin_of"]
-
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM}
-"""Errors of the machine, whichever code meets them."""
 
 
 def origin_of(name: str) -> str:
@@ -90,7 +87,7 @@ def engine_at_work(name: str, doing: str, progress: Progress | None = None) -> I
     except (PtychoError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
-        full = isinstance(error, OSError) and error.errno in _MACHINE
+        full = isinstance(error, OSError) and error.errno in MACHINE_FAULTS
         if error is relay.raised or full:
             raise
         kind = BackendImportError if isinstance(error, ImportError) else BackendFaultError

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,13 +120,14 @@ def weights_figure(scored: Scored) -> bytes:
     return png_bytes(figure)
 
 
-def draw_extras(scored: Scored, pixel_size_m: float | None) -> dict[str, bytes]:
-    """File name → PNG of what there is: ``slices.png``, ``weights.png``."""
-    image, drawn = scored.image, {}
+def draw_extras(scored: Scored, pixel_size_m: float | None) -> dict[str, Callable[[], bytes]]:
+    """File name → what draws it, of what there is: ``slices.png``, ``weights.png``."""
+    image = scored.image
+    drawn: dict[str, Callable[[], bytes]] = {}
     if image.slices is not None:
-        drawn["slices.png"] = slices_figure(image, pixel_size_m)
+        drawn["slices.png"] = partial(slices_figure, image, pixel_size_m)
     if image.mode_weights is not None:
-        drawn["weights.png"] = weights_figure(scored)
+        drawn["weights.png"] = partial(weights_figure, scored)
     return drawn
 
 

@@ -147,15 +147,20 @@ def object_view(obj: NDArray[np.complex64], coverage: NDArray[np.float32]) -> Ob
     )
 
 
+_SMALLEST_M, _LARGEST_M = 1e-13, 1e3
+
+
 def scale_bar(width_px: float, pixel_size_m: float | None) -> tuple[float, str]:
     """Length in object pixels and label of a scale bar of a round length, at most a third of a picture's width.
 
     Args:
         width_px: width of the picture, object pixels.
-        pixel_size_m: side of an object pixel, metres, or None to label in pixels.
+        pixel_size_m: side of an object pixel, metres, or None to label in pixels; so are sizes that no sample has.
     """
     unit = 1.0 if pixel_size_m is None else pixel_size_m
     limit = width_px * unit / 3
+    if pixel_size_m is not None and not _SMALLEST_M < limit < _LARGEST_M:
+        return scale_bar(width_px, None)
     power = 10.0 ** math.floor(math.log10(limit) + 1e-9)
     length = power * max(m for m in (1, 2, 5) if m == 1 or m * power <= limit * (1 + 1e-9))
     if pixel_size_m is None:

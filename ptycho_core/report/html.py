@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..data.findings import FourierRingCorrelation
     from ..physics.merit import Figures
 
-__all__ = ["humanised", "render_report"]
+__all__ = ["humanised", "render_report", "render_short_report"]
 
 
 def humanised(name: str) -> str:
@@ -35,7 +35,11 @@ def humanised(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _figure(png: bytes, alt: str, caption: str, kind: str = "") -> str:
+def _figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, kind: str = "") -> str:
+    """A picture with its caption; in its place, where it could not be drawn, a line that says so."""
+    if name not in images:
+        return f'<figure class="{kind}"><figcaption>{escape(alt)}: could not be drawn.</figcaption></figure>'
+    png = images[name]
     data = base64.b64encode(png).decode("ascii")
     # drawn at 150 dots an inch; shown at 96 they would be needlessly large, and soft on fine screens
     width = int.from_bytes(png[16:20], "big") * 96 // 140
@@ -188,26 +192,28 @@ def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
     hidden = f" The {MAX_SHOWN_MODES} strongest of {P} modes are shown." if P > MAX_SHOWN_MODES else ""
     parts = [
         "<h2>Object</h2><div class='grid'>",
-        _figure(images["object_phase.png"], "Phase of the reconstructed object", phase),
-        _figure(images["object_amplitude.png"], "Amplitude of the reconstructed object", amplitude),
+        _figure(images, "object_phase.png", "Phase of the reconstructed object", phase),
+        _figure(images, "object_amplitude.png", "Amplitude of the reconstructed object", amplitude),
         "</div>",
         _stages(run, images),
         "<h2>Probe</h2>",
         _figure(
-            images["probe.png"],
+            images,
+            "probe.png",
             "Probe modes in complex colours",
             "Hue is the phase, brightness the amplitude, each mode scaled to its own peak. Modes add incoherently."
             + hidden,
         ),
         *_probe(run, images),
     ]
-    parts += [_figure(images[name], alt, caption, "wide") for name, alt, caption in extra_pictures(run.image)]
-    if "frc.png" in images:
+    parts += [_figure(images, name, alt, caption, "wide") for name, alt, caption in extra_pictures(run.image)]
+    if run.result.comparison is not None or run.result.half_data_frc is not None:
         parts.append(_comparison(run, images))
     parts += [
         "<h2>Does the model explain the data?</h2>",
         _figure(
-            images["patterns.png"],
+            images,
+            "patterns.png",
             "Measured and predicted patterns of the best, median and worst frame",
             "The frames with the lowest, the median and the highest R-factor. Counts share one logarithmic colour "
             "scale. In the difference of amplitudes, shot noise has the same spread, about ±0.5, wherever there are "
@@ -216,19 +222,21 @@ def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
         ),
         "<div class='grid'>",
         _figure(
-            images["r_map.png"],
+            images,
+            "r_map.png",
             "Map of the R-factor over the scan",
             "Each dot is a frame at its centre, as used. Colours end at the 1 and 99 percentiles.",
         ),
         _figure(
-            images["coverage.png"],
+            images,
+            "coverage.png",
             "Coverage of the object and frame centres",
             "How often each object pixel was lit, in units of the probe's peak intensity. Dashed: the region of the "
             "object that is shown.",
         ),
         "</div><h2>Training</h2>",
         _figure(
-            images["losses.png"], "Losses against epochs", "Loss of the frames trained on and of the held-out frames."
+            images, "losses.png", "Losses against epochs", "Loss of the frames trained on and of the held-out frames."
         ),
     ]
     return "".join(parts)
@@ -243,14 +251,14 @@ def _probe(run: Run, images: Mapping[str, bytes]) -> list[str]:
             "where it is brightest."
         )
         parts.append(
-            _figure(images["probe_focus.png"], "The probe through its focus, and its power by mode", text, "wide")
+            _figure(images, "probe_focus.png", "The probe through its focus, and its power by mode", text, "wide")
         )
     if "probe_trials.png" in images:
         text = (
             "How the probe was found: what each trial explains of held-out frames beyond the bare beam. A wrong probe "
             "explains nothing."
         )
-        parts.append(_figure(images["probe_trials.png"], "Trials of probes", text, "wide"))
+        parts.append(_figure(images, "probe_trials.png", "Trials of probes", text, "wide"))
     return [*parts, probe_words(run.probe_guess)]
 
 
@@ -259,7 +267,7 @@ def _stages(run: Run, images: Mapping[str, bytes]) -> str:
     table = stages_table(run.stages, run.refined)
     if not table:
         return ""
-    shown = "".join(_figure(images[name], alt, caption) for name, alt, caption in stage_pictures(images))
+    shown = "".join(_figure(images, name, alt, caption) for name, alt, caption in stage_pictures(images))
     heading = f"From {escape(run.stages[0].name)} to refined" if len(run.stages) > 1 else "Refining"
     return f"<h2>{heading}</h2>{table}<div class='grid'>{shown}</div>"
 
@@ -312,7 +320,7 @@ def _comparison(run: Run, images: Mapping[str, bytes]) -> str:
         f"How well spatial frequencies agree {' and '.join(what)}. The customary threshold is ½ against a truth, and "
         "1/7 or the half-bit curve between halves."
     )
-    curves = _figure(images["frc.png"], "Fourier ring correlation", caption)
+    curves = _figure(images, "frc.png", "Fourier ring correlation", caption)
     heading = "Resolution" if score is None else "Against the truth"
     return f"<h2>{heading}</h2><div class='grid'><div class='stack'>{tables}</div>{curves}</div>"
 
@@ -397,4 +405,24 @@ def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> st
         f"{orientation_section(run.scan.raw.source.details)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
         "and summary.json in the folder of the run.</footer></main></body></html>\n"
+    )
+
+
+def render_short_report(title: str, reason: str, facts: Mapping[str, Any]) -> str:
+    """Return a page without pictures, for when the whole one cannot be made.
+
+    Args:
+        title: heading.
+        reason: why the whole one cannot be made.
+        facts: plain JSON data; all of it is on the page.
+    """
+    shown = json.dumps(facts, indent=2, ensure_ascii=False)
+    verdict = facts.get("verdict") or {}
+    sentence = f"<p>{escape(str(verdict['sentence']))}</p>" if verdict.get("sentence") else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
+        f"<title>{escape(title)}</title></head><body><h1>{escape(title)}</h1>{sentence}"
+        f"<p>The whole report could not be made ({escape(reason)}). The image is in reconstruction.h5, and these facts "
+        f"are in summary.json too.</p><pre>{escape(shown)}</pre></body></html>\n"
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -190,12 +191,15 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
     return png_bytes(figure)
 
 
-def draw_probe(run: Run) -> dict[str, bytes]:
-    """File name → PNG, of a far-field run; a near field has no focus within reach of its window."""
-    raw = run.scan.raw
-    images = {} if raw.propagation.is_near else {"probe_focus.png": focus_figure(run.image.probe, raw.geometry)}
-    trials = None if run.probe_guess is None else trials_figure(run.probe_guess)
-    return images if trials is None else images | {"probe_trials.png": trials}
+def draw_probe(run: Run) -> dict[str, Callable[[], bytes | None]]:
+    """File name → what draws it, of a far-field run; a near field has no focus within reach of its window."""
+    raw, guess = run.scan.raw, run.probe_guess
+    images: dict[str, Callable[[], bytes | None]] = {}
+    if not raw.propagation.is_near:
+        images["probe_focus.png"] = partial(focus_figure, run.image.probe, raw.geometry)
+    if guess is not None:
+        images["probe_trials.png"] = partial(trials_figure, guess)
+    return images
 
 
 def probe_words(guess: ProbeGuess | None) -> str:

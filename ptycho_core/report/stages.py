@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -31,18 +32,23 @@ def stage_summaries(stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def draw_stages(stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m: float | None) -> dict[str, bytes]:
-    """File name → PNG of the first stage and of the losses of refining; empty where there was one stage only."""
+def draw_stages(
+    stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m: float | None
+) -> dict[str, Callable[[], bytes]]:
+    """File name → what draws the first stage and the losses of refining; empty where there was one stage only."""
     if len(stages) < 2:
         return {}
     first = stages[0].scored.image
-    view = figures.object_view(first.object, first.coverage)
-    images = {
-        "stage_amplitude.png": figures.amplitude_figure(view, pixel_size_m),
-        "stage_phase.png": figures.phase_figure(view, pixel_size_m),
+
+    def draw(figure: Callable[[figures.ObjectView, float | None], bytes]) -> bytes:
+        return figure(figures.object_view(first.object, first.coverage), pixel_size_m)
+
+    images: dict[str, Callable[[], bytes]] = {
+        "stage_amplitude.png": partial(draw, figures.amplitude_figure),
+        "stage_phase.png": partial(draw, figures.phase_figure),
     }
     if refined is not None and any(len(values) for values in refined.history.values()):
-        images["refinement.png"] = plots.losses_figure(refined.history)
+        images["refinement.png"] = partial(plots.losses_figure, refined.history)
     return images
 
 

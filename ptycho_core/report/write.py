@@ -1,15 +1,17 @@
 """What a run leaves behind: a file for programs, pictures, and a report to mail to a colleague.
 
 Everything is written into a folder that is not yet the result: ``io.result_folder`` hashes the files and puts them in
-place in one step.
+place in one step. The image comes first; what only looks comes after it, and costs itself alone where it fails.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,29 @@ from ..config_mapping import config_to_mapping
 from ..data.container import Role
 from ..data.results import Refined
 from ..data.run import Run
+from ..errors import Cancelled
 from ..io.reconstruction_file import figures_of, plain_json, write_reconstruction
 from ..io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
+from ..io.result_names import IMAGE_NAME
 from ..protocol import TrainedModel
 from ..runtime import runtime_to_mapping
 from . import figures, plots
 from .extras import draw_extras, extra_summary
-from .html import render_report
+from .html import render_report, render_short_report
 from .probe_pictures import draw_probe
 from .stages import draw_stages, stage_summaries
 
-__all__ = ["SUMMARY_VERSION", "run_summary", "write_model_summary", "write_results", "write_summary"]
+__all__ = [
+    "SUMMARY_VERSION",
+    "run_summary",
+    "write_image",
+    "write_looks",
+    "write_model_summary",
+    "write_results",
+    "write_summary",
+]
+
+_log = logging.getLogger(__name__)
 
 SUMMARY_VERSION = 2
 """1, of version 0.1, had one figure, called R-factor, that is ``fourier_error`` here."""
@@ -86,17 +100,17 @@ def _refinement_summary(refined: Refined | None) -> dict[str, Any] | None:
     }
 
 
-def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes]:
-    """File name → PNG."""
+def _drawings(run: Run, view: figures.ObjectView) -> dict[str, Callable[[], bytes | None]]:
+    """File name → what draws it; None where there is nothing to show."""
     scored, pixel_size_m = run.scored, run.scan.raw.geometry.pixel_size_m
-    images = {
-        "object_amplitude.png": figures.amplitude_figure(view, pixel_size_m),
-        "object_phase.png": figures.phase_figure(view, pixel_size_m),
-        "probe.png": figures.probe_figure(scored.image.probe, pixel_size_m),
-        "coverage.png": figures.coverage_figure(scored),
-        "losses.png": plots.losses_figure(run.history),
-        "r_map.png": plots.r_map_figure(scored),
-        "patterns.png": plots.patterns_figure(scored),
+    images: dict[str, Callable[[], bytes | None]] = {
+        "object_amplitude.png": partial(figures.amplitude_figure, view, pixel_size_m),
+        "object_phase.png": partial(figures.phase_figure, view, pixel_size_m),
+        "probe.png": partial(figures.probe_figure, scored.image.probe, pixel_size_m),
+        "coverage.png": partial(figures.coverage_figure, scored),
+        "losses.png": partial(plots.losses_figure, run.history),
+        "r_map.png": partial(plots.r_map_figure, scored),
+        "patterns.png": partial(plots.patterns_figure, scored),
     }
     curves = {}
     if run.result.comparison is not None:
@@ -107,29 +121,98 @@ def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes]:
             if stage.half_data_frc is not None:
                 curves[f"half against half, {stage.name}"] = stage.half_data_frc
     if curves:
-        images["frc.png"] = plots.frc_figure(curves)
+        images["frc.png"] = partial(plots.frc_figure, curves)
     images |= draw_probe(run) | draw_extras(scored, pixel_size_m)
     return images | draw_stages(run.stages, run.refined, pixel_size_m)
 
 
-def write_results(folder: Path, run: Run) -> None:
-    """Write reconstruction.h5, the pictures and report.html into an empty folder.
+def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes | Exception]:
+    """File name → PNG, or what kept it from being drawn: a picture is not worth a run."""
+    images: dict[str, bytes | Exception] = {}
+    for name, draw in _drawings(run, view).items():
+        try:
+            png = draw()
+        except Cancelled:
+            raise
+        except Exception as error:
+            _log.debug("%s was not drawn", name, exc_info=True)
+            images[name] = error
+        else:
+            if png is not None:
+                images[name] = png
+    return images
+
+
+def write_image(folder: Path, run: Run) -> None:
+    """Write reconstruction.h5, before anything that can fail for looks.
 
     Args:
         folder: that a result is staged in.
         run: the run.
 
     Raises:
+        OutputError: the file cannot be written.
+    """
+    with as_output_error(folder, NOTHING_REPLACED):
+        write_reconstruction(folder / IMAGE_NAME, run)
+
+
+def write_looks(folder: Path, run: Run) -> tuple[str, ...]:
+    """Write the pictures and report.html beside the image.
+
+    A picture that cannot be drawn is left out, and a page that cannot be made is a short one without pictures.
+
+    Args:
+        folder: that a result is staged in.
+        run: the run.
+
+    Returns:
+        one sentence for each thing that is not there, for whoever looks for it.
+
+    Raises:
         OutputError: a file cannot be written.
     """
-    view = figures.object_view(run.image.object, run.image.coverage)
-    images = _draw(run, view)
-    page = render_report(run, images, view)
+    notices: list[str] = []
+    images: dict[str, bytes] = {}
+    try:
+        view = figures.object_view(run.image.object, run.image.coverage)
+        drawn = _draw(run, view)
+        images = {name: png for name, png in drawn.items() if isinstance(png, bytes)}
+        notices += [f"{name} could not be drawn ({_words(e)})" for name, e in drawn.items() if isinstance(e, Exception)]
+        page: str | None = render_report(replace(run, warnings=(*run.warnings, *notices)), images, view)
+    except Cancelled:
+        raise
+    except Exception as error:
+        _log.debug("no report", exc_info=True)
+        page = _short_page(run, error)
+        what = "is a short one" if page else "is left out"
+        notices.append(f"report.html could not be made ({_words(error)}) and {what}; reconstruction.h5 is whole")
     with as_output_error(folder, NOTHING_REPLACED):
-        write_reconstruction(folder / "reconstruction.h5", run)
         for name, png in images.items():
             (folder / name).write_bytes(png)
-        (folder / "report.html").write_text(page, encoding="utf-8")
+        if page is not None:
+            (folder / "report.html").write_bytes(page.encode("utf-8", errors="backslashreplace"))
+    return tuple(notices)
+
+
+def _short_page(run: Run, error: Exception) -> str | None:
+    """A page of plain words, for when the report itself cannot be made; None where not even that can."""
+    try:
+        return render_short_report(run.title, _words(error), run_summary(run))
+    except Exception:
+        _log.debug("no short report", exc_info=True)
+        return None
+
+
+def _words(error: Exception) -> str:
+    """An exception in one line of a bearable length."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def write_results(folder: Path, run: Run) -> tuple[str, ...]:
+    """Write reconstruction.h5, and then the pictures and report.html; see :func:`write_image`, :func:`write_looks`."""
+    write_image(folder, run)
+    return write_looks(folder, run)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
