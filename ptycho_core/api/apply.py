@@ -21,7 +21,7 @@ from .extras import extra
 from .judge import judge
 from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
 from .observe import Observer
-from .outcome import first_stage_name, made_run, opened_folder, write_run
+from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, write_run
 from .prepare import ScanInput
 from .stages import image_of
 
@@ -108,6 +108,7 @@ def apply_and_report(
     check_applicable(engine.backend, container, config)
     files = [*inputs, *([Path(raw.source.path)] if raw.source.path else [])]
     with opened_folder(out, overwrite, files, watcher, RESULT_NAMES - {BUNDLE_NAME}) as folder:
+        check_room_for_image(folder, container)
         with watcher.stage("reconstruct"):
             scored = image_of(engine.backend, model, container, config, runtime, progress)
         stage = Stage(name=first_stage_name(model.config), scored=scored, seconds=watcher.seconds["reconstruct"])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..data.raw import ObjectGuess, RawData
 from ..data.results import Image, Scored
 from ..data.run import Run
-from ..errors import DataError, PtychoError
+from ..errors import Cancelled, DataError, PtychoError
 
 if TYPE_CHECKING:
     from ..data.findings import Comparison
@@ -105,7 +105,9 @@ def _read(path: Path, measurement: str | None) -> _Placed:
     """
     from ..io import read_scan
     from ..io.reconstruction_file import read_reconstruction
+    from ..io.result_switch import where_it_lies
 
+    path = where_it_lies(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     plain = _plain_npz(path)
@@ -117,6 +119,8 @@ def _read(path: Path, measurement: str | None) -> _Placed:
     except DataError as first:
         try:
             guess = read_scan(path, measurement=measurement).object_guess
+        except Cancelled:
+            raise
         except PtychoError as second:
             raise DataError(f"{path}: neither a reconstruction ({first}) nor a scan ({second})") from second
     if guess is None:

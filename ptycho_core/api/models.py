@@ -12,6 +12,7 @@ from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Scored
 from ..errors import ArchiveError, DataError
+from ..io.result_switch import where_it_lies
 from ..plugins.capabilities import check_inference_capabilities, check_scan_capabilities
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_backend, load_described
@@ -99,7 +100,7 @@ def load_with_engine(
     path: Path | str, *, backend: str | None = None, observer: Observer | None = None
 ) -> tuple[TrainedModel, LoadedBackend]:
     """As :func:`load_model`, with the engine that read it, which is described and imported once."""
-    path, watcher = Path(path), observer or Observer()
+    path, watcher = where_it_lies(Path(path)), observer or Observer()
     bundle = read_bundle(path)
     name = backend or bundle.backend
     if name != bundle.backend and bundle.generator is None:

@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..config import TrainingConfig
+from ..data.container import PtychoDataContainer
 from ..data.results import Refined
 from ..data.run import Run, Stage
 from ..io.result_folder import NOTHING_REPLACED, RESULT_NAMES, ResultFolder, as_output_error
+from ..io.room import check_room
 from ..plugins.registry import LoadedBackend
 from ..protocol import TrainedModel
 from ..runtime import Runtime
@@ -21,7 +23,7 @@ from .models import BUNDLE_NAME
 from .observe import Observer, peak_memory_bytes
 from .stages import provenance_of
 
-__all__ = ["first_stage_name", "made_run", "opened_folder", "tell_of_kept", "write_run"]
+__all__ = ["check_room_for_image", "first_stage_name", "made_run", "opened_folder", "tell_of_kept", "write_run"]
 
 
 @contextmanager
@@ -71,6 +73,20 @@ def made_run(
         seconds=observer.facts(),
         peak_memory_bytes=peak_memory_bytes(),
     )
+
+
+def check_room_for_image(folder: ResultFolder | None, scan: PtychoDataContainer) -> None:
+    """Refuse, before the work, a folder that the image of a scan cannot fit into.
+
+    Counted is what is in every ``reconstruction.h5``: object, coverage, phase and amplitude of the canvas, the probe
+    and its picture.
+
+    Raises:
+        OutputError: fewer bytes are free than that.
+    """
+    if folder is not None:
+        _, (height, width) = scan.canvas()
+        check_room(folder.path, 20 * int(height) * int(width) + 16 * scan.probe.size)
 
 
 def first_stage_name(config: TrainingConfig) -> str:

@@ -31,7 +31,7 @@ from .halves import half_data_frc
 from .judge import Judgement, circumstances
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
-from .outcome import first_stage_name, made_run, opened_folder, tell_of_kept, write_run
+from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, tell_of_kept, write_run
 from .refine import ENGINE_FAILURES, error_words, refine
 from .stages import (
     Engines,
@@ -297,6 +297,7 @@ def run(
     need_training_frames(container)
     files = [*inputs, *_paths([container], runtime)]
     with opened_folder(out, overwrite, files, watcher) as folder, stoppable(watcher.check):
+        check_room_for_image(folder, container)
         job = _Job(engines, container, _beside_results(runtime, folder), folder, watcher, progress)
         done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
         if folder is not None:

@@ -6,7 +6,9 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -96,12 +98,32 @@ _KINDS: dict[str, Callable[[Path], _Tracker]] = {"tensorboard": _TensorBoard, "m
 
 
 class Trackers:
-    """The trackers of a training, open as a context; :func:`check_trackers` says whether they can be."""
+    """The trackers of a training, open as a context; :func:`check_trackers` says whether they can be.
+
+    A tracker that fails, on a full disk or for whatever reason of its own, is told of in a warning and left out from
+    there on: what it keeps is in the history too, and no training ends for it.
+    """
 
     def __init__(self, runtime: Runtime, *, wanted: bool = True) -> None:
-        self._trackers: list[_Tracker] = []
+        self._trackers: dict[str, _Tracker] = {}
         if runtime.output_dir is not None and wanted:
-            self._trackers = [_KINDS[name](runtime.output_dir) for name in dict.fromkeys(runtime.loggers)]
+            for name in dict.fromkeys(runtime.loggers):
+                with self._costing_only(name):
+                    self._trackers[name] = _KINDS[name](runtime.output_dir)
+
+    @contextmanager
+    def _costing_only(self, name: str) -> Iterator[None]:
+        """Leave a tracker out whose part of the block fails."""
+        try:
+            yield
+        except Exception as error:  # a database, a protocol, a disk: each raises its own kind
+            self._trackers.pop(name, None)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            warnings.warn(
+                f"{name} got no more figures ({reason}); the training goes on, its history is in the results",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def __enter__(self) -> Trackers:
         return self
@@ -109,10 +131,12 @@ class Trackers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for tracker in self._trackers:
-            tracker.close("FINISHED" if error is None else "FAILED")
+        for name, tracker in list(self._trackers.items()):
+            with self._costing_only(name):
+                tracker.close("FINISHED" if error is None else "FAILED")
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Pass the figures of an epoch on."""
-        for tracker in self._trackers:
-            tracker.log(figures, step)
+        for name, tracker in list(self._trackers.items()):
+            with self._costing_only(name):
+                tracker.log(figures, step)

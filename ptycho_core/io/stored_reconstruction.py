@@ -22,6 +22,7 @@ from ..data.raw import Geometry
 from ..errors import DataError
 from ..physics.merit import SUMS
 from .npz import GEOMETRY_KEYS
+from .result_switch import where_it_lies
 from .stated import positive_numbers, propagation_in
 
 if TYPE_CHECKING:
@@ -339,7 +340,7 @@ def read_reconstruction(path: Path | str) -> StoredReconstruction:
     """
     import h5py
 
-    path = Path(path)
+    path = where_it_lies(Path(path))
     if not path.is_file():
         raise DataError(f"{path}: no such file; give the reconstruction.h5 that a run wrote.")
     try:
