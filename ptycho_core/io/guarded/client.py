@@ -25,6 +25,11 @@ __all__ = ["Died", "NotStarted", "child", "while_waiting"]
 _LOOK_SECONDS = 0.1
 """How often a wish to stop is looked for while the child works."""
 
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+_MISLEADING = {"HDF5_EXT_PREFIX", "HDF5_EXTFILE_PREFIX", "HDF5_VDS_PREFIX"}
+"""Variables that make HDF5 look elsewhere for the files that a file names, than where they were looked for before."""
+
 _START = "import sys; sys.path[:] = {path!r}; from ptycho_core.io.guarded.server import main; main({ends})"
 
 
@@ -79,7 +84,7 @@ class _Child:
                 stdout=words,
                 stderr=words,
                 pass_fds=(down[0], up[1], handle),
-                env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env={name: value for name, value in os.environ.items() if name not in _MISLEADING} | _ONE_THREAD,
                 start_new_session=True,  # a terminal's Ctrl-C is for the parent
             )
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...errors import DataError, PtychoError
-from ...limits import DEFAULT_LIMITS, MEGABYTE, Limits
+from ...limits import MEGABYTE, Limits, limits_at_work, within
 from ...text import printable, shortened
 from .client import Died, NotStarted, child
 from .server import Answer, Request, is_child
@@ -34,7 +35,7 @@ def in_child(
     function: Callable[..., T],
     *args: Any,
     about: Path | str,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
     more_bytes: int = 0,
     use: Callable[[T], U] | None = None,
 ) -> Any:
@@ -44,7 +45,7 @@ def in_child(
         function: of a module, by whose name the child finds it; it gets `args`, and what it returns is sent back.
         args: values that can be pickled.
         about: the file, for messages.
-        limits: memory and processor time.
+        limits: memory, processor time and what else holds for what it reads; None takes those of the block (``within``).
         more_bytes: memory that it may take beyond them: what is asked for by its size.
         use: called with the value while its arrays lie in shared memory, instead of copying them; it must keep none.
 
@@ -55,15 +56,18 @@ def in_child(
         PtychoError: the function's own.
         DataError: it raised any other exception, or the child died or took more than it may: the file is to blame.
     """
+    limits = limits_at_work() if limits is None else limits
     if is_child() or not limits.guard:
-        with as_data_error(about):
+        with as_data_error(about), within(limits):
             value = function(*args)
         return value if use is None else use(value)
     request = Request(
         function,
         args,
+        limits,
         int(limits.memory_mb * MEGABYTE) + more_bytes,
-        limits.seconds + more_bytes / 2e7,
+        limits.seconds + more_bytes / _SLOWEST,
+        _folder(),
         tuple(sys.path),
     )
     try:
@@ -80,11 +84,18 @@ def in_child(
         warnings.warn(text, category, stacklevel=2)
     if answer.unsendable:  # it was read well there, so it can be read here
         _log.info("%s: read here, since what was read cannot be sent (%s)", about, answer.details)
-        with as_data_error(about):
+        with as_data_error(about), within(limits):
             value = function(*args)
         return value if use is None else use(value)
     _raise(answer, about, limits)
     return answer.value if use is None else used
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def warm_up() -> None:
@@ -117,6 +128,9 @@ def _of_death(about: Path | str, error: Died, limits: Limits) -> DataError:
             f"{about}: reading it takes more than {limits.seconds:g} s of processor time; it is damaged, or made so "
             "that reading does not end. If it is only large, allow more with --max_seconds (Limits.seconds)."
         )
+    if error.code >= 0:  # nothing that a library does by itself
+        said = shortened(printable(error.said.rpartition("\n")[2]), _WORDS) or "nothing"
+        return DataError(f"{about}: the process that read it {error.how}; its last words: {said}. Read it again.")
     return DataError(
         f"{about}: the process that read it {error.how}: the file is damaged so that the library that reads it fails. "
         "Copy or export it again."

@@ -1,8 +1,8 @@
 """The child's side: one request after another, each within its limits, until the pipe closes.
 
 A request is a function of this program, by its name, and its arguments. What it may not exceed is kept by the operating
-system, so that it holds in compiled code too: a timer of processor time that ends the process, and a limit of the
-address space beyond which memory is refused.
+system, so that it holds in compiled code too: a timer of processor time that ends the process, and a limit of its data
+beyond which memory is refused (files that are mapped to be read are none).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError, PtychoError
+from ...limits import Limits, within
 from .wire import Broken, Buffer, load, send
 
 try:
@@ -35,15 +36,19 @@ class Request:
     Attributes:
         function: of a module, called with `args`.
         args: its arguments.
+        limits: that hold for what it reads.
         memory_bytes: that it may take beyond what the process has.
         seconds: processor time that it may take.
+        folder: the parent's working directory, to which names of files are relative; empty where it is gone.
         path: the parent's ``sys.path``: what can be imported there can be imported here.
     """
 
     function: Any
     args: tuple[Any, ...]
+    limits: Limits
     memory_bytes: int
     seconds: float
+    folder: str
     path: tuple[str, ...]
 
 
@@ -131,7 +136,10 @@ def _answer(request: Request) -> Answer:
         warnings.simplefilter("always")
         _limit(request.memory_bytes, request.seconds)
         try:
-            answer = Answer(value=request.function(*request.args))
+            if request.folder:
+                os.chdir(request.folder)
+            with within(request.limits):
+                answer = Answer(value=request.function(*request.args))
         except MemoryError:
             answer = Answer(no_memory=True, details=traceback.format_exc())
         except PtychoError as error:
@@ -157,29 +165,29 @@ def _limit(memory_bytes: int, seconds: float) -> None:
     if resource is None:
         return
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    taken = _address_space()
+    taken = _data_bytes()
     if taken:
-        _set_address_space(taken + memory_bytes)
+        _set_most_data(taken + memory_bytes)
 
 
 def _unlimit() -> None:
     if resource is None:
         return
     signal.setitimer(signal.ITIMER_PROF, 0.0)
-    _set_address_space(resource.RLIM_INFINITY)
+    _set_most_data(resource.RLIM_INFINITY)
 
 
-def _set_address_space(size: int) -> None:
+def _set_most_data(size: int) -> None:
     assert resource is not None
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = size if most == resource.RLIM_INFINITY else most if size == resource.RLIM_INFINITY else min(size, most)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
-def _address_space() -> int:
-    """Bytes of address space that this process has, or 0 where the platform does not tell."""
+def _data_bytes() -> int:
+    """Bytes of private, writable memory that this process has, or 0 where the platform does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGESIZE")

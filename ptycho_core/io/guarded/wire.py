@@ -81,14 +81,20 @@ def read_exactly(size: int, read: Callable[[int], bytes]) -> bytes:
 
 
 def send(value: Any, write: Callable[[bytes], None], buffer: Buffer) -> None:
-    """Send a value; arrays go through the buffer, which belongs to this message until the next."""
+    """Send a value; arrays go through the buffer, which belongs to this message until the next.
+
+    Where the machine refuses the buffer its size (a limit on the size of files counts for it too), they go by the pipe.
+    """
     arrays: list[pickle.PickleBuffer] = []
     body = pickle.dumps(value, protocol=5, buffer_callback=arrays.append)
     raws = [array.raw() for array in arrays]
     lengths = [raw.nbytes for raw in raws]
     total = sum(-(-n // _ALIGNED) * _ALIGNED for n in lengths)
     if total:
-        whole, start = buffer.view(total, grow=True), 0
+        try:
+            whole, start = buffer.view(total, grow=True), 0
+        except OSError:
+            body, lengths, raws = pickle.dumps(value, protocol=5), [], []
         for raw, n in zip(raws, lengths, strict=True):
             whole[start : start + n] = raw
             start += -(-n // _ALIGNED) * _ALIGNED
