@@ -61,6 +61,11 @@ def leave():
     sys.exit(3)
 
 
+def leave_in_a_hurry():
+    os.write(2, b"first\nno way\n")
+    os._exit(7)
+
+
 def warn():
     warnings.warn("take care", UserWarning, stacklevel=1)
     return 1
@@ -94,7 +99,7 @@ class OddError(DataError):
         (take, (200_000_000,), r"more than 100 MB of memory.*--max_memory"),
         (die, (signal.SIGSEGV,), r"was ended by SIGSEGV: the file is damaged"),
         (die, (signal.SIGKILL,), r"was ended by SIGKILL"),
-        (os._exit, (7,), r"ended with exit code 7"),
+        (leave_in_a_hurry, (), r"a\.h5: the process that read it ended with exit code 7; its last words: no way\."),
         (raise_it, (KeyError("x"),), r"cannot be read \(KeyError: 'x'\)"),
         (raise_it, (RecursionError("deep\x1b[2J"),), r"RecursionError: deep\\x1b\[2J"),
         (leave, (), r"SystemExit"),
@@ -132,6 +137,16 @@ def test_arrays_come_whole_whatever_their_size_order_and_type():
     in_child(np.full, (1000, 100), 2.0, about="a")
     assert (first == 1.0).all(), "the buffer of one message is not that of the next"
     first[0, 0] = 5  # and the array is one's own
+
+
+def test_arrays_come_also_where_files_may_not_grow():
+    script = (
+        "import resource, numpy as np; from ptycho_core.io.guarded import in_child\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "print(in_child(np.ones, (300, 300), about='a').sum(), in_child(np.ones, 5, about='a').sum())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("90000.0 5.0\n", "")
 
 
 def test_warnings_are_issued_here_and_words_of_libraries_reach_nobody(capfd):
