@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .config_checks import check_choice, check_range, check_types
+from .config_checks import check_choice, check_range, check_types, shown
 from .enginekit.architectures import GENERATORS
 from .errors import ConfigError
 from .generators import GeneratorSizes, PlainSizes
@@ -56,7 +56,7 @@ class ModelConfig:
     def __init__(self, *, generator: str = generator, sizes: GeneratorSizes | None = None, **given: Any) -> None:
         if sizes is not None:
             if not isinstance(sizes, GeneratorSizes):
-                raise ConfigError(f"ModelConfig.sizes = {sizes!r}; it must be the sizes of a generator.")
+                raise ConfigError(f"ModelConfig.sizes = {shown(sizes)}; it must be the sizes of a generator.")
             given = sizes.plain() | given
         if isinstance(generator, str) and generator in _SHIPPED:
             sizes = _SHIPPED[generator].read(given)

@@ -9,8 +9,12 @@ import typing
 from typing import Any
 
 from .errors import ConfigError, suggest
+from .text import shortened
 
-__all__ = ["check_choice", "check_range", "check_types", "fits"]
+__all__ = ["check_choice", "check_range", "check_types", "fits", "shown"]
+
+_MOST_SHOWN = 200
+"""Characters of a value in a message."""
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -24,10 +28,25 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is type(None):
         return value is None
     if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
     if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, origin or annotation)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it, of bounded length whatever it is."""
+    try:
+        return shortened(repr(value), _MOST_SHOWN)
+    except Exception:  # a whole number of more digits than Python writes, or an object of somebody's own
+        return f"a {type(value).__name__} that cannot be shown"
 
 
 def type_name(annotation: Any) -> str:
@@ -45,7 +64,7 @@ def check_types(config: Any) -> None:
         value = getattr(config, f.name)
         if not fits(value, hints[f.name]):
             raise ConfigError(
-                f"{type(config).__name__}.{f.name} = {value!r} is a {type(value).__name__}; "
+                f"{type(config).__name__}.{f.name} = {shown(value)} is a {type(value).__name__}; "
                 f"it must be {type_name(hints[f.name])}."
             )
 
@@ -57,7 +76,7 @@ def check_choice(owner: str, name: str, value: str, allowed: tuple[str, ...]) ->
         ConfigError: it is none; the nearest is suggested.
     """
     if value not in allowed:
-        raise ConfigError(f"{owner}.{name} = {value!r}; allowed: {', '.join(allowed)}.{suggest(value, allowed)}")
+        raise ConfigError(f"{owner}.{name} = {shown(value)}; allowed: {', '.join(allowed)}.{suggest(value, allowed)}")
 
 
 def check_range(owner: str, name: str, value: float | None, low: float, high: float = math.inf) -> None:
@@ -68,4 +87,4 @@ def check_range(owner: str, name: str, value: float | None, low: float, high: fl
     """
     if value is not None and not low <= value <= high:
         limit = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise ConfigError(f"{owner}.{name} = {value!r}; it must be {limit}.")
+        raise ConfigError(f"{owner}.{name} = {shown(value)}; it must be {limit}.")

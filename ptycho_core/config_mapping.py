@@ -18,6 +18,7 @@ from .config import (
     TrainingConfig,
     default_backend,
 )
+from .config_checks import shown
 from .enginekit.architectures import GENERATORS
 from .errors import ConfigError, suggest
 from .runtime import Runtime
@@ -78,7 +79,7 @@ def split_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     given = dict(values)
     inner = given.pop("runtime", None) or {}
     if not isinstance(inner, Mapping):
-        raise ConfigError(f"runtime = {inner!r}; it must hold 'name: value' settings of {', '.join(sorted(own))}.")
+        raise ConfigError(f"runtime = {shown(inner)}; it must hold 'name: value' settings of {', '.join(sorted(own))}.")
     runtime: dict[str, Any] = dict(inner)
 
     def take(name: str, value: Any, said: str) -> None:
@@ -96,8 +97,8 @@ def split_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
             if leaf in rest:
                 warnings.warn(f"'{old}' is deprecated; say '{name}'.", DeprecationWarning, stacklevel=3)
                 value = rest.pop(leaf)
-                if runtime.get(name, value) != value:
-                    raise ConfigError(f"{name} = {runtime[name]!r}, but {old} = {value!r}; keep one.")
+                if name in runtime and runtime[name] != value:
+                    raise ConfigError(f"{name} = {shown(runtime[name])}, but {old} = {shown(value)}; keep one.")
                 runtime[name] = value
         given["inference"] = rest
     return given, runtime
@@ -215,6 +216,8 @@ def config_from_mapping(config_type: type[_T], values: Mapping[str, Any], *, pla
     hints = typing.get_type_hints(config_type)
     resolved = resolve_names(config_type, values)
     if config_type is ModelConfig:
+        if "self" in resolved:  # any name may be a size, and this one is taken
+            raise ConfigError(f"model.self = {shown(resolved['self'])}: no generator has such a size; leave it out.")
         return config_type(**resolved)
     if config_type is TrainingConfig and isinstance(resolved.get("options"), Mapping):
         resolved["options"] = _plain_options(resolved) if plain_options else _typed_options(resolved)
@@ -278,7 +281,7 @@ def typed_options(options: EngineOptions) -> EngineOptions:
 
     declared = options_class(options.engine)
     if declared is None:
-        raise ConfigError(f"options = {dict(options.values)!r}: engine {options.engine!r} has none.")
+        raise ConfigError(f"options = {shown(dict(options.values))}: engine {options.engine!r} has none.")
     return config_from_mapping(declared, options.values)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .config_checks import check_types
+from .config_checks import check_types, shown
 from .errors import ConfigError, suggest
 
 __all__ = ["Generator", "GeneratorSizes", "PlainSizes", "Shapes"]
@@ -101,7 +101,7 @@ class Generator:
         for name, value in given.items():
             if name not in own:
                 raise ConfigError(
-                    f"model.{name} = {value!r}: generator {self.name!r} has no such size; it has "
+                    f"model.{name} = {shown(value)}: generator {self.name!r} has no such size; it has "
                     f"{', '.join(own) or 'none'}.{suggest(str(name), own)}"
                 )
         return self.sizes(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..io.plain_yaml import read_yaml
+from ..io.plain_yaml import MOST_TEXT, read_yaml
+from ..io.small_text import read_small_text
 
 __all__ = ["read_settings", "read_yaml"]
 
@@ -17,12 +18,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or holds no mapping.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the config file cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not a YAML or JSON file ({error}).") from error
+    text = read_small_text(path, ConfigError, what="a YAML or JSON file of settings", most_bytes=MOST_TEXT)
     content = read_yaml(text, str(path))
     if content is None:
         return {}

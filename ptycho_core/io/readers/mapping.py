@@ -35,7 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError, suggest
-from ..plain_yaml import read_yaml
+from ..plain_yaml import MOST_TEXT, read_yaml
+from ..small_text import read_small_text
 from ..units import energy_eV_of, length_m, length_unit
 
 __all__ = ["ArrayAt", "Mapping", "PositionsAt", "Quantity", "read_mapping"]
@@ -144,12 +145,7 @@ def read_mapping(path: Path) -> Mapping:
     Raises:
         ConfigError: it cannot be read, is no YAML, or says what no mapping says; key and file are named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the mapping cannot be read ({error.strerror}); check --map.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no YAML, but {error.reason}; --map takes the mapping, not the scan.") from error
+    text = read_small_text(path, ConfigError, what="the mapping of --map", most_bytes=MOST_TEXT)
     return mapping_of(read_yaml(text, str(path)), str(path))
 
 
