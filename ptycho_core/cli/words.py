@@ -49,10 +49,13 @@ def reading(
         config: of the run that the scan is read for, whose held-out frames no finding may look at.
         progress: called after each trial of an orientation; it may raise ``Cancelled``.
     """
+    from ..io import read_scan
+    from ..io.registry import expect
+
     said = read_options(options)
+    expect(options["data"], said)
 
     def read() -> RawData:
-        from ..io import read_scan
         from ..io.probe_choice import probe_from_words
 
         raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)

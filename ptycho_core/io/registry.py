@@ -17,12 +17,13 @@ from ..data.recording import Recording
 from ..errors import ConfigError, DataError, MissingPackageError, ReaderError, suggest
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
 from ..reader_protocol import READER_VERSION, ReaderSpec, ReadOptions
+from ..text import listed
 from .candidate import Candidate, examine
-from .guarded import as_data_error, guarded_frames, in_child
+from .guarded import as_data_error, guarded_frames, in_child, warm_up
 from .readers.arrays import arrays_of
 from .settle import scan_of
 
-__all__ = ["choose_reader", "read_recording", "read_scan", "recorded"]
+__all__ = ["choose_reader", "expect", "read_recording", "read_scan", "recorded"]
 
 
 _KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files"}
@@ -49,6 +50,12 @@ def choose_reader(
             return _chosen(path, dialect, said)
     found: tuple[InstalledReader, Candidate] = in_child(_chosen, path, dialect, said, about=path, limits=said.limits)
     return found
+
+
+def expect(path: Path | str, options: ReadOptions) -> None:
+    """Have ready what reading a file will take, while the caller still does something else."""
+    if options.limits.guard and not _is_zip(Path(path)):
+        warm_up()
 
 
 def _is_zip(path: Path) -> bool:
@@ -116,7 +123,7 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
     elif file.kind == "folder":
         what = f"{path}: a folder that is no scan in any known dialect; name the scan file, or a pattern with '*'."
     else:
-        held = ", ".join(sorted(file.names)) or "nothing"
+        held = listed(sorted(file.names)) or "nothing"
         what = f"{path}: {file.kind.upper()} that is no scan in any known dialect. It holds: {held}."
     draft = ""
     if arrays_of(file) is not None:

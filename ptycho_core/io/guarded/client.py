@@ -183,10 +183,10 @@ def child() -> Iterator[_Child]:
         if found is None:
             try:
                 found = _Child()
-            except (OSError, ValueError) as error:
+            except (OSError, TypeError, ValueError) as error:  # no room for a process, no name of the interpreter
                 raise NotStarted(str(error)) from error
-            if _Process.child is None:
-                atexit.register(_close)
+            atexit.unregister(_close)
+            atexit.register(_close)
             _Process.child = found
     with found.lock:
         try:
