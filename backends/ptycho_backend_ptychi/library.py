@@ -134,9 +134,26 @@ def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
             random.setstate(of_python)
 
 
+_polyfit = maths.polyfit
+
+
+def _fitted(x: torch.Tensor, y: torch.Tensor, deg: int = 1) -> torch.Tensor:
+    """Stands for ``ptychi.maths.polyfit``: coefficients (deg + 1,) from high to low order, the same for the same input.
+
+    That one asks ``torch.linalg.lstsq``, which pivots by memory that nobody has set: three answers to one question,
+    2e-7 apart, so that a run of ``lsqml`` with momentum could not be repeated, and not be resumed to the same bits.
+    """
+    if deg != 1:
+        return _polyfit(x, y, deg)
+    x, values = x.double(), y.double()
+    apart = x - x.mean()
+    slope = (apart * values).sum() / (apart**2).sum()
+    return torch.stack([slope, values.mean() - slope * x.mean()]).to(y.dtype)
+
+
 @contextmanager
 def _switches() -> Iterator[None]:
-    """Set torch's default dtype and pty-chi's module globals to what this engine wants: float32, repeatable sums."""
+    """Set torch's default dtype and pty-chi's module globals to what this engine wants: float32, repeatable answers."""
     was = (
         torch.get_default_dtype(),
         utils.get_default_complex_dtype(),
@@ -151,9 +168,11 @@ def _switches() -> Iterator[None]:
         maths.set_allow_nondeterministic_algorithms(nondeterministic)
 
     put(torch.float32, torch.complex64, False, False)
+    maths.polyfit = _fitted
     try:
         yield
     finally:
+        maths.polyfit = _polyfit
         put(*was)
 
 
