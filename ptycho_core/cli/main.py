@@ -26,7 +26,7 @@ __all__ = ["EXIT_FAULT", "EXIT_INPUT", "EXIT_INTERRUPTED", "EXIT_OK", "main"]
 
 EXIT_OK, EXIT_FAULT, EXIT_INPUT = 0, 1, 2
 
-_BEGAN = time.time()
+_BEGAN = time.monotonic()
 """When this program began. The process may be older: a shell can replace itself by the command."""
 
 _COMMANDS: dict[str, str] = {

@@ -36,7 +36,7 @@ def stub(monkeypatch):
 @pytest.fixture
 def own():
     """A session of a process that was started for the command."""
-    with Session(started=time.time()).active() as session:
+    with Session(started=time.monotonic()).active() as session:
         yield session
 
 
@@ -81,7 +81,7 @@ def test_what_is_said_after_the_start_goes_to_the_log_too(stub, tmp_path, capfd,
     arrived = terminal(capfd, monkeypatch)
     before = sys.stderr
     print("before", file=sys.stderr)
-    with Session(started=time.time()).active() as session:
+    with Session(started=time.monotonic()).active() as session:
         session.configure(verbose=True, debug=False)
         session.open_log(tmp_path)
         assert re.fullmatch("before\nprocess .*\n", arrived())
@@ -124,7 +124,7 @@ def test_results_on_standard_output_are_not_kept_back(own, stub, tmp_path, capfd
 
 def test_a_start_that_fails_leaves_its_words_in_the_log_and_the_terminal_free(stub, tmp_path, capfd):
     def start():
-        with Session(started=time.time()).active() as session:
+        with Session(started=time.monotonic()).active() as session:
             session.open_log(tmp_path)
             with session.quiet_start("stub"):
                 shout("E0000 no driver\n")
@@ -141,7 +141,7 @@ def test_no_descriptor_is_left_open(stub, tmp_path, capfd):
     probe = os.dup(0)
     os.close(probe)
     for _ in range(3):
-        with Session(started=time.time()).active() as session:
+        with Session(started=time.monotonic()).active() as session:
             session.open_log(tmp_path)
             for _ in range(2):
                 with session.quiet_start("stub"):

@@ -62,7 +62,9 @@ def run(scan, out, *more, **how):
 def assert_whole(done, out):
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert verify_result(out) == []
-    assert {"report.html", "reconstruction.h5", "model.ptycho"} <= json.loads((out / "summary.json").read_text())["files"].keys()
+    assert {"report.html", "reconstruction.h5", "model.ptycho"} <= json.loads((out / "summary.json").read_text())[
+        "files"
+    ].keys()
 
 
 def test_a_home_that_cannot_be_written_none_and_a_private_mask(scan, tmp_path, locked):
