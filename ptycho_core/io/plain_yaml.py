@@ -169,7 +169,7 @@ def _check(root: Any, name: str) -> None:
 def _children(node: Any, where: str) -> Iterator[Any]:
     if isinstance(node.value, str):
         return
-    if not node.id == "mapping":
+    if node.id != "mapping":
         yield from node.value
         return
     for key, value in node.value:
@@ -188,6 +188,6 @@ def _characters(node: Any, where: str) -> int:
         return 0
     if node.tag == _INT and len(node.value) > _MOST_DIGITS:
         raise ConfigError(f"{where}: a whole number of {len(node.value)} digits; {_MOST_DIGITS} are allowed.")
-    if not node.value.isascii() and _NO_TEXT.search(node.value) or "\0" in node.value:
+    if "\0" in node.value or (not node.value.isascii() and _NO_TEXT.search(node.value)):
         raise ConfigError(f"{where}: {_short(node.value)!r} holds a character that is no text; leave it out.")
     return len(node.value)
