@@ -16,6 +16,7 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit.solver_model import SolverModel, load_solver, reconstruct_solved, save_solver
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.threads import SLEEPING, EngineThreads
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside, extract
 from ptycho_core.protocol import Capabilities, Progress, no_progress
@@ -51,6 +52,13 @@ class NumpyBackend:
         threads=True,
     )
 
+    def __init__(self) -> None:
+        self._threads = EngineThreads(slower=SLEEPING)
+
+    def threads_chosen(self) -> str:
+        """How many threads the last job computed with; see ``SupportsThreadChoice``."""
+        return self._threads.told()
+
     def train(
         self,
         scans: Sequence[PtychoDataContainer],
@@ -76,7 +84,7 @@ class NumpyBackend:
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> NumpyStepper:
         """Steps from an image; see ``SupportsStepping``."""
-        return NumpyStepper(image, scan, loss, runtime)
+        return NumpyStepper(image, scan, loss, runtime, self._threads.of(runtime.threads))
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
@@ -101,7 +109,7 @@ class NumpyBackend:
             raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(LOSSES)}.")
         corners, rest = integer_corners(raw.positions_px, raw.side)
         check_inside(corners, raw.side, (obj.shape[0], obj.shape[1]))
-        ask, divisor = NumpyGradient(raw, loss), float(raw.frame_totals.sum())
+        ask, divisor = NumpyGradient(raw, loss, self._threads.of(None)), float(raw.frame_totals.sum())
         state = (obj.astype(np.complex64), probe.astype(np.complex64))
         got = ask(np.arange(raw.n_frames), corners, rest, *state, ("object", "probe"))
         assert got.object is not None

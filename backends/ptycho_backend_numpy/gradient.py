@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +12,8 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
 from ptycho_core.enginekit.frame_store import FrameStore
+from ptycho_core.enginekit.team import Team
+from ptycho_core.enginekit.threads import SLEEPING, FixedThreads, ThreadChooser, Threads
 from ptycho_core.physics.corrections import frame_gains
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
 from ptycho_core.physics.patches import extract
@@ -22,19 +22,12 @@ from ptycho_core.protocol import Quantity
 
 from .physics import Propagator, mode_intensity, shift_ramp
 
-__all__ = ["LOSSES", "BatchGradient", "NumpyGradient", "threads_of"]
+__all__ = ["LOSSES", "BatchGradient", "NumpyGradient"]
 
 LOSSES = {"poisson": poisson_loss, "amplitude": amplitude_loss}
 
 _CHUNK_BYTES = 2**20
 """Waves of one chunk: several arrays of this size are alive at once, and they should stay near the processor."""
-
-
-def threads_of(threads: int | None) -> int:
-    """Threads to compute with; None takes every processor that this process may use."""
-    if threads is not None:
-        return threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass
@@ -59,17 +52,21 @@ class BatchGradient:
 
 
 @dataclass
-class _Sums:
-    """What one thread adds up over its chunks: ∂L/∂O, Σ_j spectra of ∂L/∂P_p and Σ_j w_j |Q_j|²."""
+class _Chunk:
+    """What a chunk of frames adds: to ∂L/∂O frame by frame, to the spectra of ∂L/∂P_p and to Σ_j w_j |Q_j|²."""
 
     loss: float
-    object: NDArray[Any] | None
-    spectrum: NDArray[Any] | None
-    light: NDArray[Any] | None
+    gains: NDArray[np.float64] | None
+    patches: NDArray[Any] | None = None
+    spectrum: NDArray[Any] | None = None
+    light: NDArray[Any] | None = None
+    positions: NDArray[np.float64] | None = None
 
 
 class NumpyGradient:
     """The oracle's gradients in single or double precision; chunks of frames are shared out among threads.
+
+    What threads find is added up in the order of the frames, so their number changes no bit of it.
 
     Everything is done with zero frequency at index 0 where the detector is in the far field, which saves shifting every
     wave twice.
@@ -77,7 +74,7 @@ class NumpyGradient:
     Args:
         raw: the scan.
         loss: ``poisson`` or ``amplitude``.
-        threads: that compute; None takes all processors.
+        threads: that compute, a number or what chooses one; None chooses.
         dtype: complex64 or complex128, of object and probe.
         store: hands out counts in the layout of the propagator; None reads them from the scan.
     """
@@ -86,7 +83,7 @@ class NumpyGradient:
         self,
         raw: RawData,
         loss: str,
-        threads: int | None = None,
+        threads: int | Threads | None = None,
         dtype: type = np.complex64,
         store: FrameStore | None = None,
     ) -> None:
@@ -95,8 +92,10 @@ class NumpyGradient:
         layout, real = self.propagator.detector_layout, np.zeros(1, dtype).real.dtype
         self.mask = None if raw.mask is None else layout(raw.mask)
         self.background = None if raw.background is None else layout(raw.background).astype(real)
-        self.threads = threads_of(threads)
-        self._pool = ThreadPoolExecutor(self.threads, "sweep") if self.threads > 1 else None
+        if threads is None:
+            threads = ThreadChooser(slower=SLEEPING)
+        self.threads: Threads = FixedThreads(threads) if isinstance(threads, int) else threads
+        self._team = Team(self.threads.most, "sweep")
         self.frequency = np.fft.fftfreq(raw.side)
 
     def __call__(
@@ -125,28 +124,19 @@ class NumpyGradient:
         """
         work, counts = _Work(self, obj, probe, wanted, dark_counts), self._counts(frames)
         step = max(1, _CHUNK_BYTES // probe.nbytes)
+        total = work.nothing(len(frames))
+
+        def found(part: slice) -> _Chunk:
+            weights = None if intensities is None else intensities[part].astype(probe.real.dtype)
+            return work.found(counts(part), corners_px[part], subpixel_px[part], weights)
+
         chunks = [slice(start, start + step) for start in range(0, len(frames), step)]
-        n_threads = min(self.threads, len(chunks)) or 1
-        positions = np.zeros((len(frames), 2)) if "positions" in wanted else None
-        gains = np.ones(len(frames)) if "frame_scale" in wanted else None
-
-        def run(mine: Iterable[slice]) -> _Sums:
-            sums = work.nothing()
-            for part in mine:
-                weights = None if intensities is None else intensities[part].astype(probe.real.dtype)
-                own = work.add(sums, counts(part), corners_px[part], subpixel_px[part], weights)
-                if positions is not None:
-                    positions[part] = own[0]
-                if gains is not None:
-                    gains[part] = own[1]
-            return sums
-
-        shares = [chunks[first::n_threads] for first in range(n_threads)]
-        if n_threads == 1 or self._pool is None:
-            found = [run(share) for share in shares]
-        else:
-            found = list(self._pool.map(run, shares))
-        return work.together(found, positions, gains)
+        kind = (self.loss, *probe.shape, probe.dtype.str, *sorted(wanted))
+        with self.threads.step(kind, len(frames)) as n_threads:
+            self._team.each(chunks, found, lambda part, chunk: work.take(total, part, corners_px, chunk), n_threads)
+        if total.probe is not None:
+            total.probe = np.asarray(scipy.fft.ifft2(total.probe))
+        return total
 
     def _counts(self, frames: NDArray[np.int64]) -> Callable[[slice], NDArray[np.float32]]:
         """Hands out the counts (n, N, N) of a part of some frames, in the layout of the propagator."""
@@ -172,44 +162,60 @@ class _Work:
         self.back = "probe" in wanted or "positions" in wanted
         self.kind = probe.real.dtype
 
-    def nothing(self) -> _Sums:
-        """Sums of no frames."""
-        return _Sums(
+    def nothing(self, n_frames: int) -> BatchGradient:
+        """Sums of no frames; what will be ∂L/∂P is its spectrum yet."""
+        probe = "probe" in self.wanted
+        return BatchGradient(
             loss=0.0,
             object=np.zeros_like(self.obj) if "object" in self.wanted else None,
-            spectrum=np.zeros_like(self.probe) if "probe" in self.wanted else None,
-            light=np.zeros(self.probe.shape[1:], self.kind) if "probe" in self.wanted else None,
+            probe=np.zeros_like(self.probe) if probe else None,
+            patch_light=np.zeros(self.probe.shape[1:], self.kind) if probe else None,
+            positions=np.zeros((n_frames, 2)) if "positions" in self.wanted else None,
+            gains=np.ones(n_frames) if "frame_scale" in self.wanted else None,
         )
 
-    def add(
+    def take(self, total: BatchGradient, part: slice, corners: NDArray[np.int64], chunk: _Chunk) -> None:
+        """Add a chunk to the sums."""
+        N = self.own.raw.side
+        total.loss += chunk.loss
+        if total.object is not None and chunk.patches is not None:
+            for patch, (y, x) in zip(chunk.patches, corners[part], strict=True):
+                total.object[y : y + N, x : x + N] += patch
+        if total.probe is not None and total.patch_light is not None:
+            total.probe += chunk.spectrum
+            total.patch_light += chunk.light
+        if total.positions is not None:
+            total.positions[part] = chunk.positions
+        if total.gains is not None:
+            total.gains[part] = chunk.gains
+
+    def found(
         self,
-        sums: _Sums,
         counts: NDArray[np.float32],
         corners: NDArray[np.int64],
         rest: NDArray[np.float32],
         weights: NDArray[Any] | None,
-    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
-        """Add a chunk of frames to the sums; return the slopes (J, 2) of its positions and its gains (J,)."""
+    ) -> _Chunk:
+        """What a chunk of frames says."""
         N, patches = self.own.raw.side, extract(self.obj, corners, self.own.raw.side)
         ramp = shift_ramp(rest, N, self.probe.dtype)[:, None]
         shifted = scipy.fft.ifft2(self.spectrum * ramp, overwrite_x=True)
         loss, chi, gains = self._wave_gradient(shifted * patches[:, None], counts, weights)
-        sums.loss += loss
-        if sums.object is not None:
+        chunk = _Chunk(loss, gains)
+        if "object" in self.wanted:
             np.conj(shifted, out=shifted)
             shifted *= chi
-            total = shifted[:, 0] if shifted.shape[1] == 1 else shifted.sum(axis=1)
-            for patch, (y, x) in zip(total, corners, strict=True):
-                sums.object[y : y + N, x : x + N] += patch
+            chunk.patches = shifted[:, 0] if shifted.shape[1] == 1 else shifted.sum(axis=1)
         if not self.back:
-            return None, gains
+            return chunk
         chi *= patches.conj()[:, None]
         chi = scipy.fft.fft2(chi, overwrite_x=True)
         chi *= ramp.conj()
-        if sums.spectrum is not None:
-            sums.spectrum += chi.sum(axis=0)
-            sums.light += patch_light(patches, weights)
-        return self._position_gradient(chi) if "positions" in self.wanted else None, gains
+        if "probe" in self.wanted:
+            chunk.spectrum, chunk.light = chi.sum(axis=0), patch_light(patches, weights)
+        if "positions" in self.wanted:
+            chunk.positions = self._position_gradient(chi)
+        return chunk
 
     def _wave_gradient(
         self, exit_waves: NDArray[Any], counts: NDArray[np.float32], weights: NDArray[Any] | None
@@ -244,16 +250,3 @@ class _Work:
         frequency = self.own.frequency
         product = np.sum((back.conj() * self.spectrum).imag, axis=1) * (2 * np.pi / self.own.raw.side**2)
         return np.stack([product.sum(axis=2) @ frequency, product.sum(axis=1) @ frequency], axis=1)
-
-    def together(
-        self, found: list[_Sums], positions: NDArray[np.float64] | None, gains: NDArray[np.float64] | None
-    ) -> BatchGradient:
-        """The sums of all threads, in the order of the threads."""
-        total = found[0]
-        for other in found[1:]:
-            total.loss += other.loss
-            for name in ("object", "spectrum", "light"):
-                if getattr(total, name) is not None:
-                    getattr(total, name)[...] += getattr(other, name)
-        probe = None if total.spectrum is None else scipy.fft.ifft2(total.spectrum)
-        return BatchGradient(total.loss, total.object, probe, total.light, positions, gains)

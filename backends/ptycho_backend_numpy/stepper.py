@@ -14,6 +14,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
 from ptycho_core.enginekit.state import Start, finish, level_of, reached
+from ptycho_core.enginekit.threads import Threads
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.physics.probe import orthogonalise
 from ptycho_core.physics.steps import (
@@ -64,16 +65,21 @@ class NumpyStepper:
         scan: its scan.
         loss: ``poisson`` or ``amplitude``.
         runtime: ``threads`` and ``precision`` are read.
+        threads: what chooses their number; None takes ``runtime.threads``, or chooses anew.
     """
 
-    def __init__(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> None:
+    def __init__(
+        self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime, threads: Threads | None = None
+    ) -> None:
         start = Start.of(image, scan, np.complex128 if runtime.precision == "64" else np.complex64)
         self.scan, self.loss_name, self.scale = scan, loss, start.scale
         self.object, self.probe = start.object, start.probe
         self.positions, self.intensities = start.positions, start.intensities
         self.velocity = np.zeros_like(self.object)
         self.store = FrameStore(scan, Propagator(scan.raw.propagation, scan.raw.side).detector_layout, KEPT_BYTES)
-        self.gradient = NumpyGradient(scan.raw, loss, runtime.threads, self.object.dtype.type, self.store)
+        self.gradient = NumpyGradient(
+            scan.raw, loss, runtime.threads if threads is None else threads, self.object.dtype.type, self.store
+        )
         self._level: tuple[float, NDArray[np.bool_]] | None = None
 
     def prepare(self, frames: NDArray[np.int64]) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from ptycho_core.enginekit.threads import SLEEPING, SPINNING, ThreadChooser, told_of
+from ptycho_core.enginekit.processors import available_cpus
+from ptycho_core.enginekit.team import Team
+from ptycho_core.enginekit.threads import SLEEPING, SPINNING, EngineThreads, ThreadChooser
 
 PROCESSORS = 2
 
@@ -210,6 +212,52 @@ def test_a_step_that_fails_or_overlaps_with_another_is_not_timed() -> None:
     assert vars(chooser)["_credit"] > before
 
 
-def test_what_a_caller_says_is_told_as_it_is() -> None:
-    assert told_of(3, Machine().chooser()) == "3, as given"
-    assert told_of(None, Machine().chooser()) == "2 of 2, all there is"
+def test_an_engine_takes_what_a_caller_says_and_else_chooses_with_what_it_found() -> None:
+    threads = EngineThreads(slower=SPINNING, most=lambda: 1)
+    assert threads.told() == ""
+    with threads.of(3).step("solve", 8) as n_threads:
+        assert n_threads == 3
+    assert threads.told() == "3, as given"
+    assert threads.of(None).most == 1
+    assert threads.told() == "1 of 1, all there is"
+    assert threads.of(None) is threads.of(None)
+
+
+@pytest.mark.spec("BE-36")
+def test_an_engine_never_takes_more_than_this_process_may_use() -> None:
+    assert EngineThreads(slower=SLEEPING, most=lambda: 4096).of(None).most == available_cpus()
+    assert EngineThreads(slower=SLEEPING).of(None).most == available_cpus()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 8])
+def test_a_team_takes_what_it_found_in_the_order_of_the_parts(n_threads: int) -> None:
+    team, order, parts = Team(3, "test"), list[int](), list(range(7))
+    first_may_end = threading.Event()
+
+    def work(part: int) -> int:
+        if part == 0 and min(n_threads, 3) > 1:
+            assert first_may_end.wait(60)  # others are done before
+        if part == 1:
+            first_may_end.set()
+        return part * part
+
+    team.each(parts, work, lambda part, found: order.extend((part, found)), n_threads)
+    assert order == [value for part in parts for value in (part, part * part)]
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_what_fails_in_a_team_is_raised_once_no_thread_works_on(n_threads: int) -> None:
+    team, done = Team(3, "test"), list[int]()
+
+    def work(part: int) -> int:
+        if part == 2:
+            raise FloatingPointError(part)
+        done.append(part)
+        return part
+
+    for _ in range(2):  # and the team is as good as new
+        with pytest.raises(FloatingPointError):
+            team.each(range(50), work, lambda part, found: None, n_threads)
+    assert done.count(0) == done.count(1) == 2
+    team.each(range(2), work, lambda part, found: None, n_threads)
+    assert done.count(1) == 3
