@@ -84,7 +84,7 @@ class Session(Observer):
         """Begin.
 
         Args:
-            started: when this program began for the command, on the clock of ``time.time``.
+            started: when this program began for the command, on the clock of ``time.monotonic``.
             stop: who listens to the signals.
         """
         super().__init__()
@@ -96,7 +96,7 @@ class Session(Observer):
         self.verbose = False
         self.log_path: Path | None = None
         self.model_path: Path | None = None
-        self._started = time.time() if started is None else started
+        self._started = time.monotonic() if started is None else started
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
         self._has_engine = False
         self._terminal: tuple[TextIO, TextIO] | None = None
@@ -192,7 +192,7 @@ class Session(Observer):
         for variable, value in spec.quiet_environment.items():
             os.environ.setdefault(variable, value)
         sys.stderr.flush()
-        terminal = os.dup(2)
+        terminal = self.stop.terminal = os.dup(2)
         with tempfile.TemporaryFile() as chatter:
             os.dup2(chatter.fileno(), 2)
             try:
@@ -200,6 +200,7 @@ class Session(Observer):
             finally:
                 sys.stderr.flush()
                 os.dup2(terminal, 2)
+                self.stop.terminal = 2
                 os.close(terminal)
                 chatter.seek(0)
                 for line in chatter.read().decode(errors="replace").splitlines():
@@ -315,4 +316,4 @@ class Session(Observer):
 
     def age(self) -> float:
         """Seconds since this program began."""
-        return time.time() - self._started
+        return time.monotonic() - self._started

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|FIND|READ|SETTLE|VERDICT|PROBE)-\d+"
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|RES|CMD|FIND|READ|SETTLE|VERDICT|PROBE)-\d+"
 PREFIX_OF = {
     "00": "CONV",
     "10": "DATA",
@@ -21,6 +21,7 @@ PREFIX_OF = {
     "50": "BUNDLE",
     "60": "CDI",
     "70": "RES",
+    "75": "CMD",
     "80": "FIND",
     "82": "PROBE",
     "85": "READ",
