@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
+
+from .text import one_line
 
 __all__ = [
     "ArchiveError",
@@ -29,7 +32,15 @@ __all__ = [
 
 
 class PtychoError(Exception):
-    """Base of every error that the project raises on purpose; its text is meant for a user."""
+    """Base of every error that the project raises on purpose; its text is meant for a user.
+
+    The text is one line of bounded length whose characters only show, whatever names of a file it repeats; ``args`` has
+    it as it was given.
+    """
+
+    def __str__(self) -> str:
+        """The text."""
+        return one_line(super().__str__())
 
 
 class ConfigError(PtychoError, ValueError):
@@ -118,7 +129,14 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         self.run = run
 
 
+_COMPARED, _LONGEST = 2000, 200
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest allowed names, or an empty text."""
-    near = difflib.get_close_matches(name, list(allowed), n=3, cutoff=0.5)
+    """Return " Did you mean 'x'?" for the nearest allowed names, or an empty text.
+
+    Comparing takes long: of thousands of names the first are compared, and none that is far longer.
+    """
+    usual = [other for other in islice(allowed, _COMPARED) if len(other) <= _LONGEST]
+    near = difflib.get_close_matches(name[:_LONGEST], usual, n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -17,6 +17,7 @@ __all__ = [
     "MOST_CHARACTERS",
     "html_text",
     "json_escaped",
+    "listed",
     "one_line",
     "plain_name",
     "printable",
@@ -54,6 +55,13 @@ def shortened(text: str, most: int = MOST_CHARACTERS) -> str:
         return text
     head = most // 2
     return f"{text[:head]} … ({len(text) - 2 * head} characters left out) … {text[len(text) - head :]}"
+
+
+def listed(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message: the first of them, each of bounded length, and how many more there are; printable."""
+    found = list(names)
+    shown = ", ".join(shortened(printable(name), 100) for name in found[:most])
+    return f"{shown} and {len(found) - most} more" if len(found) > most else shown
 
 
 def one_line(text: str, most: int = MOST_CHARACTERS) -> str:

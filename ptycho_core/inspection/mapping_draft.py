@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..io.h5_values import as_complex
+from ..io.readers.array_header import read_whole
 from ..io.readers.arrays import ArrayFile
 
 __all__ = ["Draft", "Frames", "quoted", "small_array", "words_of"]
@@ -71,7 +72,7 @@ def small_array(arrays: ArrayFile, name: str) -> NDArray[Any]:
             return np.asarray(array[()])
         if math.prod(header.shape) > _MOST_VALUES and len(header.shape) == 1:
             return np.asarray(array[:_MOST_VALUES])
-        return as_complex(np.asarray(array[...]))
+        return as_complex(read_whole(array, arrays.path, name))
 
 
 def quoted(text: str) -> str:

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..io.candidate import Candidate, examine
+from ..io.guarded import in_child
 from ..io.measurement import guess_measurement
 from ..io.readers.arrays import ArrayFile, ArrayHeader, Hdf5Arrays, arrays_of
 from ..io.units import length_unit
+from ..text import listed
 from .mapping_draft import Draft, Frames, small_array, words_of
 from .suggest_instrument import add_planes, add_probe, add_quantities
 
@@ -38,6 +40,11 @@ def suggest_mapping(path: Path | str) -> str:
     Raises:
         DataError: the file is no container of arrays, or nothing in it looks like frames; what it holds is listed.
     """
+    draft: str = in_child(_suggested, path, about=path)
+    return draft
+
+
+def _suggested(path: Path | str) -> str:
     file = examine(path) or Candidate(Path(path), "other", (), {})
     arrays = arrays_of(file)
     if arrays is None:
@@ -46,10 +53,10 @@ def suggest_mapping(path: Path | str) -> str:
     draft = Draft()
     frames = _frames(arrays, headers, draft)
     if frames is None:
-        held = "\n".join(f"  {name} {header.shape} {header.dtype}" for name, header in headers.items()) or "  nothing"
+        held = listed((f"{name} {header.shape} {header.dtype}" for name, header in headers.items()), 50) or "nothing"
         raise DataError(
             f"{path}: nothing in it looks like frames (three axes or four, real numbers, {_LEAST_SIDE} pixels a side "
-            f"at least). It holds:\n{held}"
+            f"at least). It holds: {held}."
         )
     _positions(arrays, headers, frames, draft)
     add_probe(arrays, headers, frames, draft)

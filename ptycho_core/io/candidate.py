@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import bz2
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from ..data.h5_file import open_h5
 from ..errors import DataError, suggest
+from ..limits import MEGABYTE, limits_at_work
+from ..text import listed
 from .h5_names import names_in
 
 __all__ = ["Candidate", "Member", "examine", "missing_key"]
@@ -39,12 +42,14 @@ class Member:
         shape: as stored.
         fortran_order: whether the first axis runs fastest.
         offset: bytes from the start of the file to the values when they lie there uncompressed, else None.
+        compressed_bytes: that it takes in the archive.
     """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     fortran_order: bool
     offset: int | None
+    compressed_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,22 @@ class Candidate:
         """Load one array of an NPZ into memory; pickled ones never get this far.
 
         Raises:
-            DataError: the member is damaged.
+            DataError: the member is damaged, or larger than what may be decompressed.
         """
         try:
+            self._check_size(name)
             with zipfile.ZipFile(_archive(self.path, self.content)) as archive, archive.open(f"{name}.npy") as member:
                 return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
         except _DAMAGE as error:
             raise _damaged(self.path, f"array {name!r}", error) from error
+
+    def _check_size(self, name: str) -> None:
+        member = self.members.get(name)
+        if member is None:
+            return
+        n_bytes = member.dtype.itemsize * math.prod(member.shape)
+        if n_bytes > limits_at_work().decompressed_bytes(member.compressed_bytes):
+            raise _too_large(self.path, f"array {name!r}", n_bytes, member.compressed_bytes)
 
 
 def _archive(path: Path, content: bytes | None) -> Path | io.BytesIO:
@@ -96,6 +110,30 @@ def _damaged(path: Path, what: str, error: BaseException) -> DataError:
         f"{path}: {what} cannot be read ({error or type(error).__name__}); the file is damaged or truncated. "
         "Copy or export it again."
     )
+
+
+def _too_large(path: Path, what: str, n_bytes: int, compressed: int) -> DataError:
+    most = limits_at_work().decompressed_bytes(compressed)
+    return DataError(
+        f"{path}: {what} has {_at_least(n_bytes)} decompressed, from {compressed} bytes; at most {most // MEGABYTE} MB "
+        "are decompressed of so few. If it does hold that much, allow more with --max_memory (Limits.memory_mb)."
+    )
+
+
+def _at_least(n_bytes: int) -> str:
+    return f"{n_bytes} bytes" if n_bytes < MEGABYTE else f"{n_bytes / MEGABYTE:.4g} MB"
+
+
+def _decompressed(path: Path, stream: IO[bytes]) -> bytes:
+    """All of a bzip2 stream, up to what may be decompressed of a file of its size."""
+    compressed = path.stat().st_size
+    most, parts, size = limits_at_work().decompressed_bytes(compressed), [], 0
+    while part := stream.read(2**22):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise _too_large(path, "the bzip2 stream", size, compressed)
+    return b"".join(parts)
 
 
 def _read_header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool, int]:
@@ -135,19 +173,23 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, content
             f"{path}: array {key!r} holds Python objects (pickled); they can run code when loaded and are never "
             f"unpickled here. Save the file again without {key!r}, or with it as numbers or text (np.array(str))."
         )
-    n_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+    n_bytes = dtype.itemsize * math.prod(shape)  # of whole numbers of any size: it does not wrap
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{info.filename} states the shape {shape}")
     if info.file_size != header_bytes + n_bytes:
         raise ValueError(f"{info.filename} has {info.file_size} bytes, not {header_bytes + n_bytes}")
     if content is not None:
-        return Member(dtype, shape, fortran_order, None)
+        return Member(dtype, shape, fortran_order, None, info.compress_size)
     with path.open("rb") as file:
-        return Member(dtype, shape, fortran_order, _values_offset(file, info, header_bytes))
+        return Member(dtype, shape, fortran_order, _values_offset(file, info, header_bytes), info.compress_size)
 
 
 def _examine_zip(path: Path, content: bytes | None) -> Candidate:
     try:
         with zipfile.ZipFile(_archive(path, content)) as archive:
             infos = archive.infolist()
+            if len(infos) > limits_at_work().objects:
+                raise _too_many(path, f"{len(infos)} members")
             if any(info.filename == "manifest.json" for info in infos):
                 names = tuple(info.filename for info in infos)
                 return Candidate(path, "bundle", names, {info.filename: f"{info.file_size} bytes" for info in infos})
@@ -180,12 +222,21 @@ def _is_hdf5(file: IO[bytes]) -> bool:
     return False
 
 
+def _too_many(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path}: has {what}; at most {limits_at_work().objects} are looked at. If all of them are of the scan, allow "
+        "more with --max_objects (Limits.objects)."
+    )
+
+
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     """Key by which frame_2 comes before frame_10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def _folder(path: Path, found: list[Path]) -> Candidate:
+    if len(found) > limits_at_work().objects:
+        raise _too_many(path, f"{len(found)} files")
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     if not files:
         raise DataError(f"{path}: the folder is empty; name the scan file, or the folder with its frames.")
@@ -218,7 +269,7 @@ def examine(path: Path | str, follow: bool = False) -> Candidate | None:
             if magic[:3] == b"BZh":
                 file.seek(0)
                 with bz2.open(file) as stream:
-                    content: bytes | None = stream.read()
+                    content: bytes | None = _decompressed(path, stream)
             else:
                 content = None
     except FileNotFoundError as error:
@@ -239,5 +290,5 @@ def examine(path: Path | str, follow: bool = False) -> Candidate | None:
 
 def missing_key(file: Candidate, wanted: str, what: str) -> DataError:
     """Build the error for an array that is not there: which are, and the nearest name."""
-    present = ", ".join(sorted(file.names)) or "nothing"
+    present = listed(sorted(file.names)) or "nothing"
     return DataError(f"{file.path}: no {wanted} ({what}). The file holds: {present}.{suggest(wanted, file.names)}")

@@ -8,6 +8,7 @@ dataset whose source is gone are errors that name both: HDF5 itself would say th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from ..data.h5_file import open_h5
 from ..errors import ConfigError, DataError
+from ..limits import MEGABYTE, limits_at_work
+from .h5_beside import places
 from .units import LENGTHS, energy_eV_of, length_unit
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "text_of",
     "unit_factor",
     "units_of",
+    "whole",
     "whole_frames",
 ]
 
@@ -111,7 +115,8 @@ def dataset_at(h5: Any, path: str) -> Any | None:
     """Dataset at a path, through links, its virtual sources checked; None where none is.
 
     Raises:
-        DataError: a link leads nowhere, or the source of a virtual dataset is gone.
+        DataError: a link leads nowhere, the source of a virtual dataset is gone, or one piece of it takes more memory
+            than reading may take: HDF5 reads pieces whole.
     """
     import h5py
 
@@ -119,6 +124,8 @@ def dataset_at(h5: Any, path: str) -> Any | None:
     if not isinstance(item, h5py.Dataset):
         return None
     check_sources(item)
+    if item.chunks is not None:
+        _check_bytes(item, path, math.prod(item.chunks), "is stored in pieces of")
     return item
 
 
@@ -150,7 +157,7 @@ def check_sources(dataset: Any) -> None:
     for name, inside in wanted.items():
         if "%" in name:  # a pattern for blocks that may come later
             continue
-        path = main if name == "." else next((p for p in _places(name, main) if p.exists()), None)
+        path = main if name == "." else next((p for p in places(name, main) if p.exists()), None)
         if path is None:
             raise DataError(
                 f"{main}: {dataset.name!r} is a virtual dataset whose source {name!r} is not there, so that its frames "
@@ -163,13 +170,6 @@ def check_sources(dataset: Any) -> None:
                 f"{main}: {dataset.name!r} is a virtual dataset of {gone[0]!r} in {name!r}, which holds no such "
                 "dataset. Copy both again."
             )
-
-
-def _places(name: str, main: Path) -> list[Path]:
-    """Where HDF5 looks for a file that another names, in order."""
-    path = Path(name)
-    beside = main.parent / (path.name if path.is_absolute() else path)
-    return [path, beside] if path.is_absolute() else [beside, path]
 
 
 def whole_frames(dataset: Any, frame_axis: int = 0) -> int:
@@ -225,9 +225,35 @@ def array_at(h5: Any, path: str, kinds: str = "biuf") -> NDArray[Any] | None:
     return None if dataset is None else _values(dataset, path, kinds)
 
 
+def whole(dataset: Any, path: str) -> NDArray[Any]:
+    """All values of a dataset, compared with what an array may have before anything is allocated for them.
+
+    Args:
+        dataset: of an open file.
+        path: by which it was found, for messages.
+
+    Raises:
+        DataError: it states more than may be read whole.
+    """
+    _check_bytes(dataset, path, math.prod(dataset.shape or ()), "is")
+    return np.asarray(dataset[()])
+
+
+def _check_bytes(dataset: Any, path: str, n_values: int, what: str) -> None:
+    most = limits_at_work().array_bytes
+    n_bytes = n_values * int(dataset.id.get_type().get_size())
+    if n_bytes > most:
+        shape = dataset.shape if what == "is" else dataset.chunks
+        raise DataError(
+            f"{dataset.file.filename}: {path!r} {what} {shape} {dataset.dtype}, {n_bytes / MEGABYTE:.4g} MB; at most "
+            f"{most / MEGABYTE:.4g} MB are read at once. If it does hold that much, allow more with --max_memory "
+            "(Limits.memory_mb)."
+        )
+
+
 def _values(dataset: Any, path: str, kinds: str) -> NDArray[Any]:
     try:
-        values = as_complex(np.asarray(dataset[()]))
+        values = as_complex(whole(dataset, path))
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"{dataset.file.filename}: {path!r} cannot be read ({error}); the file is damaged. Copy it again."
@@ -249,7 +275,7 @@ def text_of(value: Any) -> str:
 def text_at(h5: Any, path: str) -> str | None:
     """One text, or None where the path is not there; empty where it holds none."""
     dataset = dataset_at(h5, path)
-    return None if dataset is None else text_of(dataset[()])
+    return None if dataset is None else text_of(whole(dataset, path))
 
 
 def attribute(item: Any, name: str, default: Any = None) -> Any:

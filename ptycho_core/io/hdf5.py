@@ -34,7 +34,7 @@ from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
 from .candidate import Candidate, missing_key
-from .h5_values import array_at, dataset_at, open_h5, units_of, whole_frames
+from .h5_values import array_at, dataset_at, open_h5, units_of, whole, whole_frames
 from .measurement import doubt, resolve_measurement, unstated_note
 from .npz import GEOMETRY_KEYS, parse_provenance
 from .planes import good_pixels, one_in
@@ -108,7 +108,7 @@ def _attributes(h5: Any, group: str) -> Mapping[str, Any]:
 def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
     if "provenance" not in file.names:
         return {}
-    text = _plain(h5["provenance"][()])
+    text = _plain(whole(h5["provenance"], "provenance")[()])
     if not isinstance(text, str):
         raise DataError(f"{file.path}: dataset 'provenance' must be one text, JSON.")
     return parse_provenance(text, f"{file.path}: 'provenance'")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .guarded import in_child
 
 __all__ = ["Table", "read_array", "read_numbers", "read_table"]
 
@@ -116,7 +117,7 @@ def read_numbers(path: Path, what: str) -> NDArray[np.int64]:
     Raises:
         DataError: it holds other numbers.
     """
-    values = np.asarray(read_array(path)).ravel()
+    values = np.asarray(in_child(read_array, path, about=path)).ravel()
     if values.dtype.kind not in "iuf" or not np.array_equal(values, np.rint(values)):
         raise DataError(f"{path}: --{what} needs whole numbers; found {values.dtype} such as {values[:1].tolist()}.")
     return values.astype(np.int64)

@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, MissingPackageError
+from ..text import listed
+from .guarded import in_child
+from .h5_names import check_surroundings
 from .h5_values import array_at, open_h5
 from .number_table import read_array
 
@@ -72,12 +75,17 @@ def read_mask(path: Path, one_means: str | None) -> tuple[NDArray[np.bool_], str
     Raises:
         DataError: as :func:`read_plane`, or a file without a mask.
     """
+    found: tuple[NDArray[np.bool_], str] = in_child(_mask_in, path, one_means, about=path)
+    return found
+
+
+def _mask_in(path: Path, one_means: str | None) -> tuple[NDArray[np.bool_], str]:
     masked, stated = _numpy_masked(path), one_means is not None
     if masked is not None:
         good, how = good_pixels(masked, one_means or "bad", stated=stated)
         how = how if one_means else "a masked array of NumPy, True as hidden"
     else:
-        good, how = good_pixels(_squeezed(read_plane(path), path), one_means or "good", stated=stated)
+        good, how = good_pixels(_squeezed(_plane_in(path), path), one_means or "good", stated=stated)
     if good.ndim == 2:
         return good, how
     return np.asarray(good.all(axis=0)), f"{how}; of its {len(good)} planes, pixels that are bad in any are bad"
@@ -107,6 +115,11 @@ def read_plane(path: Path) -> NDArray[Any]:
         DataError: it cannot be read, or holds no real numbers.
         MissingPackageError: a TIFF, and tifffile is not installed.
     """
+    values: NDArray[Any] = in_child(_plane_in, path, about=path)
+    return values
+
+
+def _plane_in(path: Path) -> NDArray[Any]:
     path, inside = _parted(path)
     try:
         with path.open("rb") as stream:
@@ -145,6 +158,7 @@ def _parted(path: Path) -> tuple[Path, str]:
 
 def _of_hdf5(path: Path, inside: str) -> NDArray[Any]:
     with open_h5(path) as h5:
+        check_surroundings(h5)
         if not inside:
             inside = _only_plane(h5, path)
         values = array_at(h5, inside)
@@ -164,7 +178,7 @@ def _only_plane(h5: Any, path: Path) -> str:
 
     h5.visititems(note)
     if len(found) != 1:
-        held = ", ".join(f"/{name}" for name in found) or "none"
+        held = listed(f"/{name}" for name in found) or "none"
         raise DataError(f"{path}: holds these images: {held}; name one as {path.name}:/path/of/dataset.")
     return found[0]
 

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..text import listed
 from .candidate import Candidate, examine, missing_key
+from .guarded import in_child
 from .h5_values import array_at, as_complex, dataset_at, open_h5
 from .readers.arrays import MatArrays, is_mat
 from .readers.matlab_values import is_matlab_73, planes_first
@@ -94,7 +96,7 @@ def _from_mat(path: Path) -> NDArray[Any]:
     for name in _MAT_NAMES:
         if name in arrays.values:
             return planes_first(arrays.values[name])
-    held = ", ".join(sorted(arrays.values)) or "nothing"
+    held = listed(sorted(arrays.values)) or "nothing"
     raise DataError(f"{path}: no probe, (N, N), (N, N, P) or (N, N, P, variations). The file holds: {held}.")
 
 
@@ -128,6 +130,16 @@ def read_probe(path: Path | str, notes: list[str] | None = None) -> NDArray[np.c
         DataError: no probe there, or not a usable one.
         ArchiveError: a damaged bundle.
     """
+    found: tuple[NDArray[np.complex64], list[str]] = in_child(_read_probe, Path(path), about=path)
+    probe, told = found
+    if notes is not None:
+        notes += told
+    return probe
+
+
+def _read_probe(path: Path) -> tuple[NDArray[np.complex64], list[str]]:
+    """The probe in a file, and what was recognised."""
+    notes: list[str] = []
     file = examine(path)
     is_mat5 = file is None and is_mat(Candidate(Path(path), "other", (), {}))
     if file is None and not is_mat5:
@@ -138,11 +150,11 @@ def read_probe(path: Path | str, notes: list[str] | None = None) -> NDArray[np.c
     if file is not None and file.kind == "bundle":
         from ..bundle import read_bundle
 
-        return read_bundle(file.path).probe
+        return read_bundle(file.path).probe, notes
     stored = _from_mat(Path(path)) if file is None else _from_npz(file) if file.kind == "npz" else _from_hdf5(file)
     probe = normalise_probe(stored, str(path), notes)
     if not np.isfinite(probe).all():
         raise DataError(f"{path}: the probe holds NaN or infinite values.")
     if not probe.any():
         raise DataError(f"{path}: the probe is zero everywhere.")
-    return probe
+    return probe, notes

@@ -21,6 +21,10 @@ from ..data.propagation import Propagation
 from ..data.raw import Geometry
 from ..errors import DataError
 from ..physics.merit import SUMS
+from ..text import listed
+from .guarded import in_child
+from .h5_names import check_surroundings
+from .h5_values import open_h5, whole
 from .npz import GEOMETRY_KEYS
 from .result_switch import where_it_lies
 from .stated import positive_numbers, propagation_in
@@ -114,7 +118,7 @@ def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> 
     if not isinstance(node, h5py.Dataset):
         raise DataError(
             f"{path}: no dataset /entry/{name}; a reconstruction file holds object, coverage, probe, positions_px "
-            f"and scale under /entry. Found: {', '.join(sorted(entry)) or 'nothing'}."
+            f"and scale under /entry. Found: {listed(sorted(entry)) or 'nothing'}."
         )
     wanted = "a complex" if np.issubdtype(dtype, np.complexfloating) else "a real"
     kinds = "c" if wanted == "a complex" else "fiu"
@@ -122,7 +126,7 @@ def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> 
         raise DataError(
             f"{path}: /entry/{name} is {node.dtype} of shape {node.shape}; it must be {wanted} array of rank {rank}."
         )
-    values: NDArray[Any] = np.asarray(node[()], dtype=dtype)
+    values: NDArray[Any] = np.asarray(whole(node, f"/entry/{name}"), dtype=dtype)
     if not np.isfinite(values).all():
         raise DataError(f"{path}: /entry/{name} holds NaN or infinite values; write the reconstruction again.")
     return values
@@ -338,13 +342,19 @@ def read_reconstruction(path: Path | str) -> StoredReconstruction:
     Raises:
         DataError: no such file, no HDF5 file, or not a reconstruction; the message says what was found.
     """
-    import h5py
-
     path = where_it_lies(Path(path))
     if not path.is_file():
         raise DataError(f"{path}: no such file; give the reconstruction.h5 that a run wrote.")
+    found: StoredReconstruction = in_child(_read, path, about=path)
+    return found
+
+
+def _read(path: Path) -> StoredReconstruction:
+    import h5py
+
     try:
-        with h5py.File(path, "r") as file:
+        with open_h5(path) as file:
+            check_surroundings(file)
             version = file.attrs.get("format_version", 1)
             version = int(version) if isinstance(version, (int, np.integer)) else 1
             if version > VERSION:
@@ -354,7 +364,7 @@ def read_reconstruction(path: Path | str) -> StoredReconstruction:
             entry = file.get("entry")
             if not isinstance(entry, h5py.Group):
                 raise DataError(
-                    f"{path}: no group /entry, so not a reconstruction. Found: {', '.join(file) or 'nothing'}."
+                    f"{path}: no group /entry, so not a reconstruction. Found: {listed(file) or 'nothing'}."
                 )
             return _read_entry(entry, version, path)
     except (OSError, RuntimeError, KeyError) as error:

@@ -45,7 +45,7 @@ def in_child(
         function: of a module, by whose name the child finds it; it gets `args`, and what it returns is sent back.
         args: values that can be pickled.
         about: the file, for messages.
-        limits: memory, processor time and what else holds for what it reads; None takes those of the block (``within``).
+        limits: memory, processor time and what else holds for reading; None takes those of the block (``within``).
         more_bytes: memory that it may take beyond them: what is asked for by its size.
         use: called with the value while its arrays lie in shared memory, instead of copying them; it must keep none.
 

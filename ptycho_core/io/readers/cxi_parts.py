@@ -25,6 +25,7 @@ from ..h5_values import (
     measured_at,
     number_at,
     text_at,
+    whole,
     whole_frames,
 )
 from .cxi_layout import Layout, first_named
@@ -176,7 +177,7 @@ def _planes(dataset: Any) -> Iterator[NDArray[Any]]:
     """A dataset (..., H, W) as some (n, H, W) after another."""
     height, width = dataset.shape[-2:]
     if dataset.ndim == 2:
-        yield np.asarray(dataset[()])[None]
+        yield whole(dataset, dataset.name)[None]
         return
     step = max(1, _MASK_BYTES // (8 * max(1, int(np.prod(dataset.shape[1:])))))
     for start in range(0, dataset.shape[0], step):

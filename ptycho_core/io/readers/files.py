@@ -74,7 +74,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     paths = _still_written(paths, kind, notes) if options.follow else paths
     dataset = frame_dataset(paths[0]) if kind == "hdf5" else ""
     first = read_frame(paths[0], kind, dataset)
-    frames = FileFrames(tuple(paths), kind, (first.shape[0], first.shape[1]), dataset)
+    frames = FileFrames(tuple(paths), kind, (first.shape[0], first.shape[1]), dataset, limits=options.limits)
     numbers = _numbers(paths)
     gaps = _check_gaps(name, paths, numbers, options, warnings)
     spread = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), _SAMPLE)).astype(np.int64))

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from ...data.frames import ArrayFrames
 from ...errors import DataError, MissingPackageError
-from ..h5_values import dataset_at, open_h5
+from ...limits import DEFAULT_LIMITS, Limits, limits_at_work, within
+from ...text import listed
+from ..h5_names import check_surroundings
+from ..h5_values import dataset_at, open_h5, whole
 
 __all__ = ["FileFrames", "format_of", "frame_dataset", "read_frame"]
 
@@ -54,7 +57,7 @@ def frame_dataset(path: Path) -> str:
     headers = Hdf5Arrays(path).headers()
     found = [name for name, header in headers.items() if _is_frame(header.shape, header.dtype)]
     if len(found) != 1:
-        held = ", ".join(f"{name} {header.shape}" for name, header in headers.items()) or "nothing"
+        held = listed(f"{name} {header.shape}" for name, header in headers.items()) or "nothing"
         raise DataError(
             f"{path}: holds {len(found)} datasets of one frame (H, W); a file that is one frame holds one. It holds: "
             f"{held}."
@@ -68,20 +71,21 @@ def _is_frame(shape: tuple[int, ...], dtype: Any) -> bool:
     return len(shape) == 2 and min(shape) >= 8 and dtype.kind in "biuf"
 
 
-def read_frame(path: Path, kind: str, dataset: str = "") -> NDArray[Any]:
+def read_frame(path: Path, kind: str, dataset: str = "", limits: Limits | None = None) -> NDArray[Any]:
     """One frame (H, W) as stored.
 
     Args:
         path: its file.
         kind: a key of ``FORMATS``.
         dataset: of an HDF5 file.
+        limits: of reading it; None takes those of the block.
 
     Raises:
         DataError: the file is gone, damaged, or no single frame of real numbers.
         MissingPackageError: the package that reads it is not installed.
     """
     try:
-        values = _values(path, kind, dataset)
+        values = _values(path, kind, dataset, limits_at_work() if limits is None else limits)
     except (DataError, MissingPackageError, MemoryError):
         raise
     except Exception as error:  # the packages have no common class of errors
@@ -96,17 +100,18 @@ def read_frame(path: Path, kind: str, dataset: str = "") -> NDArray[Any]:
     return values
 
 
-def _values(path: Path, kind: str, dataset: str) -> NDArray[Any]:
+def _values(path: Path, kind: str, dataset: str, limits: Limits) -> NDArray[Any]:
     if kind == "npy":
         return np.asarray(np.load(path, allow_pickle=False))
     if kind == "hdf5":
-        with open_h5(path) as h5:
+        with open_h5(path) as h5, within(limits):
+            check_surroundings(h5)
             found = dataset_at(h5, dataset)
             if found is None:
                 raise DataError(
                     f"{path}: holds no dataset {dataset!r}, where the first file of the series has its frame."
                 )
-            return np.asarray(found[()])
+            return whole(found, dataset)
     package = "tifffile" if kind == "tiff" else "fabio"
     try:
         if kind == "tiff":
@@ -136,6 +141,7 @@ class FileFrames:
         size: (H, W) of every frame.
         dataset: of the frame in an HDF5 file.
         measurement: ``counts`` or ``amplitude``.
+        limits: of reading one of them.
     """
 
     paths: tuple[Path, ...]
@@ -143,6 +149,7 @@ class FileFrames:
     size: tuple[int, int]
     dataset: str = ""
     measurement: str = "counts"
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -163,7 +170,7 @@ class FileFrames:
 
     def stored(self, number: int) -> NDArray[Any]:
         """One frame as stored, (H, W)."""
-        values = read_frame(self.paths[number], self.kind, self.dataset)
+        values = read_frame(self.paths[number], self.kind, self.dataset, self.limits)
         if values.shape != self.size:
             raise DataError(
                 f"{self.paths[number]}: is {values.shape[0]}×{values.shape[1]}, but {self.paths[0].name} is "

@@ -19,6 +19,7 @@ from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...physics.propagation import energy_of_eV
 from ...reader_protocol import ReadOptions
+from ...text import listed
 from ..candidate import Candidate
 from ..h5_values import one_number, text_of, unit_factor
 from ..measurement import doubt, resolve_measurement
@@ -145,7 +146,7 @@ def _one_scan(mapping: Mapping, arrays: ArrayFile, options: ReadOptions, notes: 
     pattern = re.compile("([^/]*)".join(map(re.escape, mapping.frames.path.split("*", 1))))
     found = [match[1] for name in arrays.headers() if (match := pattern.fullmatch(name))]
     if not found:
-        held = ", ".join(arrays.headers()) or "nothing"
+        held = listed(arrays.headers()) or "nothing"
         raise DataError(f"{arrays.path}: no array is called {mapping.frames.path!r}. It holds: {held}.")
     entry = chosen_entry(found, options.entry, str(arrays.path))
     notes.append(f"Of {len(found)} scans in the file, {entry!r} was read.")

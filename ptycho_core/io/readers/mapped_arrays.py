@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
 from ..h5_values import as_complex
+from .array_header import read_whole
 from .arrays import ArrayFile
 from .mapping import ArrayAt
 
@@ -56,7 +56,7 @@ def loaded(arrays: ArrayFile, path: str, kinds: str) -> NDArray[Any]:
         DataError: values of another kind than those of `kinds`.
     """
     with arrays.opened(path) as array:
-        values = as_complex(np.asarray(array[()] if array.shape == () else array[...]))
+        values = as_complex(read_whole(array, arrays.path, path))
     if values.dtype.kind not in kinds:
         raise DataError(f"{arrays.path}: {path!r} holds {values.dtype} values; it must hold numbers.")
     return values

@@ -6,6 +6,7 @@ from ...data.recording import Recording
 from ...errors import DataError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import listed
 from ..candidate import Candidate
 from .arrays import MatArrays, is_mat
 from .matlab_scan import FRAMES, MATLAB, frames_name, read_by_names
@@ -44,9 +45,9 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     """
     arrays = MatArrays(file.path).loaded()
     if frames_name(arrays.headers()) is None:
-        held = ", ".join(f"{name} {header.shape}" for name, header in sorted(arrays.headers().items())) or "nothing"
+        held = listed(f"{name} {header.shape}" for name, header in sorted(arrays.headers().items())) or "nothing"
         others = sorted(MatArrays(file.path).unread())
-        also = f" Not read, being cells, objects or arrays of structures: {', '.join(others)}." if others else ""
+        also = f" Not read, being cells, objects or arrays of structures: {listed(others)}." if others else ""
         raise DataError(
             f"{file.path}: no frames: one of {', '.join(FRAMES)} must hold them, (H, W, M). It holds: {held}.{also} "
             "Say which array is what with --map FILE.yaml; ptycho inspect --suggest-mapping drafts it."

@@ -31,6 +31,7 @@ from ..h5_values import as_complex
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
 from ..units import length_unit
+from .array_header import read_whole
 from .arrays import ArrayFile, Hdf5Arrays
 from .growing import counted_frames
 from .matlab_values import instrument_of_numbers, planes_first
@@ -72,7 +73,7 @@ class _Names:
         if path is None:
             return None
         with self.arrays.opened(path) as array:
-            values = as_complex(np.asarray(array[()]))
+            values = as_complex(read_whole(array, self.arrays.path, path))
         if values.dtype.kind not in kinds:
             raise DataError(
                 f"{self.arrays.path}: {path!r} holds {values.dtype} values; it must hold numbers. Cells, objects and "

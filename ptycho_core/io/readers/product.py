@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...data.raw import Geometry
 from ...errors import DataError
 from ..h5_values import as_complex, attribute, item_at, open_h5
+from .array_header import read_whole
 from .arrays import ArrayFile, ArrayHeader, Hdf5Arrays
 
 __all__ = ["POSITIONS", "Product", "number_in", "product_in"]
@@ -102,7 +103,7 @@ def _geometry(arrays: ArrayFile, headers: Mapping[str, ArrayHeader]) -> tuple[Ge
 
 def _array(arrays: ArrayFile, name: str) -> NDArray[Any]:
     with arrays.opened(name) as array:
-        return as_complex(np.asarray(array[()]))
+        return as_complex(read_whole(array, arrays.path, name))
 
 
 def _list(arrays: ArrayFile, name: str) -> NDArray[Any]:

@@ -12,6 +12,7 @@ from ...data.recording import Recording
 from ...errors import DataError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import listed
 from ..candidate import Candidate
 from .arrays import ArrayHeader, ZarrArrays, zarr_kind
 from .bare import bare_recording
@@ -72,9 +73,9 @@ def read_store(file: Candidate, options: ReadOptions, dialect: str) -> Recording
     stacks = [name for name, header in headers.items() if _may_be_frames(header)]
     if len(stacks) == 1:
         others = sorted(headers.keys() - set(stacks))
-        notes = [f"Arrays that were not looked at: {', '.join(others)}."] if others else []
+        notes = [f"Arrays that were not looked at: {listed(others)}."] if others else []
         return bare_recording(arrays, stacks[0], options, dialect, notes)
-    held = ", ".join(f"{name} {header.shape} {header.dtype}" for name, header in headers.items()) or "nothing"
+    held = listed(f"{name} {header.shape} {header.dtype}" for name, header in headers.items()) or "nothing"
     raise DataError(
         f"{file.path}: a Zarr store with {len(stacks)} arrays that may be frames, and without positions_px. It holds: "
         f"{held}. Say which array is what: draft a mapping (ptycho inspect --suggest-mapping {file.path} > "

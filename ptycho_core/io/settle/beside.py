@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...data.raw import Geometry
 from ...errors import DataError, PtychoError, suggest
+from ..guarded import in_child
 from ..number_table import read_table
 from ..readers.matlab_values import instrument_of_numbers
 from ..readers.product import POSITIONS, product_in
@@ -77,6 +78,11 @@ def read_beside(path: Path) -> Beside:
         DataError: it cannot be read, or which of its numbers are positions cannot be told; the message lists them and
             how to name them.
     """
+    found: Beside = in_child(_read_beside, path, about=path)
+    return found
+
+
+def _read_beside(path: Path) -> Beside:
     file, names = _parted(path)
     arrays = arrays_in(file)
     if arrays is None:

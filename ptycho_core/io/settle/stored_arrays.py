@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...errors import DataError
 from ..candidate import Candidate, examine
+from ..readers.array_header import read_whole
 from ..readers.arrays import ArrayFile, ArrayHeader, Loaded, arrays_of
 from ..readers.product import number_in
 from .named_axes import unit_in
@@ -61,7 +62,7 @@ class StoredArrays:
             DataError: there is none of that name, or it holds anything else.
         """
         with self.arrays.opened(name.strip("/")) as array:
-            values = np.asarray(array[()])
+            values = read_whole(array, self.path, name)
         if values.dtype.kind not in "biuf":
             raise DataError(f"{self.path}: {name!r} holds {values.dtype} values; it must hold real numbers.")
         return values
@@ -100,4 +101,4 @@ def arrays_in(path: Path) -> StoredArrays | None:
 
 def _whole(arrays: ArrayFile, name: str) -> NDArray[Any]:
     with arrays.opened(name) as array:
-        return np.array(array[()])
+        return np.array(read_whole(array, arrays.path, name))
