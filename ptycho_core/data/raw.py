@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 from ..physics.propagation import check_sampling, wavelength_m
 from ..stopping import safe_point
+from ..text import one_line, storable
 from .frames import ArrayFrames, FrameSource, SubsetFrames
 from .propagation import FAR_FIELD, Propagation
 from .raw_checks import MAX_CANVAS_PX, check_canvas, checked_plane, checked_positions, checked_probe, read_only
@@ -73,8 +74,11 @@ class Geometry:
 class Source:
     """Where a scan came from and what was assumed in reading it.
 
+    Its texts are somebody else's words: they are kept as texts that only show (``ptycho_core.text``).
+
     Attributes:
-        path: file, or None for arrays.
+        path: file, or None for arrays; as the operating system knows it, so that a name that is no UTF-8 is made to
+            show where it is shown.
         dialect: name of the reader.
         measurement: what the stored frames are, ``amplitude`` or ``counts``.
         assumptions: one sentence each, for people.
@@ -88,6 +92,13 @@ class Source:
     assumptions: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("dialect", "measurement"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
+        for name in ("assumptions", "warnings"):
+            object.__setattr__(self, name, tuple(one_line(text) for text in getattr(self, name)))
+        object.__setattr__(self, "details", storable(self.details))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..text import one_line, storable
 from .results import Image, Refined, Scored
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .verdict import Verdict
 
 __all__ = ["Run", "Stage", "heldout_chose"]
+
+MOST_IN_TITLE = 300
+"""Characters: what a heading holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,12 @@ class Run:
     peak_memory_bytes: int | None = None
     verdict: Verdict | None = None
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        # what a title, a warning or a command line repeats of somebody else's words only shows
+        object.__setattr__(self, "title", one_line(self.title, MOST_IN_TITLE))
+        object.__setattr__(self, "warnings", tuple(one_line(text) for text in self.warnings))
+        object.__setattr__(self, "provenance", storable(self.provenance))
 
     @property
     def probe_guess(self) -> ProbeGuess | None:

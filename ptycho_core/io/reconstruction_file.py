@@ -47,6 +47,7 @@ from ..data.findings import FourierRingCorrelation
 from ..data.raw import Geometry
 from ..data.results import Scored
 from ..physics.merit import SUMS
+from ..text import storable
 from .atomic import atomic_path
 from .h5_output import h5_output
 from .nexus import add_group, add_number, add_plot
@@ -62,9 +63,12 @@ __all__ = ["StoredReconstruction", "figures_of", "plain_json", "read_reconstruct
 
 
 def plain_json(value: Any) -> Any:
-    """Return a value as strict JSON data: NumPy becomes lists and numbers, a path text, NaN and infinity null."""
+    """Return a value as strict JSON data: NumPy becomes lists and numbers, a path text, NaN and infinity null.
+
+    Texts, and names of entries, only show and can be written as UTF-8.
+    """
     if isinstance(value, Mapping):
-        return {str(k): plain_json(v) for k, v in value.items()}
+        return {storable(str(k)): plain_json(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
         return plain_json(value.tolist())
     if isinstance(value, (list, tuple)):
@@ -75,7 +79,7 @@ def plain_json(value: Any) -> Any:
         return [plain_json(value.real), plain_json(value.imag)]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    return value if value is None or isinstance(value, (bool, int)) else storable(str(value))
 
 
 def _scan_axes(

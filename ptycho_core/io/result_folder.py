@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
+from ..text import plain_name
 from .atomic import sweep_temporaries
 from .folder_lock import LOCK_NAME, hold_folder, sweep_locks
 from .result_names import (
@@ -75,11 +76,12 @@ def default_folder(input_path: Path | str, suffix: str = "-ptycho") -> str:
         suffix: what is added.
 
     Returns:
-        a plain name; ``scan-ptycho`` for the root of a file system, which has no name.
+        a plain name, in which what would not show is ``_``; ``scan-ptycho`` for the root of a file system, which has
+        no name.
     """
     path = Path(input_path)
     name = path.name if path.name not in ("", "..") else path.resolve().name
-    return (_ENDING.sub("", name) or "scan") + suffix
+    return plain_name(_ENDING.sub("", name) or "scan") + suffix
 
 
 def read_result_summary(folder: Path | str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from ..data.container import Role
 from ..data.results import Image, Scored
 from ..physics.probe import mode_powers
 from ..physics.relative import LIT_FROM
+from ..text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,8 @@ UNUSED = "#ffffff"
 LIMITS = (0.5, 99.5)
 MAX_SHOWN_PX = 1400
 MAX_SHOWN_MODES = 8
+MOST_DRAWN = 120
+"""Characters of a text in a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +200,14 @@ def place(figure: Figure, left_in: float, bottom_in: float, width_in: float, hei
     return axes
 
 
+def drawn_text(text: str) -> str:
+    """A text as matplotlib draws it letter by letter: it would take what stands between two ``$`` for a formula."""
+    return one_line(text, MOST_DRAWN).replace("$", r"\$")
+
+
 def title(axes: Axes, text: str) -> None:
     """Left-aligned title."""
-    axes.set_title(text, loc="left", fontsize=10, color=INK, pad=6)
+    axes.set_title(drawn_text(text), loc="left", fontsize=10, color=INK, pad=6)
 
 
 def colour_bar(
@@ -210,7 +218,7 @@ def colour_bar(
     box = axes.get_position()
     side = place(figure, box.x1 * width + gap_in, box.y0 * height, 0.13, box.height * height)
     bar = figure.colorbar(image, cax=side, extend=extend)
-    bar.set_label(label, fontsize=9, color=INK)
+    bar.set_label(drawn_text(label), fontsize=9, color=INK)
     bar.outline.set(linewidth=0.6, edgecolor=FAINT)
     side.tick_params(labelsize=8, colors=INK, width=0.6, length=3)
     return side

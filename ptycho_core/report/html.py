@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from ..config_mapping import config_to_mapping
 from ..data.run import Run, heldout_chose
 from ..io.reconstruction_file import plain_json
 from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
+from ..text import html_text as escape
 from .extras import extra_facts, extra_pictures
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .orientation import orientation_section

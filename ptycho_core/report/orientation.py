@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from html import escape
 from typing import Any
+
+from ..text import html_text as escape
 
 __all__ = ["orientation_section"]
 
@@ -42,6 +43,13 @@ def orientation_section(details: Mapping[str, Any]) -> str:
     found = details.get("orientation")
     if not isinstance(found, Mapping) or not found.get("trials"):
         return ""
+    try:
+        return _section(found)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):  # of a file that says anything by that name
+        return ""
+
+
+def _section(found: Mapping[str, Any]) -> str:
     heads = "".join(f'<th scope="col" style="width:auto">{text}</th>' for text in _HEADINGS)
     rows = "".join(_row(trial, found) for trial in found["trials"])
     reasons = "".join(f"<li>{escape(reason[:1].upper() + reason[1:])}.</li>" for reason in found["reasons"])

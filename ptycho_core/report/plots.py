@@ -20,6 +20,7 @@ from .figures import (
     INK,
     TRAIN,
     colour_bar,
+    drawn_text,
     image_size,
     new_figure,
     place,
@@ -63,7 +64,7 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     axes.set_yscale("log" if positive else "linear")
     for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
         epochs = np.arange(1, len(values) + 1)
-        shown = {"train_loss": "training", "test_loss": "held out"}.get(name, name)
+        shown = {"train_loss": "training", "test_loss": "held out"}.get(name, drawn_text(name))
         axes.plot(epochs, values, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=shown)
     from matplotlib.ticker import MaxNLocator
 
@@ -189,7 +190,7 @@ def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> bytes:
     title(axes, "Fourier ring correlation")
     framed(axes, "spatial frequency (cycles per object pixel)", "correlation")
     for (name, curve), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
-        axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=1.4, label=name)
+        axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=1.4, label=drawn_text(name))
     finest = max(curves.values(), key=lambda c: len(c.frequency))
     axes.plot(
         finest.frequency, finest.half_bit, color=FAINT, linewidth=0.9, linestyle="dotted", label="half-bit threshold"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from ..data.probe_guess import ProbeGuess
 from ..physics.probe import defocused_planes, mode_powers, windowed_probe
 from ..physics.propagation import far_field
-from .figures import FAINT, HELDOUT, INK, TRAIN, new_figure, place, png_bytes, title
+from ..text import html_text as escape
+from .figures import FAINT, HELDOUT, INK, TRAIN, drawn_text, new_figure, place, png_bytes, title
 from .plots import framed
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
     words = list(dict.fromkeys(str(trial.tried["orientation"]) for trial in guess.trials))
     for panel, name, label in panels:
         for number, word in enumerate(words):
-            label_of: str | None = word
+            label_of: str | None = drawn_text(word)
             for stage, marker in (("coarse", "o"), ("fine", "^"), ("settle", "s")):
                 shown = [
                     (float(trial.tried[name]), 100 * max(trial.explained, -0.05))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from html import escape
 from typing import Any
 
 from ..data.results import Refined
 from ..data.run import Stage
 from ..io.reconstruction_file import figures_of
+from ..text import html_text as escape
 from . import figures, plots
 
 __all__ = ["draw_stages", "stage_pictures", "stage_summaries", "stages_table"]

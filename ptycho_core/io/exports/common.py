@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...text import one_line
 from ..stored_reconstruction import StoredReconstruction
 from ..writers.common import Instrument, complete_instrument
 
@@ -16,7 +17,7 @@ __all__ = ["displayed", "instrument_of_image", "layers_of", "pixel_size_of", "pr
 
 def title_of(stored: StoredReconstruction) -> str:
     """A name for people: the title of the run, or the name of its folder."""
-    return stored.title or Path(stored.path).resolve().parent.name
+    return one_line(stored.title or Path(stored.path).resolve().parent.name)
 
 
 def pixel_size_of(stored: StoredReconstruction, format_name: str) -> float:

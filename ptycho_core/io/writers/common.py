@@ -15,6 +15,7 @@ from ...data.propagation import Propagation
 from ...data.raw import Geometry, RawData
 from ...errors import DataError
 from ...physics.propagation import wavelength_m
+from ...text import printable
 
 __all__ = [
     "Instrument",
@@ -71,7 +72,7 @@ def provenance_json(raw: RawData) -> str:
     """
     source = raw.source
     record = {
-        "written_from": Path(source.path).name if source.path else None,
+        "written_from": printable(Path(source.path).name) if source.path else None,
         "dialect": source.dialect,
         "assumptions": list(source.assumptions),
         "warnings": list(source.warnings),

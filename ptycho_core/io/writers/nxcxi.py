@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...data.raw import RawData
+from ...text import printable
 from ..h5_output import h5_output
 from ..nexus import add_group, add_note, add_number, add_plot
 from .common import (
@@ -96,7 +97,7 @@ def _write(path: Path, raw: RawData, at: Instrument, dtype: str, compress: bool)
         h5["cxi_version"], h5["number_of_entries"] = CXI_VERSION, 1
         entry = add_group(h5, "entry_1", "NXentry", default="data")
         entry["definition"] = "NXcxi_ptycho"
-        entry["title"] = Path(raw.source.path or "scan").name
+        entry["title"] = printable(Path(raw.source.path or "scan").name)
         _add_instrument(entry, raw, at, lambda detector: write_frames(detector, raw, dtype, compress, check))
         _add_sample(entry, raw, at)
         collection = add_group(entry, "data_1", "NXcollection")

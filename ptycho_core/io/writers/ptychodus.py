@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...data.raw import RawData
 from ...errors import DataError
+from ...text import printable
 from ..h5_output import h5_output
 from .common import instrument_of, lost_background, lost_calibration, lost_propagation, provenance_json
 from .npz import add_array, add_frames
@@ -174,7 +175,7 @@ def write_product(path: Path, raw: RawData, *, compress: bool) -> list[str]:
     obj, origin = (guess.object, np.asarray(guess.origin_px)) if guess is not None else _without_object(raw)
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     product = Product(
-        name=Path(raw.source.path or "scan").name,
+        name=printable(Path(raw.source.path or "scan").name),
         comments=provenance_json(raw),
         energy_eV=at.energy_eV,
         distance_m=at.distance_m,
