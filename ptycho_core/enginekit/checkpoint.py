@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArchiveError
 from ..io.atomic import ensure_output_folder, write_bytes
+from ..io.regular import check_regular
 
 __all__ = [
     "CHECKPOINT_SECONDS",
@@ -103,6 +104,7 @@ def checkpoint_backend(path: Path) -> str | None:
     from safetensors import safe_open
 
     try:
+        check_regular(path, ArchiveError)  # one that is a pipe would be waited for
         with safe_open(path, framework="numpy") as file:
             name = json.loads((file.metadata() or {})[_KEY])["backend"]
     except Exception:  # it is asked of any file, and safetensors raises many kinds
@@ -131,7 +133,11 @@ def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], 
         ArchiveError: missing, damaged, of another format, or of another engine; both are then named.
     """
     if not path.exists():
-        raise ArchiveError(f"{path}: no such checkpoint; give resume_from a file from a training folder.")
+        raise ArchiveError(
+            f"{path}: no such checkpoint; give resume_from a file from a training folder. A training that ended before "
+            "its first epoch did has left none: begin anew, without resume_from."
+        )
+    check_regular(path, ArchiveError, what="a checkpoint")
     try:
         arrays, entry = _content(path)
     except Exception as error:  # safetensors, json and the file system raise many kinds for a damaged or foreign file
