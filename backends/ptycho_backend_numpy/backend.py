@@ -53,7 +53,7 @@ class NumpyBackend:
     )
 
     def __init__(self) -> None:
-        self._threads = EngineThreads(slower=SLEEPING)
+        self._threads = EngineThreads()
 
     def threads_chosen(self) -> str:
         """How many threads the last job computed with; see ``SupportsThreadChoice``."""
@@ -84,7 +84,7 @@ class NumpyBackend:
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> NumpyStepper:
         """Steps from an image; see ``SupportsStepping``."""
-        return NumpyStepper(image, scan, loss, runtime, self._threads.of(runtime.threads))
+        return NumpyStepper(image, scan, loss, runtime, self._threads.of(runtime.threads, SLEEPING))
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
@@ -109,7 +109,7 @@ class NumpyBackend:
             raise ConfigError(f"loss = {loss!r}; allowed: {', '.join(LOSSES)}.")
         corners, rest = integer_corners(raw.positions_px, raw.side)
         check_inside(corners, raw.side, (obj.shape[0], obj.shape[1]))
-        ask, divisor = NumpyGradient(raw, loss, self._threads.of(None)), float(raw.frame_totals.sum())
+        ask, divisor = NumpyGradient(raw, loss, self._threads.of(None, SLEEPING)), float(raw.frame_totals.sum())
         state = (obj.astype(np.complex64), probe.astype(np.complex64))
         got = ask(np.arange(raw.n_frames), corners, rest, *state, ("object", "probe"))
         assert got.object is not None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
+from ptycho_core.enginekit.threads import SLEEPING, SPINNING, EngineThreads
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
@@ -32,7 +33,6 @@ from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
-from .gradient import computing_threads
 from .inference import TorchScan
 from .stepper import TorchStepper
 from .training import fit
@@ -68,6 +68,13 @@ class TorchBackend:
         threads=True,
     )
 
+    def __init__(self) -> None:
+        self._threads = EngineThreads(torch.get_num_threads)
+
+    def threads_chosen(self) -> str:
+        """How many threads the last job computed with; see ``SupportsThreadChoice``."""
+        return self._threads.told()
+
     def train(
         self,
         scans: Sequence[PtychoDataContainer],
@@ -84,8 +91,8 @@ class TorchBackend:
             return solve(self, scans[0], config, runtime, progress)
         check_trainable(scans, config)
         data = TrainingGroups(scans, config)
-        with _threads_of(runtime):
-            learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress)
+        threads = self._threads.of(runtime.threads, SPINNING)
+        learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress, threads)
         return trained_network(learnt, scans, self.name, config)
 
     def reconstruct(
@@ -100,19 +107,23 @@ class TorchBackend:
         """Cut out, or predict and merge, the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
         if isinstance(model, SolverModel):
             return reconstruct_solved(model, scan, config, progress)
-        with torch.inference_mode(), _threads_of(runtime):
-            return reconstruct_network(model, scan, config, runtime, TorchScan, progress)
+        with torch.inference_mode():
+            return reconstruct_network(model, scan, config, runtime, self._bind(runtime), progress)
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TorchStepper:
         """Steps from an image; in double precision where ``runtime.precision`` is 64. See ``SupportsStepping``."""
-        return TorchStepper(image, scan, loss, runtime)
+        return TorchStepper(image, scan, loss, runtime, self._threads.of(runtime.threads, SLEEPING))
 
     def predict_patches(
         self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
     ) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
-        with torch.inference_mode(), _threads_of(runtime):
-            return predict_groups(model, groups, runtime, TorchScan)
+        with torch.inference_mode():
+            return predict_groups(model, groups, runtime, self._bind(runtime))
+
+    def _bind(self, runtime: Runtime) -> Callable[..., TorchScan]:
+        """What binds a generator to a scan, with the threads that its operations take."""
+        return partial(TorchScan, threads=self._threads.of(runtime.threads, SPINNING))
 
     def expected_counts(
         self, image: Image, scan: PtychoDataContainer, frames: NDArray[np.int64]
@@ -170,9 +181,3 @@ class TorchBackend:
     def load(self, path: Path) -> NetworkModel | SolverModel:
         """Read what this engine solved, or a bundle of any engine whose generator is known here."""
         return load_model(path, self.name, tuple(GENERATORS))
-
-
-def _threads_of(runtime: Runtime) -> AbstractContextManager[None]:
-    """Let the network's operations take as many threads of a processor as asked for, and then as many as before."""
-    host = torch.device("cpu")
-    return nullcontext() if runtime.threads is None else computing_threads(host, runtime.threads)

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.team import Team
+from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.physics.steps import DARK_COUNTS
 from ptycho_core.protocol import Quantity
 
@@ -99,17 +99,47 @@ class BatchGradient:
     positions: Tensor | None = None
     gains: Tensor | None = None
 
-    def add(self, other: BatchGradient) -> None:
-        """Add what the next frames say."""
-        self.loss += other.loss
-        for name in ("object", "probe", "light", "patch_light"):
-            mine, more = getattr(self, name), getattr(other, name)
-            if mine is not None:
-                mine += more
-        if other.positions is not None:
-            self.positions = _joined(self.positions, other.positions)
-        if other.gains is not None:
-            self.gains = _joined(self.gains, other.gains)
+    def take(self, part: _Part) -> None:
+        """Add what a part of the frames says; parts come in the order of the frames."""
+        if part.light is not None:
+            self.light = part.light
+        if part.loss is None:
+            return
+        self.loss += part.loss
+        if self.object is not None and part.patches is not None:
+            physics.add_patches(self.object, part.patches, part.corners_px)
+        if self.probe is not None and self.patch_light is not None:
+            self.probe += part.probe
+            self.patch_light += part.patch_light
+        if part.positions is not None:
+            self.positions = _joined(self.positions, part.positions)
+        if part.gains is not None:
+            self.gains = _joined(self.gains, part.gains)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a chunk of frames (j,) says, or what light reaches the object.
+
+    Attributes:
+        corners_px: (j, 2) of the frames.
+        loss: () summed.
+        patches: (j, N, N) complex of ∂L/∂O, frame by frame.
+        probe: (P, N, N) complex spectrum of ∂L/∂P.
+        patch_light: (N, N) real V.
+        positions: (j, 2) real ∂L/∂δ.
+        gains: (j,) real.
+        light: (h, w) real W.
+    """
+
+    corners_px: Tensor
+    loss: Tensor | None = None
+    patches: Tensor | None = None
+    probe: Tensor | None = None
+    patch_light: Tensor | None = None
+    positions: Tensor | None = None
+    gains: Tensor | None = None
+    light: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +169,8 @@ class Batch:
 class ScanPhysics:
     """The physics of one scan on a device.
 
-    Several threads of a processor take chunks of frames of their own and add up apart: they wait for each other once a
-    batch, not in every operation, and always in the same order.
+    Several threads of a processor take chunks of frames: they wait for each other once a batch, asleep, and not in
+    every operation. What they find is added up in the order of the frames, so their number changes no bit of it.
 
     Args:
         raw: the scan.
@@ -150,7 +180,7 @@ class ScanPhysics:
         threads: that compute, on a processor.
     """
 
-    def __init__(self, raw: RawData, loss: str, device: torch.device, dtype: torch.dtype, threads: int) -> None:
+    def __init__(self, raw: RawData, loss: str, device: torch.device, dtype: torch.dtype, threads: Threads) -> None:
         self.loss_name, self.device = loss, device
         self.propagator = physics.Propagator(raw.propagation, raw.side, dtype, device)
         layout = self.propagator.detector_layout
@@ -159,8 +189,8 @@ class ScanPhysics:
         if raw.background is not None:
             self.background = layout(torch.from_numpy(raw.background.copy()).to(dtype.to_real()).to(device))
         self.frequency = torch.fft.fftfreq(raw.side, dtype=dtype.to_real()).to(device)
-        self.threads = threads if device.type == "cpu" else 1
-        self._pool = ThreadPoolExecutor(self.threads, "step") if self.threads > 1 else None
+        self.threads: Threads = threads if device.type == "cpu" else FixedThreads(1)
+        self._team = Team(self.threads.most, "step")
 
     def gradient(self, obj: Tensor, probe: Tensor, batch: Batch, wanted: Collection[Quantity]) -> BatchGradient:
         """Loss of some frames and the gradients wanted, taken with dark counts, at scale 1 and divisor 1.
@@ -172,9 +202,16 @@ class ScanPhysics:
             wanted: what to differentiate for.
         """
         spectrum = torch.fft.fft2(probe)
-        total, *others = self._shared_out(batch, lambda share: self._sums(obj, probe, spectrum, share, wanted))
-        for other in others:
-            total.add(other)
+        total = BatchGradient(loss=torch.zeros((), dtype=_sum_dtype(self.device), device=self.device))
+        if "object" in wanted:
+            total.object = torch.zeros_like(obj, memory_format=torch.contiguous_format)
+        if "probe" in wanted:
+            total.probe, total.patch_light = torch.zeros_like(probe), torch.zeros_like(probe[0].real)
+        parts = [partial(self._part, obj, spectrum, chunk, wanted) for chunk in self._chunks(batch, probe)]
+        if "object" in wanted or "positions" in wanted:
+            shape = (obj.shape[0], obj.shape[1])
+            parts.insert(0, lambda: _Part(batch.corners_px, light=_light(probe, batch, shape)))
+        self._shared_out(parts, total.take, (probe.shape, *sorted(wanted)), len(batch))
         if total.probe is not None:
             total.probe = torch.fft.ifft2(total.probe)
         return total
@@ -182,68 +219,51 @@ class ScanPhysics:
     def loss(self, obj: Tensor, probe: Tensor, batch: Batch) -> Tensor:
         """Summed loss () of some frames, in double precision where the device has it; arguments as above."""
         spectrum = torch.fft.fft2(probe)
-        first, *others = self._shared_out(batch, lambda share: self._loss(obj, probe, spectrum, share))
-        return sum(others, first)
+        total = torch.zeros((), dtype=_sum_dtype(self.device), device=self.device)
+        parts = [partial(self._loss, obj, spectrum, chunk) for chunk in self._chunks(batch, probe)]
+        self._shared_out(parts, total.add_, (probe.shape,), len(batch))
+        return total
 
-    def _shared_out(self, batch: Batch, work: Callable[[Batch], _Found]) -> list[_Found]:
-        """What each thread says of its share of some frames, in the order of the frames."""
-        n_threads = max(1, min(self.threads, len(batch)))
-        ends = np.linspace(0, len(batch), n_threads + 1).astype(int).tolist()
-        shares = [batch[slice(*bounds)] for bounds in pairwise(ends)]
-        with computing_threads(self.device, 1):
-            return [work(shares[0])] if self._pool is None else list(self._pool.map(work, shares))
+    def _shared_out(
+        self, parts: list[Callable[[], _Found]], take: Callable[[_Found], object], kind: Hashable, size: int
+    ) -> None:
+        """Have threads work on parts of a batch of some size, and take what they find in the order of the parts."""
+        with self.threads.step((self.loss_name, kind), size) as n_threads, computing_threads(self.device, 1):
+            self._team.each(parts, lambda part: part(), lambda _, found: take(found), n_threads)
 
     def _chunks(self, batch: Batch, probe: Tensor) -> Iterator[Batch]:
         size = _CHUNK_BYTES if self.device.type == "cpu" else _ACCELERATED_CHUNK_BYTES
         step = max(1, size // (probe.numel() * probe.element_size()))
         return (batch[slice(start, start + step)] for start in range(0, len(batch), step))
 
-    def _sums(
-        self, obj: Tensor, probe: Tensor, spectrum: Tensor, batch: Batch, wanted: Collection[Quantity]
-    ) -> BatchGradient:
-        """What a share of the frames says, with the spectrum of ∂L/∂P where that of the probe is wanted."""
-        sums = BatchGradient(loss=torch.zeros((), dtype=_sum_dtype(self.device), device=self.device))
-        if "object" in wanted:
-            sums.object = torch.zeros_like(obj, memory_format=torch.contiguous_format)
-        if "object" in wanted or "positions" in wanted:
-            shape = (obj.shape[0], obj.shape[1])
-            sums.light = physics.illumination(probe, batch.corners_px, shape, batch.intensities)
-        if "probe" in wanted:
-            sums.probe, sums.patch_light = torch.zeros_like(probe), torch.zeros_like(probe[0].real)
-        for chunk in self._chunks(batch, probe):
-            self._add(sums, obj, spectrum, chunk, wanted)
-        return sums
-
-    def _add(
-        self, sums: BatchGradient, obj: Tensor, spectrum: Tensor, batch: Batch, wanted: Collection[Quantity]
-    ) -> None:
-        """Add a chunk of frames to the sums."""
+    def _part(self, obj: Tensor, spectrum: Tensor, batch: Batch, wanted: Collection[Quantity]) -> _Part:
+        """What a chunk of frames says."""
         N = spectrum.shape[-1]
         patches = physics.extract(obj[None], batch.corners_px[None], N)[0]
         ramp = physics.shift_ramp(batch.subpixel_px, N)[:, None]
         shifted = torch.fft.ifft2(spectrum * ramp)
         arrived = self.propagator.to_detector(shifted * patches[:, None])
         rate = self._rate(arrived, batch.intensities)
-        sums.loss += physics.LOSSES[self.loss_name](rate, batch.counts, self.mask, 1.0)
+        part = _Part(batch.corners_px, loss=physics.LOSSES[self.loss_name](rate, batch.counts, self.mask, 1.0))
         if "frame_scale" in wanted:
-            sums.gains = _joined(sums.gains, physics.frame_gains(rate, batch.counts, self.mask, self.background))
+            part = replace(part, gains=physics.frame_gains(rate, batch.counts, self.mask, self.background))
         if not set(wanted) - {"frame_scale"}:
-            return
+            return part
         slope = physics.free_slope(self.loss_name, rate.add_(DARK_COUNTS), batch.counts, self.mask).mul_(2)
         if batch.intensities is not None:
             slope *= batch.intensities[:, None, None]
         chi = self.propagator.from_detector(arrived.mul_(slope[:, None]))
-        if sums.object is not None:
-            physics.add_patches(sums.object, _over_modes(shifted.conj_physical_().mul_(chi)), batch.corners_px)
-        if sums.probe is None and "positions" not in wanted:
-            return
-        if sums.patch_light is not None:
-            sums.patch_light += physics.patch_light(patches, batch.intensities)
+        if "object" in wanted:
+            part = replace(part, patches=_over_modes(shifted.conj_physical_().mul_(chi)))
+        if "probe" not in wanted and "positions" not in wanted:
+            return part
+        seen = physics.patch_light(patches, batch.intensities) if "probe" in wanted else None
         back = torch.fft.fft2(chi.mul_(patches.conj_physical_()[:, None])).mul_(ramp.conj_physical_())
-        if sums.probe is not None:
-            sums.probe += back.sum(dim=0)
+        if "probe" in wanted:
+            part = replace(part, probe=back.sum(dim=0), patch_light=seen)
         if "positions" in wanted:
-            sums.positions = _joined(sums.positions, self._position_gradient(back, spectrum))
+            part = replace(part, positions=self._position_gradient(back, spectrum))
+        return part
 
     def _rate(self, arrived: Tensor, intensities: Tensor | None) -> Tensor:
         """λ_j = w_j Σ_p |A_jp|² + b (J, N, N) of waves A (J, P, N, N) at the detector (FM-5, FM-27)."""
@@ -258,17 +278,19 @@ class ScanPhysics:
         product = _over_modes(back * spectrum.conj()).imag * (-2 * math.pi / spectrum.shape[-1] ** 2)
         return torch.stack([product.sum(dim=2) @ self.frequency, product.sum(dim=1) @ self.frequency], dim=1)
 
-    def _loss(self, obj: Tensor, probe: Tensor, spectrum: Tensor, batch: Batch) -> Tensor:
-        """Summed loss () of a share of the frames."""
+    def _loss(self, obj: Tensor, spectrum: Tensor, batch: Batch) -> Tensor:
+        """Summed loss () of a chunk of frames."""
         wide, N = _sum_dtype(self.device), spectrum.shape[-1]
-        total = torch.zeros((), dtype=wide, device=self.device)
-        for chunk in self._chunks(batch, probe):
-            shifted = torch.fft.ifft2(spectrum * physics.shift_ramp(chunk.subpixel_px, N)[:, None])
-            patches = physics.extract(obj[None], chunk.corners_px[None], N)[0]
-            rate = self._rate(self.propagator.to_detector(shifted.mul_(patches[:, None])), chunk.intensities)
-            # what decides when to stop should not be rounded away beside the sum
-            total += physics.LOSSES[self.loss_name](rate.to(wide), chunk.counts.to(wide), self.mask, 1.0)
-        return total
+        shifted = torch.fft.ifft2(spectrum * physics.shift_ramp(batch.subpixel_px, N)[:, None])
+        patches = physics.extract(obj[None], batch.corners_px[None], N)[0]
+        rate = self._rate(self.propagator.to_detector(shifted.mul_(patches[:, None])), batch.intensities)
+        # what decides when to stop should not be rounded away beside the sum
+        return physics.LOSSES[self.loss_name](rate.to(wide), batch.counts.to(wide), self.mask, 1.0)
+
+
+def _light(probe: Tensor, batch: Batch, shape: tuple[int, int]) -> Tensor:
+    """W (h, w) real of a batch on an object of a shape."""
+    return physics.illumination(probe, batch.corners_px, shape, batch.intensities)
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

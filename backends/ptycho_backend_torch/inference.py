@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +16,12 @@ from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import Part, ScanLayout
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.enginekit.passes import learned_passes
+from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.runtime import Runtime
 
 from . import physics
 from .generators import build, load_weights
+from .gradient import computing_threads
 from .hardware import choose_device, low_precision
 from .sweeps import group_agreed, group_estimate
 
@@ -56,13 +60,17 @@ class TorchScan:
         scale: s.
         passes: learned passes over the canvas of a group alone.
         runtime: frames at once, accelerator, precision.
+        threads: of the operations, on a processor.
 
     Raises:
         ConfigError: the accelerator is not there.
     """
 
-    def __init__(self, model: NetworkModel, data: Groups, scale: float, passes: int, runtime: Runtime) -> None:
+    def __init__(
+        self, model: NetworkModel, data: Groups, scale: float, passes: int, runtime: Runtime, threads: Threads
+    ) -> None:
         device, raw, network = choose_device(runtime.accelerator), data.scan.raw, model.network
+        self.threads = threads if device.type == "cpu" else FixedThreads(1)
         self.data, self.device, self.passes, self.solver_sweeps = data, device, passes, network.sweeps
         self.layout = ScanLayout(data, runtime, network.channels(raw.side), filled=False)
         generator = build(model.config, model.probe.shape[-1])
@@ -84,6 +92,16 @@ class TorchScan:
 
     def prepare(self, part: Part) -> Chunk:
         """Some groups on the device."""
+        with self._working("prepare", part.groups):
+            return self._prepare(part)
+
+    @contextmanager
+    def _working(self, kind: str, groups: NDArray[np.int64]) -> Iterator[None]:
+        """Work on some groups with the threads that are chosen."""
+        with self.threads.step(kind, len(groups)) as n_threads, computing_threads(self.device, n_threads):
+            yield
+
+    def _prepare(self, part: Part) -> Chunk:
         scale, mask, background, propagation = self.known
         counts = torch.from_numpy(self.data.read_counts(part.groups)).to(self.device)
         subpixel = torch.from_numpy(self.data.subpixel_px[part.groups]).to(self.device)
@@ -106,8 +124,9 @@ class TorchScan:
 
     def add(self, chunk: Chunk, canvas: Tensor, learned: bool) -> None:
         """Add patches."""
-        moved = self._moved(chunk, canvas, learned) * chunk.counting
-        self._numerator.index_add_(0, chunk.index, moved.reshape(-1))
+        with self._working("pass" if learned else "sweep", chunk.groups):
+            moved = self._moved(chunk, canvas, learned) * chunk.counting
+            self._numerator.index_add_(0, chunk.index, moved.reshape(-1))
 
     def merged(self) -> Tensor:
         """The weighted mean."""
@@ -117,7 +136,8 @@ class TorchScan:
 
     def predict(self, chunk: Chunk, canvas: Tensor | None) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
         """Patches and weights."""
-        patches = self._alone(chunk) if canvas is None else self._moved(chunk, canvas, learned=True)
+        with self._working("alone" if canvas is None else "predict", chunk.groups):
+            patches = self._alone(chunk) if canvas is None else self._moved(chunk, canvas, learned=True)
         return patches.cpu().numpy(), chunk.weights.cpu().numpy()
 
     def _moved(self, chunk: Chunk, canvas: Tensor, learned: bool) -> Tensor:

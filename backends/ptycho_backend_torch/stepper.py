@@ -16,6 +16,7 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore, filled
 from ptycho_core.enginekit.state import Start, finish, level_of
+from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
 from ptycho_core.runtime import Runtime
@@ -67,17 +68,21 @@ class TorchStepper:
         scan: its scan.
         loss: ``poisson`` or ``amplitude``.
         runtime: ``accelerator``, ``precision`` and ``threads`` are read.
+        threads: what chooses their number; None takes ``runtime.threads``, or as many as PyTorch would.
     """
 
-    def __init__(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> None:
+    def __init__(
+        self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime, threads: Threads | None = None
+    ) -> None:
         start = Start.of(image, scan, np.complex128 if runtime.precision == "64" else np.complex64)
         self.scan, self.loss_name, self.scale = scan, loss, start.scale
         self.device = choose_device(runtime.accelerator)
-        self.threads = runtime.threads or torch.get_num_threads()
+        if threads is None:
+            threads = FixedThreads(runtime.threads or torch.get_num_threads())
         self.object, self.probe = self._put(start.object), self._put(start.probe)
         self.velocity = torch.zeros_like(self.object)
         self.positions, self.intensities = start.positions, start.intensities
-        self.physics = ScanPhysics(scan.raw, loss, self.device, self.object.dtype, self.threads)
+        self.physics = ScanPhysics(scan.raw, loss, self.device, self.object.dtype, threads)
         self.store = FrameStore(
             scan,
             partial(_put_counts, self.physics.propagator, self.device, self.object.dtype.to_real()),

@@ -21,12 +21,14 @@ from torch.func import functional_call
 
 from ptycho_core.config import TrainingConfig
 from ptycho_core.enginekit.network_loop import Learnt, Step, Training
+from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError, PtychoError
 from ptycho_core.protocol import Progress
 from ptycho_core.runtime import Runtime
 
 from .data import Loader
+from .gradient import computing_threads
 from .hardware import choose_device, low_precision
 from .network import PtychoNetwork
 from .relay import Listener, Mailbox, has_own_processes, strategy_of
@@ -42,9 +44,13 @@ class TorchLearner:
         data: groups to learn from, and those that are held out.
         fabric: devices and processes.
         num_workers: processes that read ahead.
+        threads: of the operations, on a processor.
     """
 
-    def __init__(self, network: PtychoNetwork, data: TrainingGroups, fabric: Fabric, num_workers: int) -> None:
+    def __init__(
+        self, network: PtychoNetwork, data: TrainingGroups, fabric: Fabric, num_workers: int, threads: Threads
+    ) -> None:
+        self.threads = threads if fabric.device.type == "cpu" else FixedThreads(1)
         self.network, self.data, self.config, self.fabric = network, data, data.config, fabric
         optimizer = torch.optim.AdamW(network.groups(), fused=True)
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -84,6 +90,13 @@ class TorchLearner:
 
     def step(self, batch: dict[str, Tensor], factor: float, look: bool) -> Step:
         """One step of the optimiser."""
+        with (
+            self.threads.step(("train", look), len(batch["counts"])) as n_threads,
+            computing_threads(self.fabric.device, n_threads),
+        ):
+            return self._step(batch, factor, look)
+
+    def _step(self, batch: dict[str, Tensor], factor: float, look: bool) -> Step:
         config = self.config
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
@@ -109,8 +122,12 @@ class TorchLearner:
         order = self.data.heldout_batches()[self.fabric.global_rank :: self.fabric.world_size]
         with torch.no_grad():
             for batch in self._read(order):
-                loss, _ = functional_call(self.network, values, (batch,), {"counted": True})
-                total += float(loss) * int(batch["counted"].sum())
+                with (
+                    self.threads.step("held out", len(batch["counts"])) as n_threads,
+                    computing_threads(self.fabric.device, n_threads),
+                ):
+                    loss, _ = functional_call(self.network, values, (batch,), {"counted": True})
+                    total += float(loss) * int(batch["counted"].sum())
         return self._sum([total])[0] / self.n_heldout if self.fabric.world_size > 1 else total / self.n_heldout
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -190,6 +207,7 @@ def _train(
     facts: Mapping[str, Any],
     backend: str,
     progress: Progress | Mailbox,
+    threads: Threads,
 ) -> tuple[Any, ...]:
     """Train in this process; where it was started for that, errors are handed over to the caller's too."""
     mailbox = progress if isinstance(progress, Mailbox) else None
@@ -199,7 +217,7 @@ def _train(
         with torch.inference_mode(mode=False), torch.enable_grad():
             reduced = low_precision(runtime.precision, fabric.device)
             network = PtychoNetwork(data.config, data.scans, data.n_trained, reduced)
-            learner = TorchLearner(network, data, fabric, runtime.num_workers)
+            learner = TorchLearner(network, data, fabric, runtime.num_workers, threads)
             tell = progress.progress if isinstance(progress, Mailbox) else progress
             return tuple(Training(learner, data.config, runtime, backend, facts, tell).run())
     except PtychoError as error:
@@ -210,9 +228,9 @@ def _train(
 
 def fit(
     data: TrainingGroups, config: TrainingConfig, runtime: Runtime, backend: str, facts: Mapping[str, Any],
-    progress: Progress,
+    progress: Progress, threads: Threads,
 ) -> Learnt:  # fmt: skip
-    """Train, in this process or in others.
+    """Train, in this process or in others; several divide the threads that nobody asked for among them.
 
     Raises:
         ConfigError: devices or a strategy that are not to be had here.
@@ -224,8 +242,12 @@ def fit(
     if data.n_trained > 1 and (config.probe_trainable or config.scale_trainable) and name in _DDP:
         # a step leaves probe and scale of other scans alone; processes that share gradients would wait for theirs
         settings["strategy"] = DDPStrategy(start_method=_DDP[name], find_unused_parameters=True)
+    if has_own_processes(name):
+        threads = FixedThreads(runtime.threads or max(1, threads.most // runtime.devices))
     # in one piece: Lightning looks for modules in what it is given, and cannot pass through frozen values
-    job = functools.partial(functools.partial, _train, data=data, runtime=runtime, facts=facts, backend=backend)
+    job = functools.partial(
+        functools.partial, _train, data=data, runtime=runtime, facts=facts, backend=backend, threads=threads
+    )
     with _quiet_lightning:
         try:
             fabric = Fabric(**settings)

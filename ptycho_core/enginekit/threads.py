@@ -375,33 +375,33 @@ class EngineThreads:
     """The threads of an engine's jobs: as many as a caller says, else chosen, with what was found before.
 
     Args:
-        slower: see :class:`ThreadChooser`.
         most: threads that the engine's libraries would take, asked when the first job begins; None takes all there are.
     """
 
-    def __init__(self, *, slower: float, most: Callable[[], int] | None = None) -> None:
-        self._slower, self._most = slower, most
+    def __init__(self, most: Callable[[], int] | None = None) -> None:
+        self._most = most
         # looked at from here on, so that the first job knows what others do
         self._others = OthersLoad()
-        self._chooser: ThreadChooser | None = None
+        self._choosers: dict[float, ThreadChooser] = {}
         self._last: Threads | None = None
         self._lock = threading.Lock()
 
-    def of(self, given: int | None) -> Threads:
+    def of(self, given: int | None, slower: float) -> Threads:
         """Those of a job.
 
         Args:
             given: ``Runtime.threads``.
+            slower: how its threads wait; see :class:`ThreadChooser`.
         """
         with self._lock:
             if given is not None:
                 self._last = FixedThreads(given)
                 return self._last
-            if self._chooser is None:
+            if slower not in self._choosers:
                 most = available_cpus() if self._most is None else min(available_cpus(), self._most())
-                self._chooser = ThreadChooser(most, slower=self._slower, others=self._others)
-            self._last = self._chooser
-            return self._chooser
+                self._choosers[slower] = ThreadChooser(most, slower=slower, others=self._others)
+            self._last = self._choosers[slower]
+            return self._last
 
     def told(self) -> str:
         """How many threads the last job computed with, in words; nothing before the first."""

@@ -97,6 +97,25 @@ def test_its_physics_is_the_oracles_in_its_own_precision(problem: Problem, dtype
         assert found.real.dtype == np.zeros(1, dtype).real.dtype
 
 
+@pytest.mark.spec("BE-38")
+def test_the_number_of_threads_changes_no_bit(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient, "_CHUNK_BYTES", 1)  # a frame each, so that all have something to do
+    frames, weights = np.array([4, 0, 2, 3, 1]), np.array([0.7, 1.2, 1.0, 0.9, 1.3])
+    at = (problem.corners[frames], problem.rest[frames], problem.obj.astype(np.complex64))
+    wanted = ("object", "probe", "positions", "frame_scale")
+
+    def found(threads: int) -> list[Any]:
+        ask = NumpyGradient(scan_of(problem), "poisson", threads)
+        got = ask(frames, *at, problem.probe.astype(np.complex64), wanted, DARK_COUNTS, weights)
+        return [value for value in vars(got).values() if value is not None]
+
+    one = found(1)
+    assert len(one) == 6
+    for n_threads in (2, 3, 5):
+        for mine, theirs in zip(one, found(n_threads), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
 @pytest.mark.spec("BE-7")
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("loss", ["poisson", "amplitude"])

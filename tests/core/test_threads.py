@@ -213,20 +213,20 @@ def test_a_step_that_fails_or_overlaps_with_another_is_not_timed() -> None:
 
 
 def test_an_engine_takes_what_a_caller_says_and_else_chooses_with_what_it_found() -> None:
-    threads = EngineThreads(slower=SPINNING, most=lambda: 1)
+    threads = EngineThreads(lambda: 1)
     assert threads.told() == ""
-    with threads.of(3).step("solve", 8) as n_threads:
+    with threads.of(3, SPINNING).step("solve", 8) as n_threads:
         assert n_threads == 3
     assert threads.told() == "3, as given"
-    assert threads.of(None).most == 1
+    assert threads.of(None, SPINNING).most == 1
     assert threads.told() == "1 of 1, all there is"
-    assert threads.of(None) is threads.of(None)
+    assert threads.of(None, SPINNING) is threads.of(None, SPINNING) is not threads.of(None, SLEEPING)
 
 
 @pytest.mark.spec("BE-36")
 def test_an_engine_never_takes_more_than_this_process_may_use() -> None:
-    assert EngineThreads(slower=SLEEPING, most=lambda: 4096).of(None).most == available_cpus()
-    assert EngineThreads(slower=SLEEPING).of(None).most == available_cpus()
+    assert EngineThreads(lambda: 4096).of(None, SLEEPING).most == available_cpus()
+    assert EngineThreads().of(None, SLEEPING).most == available_cpus()
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 8])

@@ -110,18 +110,28 @@ def test_a_batch_touches_what_its_frames_reach(scan):
 def test_threads_are_as_before_and_asked_for_where_they_compute(scan):
     before = torch.get_num_threads()
     one = made(TorchStepper, scan, threads=before + 1)
-    assert one.physics.threads == before + 1
+    assert one.physics.threads.most == before + 1
     one.step(scan.train_frames, LENGTHS, EVERYTHING)
     assert torch.get_num_threads() == before
-    assert made(TorchStepper, scan, threads=None).physics.threads == before
+    assert made(TorchStepper, scan, threads=None).physics.threads.most == before
     with gradient.computing_threads(torch.device("cpu"), before + 2):
         assert torch.get_num_threads() == before + 2
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.spec("BE-38")
+def test_the_number_of_threads_changes_no_bit(scan, monkeypatch):
+    monkeypatch.setattr(gradient, "_CHUNK_BYTES", 1)  # a frame each, so that all have something to do
+    (one, losses), *others = (descended(TorchStepper, scan, threads=n) for n in (1, 2, 5))
+    for other, found in others:
+        np.testing.assert_array_equal(found, losses)
+        for name, array in one.arrays().items():
+            np.testing.assert_array_equal(other.arrays()[name], array)
+
+
 def test_threads_are_as_before_after_a_failure(scan, monkeypatch):
-    before, one = torch.get_num_threads(), made(TorchStepper, scan)
-    one.threads = before + 1
+    before = torch.get_num_threads()
+    one = made(TorchStepper, scan, threads=before + 1)
     monkeypatch.setattr(one.physics, "gradient", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         one.step(scan.train_frames, LENGTHS, EVERYTHING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ import torch
 from engines.engine_scans import interrupted
 from torch_scans import ENGINE, assert_same_model, make_scan, train, vary
 
+from ptycho_backend_torch import inference, network
+from ptycho_backend_torch.backend import TorchBackend
 from ptycho_core.data.container import PtychoDataContainer
+from ptycho_core.enginekit.threads import FixedThreads
 from ptycho_core.errors import ArchiveError
 
 pytestmark = pytest.mark.torch
@@ -55,11 +59,13 @@ def test_reading_processes_go_on_in_the_right_epoch(scan, checkpoint):
     assert_same_model(train(scan, vary(CONFIG, num_workers=1, resume_from=checkpoint)), whole)
 
 
-def test_threads_are_as_asked_for_meanwhile_and_then_as_before():
-    """In training and in applying the model; how many there are decides nothing else of the process."""
-    before, seen = torch.get_num_threads(), []
+def test_threads_are_as_asked_for_where_it_computes_and_as_before_elsewhere(monkeypatch):
+    """In training and in applying the model; a caller that is told of a step finds its own number."""
+    before, seen, computed = torch.get_num_threads(), [], {}
     asked = before + 1
     scan = PtychoDataContainer.of(make_scan())
+    for module, name in ((network.PtychoNetwork, "forward"), (inference.TorchScan, "_moved")):
+        monkeypatch.setattr(module, name, noting(getattr(module, name), computed.setdefault(name, set())))
 
     def look(event):
         seen.append((event.stage, torch.get_num_threads()))
@@ -67,6 +73,33 @@ def test_threads_are_as_asked_for_meanwhile_and_then_as_before():
     settings = vary(threads=asked, n_groups=9)
     model = ENGINE.train([scan], *settings, progress=look)
     ENGINE.reconstruct(model, scan, settings.config.inference, settings.runtime, progress=look)
-    assert {stage for stage, _ in seen} == {"train", "reconstruct"}
-    assert {threads for _, threads in seen} == {asked}
+    assert computed == {"forward": {asked}, "_moved": {asked}}
+    assert set(seen) == {("train", before), ("reconstruct", before)}
     assert torch.get_num_threads() == before
+
+
+def noting(method, numbers):
+    """The method, which notes how many threads its operations take."""
+
+    def noted(*given, **named):
+        numbers.add(torch.get_num_threads())
+        return method(*given, **named)
+
+    return noted
+
+
+@pytest.mark.spec("BE-37")
+def test_threads_that_nobody_asked_for_are_chosen_on_its_steps(scan, monkeypatch):
+    """The number that is given to a step is the number it computes with, and what was measured is told."""
+    engine, computed = TorchBackend(), []
+    choice = iter([2, 1] * 1000)
+    monkeypatch.setattr(FixedThreads, "step", lambda self, kind, size: nullcontext(next(choice)))
+    monkeypatch.setattr(engine._threads, "of", lambda given, slower: FixedThreads(2))
+    forward = network.PtychoNetwork.forward
+    monkeypatch.setattr(
+        network.PtychoNetwork,
+        "forward",
+        lambda *given, **named: (computed.append(torch.get_num_threads()), forward(*given, **named))[1],
+    )
+    engine.train([PtychoDataContainer.of(scan)], *vary(CONFIG, n_groups=24))
+    assert computed[:4] == [2, 1, 2, 1]
