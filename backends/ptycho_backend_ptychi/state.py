@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ptycho_core.errors import ArchiveError
+from ptycho_core.text import one_line
 
 from .options import PtychiOptions
 
@@ -175,5 +176,6 @@ def restore_state(
             reconstructor.alpha_psi_far_all_pos = _tensor(state["far_field_steps"], device, is_complex=False)
             errors = [float(e) for e in state["fourier_errors"]]
             reconstructor.reconstructor_buffers.fourier_errors = errors
-    except (KeyError, AttributeError, RuntimeError, ValueError) as error:
-        raise ArchiveError(f"the checkpoint's solver state does not fit this algorithm: {error}") from error
+    except Exception as error:  # torch and pty-chi say in many ways what is wrong with what they are given
+        said = one_line(str(error) or type(error).__name__, 300)
+        raise ArchiveError(f"the checkpoint's solver state does not fit this algorithm: {said}") from error

@@ -7,8 +7,10 @@ values it needs to go on. Nothing in it is code.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from ..io.regular import check_regular
 __all__ = [
     "CHECKPOINT_SECONDS",
     "CheckpointPace",
+    "Found",
     "checkpoint_backend",
+    "checkpoints_in",
     "read_checkpoint",
     "refuse_foreign",
     "write_checkpoint",
@@ -112,6 +116,49 @@ def checkpoint_backend(path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint in a folder.
+
+    Attributes:
+        path: the file.
+        backend: engine that wrote it.
+        epochs: that it has done.
+    """
+
+    path: Path
+    backend: str
+    epochs: int
+
+    def describe(self) -> str:
+        """It in words."""
+        after = "before the end of its first epoch" if self.epochs == 0 else f"after {self.epochs} epochs"
+        return f"the checkpoint {self.path} (engine {self.backend!r}, {after.replace('1 epochs', '1 epoch')})"
+
+
+def checkpoints_in(folder: Path) -> list[Found]:
+    """Checkpoints in this format in a training folder, the newest first; whatever else lies there is left alone."""
+    found = []
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.ckpt"), *folder.glob("checkpoints/*.ckpt")]:
+        backend = None if path.name.startswith(".") or not path.is_file() else checkpoint_backend(path)
+        if backend is not None:
+            found.append((path.stat().st_mtime_ns, Found(path, backend, _epochs_in(path))))
+    return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _epochs_in(path: Path) -> int:
+    """Epochs in the history that a checkpoint holds, wherever its engine keeps it; 0 where there is none."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = json.loads((file.metadata() or {})[_KEY])["facts"]
+        state = facts.get("state", facts)
+        return max((len(values) for values in state["history"].values()), default=0)
+    except Exception:  # as in checkpoint_backend; other engines keep what they like there
+        return 0
+
+
 def refuse_foreign(path: Path, backend: str) -> None:
     """Refuse a checkpoint in this format of another engine; any other file is none of its business.
 
@@ -132,12 +179,12 @@ def read_checkpoint(path: Path, backend: str) -> tuple[dict[str, NDArray[Any]], 
     Raises:
         ArchiveError: missing, damaged, of another format, or of another engine; both are then named.
     """
-    if not path.exists():
+    check_regular(path, ArchiveError, what="a checkpoint")
+    if not os.path.exists(path):  # unlike Path.exists, it does not raise for a name that cannot be one
         raise ArchiveError(
             f"{path}: no such checkpoint; give resume_from a file from a training folder. A training that ended before "
             "its first epoch did has left none: begin anew, without resume_from."
         )
-    check_regular(path, ArchiveError, what="a checkpoint")
     try:
         arrays, entry = _content(path)
     except Exception as error:  # safetensors, json and the file system raise many kinds for a damaged or foreign file

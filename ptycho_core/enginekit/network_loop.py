@@ -23,6 +23,7 @@ from ..generators import Generator
 from ..io.atomic import ensure_output_folder
 from ..protocol import Progress, ProgressEvent
 from ..runtime import Runtime
+from ..text import one_line
 from .architectures import GENERATORS
 from .checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
 from .network_model import NetworkModel
@@ -337,17 +338,21 @@ class Training:
         found = {name: value.shape for name, value in _named(arrays, _PARAMETER).items()}
         wanted = {name: value.shape for name, value in _named(self.learner.arrays(), _PARAMETER).items()}
         try:
-            state = State(**facts["state"])
+            state = _state_of(facts["state"], self._watched)
             check_resumable(path, (found, wanted), (facts["run"], self.facts), state.steps, self.total_steps)
+            best = _named(arrays, _BEST_VALUE)
+            if best and {name: value.shape for name, value in best.items()} != wanted:
+                raise ValueError("the values of its best epoch are of another network")
             self.learner.take(arrays, state.steps)
         except ArchiveError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # an engine's library says in its own way what is wrong with what it is given
+            said = one_line(f"{type(error).__name__}: {error}", 200)
             raise ArchiveError(
                 f"{path}: a checkpoint of engine {self.backend!r} that lacks something, or has more than this version "
-                f"knows ({type(error).__name__}: {error}); resume with the version of ptycho-core that wrote it."
+                f"knows ({said}); resume with the version of ptycho-core that wrote it."
             ) from error
-        self.state, self.best = state, _named(arrays, _BEST_VALUE) or None
+        self.state, self.best = state, best or None
         if self._folder is not None and self._folder != path.parent and self.learner.leads:
             self._bring_best(path.with_name(_BEST), self._folder)
 
@@ -359,6 +364,30 @@ class Training:
             return
         if facts.get("run") == self.facts:
             write_checkpoint(folder / _BEST, self.backend, arrays, facts)
+
+
+def _state_of(plain: Any, watched: str) -> State:
+    """The state that plain values say, of a checkpoint that may be anybody's.
+
+    Raises:
+        TypeError, ValueError: they say none.
+    """
+    state = State(**plain)
+    for name in ("steps", "epoch", "batch", "n_groups", "epochs_since_best"):
+        value = getattr(state, name)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+            raise ValueError(f"{name} is no number of steps")
+    for name in ("loss_sum", "variation", "best"):
+        if not isinstance(getattr(state, name), float):
+            raise ValueError(f"{name} is no number")
+    if not isinstance(state.history, dict):
+        raise ValueError("its history is none")
+    for values in state.history.values():
+        if not isinstance(values, list) or not all(isinstance(value, float) for value in values):
+            raise ValueError("its history holds what is no number")
+    if len(state.history.get(watched, [])) != state.epoch or any(len(v) != state.epoch for v in state.history.values()):
+        raise ValueError(f"its history is not one of {state.epoch} epochs")
+    return state
 
 
 def _named(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:

@@ -165,7 +165,7 @@ def test_a_file_of_another_format(path, content):
 
 
 def test_a_folder(tmp_path):
-    with pytest.raises(ArchiveError, match="not a checkpoint that can be read safely"):
+    with pytest.raises(ArchiveError, match="is a folder; a checkpoint is read from a regular file"):
         read_checkpoint(tmp_path, "own")
 
 
