@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from .errors import ConfigError
 
-__all__ = ["DEFAULT_LIMITS", "MEGABYTE", "Limits", "limits_at_work", "within"]
+__all__ = ["DEFAULT_LIMITS", "MEGABYTE", "Limits", "limits_at_work", "memory_left", "within"]
 
 MEGABYTE = 10**6
 
@@ -39,7 +39,7 @@ class Limits:
 
     memory_mb: float = 768.0
     seconds: float = 8.0
-    canvas_px: int = 2**28
+    canvas_px: int = 2**26
     objects: int = 100_000
     nesting: int = 64
     external: bool = False
@@ -63,6 +63,26 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 """What holds where nobody says anything."""
+
+
+def memory_left() -> int | None:
+    """Bytes of memory that this process may still take, by the machine and its control group; None where none says."""
+    known = [_number("/proc/meminfo", "MemAvailable:", 1024)]
+    most, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
+    if most is not None and used is not None:
+        known.append(max(most - used, 0))
+    return min((left for left in known if left is not None), default=None)
+
+
+def _number(path: str, name: str = "", unit: int = 1) -> int | None:
+    """The number behind a name in a file of the system, or None."""
+    try:
+        with open(path, encoding="ascii") as file:
+            words = file.read(4096).split()
+        return int(words[words.index(name) + 1 if name else 0]) * unit
+    except (OSError, ValueError, IndexError):  # not there, or "max"
+        return None
+
 
 _of_this_block: ContextVar[Limits] = ContextVar("limits of reading", default=DEFAULT_LIMITS)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -94,7 +94,7 @@ class ReadOptions:
         look_at: most frames whose counts are read; for inspecting a scan too large to read. None reads all.
         allow_external: whether an HDF5 file may have data in files outside of its own folder, behind links, virtual
             datasets or external storage. Inside of it they are read as if they lay in the file.
-        limits: what reading may cost.
+        limits: what reading may cost; `allow_external` is one of them.
     """
 
     measurement: str | None = None
@@ -140,6 +140,7 @@ class ReadOptions:
             for name in ("raster", "scan_step_m", "centre")
             if not isinstance(value := getattr(self, name), str | float | int | None)
         }
+        settled["limits"] = replace(self.limits, external=self.allow_external or self.limits.external)
         if isinstance(self.scan_step_m, float | int):
             settled["scan_step_m"] = (float(self.scan_step_m),) * 2
         for name, value in settled.items():
@@ -147,7 +148,9 @@ class ReadOptions:
 
     def given(self) -> dict[str, str]:
         """Those that are not left at their default, in words, for provenance."""
-        values = ((field.name, getattr(self, field.name), field.default) for field in fields(self))
+        values = (
+            (field.name, getattr(self, field.name), field.default) for field in fields(self) if field.name != "limits"
+        )
         return {name: str(value) for name, value, default in values if value != default}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from ..limits import within
 from .options import Options, Parser, make_parser
+from .reading_options import COST, READING, limits_given
 from .session import Session
 from .tables import json_text, table
 
@@ -30,6 +32,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--measurement", choices=["amplitude", "counts"], help="what a scan file's frames are, where it does not say"
     )
+    parser.add_group(COST, READING[COST])
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     return parser
 
@@ -58,7 +61,8 @@ def execute(options: Options, session: Session) -> int:
     if reference is None:
         raise ConfigError(f"{options['a']} alone cannot be compared; give a second image, or --truth FILE.")
     scored = names if options["truth"] else names[:1]
-    scores = {name: compare(name, reference, measurement=options["measurement"]) for name in scored}
+    with within(limits_given(options)):
+        scores = {name: compare(name, reference, measurement=options["measurement"]) for name in scored}
     if options["json"]:
         mapping = {name: score.to_mapping() for name, score in scores.items()}
         session.say(json_text({"reference": reference, "is_truth": bool(options["truth"]), "scores": mapping}))

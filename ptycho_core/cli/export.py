@@ -9,8 +9,9 @@ from ..errors import OutputError
 from ..io.export import EXPORTS, choose_export
 from ..io.npz import GEOMETRY_KEYS
 from ..io.result_folder import default_folder
+from ..limits import within
 from .options import Options, Parser, make_parser
-from .reading_options import READING, read_options
+from .reading_options import COST, READING, limits_given, read_options
 from .session import Session
 
 __all__ = ["build_parser", "execute"]
@@ -35,6 +36,7 @@ def build_parser() -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="replace the file where it is there")
     instrument = {name: how for name, how in READING["instrument"].items() if name[2:] in GEOMETRY_KEYS}
     parser.add_group("the instrument, where the result does not say", instrument)
+    parser.add_group(COST, READING[COST])
     return parser
 
 
@@ -60,7 +62,8 @@ def execute(options: Options, session: Session) -> int:
 
     export = choose_export(options["out"], options["format"])
     said = read_options({key: options[key] for key in GEOMETRY_KEYS})
-    stored = read_result(Path(options["result"]), Geometry(**{key: getattr(said, key) for key in GEOMETRY_KEYS}))
+    with within(limits_given(options)):
+        stored = read_result(Path(options["result"]), Geometry(**{key: getattr(said, key) for key in GEOMETRY_KEYS}))
     target = _target(options, export.suffixes[0])
     for text in export_reconstruction(target, stored, format=export.name):
         session.say(f"note      {text}")

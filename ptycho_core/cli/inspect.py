@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..limits import within
 from .options import Options, Parser, add_scan_options, make_parser
 from .progress import long_job
-from .reading_options import read_options
+from .reading_options import limits_given, read_options
 from .session import Session
 from .tables import facts, json_text
 from .words import reading, say_run
@@ -79,7 +80,8 @@ def execute(options: Options, session: Session) -> int:
     if options["suggest_mapping"]:
         from ..inspection.suggest_mapping import suggest_mapping
 
-        session.say(suggest_mapping(options["data"]).rstrip("\n"))
+        with within(limits_given(options)):
+            session.say(suggest_mapping(options["data"]).rstrip("\n"))
         return 0
     for name in () if options["try"] else ("probe", "despite_findings"):
         if options[name]:

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data.propagation import Propagation
 from ..errors import ConfigError, DataError
+from ..limits import Limits
 
 if TYPE_CHECKING:
     from ..reader_protocol import ReadOptions
 
-__all__ = ["AUTO", "PROBE_AND_FINDINGS", "READING", "read_options"]
+__all__ = ["AUTO", "COST", "PROBE_AND_FINDINGS", "READING", "limits_given", "read_options"]
 
 AUTO = "auto"
 """The word that leaves something to be found."""
 
 _LENGTH = "LENGTH"
+
+_MOST_DIGITS = 16  # of a whole number that a double holds
+
+_COST = Limits()
+
+COST = "what reading may cost"
+"""Heading of the options that raise the limits."""
+
+_LIMITS = {
+    "memory": "memory_mb",
+    "seconds": "seconds",
+    "canvas": "canvas_px",
+    "objects": "objects",
+    "nesting": "nesting",
+}
+"""Option without ``--max_`` → field of ``Limits``."""
 
 READING: dict[str, dict[str, dict[str, Any]]] = {
     "reading the scan": {
@@ -72,6 +90,30 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
         "--offset": {"metavar": "NUMBER", "help": "add it to frames below 0, from which a dark level was taken off"},
         "--gain": {"metavar": "auto|NUMBER", "help": "stored value of one photon, where frames are not in photons"},
     },
+    COST: {
+        "--allow_external": {
+            "action": "store_true",
+            "help": "let an HDF5 file have data in files outside of its own folder, if you trust it",
+        },
+        "--max_memory": {"metavar": "MB", "help": f"memory beyond the file's size (default: {_COST.memory_mb:g})"},
+        "--max_seconds": {
+            "metavar": "S",
+            "help": f"processor time of one step of reading (default: {_COST.seconds:g})",
+        },
+        "--max_canvas": {
+            "metavar": "PX",
+            "help": f"object pixels that positions may span (default: {_COST.canvas_px})",
+        },
+        "--max_objects": {
+            "metavar": "N",
+            "help": f"groups, datasets, links, members, files that a scan may have (default: {_COST.objects})",
+        },
+        "--max_nesting": {"metavar": "N", "help": f"groups in groups (default: {_COST.nesting})"},
+        "--no_guard": {
+            "action": "store_true",
+            "help": "read in this process: a damaged file may end or stop it",
+        },
+    },
 }
 """Heading → option → arguments of ``add_argument``."""
 
@@ -107,6 +149,7 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
         for name in ("measurement", "position_unit", "radiation", "mask_polarity", "frames", "entry", "follow")
         if name in given
     }
+    found |= {"allow_external": bool(given.get("allow_external")), "limits": limits_given(given)}
     found["propagation"] = _propagation(given.get("propagation"))
     if "scan_index" in given:
         if "entry" in given:
@@ -148,6 +191,27 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
     return ReadOptions(**found)
 
 
+def limits_given(options: Mapping[str, Any]) -> Limits:
+    """What a command line says that reading may cost.
+
+    Args:
+        options: as ``options.parse`` returned them.
+
+    Raises:
+        ConfigError: a value that an option cannot have.
+    """
+    found: dict[str, Any] = {}
+    for name, field in _LIMITS.items():
+        text = options.get(f"max_{name}")
+        if text is not None:
+            whole = isinstance(getattr(_COST, field), int)
+            number = float(_whole(options, f"max_{name}")) if whole else _number(text, f"--max_{name}")
+            number = _positive(number, f"--max_{name}")
+            found[field] = int(number) if whole else number
+    guard = _COST.guard and not options.get("no_guard")
+    return Limits(**found, external=bool(options.get("allow_external")), guard=guard)
+
+
 def _propagation(text: str | None) -> Propagation | None:
     if text is None:
         return None
@@ -174,9 +238,9 @@ def _positive(number: float, option: str) -> float:
     return number
 
 
-def _whole(given: dict[str, Any], name: str) -> int:
+def _whole(given: Mapping[str, Any], name: str) -> int:
     text = str(given[name])
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS):
         raise ConfigError(f"--{name} = {text}; it must be a whole number.")
     return int(text)
 

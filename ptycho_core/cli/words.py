@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Cancelled
+from ..limits import within
 from ..protocol import Progress, no_progress
 from ..text import shell_words
 from .options import Options
@@ -60,7 +61,8 @@ def reading(
 
         raw = read_scan(Path(options["data"]), dialect=options["dialect"], options=said)
         if options["probe"]:
-            raw = probe_from_words(options["probe"], raw)
+            with within(said.limits):
+                raw = probe_from_words(options["probe"], raw)
         for text in raw.source.assumptions:
             session.detail(text)
         modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"

@@ -8,11 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
+from ..limits import DEFAULT_LIMITS, limits_at_work, memory_left
 
 __all__ = ["MAX_CANVAS_PX", "check_canvas", "checked_plane", "checked_positions", "checked_probe", "read_only"]
 
-MAX_CANVAS_PX = 2**28
-"""Most object pixels that the positions of a scan may span: complex64, 2 GiB; a larger canvas is refused unread."""
+MAX_CANVAS_PX = DEFAULT_LIMITS.canvas_px
+"""Most object pixels that the positions of a scan may span unless a caller allows more; others are refused unread."""
+
+_BYTES_PER_PX = 16
+"""Of an object (complex64), its coverage and a step of it: with less memory than that there is no image."""
 
 _MOST_EMPTY = 1000
 """Times that a canvas may be larger than all frames together: two fields of a sample lie apart, not a world apart."""
@@ -68,8 +72,8 @@ def check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any], 
         DataError: they do; the frame that lies farthest from the others is named.
     """
     height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
-    frames_px = min(len(positions) * N**2, MAX_CANVAS_PX // _MOST_EMPTY)
-    allowed = max(_MOST_EMPTY * frames_px, _SMALL_CANVAS_PX)
+    most = limits_at_work().canvas_px
+    allowed = min(most, max(_MOST_EMPTY * len(positions) * N**2, _SMALL_CANVAS_PX))
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     frame = int(away.argmax())
     usual = float(np.quantile(away, 0.9)) + N
@@ -80,14 +84,22 @@ def check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any], 
             f"tenths of the frames lie within {usual:.4g} of it: the position of {int(lost.sum())} frames cannot be "
             "right. Leave them out (--frames), or correct them."
         )
+    left = memory_left()
+    if height * width <= allowed and left is not None and _BYTES_PER_PX * height * width > left:
+        raise DataError(
+            f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, which takes "
+            f"{_BYTES_PER_PX * height * width / 1e9:.3g} GB of memory, and {left / 1e9:.3g} GB are left. Use fewer "
+            "frames (--frames), or a smaller window (--crop) or binning (--bin), or a machine with more."
+        )
     if height * width <= allowed:
         return
+    allow = " If all of them are right, allow more with --max_canvas (Limits.canvas_px)." if allowed == most else ""
     raise DataError(
         f"{name}: positions span {height - N:.4g} × {width - N:.4g} object pixels, an object of {height * width:.3g} "
         f"pixels; at most {allowed} are allowed for {len(positions)} frames of {N}×{N}. Frame {int(numbers[frame])} "
         f"lies farthest, {away[frame]:.4g} pixels from the middle of all, whose median distance is "
         f"{float(np.median(away)):.4g}: leave it out (--frames), or correct the unit of the positions "
-        "(--position_unit) or the pixel size."
+        f"(--position_unit) or the pixel size.{allow}"
     )
 
 

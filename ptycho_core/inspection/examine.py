@@ -20,9 +20,11 @@ from ..data.raw import RawData
 from ..data.recording import Recording
 from ..errors import DataError, MissingPackageError, ReaderError
 from ..io.candidate import Candidate
+from ..io.guarded import settling
 from ..io.measurement import UnstatedMeasurementError, unstated_note
 from ..io.registry import choose_reader, recorded
 from ..io.settle import scan_of
+from ..limits import within
 from ..plugins.readers import InstalledReader
 from ..reader_protocol import ReadOptions
 from .checks import CHECKS, DESPITE_FINDINGS, Finding
@@ -117,8 +119,9 @@ def examine(raw: RawData, facts: Facts | None = None) -> list[Finding]:
     Returns:
         Findings in the order of the checks. What the reader warned of (``raw.source.warnings``) is not among them.
     """
-    measured = Facts.of(raw) if facts is None else facts
-    return [finding for check in CHECKS for finding in check(raw, measured)]
+    with settling(raw.source.path or "scan"):
+        measured = Facts.of(raw) if facts is None else facts
+        return [finding for check in CHECKS for finding in check(raw, measured)]
 
 
 def refuse_grave(findings: Iterable[Finding], raw: RawData, *, despite: bool = False) -> None:
@@ -178,11 +181,16 @@ def inspect_scan(
     raw, stated, findings = _read(reader, file, said)
     if raw is None:
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
-    facts = Facts.of(raw)
     findings += [Finding("warning", text) for text in raw.source.warnings]
-    findings += examine(raw, facts)
-    if all(finding.level != "error" for finding in findings):
-        findings += [finding for check in further for finding in check(raw, facts)]
+    try:
+        with within(said.limits), settling(path):
+            facts = Facts.of(raw)
+            findings += examine(raw, facts)
+            if all(finding.level != "error" for finding in findings):
+                findings += [finding for check in further for finding in check(raw, facts)]
+    except DataError as error:  # a frame that cannot be read, of a file whose header is sound
+        findings.append(Finding("error", str(error)))
+        return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
     return ScanInspection(
         path=str(path),
         dialect=reader.name,

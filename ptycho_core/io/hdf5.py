@@ -114,7 +114,7 @@ def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
     return parse_provenance(text, f"{file.path}: 'provenance'")
 
 
-def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
+def _frames(h5: Any, file: Candidate, measurement: str, group: str) -> Hdf5Frames:
     dataset = dataset_at(h5, "frames")
     if dataset is None:
         raise missing_key(file, "frames", _REQUIRED["frames"])
@@ -122,7 +122,8 @@ def _frames(h5: Any, file: Candidate, measurement: str) -> Hdf5Frames:
         found = "complex values; a detector records counts" if dataset.dtype.kind == "c" else f"{dataset.dtype}"
         raise DataError(f"{file.path}: 'frames' is {dataset.shape} {found}; it must be (M, N, N) real numbers.")
     shape = (whole_frames(dataset), *dataset.shape[1:])
-    return Hdf5Frames(file.path, dataset.name.strip("/"), shape, measurement, follow=h5.file.swmr_mode)
+    path = f"{group}/frames".strip("/")  # the name of what lies behind a link is its own
+    return Hdf5Frames(file.path, path, shape, measurement, follow=h5.file.swmr_mode)
 
 
 def _positions(h5: Any, file: Candidate, options: ReadOptions) -> NDArray[np.float64]:
@@ -178,7 +179,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
     with open_h5(file.path, options.follow) as root:
         h5 = root[group] if group else root
         _check_version(h5, file)
-        _frames(h5, file, "counts")
+        _frames(h5, file, "counts", group)
         stated = _plain(h5["frames"].attrs.get("measurement"))
         sample = _sample(h5["frames"])
         resolved = resolve_measurement(name, stated, options.measurement, sample)
@@ -196,7 +197,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         positions = _positions(h5, file, options)
         live = root.swmr_mode
         propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
-        frames = _frames(h5, file, resolved)
+        frames = _frames(h5, file, resolved, group)
     if live:  # of a scan that goes on, as many as have both
         whole = min(frames.shape[0], len(positions))
         frames, positions = replace(frames, stored_shape=(whole, *frames.stored_shape[1:])), positions[:whole]

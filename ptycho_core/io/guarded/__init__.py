@@ -7,6 +7,6 @@ all memory. So they work in a process of their own, which may take a stated memo
 
 from .client import while_waiting
 from .frames import guarded_frames
-from .reading import as_data_error, in_child, warm_up
+from .reading import as_data_error, in_child, settling, warm_up
 
-__all__ = ["as_data_error", "guarded_frames", "in_child", "warm_up", "while_waiting"]
+__all__ = ["as_data_error", "guarded_frames", "in_child", "settling", "warm_up", "while_waiting"]

@@ -17,7 +17,7 @@ from ...text import printable, shortened
 from .client import Died, NotStarted, child
 from .server import Answer, Request, is_child
 
-__all__ = ["as_data_error", "in_child", "warm_up"]
+__all__ = ["as_data_error", "in_child", "settling", "warm_up"]
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +142,25 @@ def _foreign(about: Path | str, words: str) -> DataError:
         f"{about}: cannot be read ({shortened(printable(words), _WORDS)}); it is damaged, or not what it says it is. "
         "Copy or export it again."
     )
+
+
+@contextmanager
+def settling(about: Path | str) -> Iterator[None]:
+    """The boundary of what is made of a file in this process: of numbers that are anybody's.
+
+    Exceptions become a DataError, and so does memory that there is not.
+
+    Raises:
+        DataError: with the exception as its cause.
+    """
+    try:
+        with as_data_error(about):
+            yield
+    except MemoryError as error:
+        raise DataError(
+            f"{about}: what it asks for does not fit into memory ({str(error) or 'no room'}). If it does hold so much, "
+            "use fewer frames (--frames) or a smaller window (--crop)."
+        ) from error
 
 
 @contextmanager

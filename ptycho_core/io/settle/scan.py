@@ -22,6 +22,7 @@ from ...data.propagation import FAR_FIELD, Propagation
 from ...data.raw import Geometry, ObjectGuess, RawData
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
+from ...limits import within
 from ...physics.probe import windowed_probe
 from ...physics.propagation import wavelength_m
 from ...reader_protocol import ReadOptions
@@ -34,6 +35,7 @@ from ..far_field import (
     magnified,
     measure_shadow_motion,
 )
+from ..guarded import settling
 from .beside_scan import with_positions_beside
 from .frames import chosen_frames
 from .levels import background_of, gain_of, with_offset
@@ -60,6 +62,11 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
         ConfigError: an option that contradicts another, or has a value that it cannot have.
     """
     name = recording.source.path or "scan"
+    with within(options.limits), settling(name):
+        return _settled(recording, options, name)
+
+
+def _settled(recording: Recording, options: ReadOptions, name: str) -> RawData:
     notes: list[str] = []
     warnings: list[str] = []
     recording = with_positions_beside(recording, options, name, notes, warnings)
