@@ -21,7 +21,16 @@ import pytest
 from ptycho_core.cli.main import EXIT_INPUT, main
 from ptycho_core.text import MOST_CHARACTERS, printable
 
-__all__ = ["LONGEST_LINE", "Refusal", "ran_in_child", "refused", "refused_in_child", "seen_on_disk"]
+__all__ = [
+    "LONGEST_LINE",
+    "Refusal",
+    "check_refusal",
+    "ran_in_child",
+    "refusal_of",
+    "refused",
+    "refused_in_child",
+    "seen_on_disk",
+]
 
 LONGEST_LINE = MOST_CHARACTERS + 200
 """Characters: a message of bounded length, and what says how much was left out of it."""
@@ -119,8 +128,8 @@ def refused(argv: Sequence[str | os.PathLike[str]], tmp_path: Path, says: str = 
     with _not_for_ever(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([os.fspath(word) for word in argv])
     taken = time.monotonic() - started
-    refusal = _parted(code, out.getvalue(), err.getvalue(), 0.0, taken)
-    _check(refusal, tmp_path, before, says, notes)
+    refusal = refusal_of(code, out.getvalue(), err.getvalue(), 0.0, taken)
+    check_refusal(refusal, tmp_path, before, says, notes)
     return refusal
 
 
@@ -147,7 +156,7 @@ def refused_in_child(
     """
     before = seen_on_disk(tmp_path)
     refusal = ran_in_child(argv, tmp_path, address_space_gb=address_space_gb, environment=environment)
-    _check(refusal, tmp_path, before, says, notes)
+    check_refusal(refusal, tmp_path, before, says, notes)
     assert refusal.megabytes <= most_megabytes, f"held {refusal.megabytes:.0f} MB: {refusal.line}"
     return refusal
 
@@ -186,10 +195,11 @@ def ran_in_child(
     with open(report, "rb") as stream:
         said = json.loads(stream.read() or b"{}")
     megabytes = float(said.get("megabytes", 0.0))
-    return _parted(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"), megabytes, taken)
+    return refusal_of(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"), megabytes, taken)
 
 
-def _parted(code: int, stdout: str, stderr: str, megabytes: float, seconds: float) -> Refusal:
+def refusal_of(code: int, stdout: str, stderr: str, megabytes: float = 0.0, seconds: float = 0.0) -> Refusal:
+    """Take apart what a command wrote."""
     lines = stderr.splitlines()
     notes = tuple(line for line in lines if re.match(r"(note|warning): ", line))
     said = [line.removeprefix("ptycho: ") for line in lines if line.startswith("ptycho: ")]
@@ -198,7 +208,10 @@ def _parted(code: int, stdout: str, stderr: str, megabytes: float, seconds: floa
     return Refusal(code, said[0] if said else "", notes, stderr, stdout, megabytes, seconds)
 
 
-def _check(refusal: Refusal, folder: Path, before: Mapping[str, object], says: str, notes: bool) -> None:
+def check_refusal(
+    refusal: Refusal, folder: Path, before: Mapping[str, object], says: str = "", notes: bool = False
+) -> None:
+    """Assert that a command refused as it should, and left the folder as it was `before`; see :func:`refused`."""
     tail = (refusal.stderr + refusal.stdout)[-3000:]
     assert refusal.code == EXIT_INPUT, f"exit {refusal.code}: {tail}"
     assert "Traceback" not in refusal.stderr + refusal.stdout, tail

@@ -1,0 +1,30 @@
+"""The same for HDF5 of our own dialect, in a file of its own, so that a second process can take it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from malformed import Malformed
+from malformed_hdf5 import HDF5
+from test_malformed_scans import commands, folder, hold, nightly  # noqa: F401  two of them are fixtures
+from warm_commands import WarmCommands
+
+pytestmark = pytest.mark.hostile
+
+
+@pytest.mark.parametrize(("number", "case"), list(enumerate(HDF5)), ids=[case.name for case in HDF5])
+def test_it_is_refused(
+    number: int,
+    case: Malformed,
+    commands: WarmCommands,  # noqa: F811
+    folder: Path,  # noqa: F811
+    request: pytest.FixtureRequest,
+) -> None:
+    hold(case, number, commands, folder, all_commands=nightly(request))
+
+
+def test_the_catalogue_names_each_case_once() -> None:
+    names = [case.name for case in HDF5]
+    assert len(names) == len(set(names))
+    assert len(names) >= 250
