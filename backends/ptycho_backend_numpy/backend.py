@@ -13,10 +13,11 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.engine_threads import EngineThreads
 from ptycho_core.enginekit.solver_model import SolverModel, load_solver, reconstruct_solved, save_solver
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
-from ptycho_core.enginekit.threads import SLEEPING, EngineThreads
+from ptycho_core.enginekit.threads import SLEEPING
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside, extract
 from ptycho_core.protocol import Capabilities, Progress, no_progress

@@ -11,9 +11,10 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
 from ptycho_core.enginekit.frame_store import FrameStore
 from ptycho_core.enginekit.team import Team
-from ptycho_core.enginekit.threads import SLEEPING, FixedThreads, ThreadChooser, Threads
+from ptycho_core.enginekit.threads import SLEEPING, ThreadChooser
 from ptycho_core.physics.corrections import frame_gains
 from ptycho_core.physics.likelihood import amplitude_loss, loss_slope, poisson_loss
 from ptycho_core.physics.patches import extract

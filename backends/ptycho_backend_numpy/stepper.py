@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.engine_threads import Threads
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore
 from ptycho_core.enginekit.state import Start, finish, level_of, reached
-from ptycho_core.enginekit.threads import Threads
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.physics.probe import orthogonalise
 from ptycho_core.physics.steps import (

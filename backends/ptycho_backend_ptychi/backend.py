@@ -14,6 +14,7 @@ from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.checkpoint import CheckpointPace
+from ptycho_core.enginekit.engine_threads import EngineThreads
 from ptycho_core.enginekit.hardware import choose_accelerator
 from ptycho_core.enginekit.loss_choice import training_loss
 from ptycho_core.enginekit.network_training import run_facts
@@ -27,6 +28,7 @@ from ptycho_core.enginekit.solver_model import (
     take_checkpoint,
 )
 from ptycho_core.enginekit.stitching import corners_on, make_image
+from ptycho_core.enginekit.threads import SPINNING
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
 from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
@@ -36,7 +38,7 @@ from . import physics
 from .choices import check_choices, losses_for, options_of
 from .extras import OPR_STAT, Opr, bound, first_opr, optics_of, split
 from .iterations import Problem, Solver
-from .library import inside
+from .library import computing, inside
 from .refinement import refine
 from .state import read_state, restore_state
 from .tasks import Settings
@@ -71,8 +73,16 @@ class PtychiBackend:
         refine_positions=True,
         resume=True,
         accelerators=("auto", "cpu", "cuda"),
+        threads=True,
         ignored_fields=OPTIMISER_FIELDS,
     )
+
+    def __init__(self) -> None:
+        self._threads = EngineThreads(torch.get_num_threads)
+
+    def threads_chosen(self) -> str:
+        """How many threads the last job computed with; see ``SupportsThreadChoice``."""
+        return self._threads.told()
 
     def train(
         self,
@@ -106,7 +116,7 @@ class PtychiBackend:
             refine_probe=config.probe_trainable,
         )
         problem = _flat_problem(scan, settings)
-        solver = Solver(problem, settings, device)
+        solver = Solver(problem, settings, device, self._threads.of(runtime.threads, SPINNING))
 
         def write() -> None:
             if path is not None:
@@ -162,7 +172,8 @@ class PtychiBackend:
     ) -> Image:
         """Go on from an image of any engine; see ``SupportsRefinement``."""
         check_choices(config, refining=True)
-        return refine(image, scan, config, choose_device(runtime.accelerator), progress)
+        threads = self._threads.of(runtime.threads, SPINNING)
+        return refine(image, scan, config, choose_device(runtime.accelerator), threads, progress)
 
     def losses_for(self, config: TrainingConfig) -> tuple[str, ...]:
         """The losses that the algorithm of a config refines with; see ``SupportsLossChoice``."""
@@ -185,7 +196,8 @@ class PtychiBackend:
             opr, weights = (None if opr is None else Opr(opr.modes, opr.weights[frames])), None
         if not len(frames):
             return np.zeros((0, N, N), np.float32)
-        with inside(torch.device("cpu")):
+        host = torch.device("cpu")
+        with inside(host), computing(self._threads.again(SPINNING), "expected", len(frames), host):
             counts = physics.expected_counts(
                 image.object if image.slices is None else image.slices,
                 probe,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from ptycho_core.data.container import integer_corners
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
 from ptycho_core.errors import BackendError
 
 from . import physics
+from .batches import Batches
 from .extras import Opr, Optics
-from .library import PtychographyTask, inside
+from .library import PtychographyTask, computing, inside, set_threads
 from .tasks import Settings, library_options, suited_batch
 
 __all__ = ["Problem", "Solver"]
@@ -78,37 +81,6 @@ class _Task(PtychographyTask):
 
 
 @dataclass
-class _Batches:
-    """The frames of an epoch, a batch at a time, as pty-chi's loops want them.
-
-    pty-chi's own loader reads frame by frame and shuffles with a generator that it never seeds.
-
-    Attributes:
-        patterns: (J, N, N) as pty-chi's dataset holds them.
-        n_batch: frames in a batch; batches of one epoch are as even as can be.
-        sampler: pty-chi's own choice of batches, or None for random ones.
-        rng: decides random batches; set before each epoch.
-    """
-
-    patterns: Tensor
-    n_batch: int
-    sampler: Any = None
-    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-
-    def __len__(self) -> int:
-        return len(self.sampler) if self.sampler is not None else math.ceil(len(self.patterns) / self.n_batch)
-
-    def __iter__(self) -> Iterator[list[Tensor]]:
-        if self.sampler is not None:
-            for chosen in self.sampler:
-                yield [chosen.cpu(), self.patterns[chosen.to(self.patterns.device)]]
-            return
-        for drawn in np.array_split(self.rng.permutation(len(self.patterns)), len(self)):
-            chosen = torch.as_tensor(np.sort(drawn), device="cpu")
-            yield [chosen, self.patterns[chosen.to(self.patterns.device)]]
-
-
-@dataclass
 class _SweepLoss:
     """Stands where pty-chi computes a figure to display: sums our loss over the frames of an epoch.
 
@@ -131,15 +103,17 @@ class _SweepLoss:
 class Solver:
     """A pty-chi reconstruction in progress."""
 
-    def __init__(self, problem: Problem, settings: Settings, device: torch.device) -> None:
+    def __init__(self, problem: Problem, settings: Settings, device: torch.device, threads: Threads) -> None:
         """Hand the problem over to pty-chi.
 
         Args:
             problem: what to solve.
             settings: how.
             device: where.
+            threads: that compute, on a processor.
         """
         self.problem, self.settings, self.device = problem, settings, device
+        self.threads: Threads = threads if device.type == "cpu" else FixedThreads(1)
         N = problem.probe.shape[-1]
         self.factor = physics.probe_factor(problem.scale, N)
         chosen, own = problem.frames, settings.options
@@ -159,7 +133,7 @@ class Solver:
             settings, self.offset, N, probe_rms, self.n_batch, n_slices=len(problem.slices), optics=optics
         )
         opr = None if problem.opr is None else problem.opr.with_size(1 / self.factor)
-        with inside(device, settings.seed):
+        with self._inside(settings.seed):
             self.task = _Task(
                 options,
                 diffraction_data=problem.raw.read_counts(chosen),
@@ -172,6 +146,12 @@ class Solver:
                 valid_pixel_mask=None if problem.raw.mask is None else problem.raw.mask.astype(np.float32),
             )
             self._adapt()
+
+    @contextmanager
+    def _inside(self, seed: int | None = None) -> Iterator[None]:
+        """Enter pty-chi on this device; what is not a step computes with as many threads as are chosen."""
+        with inside(self.device, seed), set_threads(self.threads.chosen, self.device):
+            yield
 
     def _adapt(self) -> None:
         """Put our shifts, batches and losses where pty-chi has its own."""
@@ -196,7 +176,7 @@ class Solver:
             r.dataloader = [[everything, dataset.patterns]]
         else:
             sampler = r.dataloader.batch_sampler if r.options.batching_mode != "random" else None
-            r.dataloader = _Batches(dataset.patterns, self.n_batch, sampler)
+            r.dataloader = Batches(dataset.patterns, self.n_batch, self.threads, sampler)
             r.loss_tracker.metric_function = self.loss
             r.loss_tracker.always_compute_loss = True
 
@@ -207,6 +187,11 @@ class Solver:
     def moves_positions(self, epoch: int) -> bool:
         """Whether positions are refined in an epoch."""
         return self.settings.refine_positions and epoch >= (self.settings.options.position_start or 0)
+
+    def _kind(self, epoch: int) -> Hashable:
+        """What makes batches take as long as each other."""
+        what = (self.settings.options.algorithm, self.moves_probe(epoch), self.moves_positions(epoch))
+        return (*what, *self.problem.slices.shape, *self.problem.probe.shape)
 
     @property
     def reconstructor(self) -> Any:
@@ -225,10 +210,11 @@ class Solver:
         """
         r = self.reconstructor
         seed = int(np.random.default_rng([self.settings.seed, epoch]).integers(2**31))
-        with inside(self.device, seed):
+        with self._inside(seed):
             r.current_epoch = epoch
-            if isinstance(r.dataloader, _Batches):
+            if isinstance(r.dataloader, Batches):
                 r.dataloader.rng = np.random.default_rng([self.settings.seed, epoch])
+                r.dataloader.kind = self._kind(epoch)
             self.loss.total = 0.0
             self._run_one(epoch)
             if self.moves_positions(epoch):
@@ -245,7 +231,11 @@ class Solver:
     def _run_one(self, epoch: int) -> None:
         """One epoch of pty-chi's, whose own failures on values that are not finite are told as what they are."""
         try:
-            self.reconstructor.run(1)
+            if self.parallel:  # all frames are one batch, which is not handed out by us
+                with computing(self.threads, self._kind(epoch), len(self.problem.frames), self.device):
+                    self.reconstructor.run(1)
+            else:
+                self.reconstructor.run(1)
         except RuntimeError as error:
             if np.isfinite(self.object).all() and np.isfinite(self.probe).all():
                 raise
@@ -261,11 +251,12 @@ class Solver:
         """Σ of the loss over frames of a forward model; patterns (J, N, N), mask (N, N) in pty-chi's order."""
         total = 0.0
         retain, model.retain_intermediates = model.retain_intermediates, False
-        with inside(self.device), torch.no_grad():
+        with self._inside(), torch.no_grad():
             for start in range(0, len(patterns), _CHUNK):
                 counts = patterns[start : start + _CHUNK].to(self.device)
                 indices = torch.arange(start, start + len(counts), device="cpu")
-                total += _LOSSES[self.settings.loss](model(indices), counts, mask, 1.0)
+                with computing(self.threads, ("loss", *self.problem.probe.shape), len(counts), self.device):
+                    total += _LOSSES[self.settings.loss](model(indices), counts, mask, 1.0)
         model.retain_intermediates = retain
         return total
 
@@ -290,14 +281,14 @@ class Solver:
             return None
         total, present = 0.0, self.task.object.data.detach().clone()
         if shown is not None:
-            with inside(self.device), torch.no_grad():
+            with self._inside(), torch.no_grad():
                 self.task.object.set_data(shown)
         opr = self.opr
         for part, patterns in self._watched_chunks():
             weights = None if opr is None else opr.weights[self.problem.watched[part]]
             total += self._loss_of(self._forward_at(self.watched_px[part], weights), patterns, self.loss.mask)
         if shown is not None:
-            with inside(self.device), torch.no_grad():
+            with self._inside(), torch.no_grad():
                 self.task.object.set_data(present)
         return total / (n_watched * self.problem.mean_counts)
 
@@ -318,7 +309,7 @@ class Solver:
         options = self.task.options.probe_position_options
         for part, patterns in self._watched_chunks():
             model = self._forward_at(self.watched_px[part])
-            with inside(self.device), torch.no_grad():
+            with self._inside(), torch.no_grad():
                 counts = patterns.to(self.device)
                 step = physics.position_step(model, counts, self.loss.mask, options.correction_options)
             limit = options.correction_options.update_magnitude_limit
@@ -329,7 +320,7 @@ class Solver:
         """pty-chi's forward model of the present object and probe at some positions (J, 2) of the scan."""
         corners, rest = integer_corners(positions_px, self.problem.raw.side)
         at = physics.to_library_positions(corners - self.problem.origin_px, rest, self.offset)
-        with inside(self.device):
+        with self._inside():
             optics = self.problem.optics
             wavelength_m = None if optics is None else optics.wavelength_m
             return physics.forward_at(self.task.object, self.task.probe, at, weights, wavelength_m)

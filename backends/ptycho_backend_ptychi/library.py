@@ -18,12 +18,14 @@ import random
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+from ptycho_core.enginekit.engine_threads import ProcessThreads, Threads
 
 __all__ = [
     "AnalyticalIterativePtychographyReconstructor",
@@ -36,8 +38,10 @@ __all__ = [
     "ProbePositions",
     "PtychographyTask",
     "api",
+    "computing",
     "image_proc",
     "inside",
+    "set_threads",
 ]
 
 
@@ -203,4 +207,24 @@ def inside(device: torch.device, seed: int | None = None) -> Iterator[None]:
         scope.enter_context(_seeded(seed, device))
         if torch.get_default_device() != device:  # a scope, not torch.set_default_device, which stays
             scope.enter_context(device)
+        yield
+
+
+_process_threads = ProcessThreads(torch.get_num_threads, torch.set_num_threads)
+
+
+@contextmanager
+def set_threads(n_threads: int, device: torch.device) -> Iterator[None]:
+    """Let each operation on a processor take so many threads, and then as many as before."""
+    if device.type != "cpu":
+        yield
+        return
+    with _process_threads.set_to(n_threads):
+        yield
+
+
+@contextmanager
+def computing(threads: Threads, kind: Hashable, size: int, device: torch.device) -> Iterator[None]:
+    """Make a step of some kind and size with as many threads as are chosen for it."""
+    with threads.step(kind, size) as n_threads, set_threads(n_threads, device):
         yield

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.engine_threads import Threads
 from ptycho_core.enginekit.loss_choice import refinement_loss
 from ptycho_core.enginekit.state import ScanState, room_to_move
 from ptycho_core.enginekit.stitching import slices_shown
@@ -123,6 +124,7 @@ def refine(
     scan: PtychoDataContainer,
     config: TrainingConfig,
     device: torch.device,
+    threads: Threads,
     progress: Progress,
 ) -> Image:
     """Go on from an image, as ``config.refinement`` says.
@@ -132,6 +134,7 @@ def refine(
         scan: its scan, with the frames to refine on and those that are held out.
         config: ``refinement``, ``seed`` and ``options``; what these leave open of slices and OPR modes is the image's.
         device: where.
+        threads: that compute, on a processor.
         progress: called after each epoch.
 
     Returns:
@@ -158,9 +161,9 @@ def refine(
     )
     before = _problem(state, scan, config)
     problem = _with_more(before, config, settings)
-    solver = Solver(problem, settings, device)
+    solver = Solver(problem, settings, device, threads)
     # modes that were added explain less at first, and they are not the image's
-    first = solver if problem is before else Solver(before, replace(settings, refine_probe=False), device)
+    first = solver if problem is before else Solver(before, replace(settings, refine_probe=False), device, threads)
     least = first.watch(_lay_out(image, scan, config, filled=False).slices)
     best, best_epoch = None, 0
     for epoch in range(wanted.epochs):

@@ -15,6 +15,7 @@ from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.engine_threads import EngineThreads
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.models import load_model, save_model
 from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
@@ -24,7 +25,7 @@ from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
-from ptycho_core.enginekit.threads import SLEEPING, SPINNING, EngineThreads
+from ptycho_core.enginekit.threads import SLEEPING, SPINNING
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
@@ -33,6 +34,7 @@ from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
+from .gradient import computing_threads
 from .inference import TorchScan
 from .stepper import TorchStepper
 from .training import fit
@@ -133,9 +135,14 @@ class TorchBackend:
         Raises:
             DataError: a frame leaves the image.
         """
-        raw = scan.raw
+        raw, host = scan.raw, torch.device("cpu")
         corners, subpixel = corners_on(image, frames)
-        with torch.inference_mode():
+        threads = self._threads.again(SPINNING)
+        with (
+            torch.inference_mode(),
+            threads.step("expected", len(frames)) as n_threads,
+            computing_threads(host, n_threads),
+        ):
             obj, probe = (torch.from_numpy(np.array(part, np.complex64)) for part in (image.object, image.probe))
             patches = physics.extract(obj[None], torch.from_numpy(corners)[None], raw.side)
             waves = physics.exit_waves(patches, probe, torch.from_numpy(subpixel)[None])

@@ -6,7 +6,6 @@ Nothing here is differentiated automatically: a gradient costs two more transfor
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ptycho_core.data.raw import RawData
+from ptycho_core.enginekit.engine_threads import FixedThreads, ProcessThreads, Threads
 from ptycho_core.enginekit.team import Team
-from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.physics.steps import DARK_COUNTS
 from ptycho_core.protocol import Quantity
 
@@ -35,36 +34,7 @@ _ACCELERATED_CHUNK_BYTES = 128 * 2**20
 """The same for an accelerator, which has to be given much to do at once."""
 
 
-class _ProcessThreads:
-    """How many threads an operation takes, which belongs to the process: jobs that overlap put back what was first.
-
-    If each of two that overlap put back what it found, the one that ends last would put back what the other had set.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users, self._before = 0, 0
-
-    @contextmanager
-    def set_to(self, threads: int) -> Iterator[None]:
-        """So many from here on, and as many as before the first once the last is done."""
-        with self._lock:
-            now = torch.get_num_threads()
-            self._before = now if self._users == 0 else self._before
-            self._users += 1
-            if threads != now:
-                torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                back = self._before if self._users == 0 else now
-                if torch.get_num_threads() != back:
-                    torch.set_num_threads(back)
-
-
-_process_threads = _ProcessThreads()
+_process_threads = ProcessThreads(torch.get_num_threads, torch.set_num_threads)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.network_inference import Part, ScanLayout
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.enginekit.passes import learned_passes
-from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.runtime import Runtime
 
 from . import physics

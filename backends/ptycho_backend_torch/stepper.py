@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
 from ptycho_core.enginekit.frame_store import KEPT_BYTES, FrameStore, filled
 from ptycho_core.enginekit.state import Start, finish, level_of
-from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.physics.corrections import support_mask
 from ptycho_core.protocol import Constraints, Quantity, StepLengths
 from ptycho_core.runtime import Runtime

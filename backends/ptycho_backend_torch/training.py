@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ptycho_core.config import TrainingConfig
+from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
 from ptycho_core.enginekit.network_loop import Learnt, Step, Training
-from ptycho_core.enginekit.threads import FixedThreads, Threads
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError, PtychoError
 from ptycho_core.protocol import Progress

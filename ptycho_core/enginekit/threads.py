@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 from .processors import OthersLoad, affinity, available_cpus
 
-__all__ = ["SLEEPING", "SPINNING", "EngineThreads", "FixedThreads", "ThreadChooser", "Threads"]
+__all__ = ["SLEEPING", "SPINNING", "ThreadChooser"]
 
 SPINNING = 16.0
 """How many times slower a step may get by a thread too many where threads spin: pty-chi's beside one busy process."""
@@ -346,63 +346,3 @@ class ThreadChooser:
             "threads: %s (%d took %.2f of the time)", self.told(), trial.challenger,
             (trial.own[-1] / trial.known) if trial.own else float("inf"),
         )  # fmt: skip
-
-
-class FixedThreads:
-    """As many threads as a caller said.
-
-    Attributes:
-        most: the number.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self.most = threads
-
-    def told(self) -> str:
-        """In words: ``1, as given``."""
-        return f"{self.most}, as given"
-
-    @contextmanager
-    def step(self, kind: Hashable, size: float = 1.0) -> Iterator[int]:
-        """See :meth:`ThreadChooser.step`."""
-        yield self.most
-
-
-Threads = ThreadChooser | FixedThreads
-
-
-class EngineThreads:
-    """The threads of an engine's jobs: as many as a caller says, else chosen, with what was found before.
-
-    Args:
-        most: threads that the engine's libraries would take, asked when the first job begins; None takes all there are.
-    """
-
-    def __init__(self, most: Callable[[], int] | None = None) -> None:
-        self._most = most
-        # looked at from here on, so that the first job knows what others do
-        self._others = OthersLoad()
-        self._choosers: dict[float, ThreadChooser] = {}
-        self._last: Threads | None = None
-        self._lock = threading.Lock()
-
-    def of(self, given: int | None, slower: float) -> Threads:
-        """Those of a job.
-
-        Args:
-            given: ``Runtime.threads``.
-            slower: how its threads wait; see :class:`ThreadChooser`.
-        """
-        with self._lock:
-            if given is not None:
-                self._last = FixedThreads(given)
-                return self._last
-            if slower not in self._choosers:
-                most = available_cpus() if self._most is None else min(available_cpus(), self._most())
-                self._choosers[slower] = ThreadChooser(most, slower=slower, others=self._others)
-            self._last = self._choosers[slower]
-            return self._last
-
-    def told(self) -> str:
-        """How many threads the last job computed with, in words; nothing before the first."""
-        return "" if self._last is None else self._last.told()

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from ptycho_core.enginekit.engine_threads import EngineThreads
 from ptycho_core.enginekit.processors import available_cpus
 from ptycho_core.enginekit.team import Team
-from ptycho_core.enginekit.threads import SLEEPING, SPINNING, EngineThreads, ThreadChooser
+from ptycho_core.enginekit.threads import SLEEPING, SPINNING, ThreadChooser
 
 PROCESSORS = 2
 

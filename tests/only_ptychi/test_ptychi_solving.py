@@ -225,7 +225,6 @@ def test_what_it_cannot_do_is_refused(scan):
     for runtime, words in [
         (Runtime(accelerator="mps"), "accelerator = 'mps'"),
         (Runtime(precision="bf16"), "precision = 'bf16'"),
-        (Runtime(threads=3), "threads = 3"),
     ]:
         with pytest.raises(ConfigError, match=f"engine 'ptychi': .*{words}"):
             check_capabilities(TrainingConfig(backend="ptychi"), engine.capabilities, "ptychi", runtime)

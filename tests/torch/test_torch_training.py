@@ -14,7 +14,7 @@ from torch_scans import ENGINE, assert_same_model, make_scan, train, vary
 from ptycho_backend_torch import inference, network
 from ptycho_backend_torch.backend import TorchBackend
 from ptycho_core.data.container import PtychoDataContainer
-from ptycho_core.enginekit.threads import FixedThreads
+from ptycho_core.enginekit.engine_threads import FixedThreads
 from ptycho_core.errors import ArchiveError
 
 pytestmark = pytest.mark.torch
