@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 _ROUNDINGS = 2.0
+_AT_ONCE_BYTES = 2**26
 _BLOCK = 2**14  # values squared at once: what lies between stays in the cache
 
 
@@ -297,6 +298,15 @@ class WindowedFrames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames; 0 in pixels without a good one."""
+        at_once = max(1, _AT_ONCE_BYTES // (4 * max(math.prod(self.base.shape[1:]), (self.side * self.bin) ** 2)))
+        if len(frame_numbers) <= at_once:  # what comes out may be far smaller than what is read for it
+            return self._window(frame_numbers)
+        out = np.empty((len(frame_numbers), self.side, self.side), np.float32)
+        for start in range(0, len(out), at_once):
+            out[start : start + at_once] = self._window(frame_numbers[start : start + at_once])
+        return out
+
+    def _window(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         counts = self.base.read(frame_numbers)
         if self.good is not None and self.bin > 1:
             counts[:, ~self.good] = 0.0

@@ -39,6 +39,7 @@ __all__ = [
     "number_at",
     "one_number",
     "open_h5",
+    "places",
     "text_at",
     "text_of",
     "unit_factor",

@@ -20,6 +20,7 @@ from .guarded import in_child
 from .h5_names import check_surroundings
 from .h5_values import array_at, open_h5
 from .number_table import read_array
+from .readers.frame_files import check_companions
 
 __all__ = ["good_pixels", "one_in", "read_mask", "read_plane"]
 
@@ -212,6 +213,10 @@ def _of_tiff(path: Path) -> NDArray[Any]:
             ".npy."
         ) from error
     try:
-        return np.asarray(tifffile.imread(path))
+        with tifffile.TiffFile(path) as tiff:
+            check_companions(path, tiff)
+            return np.asarray(tiff.asarray())
+    except DataError:
+        raise
     except (OSError, ValueError, tifffile.TiffFileError) as error:
         raise DataError(f"{path}: is a damaged TIFF ({error}); save it again.") from error

@@ -15,10 +15,12 @@ from ..data.propagation import Propagation
 from ..data.raw import RawData
 from ..data.recording import Recording
 from ..errors import ConfigError, DataError, MissingPackageError, ReaderError, suggest
+from ..limits import within
 from ..plugins.readers import InstalledReader, find_reader, readers_by_priority
 from ..reader_protocol import READER_VERSION, ReaderSpec, ReadOptions
 from ..text import listed
 from .candidate import Candidate, examine
+from .claims import check_claims
 from .guarded import as_data_error, guarded_frames, in_child, warm_up
 from .readers.arrays import arrays_of
 from .settle import scan_of
@@ -46,9 +48,12 @@ def choose_reader(
     """
     said = options or ReadOptions()
     if _is_zip(Path(path)):
-        with as_data_error(path):
+        with as_data_error(path), within(said.limits):
             return _chosen(path, dialect, said)
-    found: tuple[InstalledReader, Candidate] = in_child(_chosen, path, dialect, said, about=path, limits=said.limits)
+    more = 100 * _size(Path(path)) if _starts_with(Path(path), b"BZh") else 0
+    found: tuple[InstalledReader, Candidate] = in_child(
+        _chosen, path, dialect, said, about=path, limits=said.limits, more_bytes=2 * more
+    )
     return found
 
 
@@ -59,11 +64,15 @@ def expect(path: Path | str, options: ReadOptions) -> None:
 
 
 def _is_zip(path: Path) -> bool:
+    return _starts_with(path, b"PK\x03\x04", b"PK\x05\x06")
+
+
+def _starts_with(path: Path, *magics: bytes) -> bool:
     if not path.is_file():
         return False
     try:
         with path.open("rb") as file:
-            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+            return file.read(8).startswith(magics)
     except OSError:
         return False
 
@@ -153,11 +162,26 @@ def recorded(reader: InstalledReader, file: Candidate, options: ReadOptions) -> 
         DataError, ConfigError, ReaderError: as :func:`read_scan`.
     """
     if file.kind == "npz" and file.names and file.content is None:
-        with as_data_error(file.path):
-            recording = reader.record(file, options)
+        with as_data_error(file.path), within(options.limits):
+            recording = _record(reader, file, options)
     else:
-        recording = in_child(reader.record, file, options, about=file.path, limits=options.limits)
+        grown = 0 if file.kind in ("hdf5", "folder") else options.limits.decompressed_bytes(_size(file.path))
+        more = 2 * grown if grown > options.limits.array_bytes else 0
+        recording = in_child(_record, reader, file, options, about=file.path, limits=options.limits, more_bytes=more)
     return replace(recording, frames=guarded_frames(recording.frames, file.path, options.limits))
+
+
+def _record(reader: InstalledReader, file: Candidate, options: ReadOptions) -> Recording:
+    recording = reader.record(file, options)
+    check_claims(recording, file.path, options.limits)
+    return recording
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def read_scan(

@@ -23,7 +23,7 @@ from ..candidate import Candidate
 from ..h5_names import names_in
 from ..h5_values import dataset_at, item_at, open_h5, units_of
 from .array_header import ArrayHeader, absent
-from .zarr_arrays import ZarrArrays
+from .zarr_arrays import ZarrArrays, check_store
 
 __all__ = [
     "ArrayFile",
@@ -330,7 +330,10 @@ def arrays_of(file: Candidate, follow: bool = False) -> ArrayFile | None:
         file: an examined file.
         follow: whether an HDF5 file may still be being written.
     """
-    if zarr_kind(file):
+    kind = zarr_kind(file)
+    if kind == "folder":
+        check_store(file.path)
+    if kind:
         return ZarrArrays(file.path)
     if file.kind == "hdf5":
         return Hdf5Arrays(file.path, follow)

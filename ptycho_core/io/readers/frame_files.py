@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,35 @@ from ...limits import DEFAULT_LIMITS, Limits, limits_at_work, within
 from ...text import listed
 from ..h5_names import check_surroundings
 from ..h5_values import dataset_at, open_h5, whole
+from ..regular import check_regular
 
-__all__ = ["FileFrames", "format_of", "frame_dataset", "read_frame"]
+__all__ = ["FileFrames", "check_companions", "format_of", "frame_dataset", "read_frame"]
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_FILE_NAME = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 _FABIO = {b"###CBF": "cbf", b"{": "edf"}
 FORMATS = {"tiff": "TIFF", "npy": "NPY", "hdf5": "HDF5", "cbf": "CBF", "edf": "EDF"}
 """Format → its name for people."""
+
+
+def check_companions(path: Path, tiff: Any) -> None:
+    """Refuse an OME-TIFF that names other files which lie outside of its folder, before they are opened.
+
+    Raises:
+        DataError: it does, or names what is no regular file.
+    """
+    home = os.path.realpath(path.parent)
+    for named in _FILE_NAME.findall(tiff.ome_metadata or "") if tiff.is_ome else ():
+        place = os.path.join(path.parent, unescape(named))
+        real = os.path.realpath(place)
+        if not os.path.lexists(place):
+            continue
+        if not limits_at_work().external and not Path(real).is_relative_to(home):
+            raise DataError(
+                f"{path}: has images in {named!r}, which is {real}, outside of the scan's folder {home}. Copy it into "
+                "that folder, or allow it with --allow_external (allow_external=True), if you trust the file."
+            )
+        check_regular(place, what="what a TIFF names")
 
 
 def format_of(path: Path) -> str:
@@ -117,7 +142,9 @@ def _values(path: Path, kind: str, dataset: str, limits: Limits) -> NDArray[Any]
         if kind == "tiff":
             import tifffile
 
-            return np.asarray(tifffile.imread(path))
+            with tifffile.TiffFile(path) as tiff, within(limits):
+                check_companions(path, tiff)
+                return np.asarray(tiff.asarray())
         import fabio
 
         with fabio.open(str(path)) as image:

@@ -19,7 +19,7 @@ from ...reader_protocol import ReaderSpec, ReadOptions
 from ..candidate import Candidate
 from .arrays import ArrayHeader
 from .bare import bare_recording
-from .frame_files import format_of
+from .frame_files import check_companions, format_of
 
 __all__ = ["TiffArrays", "ptycho_reader", "read", "recognises"]
 
@@ -90,6 +90,7 @@ class TiffArrays:
             ) from error
         try:
             with tifffile.TiffFile(self.path) as tiff:
+                check_companions(self.path, tiff)
                 yield _Series(self.path, _all_series(self.path, tiff))
         except DataError:
             raise

@@ -18,6 +18,7 @@ from .arrays import ArrayHeader, ZarrArrays, zarr_kind
 from .bare import bare_recording
 from .mapped import recording_by
 from .mapping import mapping_of
+from .zarr_arrays import check_store
 
 __all__ = ["ptycho_reader", "read", "read_store", "recognises"]
 
@@ -60,6 +61,8 @@ def read_store(file: Candidate, options: ReadOptions, dialect: str) -> Recording
     Raises:
         DataError: as :func:`read`.
     """
+    if file.path.is_dir():
+        check_store(file.path)
     arrays = ZarrArrays(file.path)
     headers = arrays.headers()
     if {"frames", "positions_px"} <= headers.keys():

@@ -12,6 +12,7 @@ from ...data.raw import SIDES, SIDES_IN_WORDS
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
+from ..claims import most_frame_px
 from .centring import beam_centre
 
 __all__ = ["Window", "first_of", "window_of"]
@@ -70,6 +71,11 @@ def window_of(
         raise ConfigError(f"crop = {side}, but frames are {height}×{width}; give 1 to {max(height, width)}, or pad.")
     if options.pad is not None and side < max(height, width):
         raise ConfigError(f"pad = {side}, but frames are {height}×{width}; give more, or crop.")
+    if options.pad is not None and side**2 > max(most_frame_px(options.limits), height * width):
+        raise ConfigError(
+            f"pad = {side}; a window has {math.isqrt(most_frame_px(options.limits))} pixels a side at most, or the "
+            "memory that --max_memory allows is not enough."
+        )
     if side % unit or side // options.bin not in SIDES:
         if options.crop is None and options.pad is None and options.bin == 1:
             raise DataError(f"{name}: frames are {height}×{width}; N must be {SIDES_IN_WORDS}. Pad or bin them.")
