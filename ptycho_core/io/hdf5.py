@@ -99,10 +99,24 @@ def _object_guess(h5: Any, file: Candidate) -> ObjectGuess | None:
     return ObjectGuess(object=values.astype(np.complex64), origin_px=origin)
 
 
-def _attributes(h5: Any, group: str) -> Mapping[str, Any]:
+def _attributes(h5: Any, group: str, file: Candidate) -> Mapping[str, Any]:
     """Attributes of a group that need not be there."""
-    found: Mapping[str, Any] = h5[group].attrs if group in h5 else {}
+    if group not in h5:
+        return {}
+    if group in file.names:
+        raise DataError(f"{file.path}: {group!r} is a dataset; it must be a group, whose attributes say what it is.")
+    found: Mapping[str, Any] = h5[group].attrs
     return found
+
+
+def _calibrated(h5: Any, file: Candidate) -> bool:
+    """Whether the probe says that |F(probe · object)|² is in photons."""
+    stated = np.asarray(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else np.array(False)
+    if stated.size != 1 or stated.dtype.kind not in "biu" or stated.ravel()[0] not in (0, 1):
+        raise DataError(
+            f"{file.path}: attribute 'calibrated' of 'probe' must be one bool; found {stated.shape} {stated.dtype}."
+        )
+    return bool(stated.ravel()[0])
 
 
 def _provenance(h5: Any, file: Candidate) -> dict[str, Any]:
@@ -144,8 +158,8 @@ def _sample(dataset: Any) -> NDArray[Any]:
     return np.asarray(dataset[np.unique(np.linspace(0, M - 1, min(M, _SAMPLE_FRAMES)).astype(np.int64))])
 
 
-def _radiation(h5: Any) -> str:
-    return str(_plain(_attributes(h5, "geometry").get("radiation", "photon")))
+def _radiation(h5: Any, file: Candidate) -> str:
+    return str(_plain(_attributes(h5, "geometry", file).get("radiation", "photon")))
 
 
 def read(file: Candidate, options: ReadOptions) -> Recording:
@@ -186,17 +200,17 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         mask, how = good_pixels(_numbers(h5, file, "mask")) if "mask" in file.names else (None, "")
         told: list[str] = []
         probe = normalise_probe(_numbers(h5, file, "probe", "biufc"), name, told) if "probe" in file.names else None
-        calibrated = bool(h5["probe"].attrs.get("calibrated", False)) if "probe" in file.names else False
+        calibrated = _calibrated(h5, file)
         background = _numbers(h5, file, "background") if "background" in file.names else None
         object_guess, numbers, provenance = (
             _object_guess(h5, file),
-            positive_numbers(_attributes(h5, "geometry"), GEOMETRY_KEYS, f"{name}: geometry"),
+            positive_numbers(_attributes(h5, "geometry", file), GEOMETRY_KEYS, f"{name}: geometry"),
             _provenance(h5, file),
         )
-        geometry = Geometry(**numbers, radiation=_radiation(h5))
+        geometry = Geometry(**numbers, radiation=_radiation(h5, file))
         positions = _positions(h5, file, options)
         live = root.swmr_mode
-        propagation = propagation_in(_attributes(h5, "propagation"), name, options.propagation)
+        propagation = propagation_in(_attributes(h5, "propagation", file), name, options.propagation)
         frames = _frames(h5, file, resolved, group)
     if live:  # of a scan that goes on, as many as have both
         whole = min(frames.shape[0], len(positions))

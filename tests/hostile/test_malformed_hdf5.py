@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 from malformed import Malformed
-from malformed_hdf5 import HDF5
+from malformed_hdf5 import HDF5_VALUES
+from malformed_hdf5_bytes import HDF5_BYTES
+from malformed_hdf5_links import HDF5_LINKS
 from test_malformed_scans import commands, folder, hold, nightly  # noqa: F401  two of them are fixtures
 from warm_commands import WarmCommands
 
 pytestmark = pytest.mark.hostile
+HDF5 = [*HDF5_VALUES, *HDF5_LINKS, *HDF5_BYTES]
 
 
 @pytest.mark.parametrize(("number", "case"), list(enumerate(HDF5)), ids=[case.name for case in HDF5])

@@ -17,7 +17,10 @@ import pytest
 from malformed import Malformed
 from malformed_dialects import DIALECTS
 from malformed_files import FILES
-from malformed_npz import NPZ
+from malformed_npz import NPZ_VALUES
+from malformed_paths import PATHS
+from malformed_pictures import PICTURES
+from malformed_zip import ZIP
 from refusals import check_refusal, refusal_of, seen_on_disk
 from warm_commands import WarmCommands, warm_commands
 
@@ -25,7 +28,7 @@ pytestmark = pytest.mark.hostile
 
 MOST_MEGABYTES, MOST_SECONDS = 1000.0, 10.0
 RUN = ("--backend", "numpy", "--epochs", "1")
-CASES = [*NPZ, *FILES, *DIALECTS]
+CASES = [*NPZ_VALUES, *ZIP, *FILES, *PICTURES, *PATHS, *DIALECTS]
 
 
 @pytest.fixture(scope="module")
