@@ -13,10 +13,13 @@ from typing import Any
 
 from .config_checks import check_choice, check_range, check_types
 
-__all__ = ["DEFAULT_RUNTIME", "LOGGERS", "PRECISIONS", "Runtime", "runtime_to_mapping"]
+__all__ = ["DEFAULT_RUNTIME", "LOGGERS", "PRECISIONS", "RESUME_AUTO", "Runtime", "runtime_to_mapping"]
 
 PRECISIONS = ("auto", "32", "64", "bf16")
 LOGGERS = ("tensorboard", "mlflow")
+
+RESUME_AUTO = Path("auto")
+"""What ``resume_from`` says where a run takes up whatever one before it left, unless there is a file of that name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +32,13 @@ class Runtime:
         strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
         precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation and loss are
             float32).
-        threads: threads that compute on a CPU; None leaves it to the engine's libraries.
+        threads: threads that compute on a CPU; None measures what is fastest on the job's own steps, at most the
+            processors that this process may use, and again when the machine fills or empties.
         num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
         frames_at_once: frames that a network predicts at once; changes memory and speed, not the answer.
         output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
-        resume_from: checkpoint to go on from.
+        resume_from: checkpoint to go on from, or a folder: the newest one in it; ``auto`` goes on from what a run that
+            ended early left in the folder of the results, where it did, and begins anew where not.
         loggers: extra trackers (``tensorboard``, ``mlflow``); none by default.
     """
 

@@ -19,7 +19,6 @@ from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
 from ..data.verdict import Verdict
 from ..errors import Cancelled, ConfigError
-from ..io.atomic import ensure_output_folder
 from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
@@ -29,6 +28,7 @@ from .diagnose import diagnose
 from .extras import extra
 from .halves import half_data_frc
 from .judge import Judgement, circumstances
+from .leftovers import TRAINING_FOLDER, beside_results, put_by, take_away
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
 from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, tell_of_kept, write_run
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TRAINING_FOLDER", "compare_with_truth", "run", "train"]
 
-
-TRAINING_FOLDER = "training"
-"""Subfolder of the results for checkpoints, the history, and the model until the results are complete."""
 
 _T = TypeVar("_T")
 
@@ -103,7 +100,7 @@ def train(
     need_training_frames(made[0])
     files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
-        runtime = _beside_results(runtime, folder)
+        runtime = beside_results(runtime, folder, watcher)
         with watcher.stage("train"):
             model = train_on(engines.trainer, made, engines.config, runtime, progress)
         if folder is not None:
@@ -129,13 +126,6 @@ def _paths(scans: Sequence[PtychoDataContainer], runtime: Runtime) -> list[Path]
     """Files that a job reads and must leave alone."""
     given = [scan.raw.source.path for scan in scans]
     return [Path(path) for path in (*given, runtime.resume_from) if path is not None]
-
-
-def _beside_results(runtime: Runtime, folder: ResultFolder | None) -> Runtime:
-    """The runtime of a training whose checkpoints go beside the results."""
-    if folder is None:
-        return runtime
-    return replace(runtime, output_dir=ensure_output_folder(folder.path / TRAINING_FOLDER))
 
 
 @dataclass
@@ -214,9 +204,9 @@ class _Job:
             return None, error
 
     def verdict(
-        self, result: Stage, refined: Refined | None, *, whole: bool
+        self, result: Stage, refined: Refined | None, *, whole: bool, before: Callable[[], None]
     ) -> tuple[Verdict | None, Cancelled | None]:
-        """The verdict on the result; where it is bad and the run was `whole`, its cause is looked for.
+        """The verdict on the result; where it is bad and the run was `whole`, its cause is looked for, `before` first.
 
         Stopping that costs the cause only.
         """
@@ -230,6 +220,8 @@ class _Job:
             return None, None
         found, stopped = None, None
         if whole and judged.needs_diagnosis:
+            with to_its_end():
+                before()
             try:
                 with self.observer.stage("diagnosis"):
                     look = partial(diagnose, self.scan, self.engines.config, self.runtime, progress=self.progress)
@@ -298,10 +290,11 @@ def run(
     files = [*inputs, *_paths([container], runtime)]
     with opened_folder(out, overwrite, files, watcher) as folder, stoppable(watcher.check):
         check_room_for_image(folder, container)
-        job = _Job(engines, container, _beside_results(runtime, folder), folder, watcher, progress)
+        job = _Job(engines, container, beside_results(runtime, folder, watcher), folder, watcher, progress)
         done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
         if folder is not None:
             done = write_run(done, folder, watcher, job.bundle)
+            take_away(folder)
     if stopped is not None:
         where = None if done.folder is None else str(done.folder)
         raise Cancelled(str(stopped), stopped.checkpoint_path, results_path=where, run=done) from stopped
@@ -314,21 +307,29 @@ def _go(
     """From the roles to the last figure; and the wish to stop that came while the image was refined."""
     watcher, engines = job.observer, job.engines
     model = job.train()
+
+    def so_far(stages: tuple[Stage, ...]) -> Run:
+        made = partial(made_run, stages, model, engines.trainer, engines.config, job.runtime, watcher)
+        done = made(refined=refined, title=title)
+        return replace(done, provenance={**done.provenance, **provenance})
+
     try:
         first = job.image(model)
         refined, stopped = job.refined(first)
         frcs = None
         if half_data and stopped is None:
+            with to_its_end():
+                put_by(so_far(_stages(job, first, refined, None, None)), job.folder, watcher)
             frcs, stopped = job.half_data()
     except Cancelled as error:
         where = None if job.bundle is None else str(job.bundle)
         raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
     with to_its_end():
         stages = _stages(job, first, refined, truth, frcs)
-    verdict, stopped_later = job.verdict(stages[-1], refined, whole=stopped is None)
-    done = made_run(stages, model, engines.trainer, engines.config, job.runtime, watcher, refined=refined, title=title)
-    done = replace(done, provenance={**done.provenance, **provenance}, verdict=verdict)
-    return done, stopped or stopped_later
+    verdict, stopped_later = job.verdict(
+        stages[-1], refined, whole=stopped is None, before=lambda: put_by(so_far(stages), job.folder, watcher)
+    )
+    return replace(so_far(stages), verdict=verdict), stopped or stopped_later
 
 
 def _stages(

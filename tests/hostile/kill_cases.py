@@ -51,7 +51,7 @@ class Case:
 
 _SOLVER: dict[str, Any] = {"method": "solver", "epochs": 24, "loss": "poisson", "probe_trainable": True}
 _NETWORK: dict[str, Any] = {
-    "method": "network", "epochs": 6, "batch_size": 2, "group_size": 4, "schedule": "one_cycle",
+    "method": "network", "epochs": 12, "batch_size": 2, "group_size": 4, "schedule": "one_cycle",
     "probe_trainable": True, "scale_trainable": True, "model": {"width": 4, "depth": 1},
 }  # fmt: skip
 _WIDE: dict[str, Any] = {"size": (10, 7), "side": 24}
