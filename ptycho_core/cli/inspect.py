@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..limits import within
+from ..text import one_line
 from .options import Options, Parser, add_scan_options, make_parser
 from .progress import long_job
 from .reading_options import limits_given, read_options
@@ -111,7 +112,7 @@ def execute(options: Options, session: Session) -> int:
     width = max(map(len, (*_MARKS.values(), "assumed")))
     for finding in inspection.findings:
         session.say(f"{_MARKS[finding.level].ljust(width)}  {finding.text}")
-    session.say(f"\n{'not usable' if code else 'usable'}: {options['data']}")
+    session.say(f"\n{'not usable' if code else 'usable'}: {one_line(options['data'])}")
     if not options["try"] or code:
         return code
     session.say()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..text import printable
+from ..text import printable, shortened
 from .terminal import can_show
 
 __all__ = ["facts", "json_text", "table"]
@@ -15,7 +15,7 @@ __all__ = ["facts", "json_text", "table"]
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows with their columns aligned on the left; the first row is the heading."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rule = ["-" * width for width in widths]
     lines = [rows[0], rule, *rows[1:]]
@@ -24,9 +24,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def facts(pairs: Mapping[str, str]) -> str:
     """Return one line for each ``name  value``, the values aligned."""
-    shown = {printable(name): printable(value) for name, value in pairs.items()}
+    shown = {_cell(name): _cell(value) for name, value in pairs.items()}
     width = max(map(len, shown), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in shown.items())
+
+
+def _cell(text: str) -> str:
+    """What a table shows of a text, which may be a name in somebody's file."""
+    return shortened(printable(shortened(text)))
 
 
 def json_text(value: Mapping[str, Any]) -> str:

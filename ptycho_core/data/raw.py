@@ -97,7 +97,7 @@ class Source:
         for name in ("dialect", "measurement"):
             object.__setattr__(self, name, one_line(getattr(self, name)))
         for name in ("assumptions", "warnings"):
-            object.__setattr__(self, name, tuple(one_line(text) for text in getattr(self, name)))
+            object.__setattr__(self, name, tuple(one_line(str(text)) for text in getattr(self, name)))
         object.__setattr__(self, "details", storable(self.details))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import one_line
+
 __all__ = ["DESPITE_FINDINGS", "Finding", "grave", "pixels_of", "some"]
 
 DESPITE_FINDINGS = "despite_findings"
@@ -32,6 +34,9 @@ class Finding:
     text: str
     grave: bool = False
     override: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", one_line(self.text))  # it repeats names of the file
 
 
 def grave(text: str) -> Finding:
