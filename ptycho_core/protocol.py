@@ -128,7 +128,7 @@ class Capabilities:
         schedules: names accepted in ``TrainingConfig.schedule``.
         loggers: names accepted in ``TrainingConfig.loggers``.
         max_devices: most devices, or None for any number.
-        threads: whether ``Runtime.threads`` has an effect.
+        threads: whether ``Runtime.threads`` has an effect; see ``enginekit.engine_threads`` for what None does then.
         ignored_fields: fields of the config (``epochs``, ``refinement.probe``) or, after ``runtime.``, of the runtime
             with no effect here: refused unless left at default.
             ``seed`` says that the engine draws nothing; it is never refused, since core draws held-out frames by it.
@@ -274,6 +274,14 @@ class SupportsLossChoice(Protocol):
 
         Core chooses among them where ``refinement.loss`` names none, and hands ``refine`` the config with its choice.
         """
+
+
+@runtime_checkable
+class SupportsThreadChoice(Protocol):
+    """Optional: an engine that says how many threads it computed with."""
+
+    def threads_chosen(self) -> str:
+        """Threads of the last job, and where their number comes from: ``1 of 2, measured``; empty before the first."""
 
 
 @runtime_checkable

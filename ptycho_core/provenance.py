@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 from .config import TrainingConfig
 from .config_mapping import config_to_mapping
 from .data.raw import Source
+from .enginekit.processors import available_cpus
 from .runtime import Runtime, runtime_to_mapping
 
 __all__ = ["collect_provenance", "machine", "package_versions"]
@@ -55,13 +55,12 @@ def _processor() -> str:
 
 def machine() -> dict[str, Any]:
     """Python, system, processor and the number of processors this process may use; no names of host or user."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     return {
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "platform": platform.platform(),
         "processor": _processor(),
-        "processors": len(affinity(0)) if affinity else os.cpu_count(),
+        "processors": available_cpus(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_
 from ptycho_core.enginekit.network_loop import Training, trained_network
 from ptycho_core.enginekit.network_model import NetworkModel
 from ptycho_core.enginekit.network_training import check_trainable, run_facts
+from ptycho_core.enginekit.processors import available_cpus
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
 from ptycho_core.enginekit.stitching import corners_on
@@ -32,7 +34,7 @@ from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
-from .hardware import Work, choose_devices, choose_hardware
+from .hardware import Work, choose_devices, choose_hardware, settle_threads
 from .inference import TensorflowScan
 from .network import PtychoNetwork, constant
 from .options import options_of
@@ -40,6 +42,8 @@ from .stepper import TensorflowStepper
 from .training import TensorflowLearner
 
 __all__ = ["TensorFlowBackend"]
+
+_log = logging.getLogger("ptycho_core.threads")
 
 
 class TensorFlowBackend:
@@ -67,8 +71,25 @@ class TensorFlowBackend:
         schedules=("one_cycle", "cosine", "exponential", "constant"),
         loggers=("tensorboard", "mlflow"),
         max_devices=None,
+        threads=True,
         ignored_fields=("runtime.strategy",),
     )
+
+    def __init__(self) -> None:
+        self._told = ""
+
+    def threads_chosen(self) -> str:
+        """How many threads the last job computed with; see ``SupportsThreadChoice``."""
+        return self._told
+
+    def _settle(self, runtime: Runtime) -> None:
+        """Have TensorFlow take its threads before a job makes it."""
+        threads = settle_threads(runtime.threads)
+        how = "as given" if runtime.threads is not None else "which sleep while they wait"
+        told = f"{threads} of {available_cpus()}, {how}"
+        if told != self._told:
+            _log.info("threads: %s", told)
+        self._told = told
 
     def train(
         self,
@@ -82,6 +103,7 @@ class TensorFlowBackend:
 
         Probe, scale and statistics of the model are those of the first scan.
         """
+        self._settle(runtime)
         if config.method == "solver":
             options = options_of(config)
             if options.jit != "auto":
@@ -116,16 +138,19 @@ class TensorFlowBackend:
         """Cut out, or predict and merge, the training frames of a scan; see ``ReconstructionBackend.reconstruct``."""
         if isinstance(model, SolverModel):
             return reconstruct_solved(model, scan, config, progress)
+        self._settle(runtime)
         return reconstruct_network(model, scan, config, runtime, TensorflowScan, progress)
 
     def stepper(self, image: Image, scan: PtychoDataContainer, loss: str, runtime: Runtime) -> TensorflowStepper:
         """Steps from an image, in single precision; see ``SupportsStepping``."""
+        self._settle(runtime)
         return TensorflowStepper(image, scan, loss, runtime)
 
     def predict_patches(
         self, model: NetworkModel, groups: Groups, runtime: Runtime = DEFAULT_RUNTIME
     ) -> NDArray[np.complex64]:
         """Patches (B, C, N, N) complex64, each group by itself, before the last merge."""
+        self._settle(runtime)
         return predict_groups(model, groups, runtime, TensorflowScan)
 
     def expected_counts(
@@ -186,5 +211,6 @@ class TensorFlowBackend:
 
 def _host() -> str:
     """Name of the CPU, where questions to the physics are answered, as in every engine."""
+    settle_threads(None)
     (device,) = choose_devices("cpu")
     return device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,11 +13,12 @@ import tensorflow as tf
 from tensorflow.python.util import _pywrap_util_port  # where Intel's guide to TensorFlow asks whether oneDNN is on
 
 from ptycho_core.enginekit.hardware import choose_accelerator
+from ptycho_core.enginekit.processors import affinity, available_cpus
 from ptycho_core.errors import ConfigError
 
 from .tracing import traced
 
-__all__ = ["Hardware", "Work", "choose_devices", "choose_hardware"]
+__all__ = ["Hardware", "Work", "choose_devices", "choose_hardware", "settle_threads"]
 
 XLA_PAYS_FOR_NETWORK = 3e7
 """Pixels × channels of a training from which compiling its step, about ten seconds, costs less than it saves."""
@@ -45,6 +47,46 @@ def _leave_memory_to_others(gpu: tf.config.PhysicalDevice) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def _threads() -> int:
+    """Threads that an operation takes, or will: TensorFlow says 0 where it has not been told."""
+    told: int = tf.config.threading.get_intra_op_parallelism_threads()
+    variable = os.environ.get("TF_NUM_INTRAOP_THREADS", "")  # TensorFlow's own, which it reads when it starts
+    return told or (int(variable) if variable.isdecimal() and int(variable) else len(affinity()))
+
+
+def settle_threads(given: int | None) -> int:
+    """See that operations take as many threads as asked for, and no more than this process may use.
+
+    TensorFlow makes its threads when it is first used and keeps them; they sleep while they wait, so all of them cost
+    nothing beside other work, and nothing is measured.
+
+    Args:
+        given: ``Runtime.threads``; None takes what there is, or what other code has told TensorFlow.
+
+    Returns:
+        How many there are.
+
+    Raises:
+        ConfigError: TensorFlow is running in this process with another number.
+    """
+    present = _threads()
+    wanted = min(present, available_cpus()) if given is None else given
+    if wanted == present and given is None:
+        return present
+    try:
+        # both: operations that need not wait for each other run at the same time, each with its threads
+        tf.config.threading.set_inter_op_parallelism_threads(wanted)
+        tf.config.threading.set_intra_op_parallelism_threads(wanted)
+    except RuntimeError as error:  # it has been used, here or by other code
+        if given is None or wanted == present:
+            return present
+        raise ConfigError(
+            f"threads = {given}, but TensorFlow is running in this process with {present} already, and keeps them; "
+            f"leave threads out, set it to {present}, or start a new process."
+        ) from error
+    return wanted
 
 
 def choose_devices(accelerator: str, n_devices: int = 1) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ..plugins.generators import with_typed_model
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_described
 from ..plugins.returned import check_image, check_model
-from ..protocol import BackendSpec, Progress, ReconstructionBackend, TrainedModel
+from ..protocol import BackendSpec, Progress, ReconstructionBackend, SupportsThreadChoice, TrainedModel
 from ..provenance import collect_provenance
 from ..runtime import Runtime
 from ..stopping import to_its_end
@@ -229,4 +229,6 @@ def provenance_of(
     """What is needed to repeat a run on some scans, and what did the work, plain JSON data."""
     sources = [scan.raw.source for scan in scans]
     out = collect_provenance(config, sources, runtime=runtime, engine_packages=engine.spec.requires)
+    if isinstance(engine.backend, SupportsThreadChoice) and (told := engine.backend.threads_chosen()):
+        out["runtime"] |= {"threads_chosen": told}
     return out | {"engine": {"name": engine.name, "distribution": engine.distribution}}

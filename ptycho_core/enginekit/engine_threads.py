@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from .processors import OthersLoad, available_cpus
 from .threads import ThreadChooser
 
 __all__ = ["EngineThreads", "FixedThreads", "ProcessThreads", "Threads"]
+
+_log = logging.getLogger("ptycho_core.threads")
 
 
 class FixedThreads:
@@ -61,6 +64,7 @@ class EngineThreads:
         with self._lock:
             if given is not None:
                 self._last = FixedThreads(given)
+                _log.info("threads: %s", self._last.told())
                 return self._last
             if slower not in self._choosers:
                 most = available_cpus() if self._most is None else min(available_cpus(), self._most())

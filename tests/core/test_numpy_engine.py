@@ -15,12 +15,14 @@ from ptycho_backend_numpy import gradient, physics
 from ptycho_backend_numpy.backend import NumpyBackend
 from ptycho_backend_numpy.gradient import NumpyGradient
 from ptycho_backend_numpy.stepper import NumpyStepper
+from ptycho_core.api.run import run
 from ptycho_core.api.score import oracle_counts, score
 from ptycho_core.bundle import read_bundle, write_bundle
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
+from ptycho_core.enginekit.processors import available_cpus
 from ptycho_core.enginekit.solver_model import SolverModel, load_solver, save_solver
 from ptycho_core.errors import ArchiveError, ConfigError, DataError
 from ptycho_core.physics import forward as oracle
@@ -95,6 +97,17 @@ def test_its_physics_is_the_oracles_in_its_own_precision(problem: Problem, dtype
     for found, wanted in pairs:
         close(found, wanted, EXACT[dtype])
         assert found.real.dtype == np.zeros(1, dtype).real.dtype
+
+
+@pytest.mark.spec("BE-37")
+def test_how_many_threads_computed_stands_in_what_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    config = replace(CONFIG, epochs=1, refinement=replace(CONFIG.refinement, engine="none"))
+    with caplog.at_level("INFO", "ptycho_core.threads"):
+        told = [run(make_scan(), config, Runtime(threads=n)).provenance["runtime"] for n in (3, None)]
+    assert (told[0]["threads"], told[0]["threads_chosen"]) == (3, "3, as given")
+    assert told[1]["threads"] is None
+    assert f" of {available_cpus()}, " in told[1]["threads_chosen"]
+    assert "threads: 3, as given" in caplog.messages
 
 
 @pytest.mark.spec("BE-38")

@@ -341,3 +341,38 @@ def test_the_least_of_calls_taken_in_turns_counts_and_the_first_does_not(monkeyp
     assert hardware._least_seconds(convolve, (tf.float32, tf.bfloat16)) == [3.0, 1.0]
     assert types[:4] == ["float32", "bfloat16"] * 2
     assert len(types) > 10
+
+
+THREADS = """
+import os
+import tensorflow as tf
+from ptycho_backend_tensorflow import hardware
+from ptycho_core.errors import ConfigError
+threads = tf.config.threading
+hardware.affinity, hardware.available_cpus = (lambda: range(16)), lambda: 3
+assert hardware.settle_threads(None) == 3  # a control group allows no more
+assert (threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()) == (3, 3)
+assert hardware.settle_threads(2) == 2
+tf.constant(1.0) + 1.0  # from here on they are what they are
+assert (threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()) == (2, 2)
+assert hardware.settle_threads(2) == hardware.settle_threads(None) == 2
+hardware.available_cpus = lambda: 1
+assert hardware.settle_threads(None) == 2  # it cannot be changed, and nobody asked
+try:
+    hardware.settle_threads(5)
+except ConfigError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.spec("BE-36", "BE-37")
+def test_threads_are_settled_before_it_starts_and_kept(tmp_path):
+    """In a process of its own, since TensorFlow keeps what it starts with."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("TF_NUM_")}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=plain,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("threads = 5, but TensorFlow is running in this process with 2 already")
