@@ -10,6 +10,7 @@ import ast
 import bz2
 import io
 import math
+import os
 import re
 import zipfile
 import zlib
@@ -25,12 +26,16 @@ from ..errors import DataError, suggest
 from ..limits import MEGABYTE, limits_at_work
 from ..text import listed
 from .h5_names import names_in
+from .regular import check_regular
 
 __all__ = ["Candidate", "Member", "examine", "missing_key"]
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_HEADER_BYTES = 2**20
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, SyntaxError, RuntimeError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, SyntaxError, RuntimeError),
+    *(TypeError, IndexError, OverflowError, NotImplementedError),
+)
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,7 @@ def _too_many(path: Path, what: str) -> DataError:
 
 def _natural(path: Path) -> list[tuple[int, int | str]]:
     """Key by which frame_2 comes before frame_10."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", path.name)]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def _folder(path: Path, found: list[Path]) -> Candidate:
@@ -240,8 +245,33 @@ def _folder(path: Path, found: list[Path]) -> Candidate:
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     if not files:
         raise DataError(f"{path}: the folder is empty; name the scan file, or the folder with its frames.")
-    shapes = {f.name: "folder" if f.is_dir() else f"{f.stat().st_size} bytes" for f in files}
+    for file in files:
+        if not file.is_dir():
+            check_regular(file, what="each frame of a scan in files")
+    shapes = {f.name: "folder" if f.is_dir() else f"{_bytes_of(f)} bytes" for f in files}
     return Candidate(path, "folder", tuple(f.name for f in files), shapes, files=files)
+
+
+def _bytes_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{file}: cannot be looked at ({reason}); it is a link that leads nowhere, or is gone."
+        ) from error
+
+
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder and matches.
+
+    Raises:
+        DataError: it may not be looked into, or the pattern is none.
+    """
+    try:
+        return list(folder.iterdir() if pattern == "*" else folder.glob(pattern))
+    except (OSError, ValueError, NotImplementedError, re.error) as error:
+        raise DataError(f"{folder}: cannot be looked into ({error}); check its name and rights.") from error
 
 
 def examine(path: Path | str, follow: bool = False) -> Candidate | None:
@@ -255,13 +285,15 @@ def examine(path: Path | str, follow: bool = False) -> Candidate | None:
         DataError: it is missing, unreadable, empty, damaged, or holds pickled objects.
     """
     path = Path(path)
-    if path.is_dir():
-        return _folder(path, list(path.iterdir()))
-    if set("*?[") & set(path.name) and not path.exists():
-        found = list(path.parent.glob(path.name)) if path.parent.is_dir() else []
+    # those of os.path, which take a name that cannot be one for a file that is not there
+    if os.path.isdir(path):
+        return _folder(path, _listed(path, "*"))
+    if set("*?[") & set(path.name) and not os.path.lexists(path):
+        found = _listed(path.parent, path.name) if os.path.isdir(path.parent) else []
         if not found:
             raise DataError(f"{path}: no file matches this pattern. Check the path.")
         return _folder(path, found)
+    check_regular(path, what="a scan")
     try:
         with path.open("rb") as file:
             magic = file.read(8)
@@ -273,10 +305,12 @@ def examine(path: Path | str, follow: bool = False) -> Candidate | None:
             else:
                 content = None
     except FileNotFoundError as error:
-        near = suggest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        near = suggest(path.name, [p.name for p in _listed(path.parent, "*")]) if os.path.isdir(path.parent) else ""
         raise DataError(f"{path}: no such file.{near or ' Check the path.'}") from error
     except EOFError as error:
         raise _damaged(path, "the bzip2 stream", error) from error
+    except ValueError as error:  # a name that no file can have
+        raise DataError(f"{path}: cannot be read ({error}); check its name.") from error
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be read ({reason}); check its content and rights.") from error

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..text import listed
+from .regular import check_regular
 from .guarded import in_child
 
 __all__ = ["Table", "read_array", "read_numbers", "read_table"]
@@ -32,10 +34,12 @@ class Table:
 
 
 def _size_checked(path: Path) -> None:
+    check_regular(path, what="a file of numbers")
     try:
         size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its name.") from error
+    except (OSError, ValueError) as error:  # a name with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); check its name.") from error
     if size > _MAX_BYTES:
         raise DataError(f"{path}: has {size} bytes; a file of numbers has {_MAX_BYTES} at most.")
 
@@ -100,7 +104,7 @@ def read_array(path: Path) -> NDArray[Any]:
         if magic[:4] == b"PK\x03\x04":
             with np.load(path, allow_pickle=False) as archive:
                 if len(archive.files) != 1:
-                    raise DataError(f"{path}: holds {', '.join(archive.files)}; give a file with one array.")
+                    raise DataError(f"{path}: holds {listed(archive.files)}; give a file with one array.")
                 return np.asarray(archive[archive.files[0]])
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error}); save it again with np.save.") from error

@@ -6,6 +6,7 @@ A mask is numbers in many dialects: True or 1 for good, or for bad; NaN for bad;
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -21,6 +22,7 @@ from .h5_names import check_surroundings
 from .h5_values import array_at, open_h5
 from .number_table import read_array
 from .readers.frame_files import check_companions
+from .regular import check_regular
 
 __all__ = ["good_pixels", "one_in", "read_mask", "read_plane"]
 
@@ -94,6 +96,7 @@ def _mask_in(path: Path, one_means: str | None) -> tuple[NDArray[np.bool_], str]
 
 def _numpy_masked(path: Path) -> NDArray[Any] | None:
     """The mask of a masked array that was saved as ``data`` and ``mask``; None for anything else."""
+    check_regular(path, what="a mask")
     try:
         if not zipfile.is_zipfile(path):
             return None
@@ -122,11 +125,13 @@ def read_plane(path: Path) -> NDArray[Any]:
 
 def _plane_in(path: Path) -> NDArray[Any]:
     path, inside = _parted(path)
+    check_regular(path, what="an image of numbers")
     try:
         with path.open("rb") as stream:
             magic = stream.read(4)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); check its name. Allowed: {_ALLOWED}.") from error
+    except (OSError, ValueError) as error:  # a name with a null character
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read ({reason}); check its name. Allowed: {_ALLOWED}.") from error
     if magic == _HDF5_MAGIC:
         values = _of_hdf5(path, inside)
     elif magic == _PNG_MAGIC:
@@ -154,7 +159,7 @@ def _squeezed(values: NDArray[Any], path: Path) -> NDArray[Any]:
 def _parted(path: Path) -> tuple[Path, str]:
     """File and name inside of ``file.h5:/path``."""
     match = _INSIDE.fullmatch(str(path))
-    return (path, "") if match is None or path.exists() else (Path(match[1]), match[2])
+    return (path, "") if match is None or os.path.lexists(path) else (Path(match[1]), match[2])
 
 
 def _of_hdf5(path: Path, inside: str) -> NDArray[Any]:
@@ -188,7 +193,7 @@ def _of_npz(path: Path, key: str) -> NDArray[Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if key not in archive.files:
-                raise DataError(f"{path}: has no {key!r}; it holds {', '.join(archive.files)}.")
+                raise DataError(f"{path}: has no {key!r}; it holds {listed(archive.files)}.")
             return np.asarray(archive[key])
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read as an NPZ with {key!r} ({error}). Allowed: {_ALLOWED}.") from error
