@@ -81,13 +81,22 @@ def _placed(given: Comparable, measurement: str | None) -> _Placed:
 
 def _plain_npz(path: Path) -> _Placed | None:
     """An ``.npz`` that holds an ``object`` and no frames, or None."""
+    from ..io.guarded import in_child
+
+    found: _Placed | None = in_child(_object_of_npz, path, about=path)
+    return found
+
+
+def _object_of_npz(path: Path) -> _Placed | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             if "object" not in file.files:
                 return None
             obj = np.asarray(file["object"])
             origin = np.asarray(file["origin_px"] if "origin_px" in file.files else np.zeros(2), dtype=np.float64)
-    except (OSError, ValueError, EOFError, TypeError):  # not an npz, or one that only the scan reader can judge
+    except MemoryError:
+        raise
+    except Exception:  # not an npz, or one that only the scan reader can judge; the library says so in many ways
         return None
     if obj.ndim != 2 or not np.iscomplexobj(obj) or origin.shape != (2,):
         raise DataError(

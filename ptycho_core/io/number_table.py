@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..text import listed
-from .regular import check_regular
 from .guarded import in_child
+from .regular import check_regular
 
 __all__ = ["Table", "read_array", "read_numbers", "read_table"]
 
