@@ -39,6 +39,14 @@ SIDES_IN_WORDS = f"even, from {SIDES[0]} to {SIDES[-1]}"
 RADIATIONS = ("photon", "electron")
 """What a beam may be made of."""
 
+BEYOND_SENSE = {
+    "energy_eV": (1e-3, 1e9),
+    "distance_m": (1e-9, 1e6),
+    "detector_pixel_size_m": (1e-12, 1e3),
+    "pixel_size_m": (1e-15, 1e3),
+}
+"""Figures of an instrument and between what they must be."""
+
 _CHUNK_BYTES = 32 * 2**20
 
 
@@ -63,6 +71,20 @@ class Geometry:
     def __post_init__(self) -> None:
         if self.radiation not in RADIATIONS:
             raise DataError(f"radiation = {self.radiation!r}; allowed: {', '.join(RADIATIONS)}.")
+
+    def check(self, name: str) -> None:
+        """Refuse figures that no instrument has and no arithmetic survives; what is merely odd, reading refuses.
+
+        Args:
+            name: of the scan, for the message.
+
+        Raises:
+            DataError: one is out of its range.
+        """
+        for figure, (low, high) in BEYOND_SENSE.items():
+            value = getattr(self, figure)
+            if value is not None and not low <= value <= high:
+                raise DataError(f"{name}: {figure} = {value:.6g}; it must be {low:g} to {high:g} (--{figure}).")
 
     @property
     def wavelength_m(self) -> float | None:
@@ -208,6 +230,8 @@ class RawData:
             raise DataError(f"{name}: frames are {N}×{N}; N must be {SIDES_IN_WORDS}. Crop or pad them.")
         check_canvas(positions, N, numbers, name)
         check_sampling(propagation, N, name)
+        known = geometry or Geometry()
+        known.check(name)
         good = checked_plane(mask, N, name, "mask", bool)
         if good is not None and not good.any():
             raise DataError(f"{name}: the mask hides every pixel (True means good; is it inverted?).")
@@ -222,7 +246,7 @@ class RawData:
             mask=good,
             background=level,
             object_guess=object_guess,
-            geometry=geometry or Geometry(),
+            geometry=known,
             propagation=propagation,
             source=source,
             frame_numbers=read_only(numbers.astype(np.int64)),

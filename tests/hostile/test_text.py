@@ -351,6 +351,29 @@ def test_words_of_a_scan_come_through_its_file(raw: RawData, tmp_path: Path, nam
         assert shows(json.dumps(again.source.details, ensure_ascii=False))
 
 
+# ---- numbers beyond sense
+
+
+@pytest.mark.parametrize("figure", ["energy_eV", "distance_m", "detector_pixel_size_m", "pixel_size_m"])
+@pytest.mark.spec("DATA-46")
+def test_figures_of_an_instrument_beyond_sense_are_refused(raw: RawData, scan_file: Path, figure: str) -> None:
+    """From a file, from an option and from a program; a bar of scale never meets them."""
+    with np.load(scan_file) as file:
+        stored = dict(file)
+    for value in (1e308, 1e30, 1e-30, 1e-300, 5e-324):
+        with pytest.raises(DataError, match=figure):
+            counts, positions = raw.read_counts(np.arange(raw.n_frames)), raw.positions_px
+            RawData.from_arrays(counts, positions, raw.probe, geometry=Geometry(**{figure: value}))
+        with pytest.raises(DataError, match=figure):
+            read_scan(scan_file, **{figure: value})
+        np.savez(scan_file.with_name("far.npz"), **{**stored, figure: np.float64(value)})
+        with pytest.raises(DataError, match=figure):
+            read_scan(scan_file.with_name("far.npz"))
+        length, label = figures.scale_bar(37.0, value)
+        assert 0 < length < 37
+        assert label
+
+
 # ---- the command, in processes of its own
 
 COMMAND = [sys.executable, "-m", "ptycho_core.cli"]

@@ -96,7 +96,8 @@ class Figures:
             return None
         if self.unit == "px":
             return self.step / self.window_px
-        return None if self.pixel_m is None else self.step / (self.window_px * self.pixel_m)
+        window_m = 0.0 if self.pixel_m is None else self.window_px * self.pixel_m
+        return self.step / window_m if window_m > 0 else None  # a number may be too small to be one
 
     @property
     def step_px(self) -> float | None:
