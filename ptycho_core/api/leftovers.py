@@ -61,7 +61,7 @@ def beside_results(runtime: Runtime, folder: ResultFolder | None, observer: Obse
         asked = None if left is None else left.path
     else:
         asked = checkpoint_meant(runtime.resume_from)
-        goes_on_here = asked is not None and training.resolve() in asked.resolve().parents
+        goes_on_here = asked is not None and Path(os.path.realpath(training)) in Path(os.path.realpath(asked)).parents
         if left is not None and not goes_on_here:
             kept = _move_aside(training, left.path)
             image = training / EARLIER / PUT_BY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..data.raw import Geometry
@@ -47,7 +48,7 @@ def _target(options: Options, suffix: str) -> Path:
         OutputError: it is there and is not to be replaced.
     """
     result = Path(options["result"])
-    folder = result if result.is_dir() else result.resolve().parent
+    folder = result if result.is_dir() else Path(os.path.realpath(result)).parent
     target = Path(options["out"]) if options["out"] else Path(default_folder(folder, suffix))
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name the file to write with --out.")

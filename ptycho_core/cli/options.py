@@ -12,8 +12,10 @@ import argparse
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from ..config_checks import shown
 from ..config_mapping import current_name
 from ..errors import ConfigError, suggest
+from ..text import shortened
 from .fields import Field, fields_of
 from .reading_options import PROBE_AND_FINDINGS, READING
 from .settings_file import read_yaml
@@ -142,6 +144,9 @@ def parse(parser: Parser, arguments: Sequence[str]) -> Options:
         ConfigError: an unknown option, a missing argument or a value of the wrong type, said in one line.
         SystemExit: ``--help`` was asked for.
     """
+    nulls = next((word for word in arguments if "\0" in word), None)
+    if nulls is not None:
+        raise ConfigError(f"{shown(nulls)} holds a null character, which no name and no value has; leave it out.")
     words, for_engines = _own_words(parser, arguments)
     found: Options = vars(parser.parse_args(words))
     given: dict[str, Any] = {}
@@ -157,7 +162,7 @@ def _value(parser: Parser, name: str, text: str) -> Any:
     try:
         return typed_value(text, hint)
     except ValueError as error:
-        raise ConfigError(f"--{name} = {text}; it must be {type_text(hint)}. See '{parser.prog} --help'.") from error
+        raise ConfigError(f"--{name} = {shortened(text, 100)}; it must be {type_text(hint)}. See '{parser.prog} --help'.") from error
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

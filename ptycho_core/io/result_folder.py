@@ -80,7 +80,7 @@ def default_folder(input_path: Path | str, suffix: str = "-ptycho") -> str:
         no name.
     """
     path = Path(input_path)
-    name = path.name if path.name not in ("", "..") else path.resolve().name
+    name = path.name if path.name not in ("", "..") else Path(os.path.realpath(path)).name
     return plain_name(_ENDING.sub("", name) or "scan") + suffix
 
 
@@ -322,7 +322,7 @@ def _refuse_inputs(folder: Path, inputs: Sequence[Path], writes: frozenset[str])
                     f"{source}: the input would be replaced by {name} of the result in {folder}; choose another folder "
                     "with --out."
                 )
-        for parent in source.resolve().parents:
+        for parent in Path(os.path.realpath(source)).parents:  # Path.resolve raises where links lead in a circle
             ours = PARTIAL_NAME.fullmatch(parent.name) or COMMIT_NAME.fullmatch(parent.name)
             if ours and _is_same(parent.parent, folder):
                 raise OutputError(
