@@ -295,12 +295,9 @@ def write_zarr(path: Path, changes: Content | None = None, *, zipped: bool = Fal
     content = {"frames": counts(), "positions_px": positions_px(), "probe": probe()} | (changes or {})
     for name, value in content.items():
         if value is not None:
-            array = root.create_array(
-                name, shape=np.shape(value), dtype=np.asarray(value).dtype, chunks=np.shape(value)
-            )
-            array[...] = value
-            if name == "frames":
-                array.attrs["measurement"] = "counts"
+            stated = {"measurement": "counts"} if name == "frames" else {}
+            kind, shape = np.asarray(value).dtype, np.shape(value)
+            root.create_array(name, shape=shape, dtype=kind, chunks=shape, attributes=stated)[...] = value
     if zipped:
         store.close()
     return path
