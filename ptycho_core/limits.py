@@ -28,7 +28,8 @@ class Limits:
             is decompressed, and the library that reads it. ``--max_memory``.
         seconds: seconds of processor time that one step of reading may take; waiting for a slow disk does not count.
             ``--max_seconds``.
-        canvas_px: object pixels that the positions of a scan may span. ``--max_canvas``.
+        canvas_px: object pixels that the positions of a scan may span where its frames have fewer; frames that overlap
+            have more. ``--max_canvas``.
         objects: groups, datasets and links of an HDF5 file, members of an archive, files of a folder.
             ``--max_objects``.
         nesting: groups in groups, structures in structures. ``--max_nesting``.

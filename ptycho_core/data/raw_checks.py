@@ -72,7 +72,7 @@ def check_canvas(positions: NDArray[np.float64], N: int, numbers: NDArray[Any], 
         DataError: they do; the frame that lies farthest from the others is named.
     """
     height, width = (float(extent) + N for extent in np.ptp(positions, axis=0))
-    most = limits_at_work().canvas_px
+    most = max(limits_at_work().canvas_px, len(positions) * N**2)  # frames that overlap have more than what they cover
     allowed = min(most, max(_MOST_EMPTY * len(positions) * N**2, _SMALL_CANVAS_PX))
     away = np.abs(positions - np.median(positions, axis=0)).max(axis=1)
     frame = int(away.argmax())

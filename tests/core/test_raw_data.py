@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ptycho_core.data.frames import ArrayFrames, Hdf5Frames, NpzFrames, SubsetFrames, TransposedFrames
 from ptycho_core.data.propagation import FAR_FIELD, Propagation
 from ptycho_core.data.raw import SIDES, RawData, Source
+from ptycho_core.data.raw_checks import check_canvas
 from ptycho_core.errors import ConfigError, DataError
 
 M, N = 12, 16
@@ -403,3 +404,13 @@ def test_a_scan_keeps_how_its_waves_propagate() -> None:
     train, test = raw.split(0.25, seed=1)
     for part in (raw, train, test, raw.subset([1, 2]), raw.subsample(4, 0), raw.with_probe(np.ones((N, N)))):
         assert part.propagation == near
+
+
+def test_a_canvas_that_frames_cover_several_times_is_no_bomb():
+    """A large sample has many frames; the limit is for positions that so few frames cannot fill."""
+    axis = np.arange(20) * 600.0
+    positions = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+    numbers = np.arange(len(positions))
+    check_canvas(positions, 1024, numbers, "scan")  # 12 424², and 419 million pixels of frames
+    with pytest.raises(DataError, match=r"an object of 1\.3.*e\+08 pixels; at most 67108864 are allowed.*--max_canvas"):
+        check_canvas(positions, 256, numbers, "scan")
