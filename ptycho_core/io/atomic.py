@@ -7,6 +7,7 @@ its process): one whose lock is free belongs to nobody.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -49,9 +50,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         handle, temporary = _claim(target)
     except OSError as error:
-        raise OutputError(
-            f"{target}: cannot write there ({error.strerror}); choose a folder that exists and is writable."
-        ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "make room there, or choose another folder" if full else "choose a folder that exists and is writable"
+        raise OutputError(f"{target}: cannot write there ({error.strerror}); {advice}.") from error
     try:
         yield temporary
         with temporary.open("rb+") as file:

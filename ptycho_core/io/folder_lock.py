@@ -79,14 +79,14 @@ def _take(path: Path) -> int:
             raise _in_use(path) from None
         except OSError as error:
             if error.errno in _NO_LOCKS_HERE and created:
-                _sign(handle)
+                _sign(handle, path)
                 return handle
             os.close(handle)
             if error.errno not in _NO_LOCKS_HERE:
                 raise
             return _take_by_creating(path)
         if _is_still_there(handle, path):
-            _sign(handle)
+            _sign(handle, path)
             return handle
         os.close(handle)  # its owner removed the file between our opening and our locking it: that lock excludes nobody
 
@@ -113,7 +113,7 @@ def _take_by_creating(path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except FileExistsError:
         raise _in_use(path, advice=_ADVICE) from None
-    _sign(handle)
+    _sign(handle, path)
     return handle
 
 
@@ -125,14 +125,19 @@ def sweep_locks(folder: Path) -> None:
                 path.unlink()
 
 
-def _sign(handle: int) -> None:
+def _sign(handle: int, path: Path) -> None:
+    """Write the owner into a lock that was taken; one that cannot be written is given up."""
     owner = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    os.ftruncate(handle, 0)
-    os.write(handle, (json.dumps(owner) + "\n").encode())
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, (json.dumps(owner) + "\n").encode())
+    except OSError:  # a full disk
+        _release(handle, path)
+        raise
 
 
 def _release(handle: int, path: Path) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ptycho_core.errors import OutputError
-from ptycho_core.io.atomic import atomic_path, ensure_output_folder, write_bytes, write_text
+from ptycho_core.io import atomic
+from ptycho_core.io.atomic import atomic_path, ensure_output_folder, sweep_temporaries, write_bytes, write_text
 
 WRITERS = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
 
@@ -69,6 +70,77 @@ def test_the_content_is_flushed_before_the_rename(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
     write_bytes(tmp_path / "a", b"x")
     assert calls == ["fsync", "replace"]
+
+
+def left_by_a_killed_process(folder: Path, target: str) -> Path:
+    """A temporary file whose process is gone."""
+    code = (
+        "import os, signal, sys\nfrom ptycho_core.io.atomic import atomic_path\n"
+        "with atomic_path(sys.argv[1]):\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder / target)], check=False)
+    (found,) = set(folder.glob(f".{target}.*.partial*"))
+    return found
+
+
+@pytest.mark.spec("RES-11")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no signals, and no locks, there")
+def test_whoever_writes_a_file_next_removes_what_a_killed_process_left_of_it(tmp_path: Path) -> None:
+    left, other = (left_by_a_killed_process(tmp_path, name) for name in ("a.h5", "b.h5"))
+    write_bytes(tmp_path / "a.h5", b"x")
+    assert not left.exists()
+    assert other.exists()
+    with atomic_path(tmp_path / "b.h5") as first:
+        write_bytes(tmp_path / "b.h5", b"y")  # at the same time: what is being written is locked
+        assert first.exists()
+        assert not other.exists()
+    assert sorted(os.listdir(tmp_path)) == ["a.h5", "b.h5"]
+
+
+@pytest.mark.spec("RES-11")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes, and no locks, there")
+def test_only_temporaries_of_ours_are_swept(tmp_path: Path) -> None:
+    ours = [f".a.h5.{'0a' * 16}.partial.h5", ".a.h5.k_x8ab12.partial.h5", f".history.csv.{'0' * 32}.partial.csv"]
+    theirs = [
+        f"a.h5.{'0a' * 16}.partial.h5", f".a.h5.{'0a' * 16}.partial.npz", f".a.h5.{'0A' * 16}.partial.h5",
+        f".a.h5.{'0a' * 15}.partial.h5", ".a.h5.partial.h5", f".a.h5.{'0a' * 16}.partial.h5.bak", ".partial",
+        f".{'0a' * 16}.partial",
+    ]  # fmt: skip
+    for name in [*ours, *theirs]:
+        (tmp_path / name).write_text("x")
+    (tmp_path / "elsewhere").write_text("mine")
+    special = [f".{letter}.h5.{'0b' * 16}.partial.h5" for letter in "bcd"]
+    (tmp_path / special[0]).mkdir()
+    (tmp_path / special[1]).symlink_to("elsewhere")
+    os.mkfifo(tmp_path / special[2])
+    sweep_temporaries(tmp_path)
+    sweep_temporaries(tmp_path / "none")
+    assert sorted(os.listdir(tmp_path)) == sorted([*theirs, *special, "elsewhere"])
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+def test_a_long_name_has_a_temporary_too(tmp_path: Path) -> None:
+    name = "ψ" * 124 + ".json"  # 253 bytes
+    write_text(tmp_path / name, "x")
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks there")
+def test_a_temporary_that_was_swept_before_it_was_locked_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, first = atomic._lock, []
+
+    def lock(handle: int) -> bool:
+        if not first:
+            first.extend(tmp_path.iterdir())
+            first[0].unlink()
+        return real(handle)
+
+    monkeypatch.setattr(atomic, "_lock", lock)
+    write_text(tmp_path / "a.txt", "x")
+    assert len(first) == 1
+    assert (tmp_path / "a.txt").read_text() == "x"
 
 
 @pytest.mark.spec("CONV-8")

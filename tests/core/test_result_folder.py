@@ -28,6 +28,7 @@ from ptycho_core.io.result_folder import (
     read_result_summary,
     verify_result,
 )
+from ptycho_core.text import plain_name
 
 OLD = {"reconstruction.h5": "old image", "model.ptycho": "old model", "frc.png": "old curve", "report.html": "old"}
 NEW = {"reconstruction.h5": "new image", "model.ptycho": "new model", "probe.png": "new probe", "report.html": "new"}
@@ -59,6 +60,9 @@ def is_whole(folder: Path, files: dict[str, str]) -> bool:
     )
 
 
+CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync", "link", "symlink")
+
+
 class Killed(BaseException):
     pass
 
@@ -66,7 +70,7 @@ class Killed(BaseException):
 @contextmanager
 def killed_at(step: int) -> Iterator[list[int]]:
     """End the process, as far as files can tell, at one of the calls that change a folder: none works from there on."""
-    count, real = [0], {name: getattr(os, name) for name in ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync")}
+    count, real = [0], {name: getattr(os, name) for name in CHANGES}
 
     def wrapped(name: str):
         def call(*args, **options):
@@ -178,6 +182,25 @@ def test_leftovers_of_others_stay(tmp_path: Path) -> None:
             "empty",
         ]
     assert len(list(tmp_path.glob("*/report.html"))) == 4
+
+
+@pytest.mark.spec("RES-11")
+def test_whoever_holds_the_folder_sweeps_it(tmp_path: Path) -> None:
+    deep = tmp_path / "training" / "checkpoints"
+    deep.mkdir(parents=True)
+    id_, mine = "0a" * 16, [f".ptycho.lock-{'0' * 31}", ".report.html.partial.html", "training/notes.partial"]
+    for name in [*mine, f".report.html.{id_}.partial.html", f"training/.history.csv.{id_}.partial.csv",
+                 f"training/checkpoints/.last.ckpt.{id_}.partial.ckpt", ".ptycho.lock-" + id_]:  # fmt: skip
+        (tmp_path / name).write_text("x")
+    with ResultFolder.open(tmp_path, overwrite=True):
+        (tmp_path / f".probe.png.{id_}.partial.png").write_text("x")
+        second = ResultFolder.open(tmp_path, overwrite=True)
+        with pytest.raises(OutputError, match="in use"), second:  # a folder that is in use is left alone
+            pass
+        assert (tmp_path / f".probe.png.{id_}.partial.png").exists()
+    with ResultFolder.open(tmp_path, overwrite=True):
+        found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert found == {*mine, LOCK_NAME}
 
 
 @pytest.mark.spec("RES-5")
@@ -567,4 +590,4 @@ def test_default_name_of_a_relative_folder(tmp_path: Path, monkeypatch: pytest.M
 @example(stem="..", ending=".npz")
 @example(stem="\n", ending=".npz")
 def test_only_the_last_known_ending_goes(stem: str, ending: str) -> None:
-    assert default_folder(Path("/data") / (stem + ending)) == f"{stem}-ptycho"
+    assert default_folder(Path("/data") / (stem + ending)) == f"{plain_name(stem)}-ptycho"
