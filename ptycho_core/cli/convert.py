@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ..errors import OutputError
@@ -51,7 +52,7 @@ def refuse_target(target: Path, options: Options) -> None:
             raise OutputError(f"{target}: is a file that this command reads; choose another name to write.")
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name the file to write.")
-    if target.exists() and not options["overwrite"]:
+    if os.path.lexists(target) and not options["overwrite"]:
         raise OutputError(f"{target}: is there already; pass --overwrite to replace it, or choose another name.")
 
 

@@ -52,7 +52,7 @@ def _target(options: Options, suffix: str) -> Path:
     target = Path(options["out"]) if options["out"] else Path(default_folder(folder, suffix))
     if target.is_dir():
         raise OutputError(f"{target}: is a folder; name the file to write with --out.")
-    if target.exists() and not options["overwrite"]:
+    if os.path.lexists(target) and not options["overwrite"]:
         raise OutputError(f"{target}: is there already; pass --overwrite to replace it, or another name with --out.")
     return target
 

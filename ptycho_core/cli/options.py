@@ -162,7 +162,8 @@ def _value(parser: Parser, name: str, text: str) -> Any:
     try:
         return typed_value(text, hint)
     except ValueError as error:
-        raise ConfigError(f"--{name} = {shortened(text, 100)}; it must be {type_text(hint)}. See '{parser.prog} --help'.") from error
+        said = shortened(text, 100)
+        raise ConfigError(f"--{name} = {said}; it must be {type_text(hint)}. See '{parser.prog} --help'.") from error
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
@@ -202,6 +203,8 @@ def _own_words(parser: Parser, arguments: Sequence[str]) -> tuple[list[str], lis
         takes_value = action is None or action.nargs is None
         if takes_value and not equals and rest and not rest[0].startswith("--"):
             equals, value = "=", rest.pop(0)
+        if equals and not value:
+            raise ConfigError(f"{option} is given as an empty text; say its value, or leave it out.")
         if action is not None:
             words.append(f"{option}{equals}{value}")
         elif equals:

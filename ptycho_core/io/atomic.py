@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError
+from .regular import irregular
 
 try:
     import fcntl
@@ -43,9 +44,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     does, has to be told not to; ``io.h5_output`` does that.
 
     Raises:
-        OutputError: the folder is missing or cannot be written.
+        OutputError: the folder is missing or cannot be written, or what would be replaced is no regular file.
     """
     target = Path(path)
+    kind = irregular(target)
+    if kind:  # renaming would put a file in the place of a device
+        raise OutputError(f"{target}: is {kind}; only a regular file is replaced. Choose another name.")
     sweep_temporaries(target.parent, of=target.name)
     try:
         handle, temporary = _claim(target)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError, PtychoError
 
-__all__ = ["check_regular"]
+__all__ = ["check_regular", "irregular"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -17,6 +17,19 @@ _KINDS = {
     stat.S_IFCHR: "a character device",
     stat.S_IFBLK: "a block device",
 }
+
+
+def irregular(path: Path | str) -> str:
+    """What lies at a path where it is no regular file, in words; links are followed. Empty where it is one, or nothing.
+
+    Raises:
+        ValueError: no path.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 
 def check_regular(path: Path | str, error: type[PtychoError] = DataError, *, what: str = "a file") -> None:
@@ -33,11 +46,8 @@ def check_regular(path: Path | str, error: type[PtychoError] = DataError, *, wha
         PtychoError: of the class `error`.
     """
     try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return
+        kind = irregular(path)
     except ValueError as reason:  # a name with a null character
         raise error(f"{str(path)!r}: no name of a file ({reason}).") from reason
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    if kind:
         raise error(f"{path}: is {kind}; {what} is read from a regular file only. Write it to one first.")
