@@ -28,6 +28,7 @@ from ..errors import OutputError
 from ..text import plain_name
 from .atomic import sweep_temporaries
 from .folder_lock import LOCK_NAME, hold_folder, sweep_locks
+from .made_folder import as_output_error, make_folder, remove_made
 from .result_names import (
     COMMIT_NAME,
     IMAGE_NAME,
@@ -154,7 +155,7 @@ class ResultFolder:
         _refuse_inputs(folder, sources, frozenset(writes))
         made: list[Path] = []
         try:
-            _make_folder(folder, made)
+            make_folder(folder, made)
             with hold_folder(folder):
                 result = cls(folder, uuid.uuid4().hex, frozenset(writes), sources)
                 with as_output_error(folder, "choose another folder with --out."):
@@ -163,7 +164,7 @@ class ResultFolder:
                     result._refuse_what_is_there()
                 yield result
         except BaseException:
-            _remove_made(made)
+            remove_made(made)
             raise
 
     @contextmanager
@@ -337,43 +338,6 @@ def _is_same(a: Path, b: Path) -> bool:
         return a.samefile(b)
     except OSError:  # one of them is not there
         return False
-
-
-def _make_folder(folder: Path, made: list[Path]) -> None:
-    """Make a folder and its parents, and put those that were not there into `made`, the innermost first."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    with as_output_error(folder, "choose a folder that can be made and written with --out."):
-        for path in reversed(missing):
-            path.mkdir()
-            made.insert(0, path)
-        if not folder.is_dir():
-            raise OutputError(f"{folder}: is a file; choose a folder with --out.")
-
-
-def _remove_made(made: Sequence[Path]) -> None:
-    """Remove the folders that a failed command made, if it left no file in them but the log."""
-    if not made:
-        return
-    folder = made[0]
-    if any(path != folder / LOG_NAME and (path.is_symlink() or not path.is_dir()) for path in folder.rglob("*")):
-        return
-    with suppress(OSError):
-        (folder / LOG_NAME).unlink(missing_ok=True)
-        for root, _, _ in os.walk(folder, topdown=False):
-            os.rmdir(root)
-        for path in made[1:]:
-            path.rmdir()
-
-
-@contextmanager
-def as_output_error(path: Path, end: str) -> Iterator[None]:
-    """Say of what the operating system refuses in the block that `path` cannot be written, and `end`."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); {end}") from error
 
 
 def _listed(summary: Mapping[str, Any]) -> dict[str, str | None]:

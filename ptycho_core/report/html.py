@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..data.findings import FourierRingCorrelation
     from ..physics.merit import Figures
 
-__all__ = ["humanised", "render_report", "render_short_report"]
+__all__ = ["humanised", "render_report"]
 
 
 def humanised(name: str) -> str:
@@ -405,24 +405,4 @@ def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> st
         f"{orientation_section(run.scan.raw.source.details)}{_details(run)}"
         "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
         "and summary.json in the folder of the run.</footer></main></body></html>\n"
-    )
-
-
-def render_short_report(title: str, reason: str, facts: Mapping[str, Any]) -> str:
-    """Return a page without pictures, for when the whole one cannot be made.
-
-    Args:
-        title: heading.
-        reason: why the whole one cannot be made.
-        facts: plain JSON data; all of it is on the page.
-    """
-    shown = json.dumps(facts, indent=2, ensure_ascii=False)
-    verdict = facts.get("verdict") or {}
-    sentence = f"<p>{escape(str(verdict['sentence']))}</p>" if verdict.get("sentence") else ""
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'">'
-        f"<title>{escape(title)}</title></head><body><h1>{escape(title)}</h1>{sentence}"
-        f"<p>The whole report could not be made ({escape(reason)}). The image is in reconstruction.h5, and these facts "
-        f"are in summary.json too.</p><pre>{escape(shown)}</pre></body></html>\n"
     )

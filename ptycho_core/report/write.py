@@ -27,8 +27,9 @@ from ..protocol import TrainedModel
 from ..runtime import runtime_to_mapping
 from . import figures, plots
 from .extras import draw_extras, extra_summary
-from .html import render_report, render_short_report
+from .html import render_report
 from .probe_pictures import draw_probe
+from .short import render_short_report
 from .stages import draw_stages, stage_summaries
 
 __all__ = [

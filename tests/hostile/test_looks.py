@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from result_judge import judged
 
 from ptycho_core.cli.main import main
+from ptycho_core.enginekit import tracking
 from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.report import figures, plots
 from ptycho_core.report import write as report
+from ptycho_core.runtime import Runtime
 
 pytestmark = pytest.mark.hostile
 
@@ -128,3 +131,34 @@ def test_an_image_outlives_what_comes_after_it(scan: Path, tmp_path: Path, endin
 @pytest.mark.parametrize("pixel_size_m", [1e308, 1e-320, 5e-324])
 def test_a_pixel_of_no_sample_has_a_bar_in_pixels(pixel_size_m: float) -> None:
     assert figures.scale_bar(90.0, pixel_size_m) == (20.0, "20 px")
+
+
+def test_a_tracker_that_fails_costs_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two trackers one fails at its second epoch, and one when it is opened: the training goes on with the rest."""
+    told: list[tuple[str, object]] = []
+
+    class Tracker:
+        def __init__(self, folder: Path) -> None:
+            told.append(("opened", folder))
+
+        def log(self, figures: Mapping[str, float], step: int) -> None:
+            if step == 2:
+                raise OSError(28, "No space left on device")
+            told.append(("log", step))
+
+        def close(self, status: str) -> None:
+            told.append(("close", status))
+
+    def unopened(folder: Path) -> Tracker:
+        raise RuntimeError("database or disk is full")
+
+    monkeypatch.setattr(tracking, "_KINDS", {"tensorboard": Tracker, "mlflow": unopened})
+    runtime = Runtime(output_dir=tmp_path, loggers=("tensorboard", "mlflow"))
+    with pytest.warns(UserWarning, match=r"mlflow got no more figures \(RuntimeError: database or disk is full\)"):
+        trackers = tracking.Trackers(runtime)
+    with trackers:
+        trackers.log({"loss": 1.0}, 1)
+        with pytest.warns(UserWarning, match=r"tensorboard got no more figures \(OSError.*No space left"):
+            trackers.log({"loss": 1.0}, 2)
+        trackers.log({"loss": 1.0}, 3)
+    assert told == [("opened", tmp_path), ("log", 1)]
