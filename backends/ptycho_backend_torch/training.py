@@ -91,7 +91,7 @@ class TorchLearner:
     def step(self, batch: dict[str, Tensor], factor: float, look: bool) -> Step:
         """One step of the optimiser."""
         with (
-            self.threads.step(("train", look), len(batch["counts"])) as n_threads,
+            self.threads.step(("train", look, *batch["counts"].shape[1:]), len(batch["counts"])) as n_threads,
             computing_threads(self.fabric.device, n_threads),
         ):
             return self._step(batch, factor, look)

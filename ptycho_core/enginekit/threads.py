@@ -252,7 +252,7 @@ class ThreadChooser:
             n_threads = trial.challenger if trial is not None and mine and trial.is_challengers_turn else self.chosen
             began = self._clock()
             yield n_threads
-            self._note(kind, size, n_threads, self._clock() - began)
+            self._note(kind, max(size, 1.0), n_threads, self._clock() - began)
         finally:
             self._lock.release()
 

@@ -172,6 +172,15 @@ def test_one_processor_is_not_measured() -> None:
     assert chooser.told() == "1 of 1, all there is"
 
 
+def test_a_step_with_nothing_to_do_is_a_step() -> None:
+    machine = Machine(noise=0.0)
+    chooser = machine.chooser()
+    for _ in range(40):
+        with chooser.step("nothing", 0) as n_threads:
+            machine.step(n_threads)
+    assert chooser.told() == "2 of 2, measured"
+
+
 def test_kinds_of_steps_are_held_against_their_own() -> None:
     machine = Machine(noise=0.0)
     chooser = machine.chooser()
