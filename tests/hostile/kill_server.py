@@ -9,16 +9,21 @@ Run as a program it is the server: requests as lines of JSON on standard input, 
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 __all__ = ["POINTS", "KillServer"]
 
@@ -28,7 +33,10 @@ _LIMIT_S = 300
 _FIRST_STEP = b"!"
 
 POINTS = ("fsync", "replace", "replaced", "step")
-"""Where a child kills itself: before the k-th flush or rename, after the k-th rename, or while it tells of step k."""
+"""Where a child kills itself: before the k-th flush or rename, after the k-th rename, or while it tells of step k.
+
+Another place is a function, as ``module:name`` or ``module:class.name``: before its k-th call.
+"""
 
 
 class KillServer:
@@ -74,7 +82,8 @@ class KillServer:
             case: name in ``CASES`` of the engine.
             folder: of its files.
             resume_from: checkpoint to go on from.
-            kill_at: one of :data:`POINTS` and how many times it is passed, counted from 1, before it kills itself.
+            kill_at: one of :data:`POINTS`, or a function, and how many times it is passed, counted from 1, before it
+                kills itself.
             kill_after_s: seconds after which it is killed from outside, counted from the first step that it tells of;
                 negative ones are counted from its birth.
             memory: seed of blocks that it allocates first, so that arrays lie elsewhere in its memory; kernels may add
@@ -93,6 +102,18 @@ class KillServer:
             "kill_after_s": kill_after_s,
             "memory": random.getrandbits(32) if memory is None else memory,
         }
+        return self._ask(request)
+
+    def command(self, argv: Sequence[str], folder: Path, *, kill_at: tuple[str, int] | None = None) -> dict[str, Any]:
+        """Run ``ptycho`` with these arguments in a folder; ``kill_at`` as in :meth:`run`.
+
+        Returns:
+            ``signal`` that ended it, or 0; ``code``; ``said``, all that it wrote on the terminal.
+        """
+        request = {"argv": list(argv), "folder": str(folder), "kill_at": kill_at, "kill_after_s": None}
+        return self._ask({**request, "memory": random.getrandbits(32)})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -138,6 +159,12 @@ class _Killer:
 
             return called
 
+        if ":" in self.kind:
+            module, _, names = self.kind.partition(":")
+            *owners, name = names.split(".")
+            owner = functools.reduce(getattr, owners, importlib.import_module(module))
+            self.counts[self.kind] = 0
+            setattr(owner, name, before(getattr(owner, name), self.kind))
         os.fsync = before(os.fsync, "fsync")
         os.replace = before(os.replace, "replace", "replaced")
         os.rename = before(os.rename, "replace", "replaced")
@@ -155,12 +182,44 @@ class _Killer:
         return self.times[-1] - self.times[0] if self.times else 0.0
 
 
+def _warm_up() -> None:
+    """Import what a command imports, once; and draw no pictures, which nobody here looks at and which take seconds."""
+    names = ("api.run", "cli.main", "cli.run", "io.guarded", "report.write", "report.figures")
+    for name in (*(f"ptycho_core.{name}" for name in names), "h5py", "hdf5plugin", "skimage.metrics", "scipy.ndimage"):
+        importlib.import_module(name)
+    header, pixel = struct.pack(">2I5B", 1, 1, 8, 0, 0, 0, 0), zlib.compress(b"\0\0")
+    chunks = ((b"IHDR", header), (b"IDAT", pixel), (b"IEND", b""))
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    drawn = ("object_amplitude", "object_phase", "probe", "coverage", "losses", "r_map", "patterns")
+    importlib.import_module("ptycho_core.report.write")._draw = lambda run, view: {f"{name}.png": png for name in drawn}
+
+
+def _command(argv: list[str], folder: Path, report: int) -> NoReturn:
+    from ptycho_core.cli.main import main
+
+    os.chdir(folder)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        code = main(argv)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        said.seek(0)
+        text = said.read().decode()
+    os.write(report, json.dumps({"code": code, "said": text[:30_000]}).encode())
+    os._exit(0)
+
+
 def _child(engine: str, request: dict[str, Any], report: int) -> None:
     """Train, say how it went, and end without tidying up."""
-    from kill_cases import train_case
-
     killer, error, _kept = _Killer(request["kill_at"], report), "", _untidy(request["memory"])
     killer.watch()
+    if "argv" in request:
+        _command(request["argv"], Path(request["folder"]), report)
+    from kill_cases import train_case
+
     resume_from = None if request["resume_from"] is None else Path(request["resume_from"])
     try:
         train_case(engine, request["case"], Path(request["folder"]), resume_from, killer.progress)
@@ -203,8 +262,13 @@ def _serve(engine: str) -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # what a framework prints is no answer
     load_backend(engine)
+    warm = False
     for line in sys.stdin:
-        answer = _serve_one(engine, json.loads(line))
+        request = json.loads(line)
+        if "argv" in request and not warm:
+            _warm_up()
+            warm = True
+        answer = _serve_one(engine, request)
         os.write(answers, (json.dumps(answer) + "\n").encode())
 
 
