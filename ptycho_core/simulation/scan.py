@@ -357,8 +357,7 @@ def simulate_scan(config: SimulationConfig) -> SimulatedScan:
     truth = ObjectGuess(object=obj, origin_px=np.zeros(2))
     truth.object.flags.writeable = truth.origin_px.flags.writeable = False
     mask = None if len(bad) == 0 else ~np.isin(np.arange(config.N**2), bad).reshape(config.N, config.N)
-    dose = {"mean_expected_counts": mean_expected}
-    drawn = {
+    drawn: dict[str, Any] = {
         "config": _plain(config),
         "seed": config.seed,
         "numpy": np.__version__,
@@ -367,7 +366,6 @@ def simulate_scan(config: SimulationConfig) -> SimulatedScan:
         "probe": {**probe_facts, "power": float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))},
         "positions": {"name": config.positions, **position_facts},
         "bad_pixels": {"dead": bad[::2].tolist(), "hot": bad[1::2].tolist()},
-        "dose": dose,
     }
     raw = RawData.from_arrays(
         counts,
@@ -378,10 +376,11 @@ def simulate_scan(config: SimulationConfig) -> SimulatedScan:
         object_guess=truth,
         geometry=Geometry(pixel_size_m=config.pixel_size_m),
         propagation=config.propagation,
-        source=Source(dialect="simulation", details={"simulation": drawn}),
     )
-    dose |= _measured_dose(raw, mean_expected, position_facts["step_px"])
-    return SimulatedScan(raw=raw, truth=truth, config=config)
+    drawn["dose"] = {"mean_expected_counts": mean_expected}
+    drawn["dose"] |= _measured_dose(raw, mean_expected, position_facts["step_px"])
+    source = Source(dialect="simulation", details={"simulation": drawn})
+    return SimulatedScan(raw=dataclasses.replace(raw, source=source), truth=truth, config=config)
 
 
 def _measured_dose(raw: RawData, mean_expected: float, step_px: float) -> dict[str, float]:
