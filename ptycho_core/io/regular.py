@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -27,8 +28,8 @@ def irregular(path: Path | str) -> str:
     """
     try:
         mode = os.stat(path).st_mode
-    except OSError:
-        return ""
+    except OSError as error:
+        return "a link that leads in a circle" if error.errno == errno.ELOOP else ""
     return "" if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
 
 

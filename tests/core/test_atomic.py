@@ -157,7 +157,7 @@ def test_an_impossible_target_is_a_typed_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"missing.a\.txt: cannot write there .*; choose a folder that exists"):
         write_text(tmp_path / "missing" / "a.txt", "x")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="nothing was replaced"):
+    with pytest.raises(OutputError, match="is a folder; only a regular file is replaced"):
         write_text(tmp_path / "folder", "x")
     assert os.listdir(tmp_path) == ["folder"]
 
