@@ -166,11 +166,10 @@ IN_THE_WAY = {
 @pytest.mark.parametrize("command", WRITERS)
 def test_nothing_is_written_over_what_is_no_file(sound, command, kind):
     make, name = IN_THE_WAY[kind]
-    make(sound / "given")
     suffix = {"simulate": ".npz", "convert": ".npz", "export": ".npz"}.get(command, "")
-    if suffix and name.startswith("given"):
-        (sound / "given").rename(sound / "given.npz")
-        name = "given.npz" + name.removeprefix("given")
+    make(sound / f"given{suffix}")
+    if name.startswith("given"):
+        name = f"given{suffix}{name.removeprefix('given')}"
     refused(filled(WRITERS[command], name), sound, notes=True)
 
 
