@@ -28,6 +28,7 @@ class Machine:
         busy: time → processes that others keep busy.
         tells: whether the system tells how busy the processors are.
         noise: of a step, relative; three in a hundred are held up besides.
+        first: how many times longer the first step with a number of threads takes.
     """
 
     base: float = 0.1
@@ -37,7 +38,9 @@ class Machine:
     tells: bool = True
     noise: float = 0.1
     seed: int = 0
+    first: float = 1.0
     now: float = 1.0
+    begun: set[int] = field(default_factory=set)
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +52,9 @@ class Machine:
 
     def step(self, n_threads: int) -> None:
         seconds = self.base if n_threads == 1 else self.base / self.gain
+        if n_threads not in self.begun:
+            self.begun.add(n_threads)
+            seconds *= self.first
         if n_threads > 1 and self.busy(self.now):
             seconds *= self.crowded
         held_up = 3 if self.noise and self.rng.random() < 0.03 else 1
@@ -68,7 +74,7 @@ class Machine:
 
     def fixed(self, steps: int, n_threads: int) -> float:
         """Seconds of as many steps on the same machine with a fixed number of threads."""
-        other = Machine(**{k: v for k, v in vars(self).items() if k not in ("rng", "now")})
+        other = Machine(**{k: v for k, v in vars(self).items() if k not in ("rng", "now", "begun")})
         for _ in range(steps):
             other.step(n_threads)
         return other.now - 1.0
@@ -170,6 +176,29 @@ def test_one_processor_is_not_measured() -> None:
     chooser = machine.chooser(most=1)
     assert set(machine.made(50, chooser)) == {1}
     assert chooser.told() == "1 of 1, all there is"
+
+
+@pytest.mark.parametrize(("crowded", "steps"), [(16.0, 1), (5.0, 2)])
+def test_a_number_that_is_far_slower_is_dropped_at_once(crowded: float, steps: int) -> None:
+    machine = Machine(busy=lambda now: 1, tells=False, noise=0.0, crowded=crowded)
+    assert machine.made(100, machine.chooser()).count(2) == steps
+
+
+def test_what_the_first_step_with_a_number_takes_is_not_held_against_it() -> None:
+    machine = Machine(tells=False, noise=0.0, first=5.0)  # so it begins with one, and tries two
+    chooser = machine.chooser()
+    machine.made(20, chooser)
+    assert chooser.told() == "2 of 2, measured"
+
+
+def test_steps_of_another_kind_take_no_part_in_a_trial() -> None:
+    machine = Machine(tells=False, noise=0.0)
+    chooser = machine.chooser()
+    assert machine.made(3, chooser, "object") == [1, 1, 2]  # a trial of two has begun
+    assert machine.made(1, chooser, "probe") == [1]
+    assert machine.made(1, chooser, "object") == [2]
+    assert set(machine.made(19, chooser, "probe")) == {1}
+    assert 2 in machine.made(9, chooser, "probe")  # the job has gone over to them, and the trial as well
 
 
 def test_a_step_with_nothing_to_do_is_a_step() -> None:
