@@ -1,4 +1,4 @@
-"""Files of settings and mappings from strangers: bombs, circles, tags, wrong kinds; one line each, and no value of it."""
+"""Files of settings and mappings from strangers: bombs, circles, tags, wrong kinds; each is refused in one line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from refusals import refused, refused_in_child
 from small_results import QUICK
 
+from ptycho_core.cli.main import main
 from ptycho_core.errors import ConfigError
 from ptycho_core.io.plain_yaml import MOST_TEXT, read_yaml
 
@@ -191,46 +192,81 @@ def test_settings_that_are_none_are_refused(sound, case):
     refused(command, sound, notes=True)
 
 
-MAPPINGS = {
-    "frames of a number": "frames: 3",
-    "frames without a path": "frames: {axes: [frame, y, x]}",
-    "path of a list": "frames: {path: [a]}",
-    "axes unknown": "frames: {path: a, axes: [frame, up, down]}",
-    "axes of mappings": "frames: {path: a, axes: [{a: 1}]}",
-    "axes twice": "frames: {path: a, axes: [y, y, x]}",
-    "reshape": "frames: {path: a, reshape: [0, 0, 0]}",
-    "reshape beyond all": "frames: {path: diffraction, reshape: [9223372036854775807, 9223372036854775807, 2]}",
-    "reshape of truth": "frames: {path: diffraction, reshape: [true, true, true]}",
-    "reshape of leftovers": "frames: {path: diffraction, reshape: [-1, -1, -1]}",
-    "raster": "frames: diffraction\nraster: [1e400, 3]",
-    "raster below 0": "frames: diffraction\nraster: [-1, -20]",
-    "raster beyond all": "frames: diffraction\nraster: [9223372036854775807, 9223372036854775807]\nscan_step: 1nm",
-    "step": "frames: diffraction\nraster: [5, 4]\nscan_step: .nan",
-    "step of a list": "frames: diffraction\nraster: [5, 4]\nscan_step: [[1], [2]]",
-    "unit": "frames: diffraction\npositions: {path: coords, unit: parsec}",
-    "unit of a list": "frames: diffraction\npositions: {path: coords, unit: [m]}",
-    "energy": "frames: diffraction\nenergy: fast",
-    "energy of nothing": "frames: diffraction\nenergy: {path: 3}",
-    "energy of a list": "frames: diffraction\nenergy: [8, keV]",
-    "pixel": "frames: diffraction\npixel_size: 1e400m",
-    "centre": "frames: diffraction\ncentre: [.nan, .inf]",
-    "centre beyond all": "frames: diffraction\ncentre: [1e300, -1e300]",
-    "background": "frames: diffraction\nbackground: .nan",
-    "background below 0": "frames: diffraction\nbackground: -1e300",
-    "background of a truth": "frames: diffraction\nbackground: true",
-    "no such array": "frames: nowhere",
-    "a way out": "frames: ../../../etc/passwd",
-    "an endless path": "frames: " + "a/" * 30_000,
-    "stars": "frames: '" + "*" * 5000 + "x'",
-    "many stars": "frames: '" + "*a" * 25 + "'",
-    "brackets": "frames: '[z-a]*'",
-    "nothing": "frames: ''",
+SOUND = {
+    "frames": "{path: diff3d, measurement: counts}",
+    "positions": "{y: ycoords, x: xcoords, unit: px}",
 }
+MAPPINGS: dict[str, dict[str, str]] = {
+    "frames of a number": {"frames": "3"},
+    "frames without a path": {"frames": "{axes: [frame, y, x]}"},
+    "path of a list": {"frames": "{path: [a]}"},
+    "axes unknown": {"frames": "{path: diff3d, axes: [frame, up, down]}"},
+    "axes of mappings": {"frames": "{path: diff3d, axes: [{a: 1}]}"},
+    "axes twice": {"frames": "{path: diff3d, axes: [y, y, x]}"},
+    "axes too many": {"frames": "{path: diff3d, axes: [frame, y, x, one, one]}"},
+    "reshape": {"frames": "{path: diff3d, reshape: [0, 0, 0]}"},
+    "reshape beyond all": {"frames": "{path: diff3d, reshape: [9223372036854775807, 9223372036854775807, 2]}"},
+    "reshape beyond 64 bits": {"frames": "{path: diff3d, reshape: [99999999999999999999999999, 1, 1]}"},
+    "reshape of leftovers": {"frames": "{path: diff3d, reshape: [-1, -1, -1]}"},
+    "reshape below 0": {"frames": "{path: diff3d, reshape: [-5, -16, 16]}"},
+    "raster": {"positions": "null", "raster": "[1e400, 3]"},
+    "raster below 0": {"positions": "null", "raster": "[-4, -5]", "scan_step": "1nm", "pixel_size": "1nm"},
+    "raster beyond all": {
+        "positions": "null",
+        "raster": "[9223372036854775807, 9223372036854775807]",
+        "scan_step": "1nm",
+    },
+    "raster beyond 64 bits": {"positions": "null", "raster": "[18446744073709551617, 20]", "scan_step": "1nm"},
+    "step": {"positions": "null", "raster": "[5, 4]", "scan_step": ".nan"},
+    "step of a list": {"positions": "null", "raster": "[5, 4]", "scan_step": "[[1], [2]]"},
+    "step beyond all": {"positions": "null", "raster": "[5, 4]", "scan_step": "1e308m", "pixel_size": "1e-300m"},
+    "unit": {"positions": "{y: ycoords, x: xcoords, unit: parsec}"},
+    "unit of a list": {"positions": "{y: ycoords, x: xcoords, unit: [m]}"},
+    "positions of a number": {"positions": "3"},
+    "half of the positions": {"positions": "{y: ycoords}"},
+    "positions of what": {"positions": "{y: ycoords, x: xcoords, unit: px, of: cat}"},
+    "positions of frames": {"positions": "{path: diff3d}"},
+    "energy": {"energy": "fast"},
+    "energy of nothing": {"energy": "{path: 3}"},
+    "energy of a list": {"energy": "[8, keV]"},
+    "energy elsewhere": {"energy": "{path: nowhere, unit: keV}"},
+    "energy of text": {"energy": "{path: measurement, unit: keV}"},
+    "pixel": {"pixel_size": "1e400m"},
+    "pixel below 0": {"pixel_size": "-3nm"},
+    "pixel of none": {"pixel_size": "0nm"},
+    "centre": {"centre": "[.nan, .inf]"},
+    "centre beyond all": {"centre": "[1e300, -1e300]"},
+    "background": {"background": ".nan"},
+    "background below 0": {"background": "-1e300"},
+    "background beyond all": {"background": "1e400"},
+    "background of a truth": {"background": "true"},
+    "background of frames": {"background": "diff3d"},
+    "probe of frames": {"probe": "{path: diff3d, axes: [mode, y, x, re_im, one]}"},
+    "mask of text": {"mask": "measurement"},
+    "radiation": {"radiation": "[photon]"},
+    "no such array": {"frames": "nowhere"},
+    "a way out": {"frames": "../../../etc/passwd"},
+    "an endless path": {"frames": "a/" * 30_000},
+    "stars": {"frames": "'" + "*" * 5000 + "x'"},
+    "many stars": {"frames": "'" + "*a" * 25 + "'"},
+    "brackets": {"frames": "'[z-a]*'"},
+    "nothing": {"frames": "''"},
+}
+"""What differs from a sound mapping."""
+
+
+def _mapping(changes: dict[str, str]) -> str:
+    return "".join(f"{key}: {value}\n" for key, value in (SOUND | changes).items())
+
+
+def test_the_sound_mapping_is_accepted(sound):
+    (sound / "given.yaml").write_text(_mapping({}), encoding="utf-8")
+    assert main([*RUN, "--map", "given.yaml"]) == 0
 
 
 @pytest.mark.parametrize("case", MAPPINGS)
 def test_a_mapping_that_is_none_is_refused(sound, case):
-    (sound / "given.yaml").write_text(MAPPINGS[case], encoding="utf-8")
+    (sound / "given.yaml").write_text(_mapping(MAPPINGS[case]), encoding="utf-8")
     refused([*RUN, "--map", "given.yaml"], sound, notes=True)
 
 

@@ -241,7 +241,7 @@ def _array(
     words: dict[str, tuple[str, ...]],
     more: tuple[str, ...] = (),
 ) -> ArrayAt | None:
-    if isinstance(content, (int, float)) and where == "background":
+    if where == "background" and isinstance(content, (int, float)) and not isinstance(content, bool):
         return None
     if isinstance(content, str):
         content = {"path": content}
