@@ -98,7 +98,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         mask = _mask(h5, file, size, notes)
         geometry = _geometry(h5, file, options, notes)
         centre = _centre(h5, size, notes)
-        _gaps(h5, dtype, notes)
+        _gaps(h5, file, dtype, notes)
     if len(parts) > 1:
         notes.append(f"{len(parts)} blocks of frames were put one after another, {blocks[0][0]} to {blocks[-1][0]}.")
     return Recording(
@@ -198,9 +198,11 @@ def _mask(h5: Any, file: Candidate, size: tuple[int, int], notes: list[str]) -> 
     return None
 
 
-def _gaps(h5: Any, dtype: np.dtype[Any], notes: list[str]) -> None:
+def _gaps(h5: Any, file: Candidate, dtype: np.dtype[Any], notes: list[str]) -> None:
     """Say what the largest number of the stored type means; it is masked for every dialect alike where it is found."""
     depth = number_at(h5, f"{_DETECTOR}/bit_depth_image", "bits of a value")
+    if depth is not None and not 1 <= depth <= 64:
+        raise DataError(f"{file.path}: 'bit_depth_image' is {depth:g}; a stored value has 1 to 64 bits.")
     bits = 8 * dtype.itemsize if depth is None else round(depth)
     notes.append(f"Values have {bits} bits; {2**bits - 1} marks gaps, and pixels that counted more than they can.")
 

@@ -43,7 +43,7 @@ from .masking import good_pixels_of
 from .placing import Placed, placed_positions, with_raster
 from .plausible import check_plausible
 from .sampling import spread_frames
-from .window import Window, first_of, window_of
+from .window import Window, check_large, first_of, window_of
 
 __all__ = ["scan_of"]
 
@@ -69,6 +69,7 @@ def scan_of(recording: Recording, options: ReadOptions) -> RawData:
 def _settled(recording: Recording, options: ReadOptions, name: str) -> RawData:
     notes: list[str] = []
     warnings: list[str] = []
+    check_large(recording.frames.shape, options, name)
     recording = with_positions_beside(recording, options, name, notes, warnings)
     recording = with_raster(recording, options, name, notes)
     geometry = _geometry(recording, options, notes)

@@ -15,7 +15,7 @@ from ...reader_protocol import ReadOptions
 from ..claims import most_frame_px
 from .centring import beam_centre
 
-__all__ = ["Window", "first_of", "window_of"]
+__all__ = ["Window", "check_large", "first_of", "window_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,18 @@ class Window:
     def is_all(self, shape: tuple[int, int]) -> bool:
         """Whether frames of a shape are left as they are."""
         return (self.top, self.left, self.bin) == (0, 0, 1) and shape == (self.side, self.side)
+
+
+def check_large(shape: tuple[int, ...], options: ReadOptions, name: str) -> None:
+    """Refuse frames that are too large for a window of all of them, before any is looked at: that takes memory.
+
+    Raises:
+        DataError: they are, and nothing says what of them to use.
+    """
+    height, width = shape[-2:]
+    cut = options.crop is not None or options.pad is not None or options.bin != 1
+    if not cut and min(height, width) > SIDES[-1]:
+        raise DataError(f"{name}: frames are {height}×{width}; N must be {SIDES_IN_WORDS}. Crop or bin them.")
 
 
 def first_of(centre: float, side: int, by: int) -> int:
