@@ -24,6 +24,10 @@ from kill_server import KillServer
 __all__ = ["go_on", "results_of"]
 
 
+_OVER = "was over"
+"""What becomes of a training that ended before it was killed; it counts as no kill."""
+
+
 def results_of(folder: Path) -> dict[str, bytes]:
     """The bytes of a training's model and of its history."""
     return {name: (folder / name).read_bytes() for name in ("model.ptycho", "training/history.csv")}
@@ -39,7 +43,7 @@ def _kill_one(server: KillServer, case: str, whole: Path, folder: Path, after_s:
     """Kill one training and go on; one word for what came of it."""
     killed = server.run(case, folder, kill_after_s=after_s)
     if killed["signal"] == 0:
-        return "was over"
+        return _OVER
     done, checkpoint = go_on(server, case, folder)
     if done["signal"] or done["error"]:
         return f"could not go on: {done['signal']} {done['error']}"
@@ -73,15 +77,17 @@ def main() -> int:
             # a second one, so that what a first costs once does not count
             whole[case] = server.run(case, root / f"{case} again")
             assert results_of(root / case) == results_of(root / f"{case} again"), f"{case}: two trainings differ"
-        for number in range(given.kills):
+        number = n_killed = 0
+        while n_killed < given.kills:
             case, folder = cases[number % len(cases)], root / f"kill {number}"
             outcome = _kill_one(server, case, root / case, folder, _moment(rng, whole[case]))
             found[case][outcome] += 1
+            number, n_killed = number + 1, n_killed + (outcome != _OVER)
             shutil.rmtree(folder, ignore_errors=True)
     total: collections.Counter[str] = sum(found.values(), collections.Counter())
     for case, outcomes in {**found, f"{given.engine}, all": total}.items():
         sys.stdout.write(f"{case}: {', '.join(f'{n} {what}' for what, n in sorted(outcomes.items()))}\n")
-    return int(any(not outcome.startswith(("equal", "was over")) for outcome in total))
+    return int(any(not outcome.startswith(("equal", _OVER)) for outcome in total))
 
 
 if __name__ == "__main__":

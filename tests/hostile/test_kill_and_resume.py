@@ -30,13 +30,20 @@ MARKS = {
     "ptychi": (pytest.mark.ptychi,),
 }
 ENGINES = [pytest.param(engine, marks=marks) for engine, marks in MARKS.items()]
-EVERY_CASE = [
+LONG_FORM = {
+    "tensorflow": {"solver amplitude", *(f"network {name}" for name in ("unrolled", "cnn", "tracked", "compiled"))}
+}
+"""Cases that only ``kill_many.py`` kills: each process of theirs traces for seconds what the others trace too."""
+SOMEWHERE = [
     pytest.param(engine, case, id=f"{engine}, {case}", marks=marks)
     for engine, marks in MARKS.items()
     for case in CASES[engine]
+    if case not in LONG_FORM.get(engine, ())
 ]
+MOST_PLACES = {"numpy": 6, "pytorch": 4, "tensorflow": 2, "ptychi": 3}
+"""Engine → places of each kind where a training is killed as it writes, the first ones."""
 THOROUGH = {"numpy": "solver", "pytorch": "network average", "tensorflow": "solver", "ptychi": "lsqml"}
-"""Engine → case that is killed at every place where it writes."""
+"""Engine → case that is killed at places where it writes."""
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,7 @@ def assert_goes_on(server: KillServer, case: str, folder: Path, whole: Path) -> 
 
 
 @pytest.mark.spec("BE-8", "BE-23")
-@pytest.mark.parametrize(("engine", "case"), EVERY_CASE)
+@pytest.mark.parametrize(("engine", "case"), SOMEWHERE)
 def test_killed_somewhere_it_goes_on_to_the_same_bytes(
     servers: Any, whole: Any, tmp_path: Path, engine: str, case: str
 ) -> None:
@@ -105,7 +112,7 @@ def test_killed_at_any_place_where_it_writes_the_checkpoint_before_is_whole(
     server, (first, folder) = servers(engine), whole(engine, case)
     n_killed, went_on_from = 0, set()
     for point in ("fsync", "replace", "replaced"):
-        for at in range(1, min(first["counts"][point], 6) + 1):
+        for at in range(1, min(first["counts"][point], MOST_PLACES[engine]) + 1):
             place = tmp_path / f"{point} {at}"
             if not server.run(case, place, kill_at=(point, at))["signal"]:
                 continue
@@ -115,7 +122,7 @@ def test_killed_at_any_place_where_it_writes_the_checkpoint_before_is_whole(
                     read_checkpoint(path, engine)
             done = assert_goes_on(server, case, place, folder)
             went_on_from.add(done["first_step"])
-    assert n_killed >= 6
+    assert n_killed > 5
     assert len(went_on_from) > 1
 
 
