@@ -89,51 +89,97 @@ def test_limits_of_the_process(tmp_path: Path, how: str, command: str, step: int
     check(started("disk_points.py", str(tmp_path), how, command, str(step)), at_least=4)
 
 
-def test_hdf5_closes_in_peace_whenever_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class SmallFile:
+    """A file that takes so many bytes and no more."""
+
+    def __init__(self, file, most: int) -> None:
+        self.file, self.most = file, most
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+    def write(self, view: memoryview) -> int:
+        some = view[: max(self.most - self.file.tell(), 0)]
+        if not some:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(some)
+
+
+@pytest.fixture
+def room_for(monkeypatch: pytest.MonkeyPatch):
+    """Set how many bytes each HDF5 file may take from here on."""
+    begin, most = h5_output._Disk.__init__, [0]
+
+    def begin_small(self, path: Path) -> None:
+        begin(self, path)
+        self._file = SmallFile(self._file, most[0])
+
+    monkeypatch.setattr(h5_output._Disk, "__init__", begin_small)
+    return lambda n: most.__setitem__(0, n)
+
+
+def is_written(write, path: Path) -> bool:
+    """Whether the disk took all of it; the only other end is that it was full."""
+    try:
+        write(path)
+    except OSError as error:
+        return error.errno != errno.ENOSPC
+    return True
+
+
+def test_hdf5_closes_in_peace_whenever_the_disk_is_full(tmp_path: Path, room_for) -> None:
     """The error comes at the next look, or at the end; what HDF5 reads back meanwhile is what it wrote."""
     frames = np.random.default_rng(1).normal(size=(30, 24, 20)).astype(np.float32)
-    limit = [0]
-    file_of = h5_output._Disk.__init__
 
-    class Small:
-        def __init__(self, file):
-            self.file = file
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def write(self, view):
-            room_left = limit[0] - self.file.seek(0, 2) if self.file.tell() >= limit[0] else limit[0] - self.file.tell()
-            if room_left <= 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return self.file.write(view[:room_left])
-
-    def start(self, path):
-        file_of(self, path)
-        self._file = Small(self._file)
-
-    monkeypatch.setattr(h5_output._Disk, "__init__", start)
-
-    def write(path: Path) -> int:
+    def write(path: Path) -> None:
         with h5_output.h5_output(path) as (file, look):
             stack = file.create_dataset("frames", frames.shape, "f4", chunks=(1, 24, 20), compression="gzip")
             for number, frame in enumerate(frames):
                 stack[number] = frame
                 np.testing.assert_array_equal(stack[number], frame)
                 file.create_group(f"group {number}")["more"] = frame
-                look()
-        return 1
+                if number % 7 == 6:
+                    look()
 
     ended = []
-    for limit[0] in [*range(0, 150_000, 9_000), 10**7]:
-        try:
-            ended.append(write(tmp_path / "file.h5"))
-        except OSError as error:
-            ended.append(0 if error.errno == errno.ENOSPC else 2)
+    for n in [*range(0, 150_000, 9_000), 10**7]:
+        room_for(n)
+        ended.append(is_written(write, tmp_path / "file.h5"))
     assert ended == sorted(ended)
-    assert set(ended) == {0, 1}
+    assert set(ended) == {False, True}
     with h5py.File(tmp_path / "file.h5") as file:
         np.testing.assert_array_equal(file["frames"][()], frames)
+
+
+def test_what_fails_only_when_hdf5_closes_is_told(tmp_path: Path, room_for) -> None:
+    def write(path: Path) -> None:
+        with h5_output.h5_output(path) as (file, _):
+            file["values"] = np.arange(50.0)
+            file.attrs["more"] = "words"
+
+    path = tmp_path / "file.h5"
+    room_for(10**6)
+    write(path)
+    for n in range(0, path.stat().st_size, 97):
+        room_for(n)
+        assert not is_written(write, path), n
+
+
+def test_what_the_disk_does_not_take_is_read_back(tmp_path: Path, room_for) -> None:
+    room_for(10)
+    disk = h5_output._Disk(tmp_path / "file")
+    content = bytes(range(40))
+    for at in (0, 4, 20, 15):  # the later write counts
+        disk.seek(at)
+        assert disk.write(content[: 40 - at]) == 40 - at
+    with pytest.raises(OSError, match="No space left"):
+        disk.check()
+    disk.seek(0)
+    expected = content[:4] + content[:11] + content[:25]
+    assert disk.read(45) == expected + bytes(5)
+    assert disk.seek(0, 2) == 40
+    disk.close()
+    assert (tmp_path / "file").read_bytes() == content[:10]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")

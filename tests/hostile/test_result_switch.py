@@ -55,7 +55,7 @@ def test_killed_at_every_place_of_writing_results_the_folder_reads_as_one_of_the
     for mode in (1, 2):
         seen = [row["at once"] for row in rows if row["mode"] == mode]
         assert seen == sorted(seen, key="new".__eq__)
-        assert seen.count("new") > 5
+        assert seen.count("new") > (5 if mode == 1 else 0)
 
 
 @pytest.mark.spec("RES-1")
@@ -79,6 +79,44 @@ def test_a_whole_command_killed_on_its_way_leaves_one_result(tmp_path: Path) -> 
         assert state in ("old", "new"), (place, state)
         states.add(state)
     assert "old" in states
+
+
+CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync", "link", "symlink")
+
+
+@pytest.mark.spec("RES-1", "RES-2")
+@pytest.mark.parametrize("links", ["links", "no hard links", "no links"])
+def test_whoever_looks_between_two_steps_sees_one_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: str
+) -> None:
+    """Before every call that changes the folder; where links are missing, a summary is true of what lies beside it."""
+    folder, seen = tmp_path / "result", []
+    known = {put(folder, OLD): "old"}
+
+    def looking(name: str):
+        real = getattr(os, name)
+
+        def call(*given, **how):
+            seen.append(judged(folder, known).replace("an unknown run", "new"))
+            if (name == "link" and links != "links") or (name == "symlink" and links == "no links"):
+                raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+            return real(*given, **how)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in CHANGES:
+            patch.setattr(os, name, looking(name))
+        put(folder, NEW)
+    states = {"none" if state.startswith("no summary") else state for state in seen if not state.startswith("listed")}
+    missing = [state for state in seen if state.startswith(("no summary", "listed"))]
+    assert states == ({"old", "new"} if links == "links" else {"old", "none", "new"})
+    if links == "links":
+        assert missing == []
+    if links == "no links":
+        assert not [state for state in missing if state.startswith("listed")]
+    assert len(seen) > 40
+    assert {name: (folder / name).read_text() for name in NEW} == NEW
 
 
 def interrupted_switch(folder: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool, links: bool = True) -> None:
@@ -188,6 +226,40 @@ def test_what_lies_in_the_way_is_kept_and_nothing_is_half_replaced(tmp_path: Pat
     assert aside.lstat().st_ino == was.st_ino
     if kind == "link":
         assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.spec("RES-3")
+def test_what_lay_in_the_way_is_back_when_the_switch_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "result"
+    put(folder, OLD)
+    (folder / "probe.png").mkdir()
+    (folder / "probe.png" / "mine").write_text("mine")
+    point = result_switch.Switch._point
+
+    def full(self: object, where: str) -> None:
+        if where == result_switch._AFTER:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        point(self, where)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result_switch.Switch, "_point", full)
+        assert "No space left" in str(refused(folder))
+    assert (folder / "probe.png" / "mine").read_text() == "mine"
+    assert not (folder / "probe.png").is_symlink()
+    assert {name: (folder / name).read_text() for name in OLD} == OLD
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == leftovers(folder)
+    assert len(leftovers(folder)) == 1
+
+
+def test_a_link_to_another_name_of_a_switch_is_none_of_its_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "result"
+    interrupted_switch(folder, monkeypatch, after=False)
+    text = os.readlink(folder / "report.html")
+    (folder / "losses.png").symlink_to(text)
+    assert result_switch.is_switch_link(folder / "report.html")
+    assert not result_switch.is_switch_link(folder / "losses.png")
 
 
 def refused(folder: Path) -> str | None:
