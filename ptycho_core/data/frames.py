@@ -29,6 +29,7 @@ __all__ = [
     "SubsetFrames",
     "TransposedFrames",
     "WindowedFrames",
+    "as_counts",
     "cut_window",
     "rounding",
 ]
@@ -64,8 +65,11 @@ def rounding(dtype: DTypeLike) -> float:
     return _ROUNDINGS * float(np.finfo(np.float16 if half else np.float32).eps)
 
 
-def _as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
-    """Counts of stored values; squares that rounding alone can have kept from being whole numbers become whole."""
+def as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
+    """Counts, a copy, of stored values of any shape; `measurement` is ``counts`` or ``amplitude``.
+
+    Squares that rounding alone can have kept from being whole numbers become whole.
+    """
     if measurement != "amplitude":
         return np.array(values, dtype=np.float32)
     # a negative amplitude is none; its square would hide that
@@ -98,7 +102,7 @@ class ArrayFrames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
-        return _as_counts(self.stored(frame_numbers), self.measurement)
+        return as_counts(self.stored(frame_numbers), self.measurement)
 
     def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The numbered frames as they are stored, (n, N, N)."""
@@ -128,7 +132,7 @@ class NpzFrames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, N, N) float32 of the numbered frames."""
-        return _as_counts(self.stored(frame_numbers), self.measurement)
+        return as_counts(self.stored(frame_numbers), self.measurement)
 
     def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The numbered frames as they are stored, (n, N, N)."""
@@ -166,7 +170,7 @@ class Hdf5Frames:
 
     def read(self, frame_numbers: NDArray[np.int64]) -> NDArray[np.float32]:
         """Counts (n, H, W) float32 of the numbered frames."""
-        return _as_counts(self.stored(frame_numbers), self.measurement)
+        return as_counts(self.stored(frame_numbers), self.measurement)
 
     def stored(self, frame_numbers: NDArray[np.int64]) -> NDArray[Any]:
         """The numbered frames as they are stored, (n, H, W)."""
@@ -178,7 +182,8 @@ class Hdf5Frames:
             if self.frame_axes == (0,) and self.image_axes == (1, 2) and len(self.stored_shape) == 3:
                 chosen = _run(unique)
                 if isinstance(chosen, slice) or (dataset.chunks or (1,))[0] > 1:  # a piece of many is unpacked once
-                    return np.asarray(dataset[chosen][inverse])
+                    read = np.asarray(dataset[chosen])
+                    return read if np.array_equal(unique, frame_numbers) else read[inverse]
                 for row, number in enumerate(unique):  # a list of numbers takes h5py ten times as long
                     dataset.read_direct(values, np.s_[int(number)], np.s_[row])
                 return values[inverse]

@@ -21,6 +21,7 @@ from ..reader_protocol import READER_VERSION, ReaderSpec, ReadOptions
 from ..text import listed
 from .candidate import Candidate, examine
 from .claims import check_claims
+from .direct_frames import direct_frames
 from .guarded import as_data_error, guarded_frames, in_child, warm_up
 from .readers.arrays import arrays_of
 from .settle import scan_of
@@ -174,7 +175,7 @@ def recorded(reader: InstalledReader, file: Candidate, options: ReadOptions) -> 
 def _record(reader: InstalledReader, file: Candidate, options: ReadOptions) -> Recording:
     recording = reader.record(file, options)
     check_claims(recording, file.path, options.limits)
-    return recording
+    return replace(recording, frames=direct_frames(recording.frames))
 
 
 def _size(path: Path) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.frames import ArrayFrames, FrameSource, NpzFrames
+from ...data.frames import ArrayFrames, FrameSource, Hdf5Frames, NpzFrames, as_counts
 from ...limits import DEFAULT_LIMITS, Limits
+from ..readers.arrays import Loaded, NpyArrays, NpzArrays, RawArray
+from ..readers.stored_frames import StoredFrames
 from .reading import in_child
 
 __all__ = ["GuardedFrames", "guarded_frames"]
@@ -50,7 +52,7 @@ class GuardedFrames:
         _, height, width = self.shape
         taken = _COPIES * 8 * max(1, len(numbers)) * height * width
         counts: NDArray[np.float32] = in_child(
-            _read, self.source, numbers, about=self.path, limits=self.limits, more_bytes=taken, use=np.array
+            _read, self.source, numbers, about=self.path, limits=self.limits, more_bytes=taken, use=_as_counts
         )
         return counts
 
@@ -61,9 +63,17 @@ def _source(pickled: bytes) -> FrameSource:
     return source
 
 
-def _read(pickled: bytes, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-    """In the child."""
-    return _source(pickled).read(numbers)
+def _read(pickled: bytes, numbers: NDArray[np.int64]) -> tuple[NDArray[Any], str]:
+    """In the child: frames as they are stored, which are smaller on their way, with what they are; else as counts."""
+    source = _source(pickled)
+    if isinstance(source, (Hdf5Frames, StoredFrames)):
+        return source.stored(numbers), source.measurement
+    return source.read(numbers), "counts"
+
+
+def _as_counts(read: tuple[NDArray[Any], str]) -> NDArray[np.float32]:
+    """Counts, a copy, of what lies in shared memory."""
+    return as_counts(*read)
 
 
 def guarded_frames(source: FrameSource, path: Path, limits: Limits) -> FrameSource:
@@ -72,6 +82,8 @@ def guarded_frames(source: FrameSource, path: Path, limits: Limits) -> FrameSour
     Frames in memory, and those mapped from a file without any library, need no guard.
     """
     if isinstance(source, (ArrayFrames, NpzFrames, GuardedFrames)) or not limits.guard:
+        return source
+    if isinstance(source, StoredFrames) and isinstance(source.arrays, (Loaded, NpyArrays, NpzArrays, RawArray)):
         return source
     if is_dataclass(source):
         inner: dict[str, Any] = {}
@@ -82,9 +94,9 @@ def guarded_frames(source: FrameSource, path: Path, limits: Limits) -> FrameSour
             if field.name == "parts":
                 inner["parts"] = tuple(guarded_frames(part, path, limits) for part in value)
         if inner:
-            return replace(source, **inner)  # type: ignore[type-var, return-value]
+            return replace(source, **inner)
     held: list[pickle.PickleBuffer] = []
     pickle.dumps(source, protocol=5, buffer_callback=held.append)
     if sum(array.raw().nbytes for array in held) > _HELD_BYTES:
         return source
-    return GuardedFrames(pickle.dumps(source), tuple(source.shape), path, limits)
+    return GuardedFrames(pickle.dumps(source), source.shape, path, limits)

@@ -175,10 +175,11 @@ class NpyArrays:
 
 @dataclass(frozen=True)
 class RawArray:
-    """A file that is nothing but the values of one array in C order, mapped from disk; it is called ``frames``."""
+    """The values of one array in C order, mapped from disk at `offset` bytes into a file; it is called ``frames``."""
 
     path: Path
     of: ArrayHeader
+    offset: int = 0
 
     def headers(self) -> dict[str, ArrayHeader]:
         """The array."""
@@ -193,7 +194,7 @@ class RawArray:
     @contextmanager
     def opened(self, name: str) -> Iterator[Any]:
         """The array, mapped."""
-        yield np.memmap(self.path, self.header(name).dtype, "r", 0, self.of.shape)
+        yield np.memmap(self.path, self.header(name).dtype, "r", self.offset, self.of.shape)
 
     def attribute(self, place: str, name: str) -> Any:
         """None: such a file has no attributes."""
