@@ -64,7 +64,6 @@ class Team:
                 try:
                     result.set_result(work(part))
                 except BaseException as error:  # it is raised where it is taken
-                    waiting.clear()
                     result.set_exception(error)
 
         workers = [self._pool.submit(worker) for _ in range(n_threads)]

@@ -60,7 +60,7 @@ _MARGIN = 0.9
 """Part of the incumbent's time that a challenger may take at most to win: noise of equal ones stays above it."""
 
 _OBVIOUS = 2.0
-"""How many times faster a challenger is with which nothing more is measured, or slower with which it is dropped."""
+"""How many times faster a challenger is with which nothing more is measured; one twice as slow is dropped at once."""
 
 _SLOWER = 1.3
 """How many times slower than they were steps are when fewer threads are tried."""
@@ -174,8 +174,6 @@ class _Trial:
             return None
         self.block = _Block()
         (self.own if self.is_challengers_turn else self.other).append(pace)
-        if self.own[-1] > _OBVIOUS * self.known:
-            return False
         # one block that was held up makes nothing obvious, two do
         before = [*self.recent, *self.other][:2] if self.asked else []
         if len(before) == 2 and _OBVIOUS * max(self.own) < min(before):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -282,6 +283,24 @@ def test_a_team_takes_what_it_found_in_the_order_of_the_parts(n_threads: int) ->
 
     team.each(parts, work, lambda part, found: order.extend((part, found)), n_threads)
     assert order == [value for part in parts for value in (part, part * part)]
+
+
+def test_a_team_stops_where_its_caller_does() -> None:
+    done, stopped = list[int](), threading.Event()
+
+    def work(part: int) -> None:
+        if part:
+            assert stopped.wait(60)
+            time.sleep(0.01)
+        done.append(part)
+
+    def take(part: int, found: None) -> None:
+        stopped.set()
+        raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        Team(2, "test").each(range(2000), work, take, 2)
+    assert len(done) < 1500
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
