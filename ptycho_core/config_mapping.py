@@ -179,7 +179,8 @@ def resolve_names(config_type: type[_T], values: Mapping[str, Any]) -> dict[str,
     """
     if config_type is ModelConfig:  # its sizes are its generator's, which says what it has
         return {str(name): value for name, value in values.items()}
-    hints = typing.get_type_hints(config_type)
+    own = {field.name for field in dataclasses.fields(config_type)}  # of options, the engine's name is of the class
+    hints = {name: hint for name, hint in typing.get_type_hints(config_type).items() if name in own}
     resolved: dict[str, Any] = {}
     for given, value in values.items():
         name = given

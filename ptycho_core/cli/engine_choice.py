@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import BackendUnavailableError
+from ..text import one_line
 
 __all__ = ["with_engine"]
 
@@ -31,7 +32,7 @@ def with_engine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """
     named = settings.get("backend")
     if named not in (None, "auto"):
-        return dict(settings), f"{named}"
+        return dict(settings), one_line(str(named), 100)
     network = settings.get("method") == "network" or settings.get("model") is not None
     hardware = settings.get("accelerator")
     wanted = _NETWORKS if network or hardware in _OTHER_HARDWARE else _SOLVERS

@@ -28,7 +28,7 @@ def with_refine_option(options: Options) -> Options:
     if given is None:
         return options
     engine, colon, epochs = given.partition(":")
-    if not engine or (colon and not (epochs.isdecimal() and int(epochs) >= 1)):
+    if not engine or (colon and not (epochs.isdecimal() and len(epochs) < 19 and int(epochs) >= 1)):
         raise ConfigError(f"--refine = {given!r}; it must be none, auto or ENGINE, or ENGINE:EPOCHS such as numpy:40.")
     long = {"engine": engine} | ({"epochs": int(epochs)} if colon else {})
     return {**options, "settings": merged({"refinement": long}, options["settings"])}

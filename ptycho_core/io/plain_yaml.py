@@ -66,6 +66,19 @@ def _loader() -> Any:
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
 
+        def __init__(self, text: str) -> None:
+            super().__init__(text)
+            self.depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            self.depth += 1  # the scanner's time grows with the square of the depth
+            if self.depth > _DEEPEST:
+                mark = self.peek_event().start_mark
+                raise yaml.MarkedYAMLError(None, None, f"nested deeper than {_DEEPEST} levels", mark)
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
     for tag, (pattern, first) in _ANEW.items():
         Loader.add_implicit_resolver(tag, re.compile(rf"^(?:{pattern})$"), list(first))
     return Loader

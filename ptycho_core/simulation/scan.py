@@ -130,8 +130,11 @@ class SimulationConfig:
             )
         if self.grid_shape is not None:
             shape, n = self.grid_shape, self.n_frames
-            if len(shape) != 2 or min(shape) < 1:
-                raise ConfigError(f"{owner}.grid_shape = {shape}; it must be two numbers ≥ 1, rows and columns.")
+            if len(shape) != 2 or min(shape) < 1 or math.prod(shape) > _MOST_FRAMES:
+                raise ConfigError(
+                    f"{owner}.grid_shape = {shape}; it must be two numbers ≥ 1, rows and columns, of {_MOST_FRAMES} "
+                    "frames at most."
+                )
             if n is not None and n != math.prod(shape):
                 raise ConfigError(f"{owner}: grid_shape = {shape} holds {math.prod(shape)} frames, n_frames = {n}.")
             if self.positions == "fermat":
@@ -168,8 +171,9 @@ class SimulationConfig:
         return math.prod(self.grid_shape) if self.grid_shape else self.n_frames or _DEFAULT_FRAMES
 
 
+_MOST_FRAMES = 10**7
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("n_frames", 2, 10**7), ("step_px", 1e-3, math.inf), ("overlap", 0, 0.99), ("jitter_px", 0, math.inf),
+    ("n_frames", 2, _MOST_FRAMES), ("step_px", 1e-3, math.inf), ("overlap", 0, 0.99), ("jitter_px", 0, math.inf),
     ("photons", 1e-3, 1e12), ("aperture_radius", 0, 0.5), ("central_stop", 0, 0.95), ("probe_diameter", 0.02, 0.9),
     ("aberration_rms_rad", 0, 10), ("fresnel_number", 1e-6, 1e6), ("wavelength_px", 1e-12, 1.4), ("n_modes", 1, 12),
     ("mode_fraction", 1e-6, 0.08), ("background", 0, 1e9), ("bad_pixel_fraction", 0, 0.9), ("pixel_size_m", 1e-15, 1),

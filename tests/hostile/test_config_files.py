@@ -36,7 +36,7 @@ TEXTS = {
     "aliases of text": ("a: &a " + "y" * 30_000 + "\nb: [" + "*a," * 1000 + "]", "once aliases are written out"),
     "long": ("#" * (MOST_TEXT + 1), "more than 65536 bytes"),
     "many": ("[" + "[]," * 20_001 + "]", "values"),
-    "deep": ("[" * 5_000, "nested deeper"),
+    "deep": ("[" * 40_000, "nested deeper"),
     "deep closed": ("[" * 60 + "]" * 60, "nested deeper"),
     "deep blocks": ("- " * 30_000, "nested deeper"),
     "deep lines": ("".join(" " * depth + "a:\n" for depth in range(200)), "nested deeper"),
