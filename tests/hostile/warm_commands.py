@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ended", "WarmCommands", "warm_commands"]
+__all__ = ["Ended", "WarmCommands", "seconds_of_children", "warm_commands"]
 
 HANG_SECONDS = 60
 """Only a hang takes so long."""
@@ -170,7 +170,7 @@ def _copy(job: dict[str, Any], report: int) -> None:
     said = {
         "code": code,
         "megabytes": (_most_kilobytes() + max(children.ru_maxrss, *map(_most_kilobytes, _children()), 0)) / 1000,
-        "seconds": time.process_time() - before + _seconds_of_children(),
+        "seconds": time.process_time() - before + seconds_of_children(),
     }
     os.write(report, json.dumps(said).encode())
     os._exit(0)
@@ -209,7 +209,7 @@ def _children() -> list[int]:
         return [int(pid) for pid in listed.read().split()]
 
 
-def _seconds_of_children() -> float:
+def seconds_of_children() -> float:
     """Processor time of the children that ended and of those at work."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = ended.ru_utime + ended.ru_stime
@@ -226,7 +226,7 @@ def _here(job: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w") as file:
             file.write("5")  # the most that it held is counted anew
     most_before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    before = time.process_time() + _seconds_of_children()
+    before = time.process_time() + seconds_of_children()
     os.chdir(job["folder"])
     _streams(job)
     code = _run(job["argv"])
@@ -236,7 +236,7 @@ def _here(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "code": code,
         "megabytes": (_most_kilobytes() + children) / 1000,
-        "seconds": time.process_time() + _seconds_of_children() - before,
+        "seconds": time.process_time() + seconds_of_children() - before,
     }
 
 
