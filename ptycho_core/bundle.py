@@ -25,6 +25,7 @@ from .bundle_members import (
     FORMAT,
     MANIFEST,
     MOST_HEADER,
+    MOST_TENSORS,
     PROBE,
     SCHEMA_VERSION,
     WEIGHTS,
@@ -222,6 +223,8 @@ def _read_tensors(content: bytes, name: str, where: str, backend: str) -> dict[s
     try:
         header = json.loads(content[8 : 8 + header_bytes])
         stored = {tensor: info["dtype"] for tensor, info in header.items() if tensor != "__metadata__"}
+        if len(stored) > MOST_TENSORS:
+            raise ArchiveError(f"{where}: {name} holds {len(stored)} tensors; allowed: {MOST_TENSORS}.")
         for tensor, kind in stored.items():
             if kind not in _STORED_AS:
                 raise ArchiveError(

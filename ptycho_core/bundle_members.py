@@ -24,7 +24,7 @@ from .io.regular import check_regular
 from .text import one_line
 
 __all__ = [
-    "FORMAT", "MANIFEST", "MOST_HEADER", "PROBE", "SCHEMA_VERSION", "WEIGHTS",
+    "FORMAT", "MANIFEST", "MOST_HEADER", "MOST_TENSORS", "PROBE", "SCHEMA_VERSION", "WEIGHTS",
     "check_keys", "read_members", "sealed", "sha256",
 ]  # fmt: skip
 
@@ -38,8 +38,8 @@ _LIMITS = {MANIFEST: 8 * 2**20, WEIGHTS: 8 * 2**30, PROBE: 2**30}
 _MOST_VALUES, _DEEPEST = 1_000_000, 16
 """Of the manifest: values in all, and lists and objects in each other."""
 
-MOST_HEADER = 4 * 2**20
-"""Bytes of what the tensors of a member are called, and where they are."""
+MOST_HEADER, MOST_TENSORS = 4 * 2**20, 10_000
+"""Bytes of what the tensors of a member are called, and where they are; and how many there are."""
 
 _MOST_DIRECTORY = 2**17
 """Bytes of a zip file's list of its members, which are three, and of what may follow it."""
@@ -161,6 +161,8 @@ def _check_extent(manifest: Any, where: str) -> None:
 
 
 def _read_manifest(content: bytes, where: str) -> dict[str, Any]:
+    if content.count(b",") > _MOST_VALUES:  # before they are made
+        raise ArchiveError(f"{where}: {MANIFEST} has more than {_MOST_VALUES} values; no model says so much.")
     try:
         manifest = json.loads(content.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
     except (ValueError, RecursionError) as error:

@@ -13,12 +13,15 @@ from .text import shortened
 
 __all__ = ["check_choice", "check_range", "check_types", "fits", "shown"]
 
+_INT64 = range(-(2**63), 2**63)
+"""Whole numbers that NumPy and every engine can hold."""
+
 _MOST_SHOWN = 200
 """Characters of a value in a message."""
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value has the annotated type; an int passes for a float, a bool never passes for a number."""
+    """Whether a value has the annotated type; an int passes for a float, a bool never for a number."""
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, option) for option in typing.get_args(annotation))
@@ -30,7 +33,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and _INT64.start <= value < _INT64.stop
     return isinstance(value, origin or annotation)
 
 
@@ -63,9 +66,10 @@ def check_types(config: Any) -> None:
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
         if not fits(value, hints[f.name]):
+            large = isinstance(value, int) and value not in _INT64
+            said = "beyond 64 bits" if large else f"a {type(value).__name__}"
             raise ConfigError(
-                f"{type(config).__name__}.{f.name} = {shown(value)} is a {type(value).__name__}; "
-                f"it must be {type_name(hints[f.name])}."
+                f"{type(config).__name__}.{f.name} = {shown(value)} is {said}; it must be {type_name(hints[f.name])}."
             )
 
 

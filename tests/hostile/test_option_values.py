@@ -16,21 +16,21 @@ RUN = ["run", "scan.npz", "--out", "new", "--backend", "numpy"]
 NUMBERS = ("", "-1", "0", "nan", "inf", "-inf", "1e400", DIGITS, HUGE, "1.5", "two", "[1]", "{a: 1}", "²", "٣٣", "0x10")
 """Of which each option accepts those that are said of it."""
 
-WHOLE = {
-    "--epochs": {HUGE, "٣٣"},
-    "--batch_size": {HUGE, "٣٣"},
-    "--seed": {"0", HUGE, "٣٣"},
-    "--probe_modes": {HUGE, "٣٣"},
-    "--n_subsample": {HUGE, "٣٣"},
-    "--threads": {HUGE, "٣٣"},
+WHOLE: dict[str, set[str]] = {
+    "--epochs": {"٣٣"},
+    "--batch_size": {"٣٣"},
+    "--seed": {"0", "٣٣"},
+    "--probe_modes": {"٣٣"},
+    "--n_subsample": {"٣٣"},
+    "--threads": {"٣٣"},
     "--devices": set(),
-    "--num_workers": {"0", HUGE, "٣٣"},
-    "--frames_at_once": {HUGE, "٣٣"},
-    "--refinement.epochs": {HUGE, "٣٣"},
-    "--refinement.patience": {HUGE, "٣٣"},
-    "--refinement.batch_size": {HUGE, "٣٣"},
+    "--num_workers": {"0", "٣٣"},
+    "--frames_at_once": {"٣٣"},
+    "--refinement.epochs": {"٣٣"},
+    "--refinement.patience": {"٣٣"},
+    "--refinement.batch_size": {"٣٣"},
 }
-"""Option → values that are whole numbers in its range, however large; each makes a run that is not made here."""
+"""Option → values that are whole numbers in its range; each makes a run that is not made here."""
 
 REAL = {
     "--test_fraction": {"0"},
