@@ -21,7 +21,7 @@ import pytest
 from ptycho_core.data.frames import ArrayFrames, CentredFrames, ConcatenatedFrames, Hdf5Frames, SubsetFrames
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.io import read_scan
-from ptycho_core.io.guarded import client, guarded_frames, in_child, while_waiting
+from ptycho_core.io.guarded import client, guarded_frames, in_child, server, while_waiting
 from ptycho_core.io.guarded.frames import GuardedFrames
 from ptycho_core.limits import DEFAULT_LIMITS, Limits
 
@@ -84,6 +84,11 @@ def sleep(seconds):
 
 def not_sent():
     return lambda: 5
+
+
+class Unwilling:
+    def __reduce__(self):
+        raise RuntimeError("not this one")
 
 
 class OddError(DataError):
@@ -164,6 +169,10 @@ def test_what_cannot_be_sent_is_read_here_after_it_was_read_there(caplog):
         in_child(raise_it, OddError(1, 2), about="a.h5")
 
 
+def test_what_refuses_to_be_sent_in_words_of_its_own_is_read_here_too():
+    assert isinstance(in_child(Unwilling, about="a.h5"), Unwilling)
+
+
 def test_without_a_guard_it_is_done_here():
     assert in_child(os.getpid, about="a", limits=Limits(guard=False)) == os.getpid()
     assert in_child(os.getpid, about="a") != os.getpid()
@@ -196,6 +205,84 @@ def test_threads_wait_for_each_other():
     for thread in threads:
         thread.join()
     assert found == {number: [float(number)] * 20 for number in range(4)}
+
+
+def test_threads_that_wait_while_it_dies_get_another_one():
+    found = []
+
+    def work():
+        try:
+            found.append(in_child(take, 5, about="b"))
+        except BaseException as error:
+            found.append(error)
+
+    with client.child() as at_work:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while not all(waits_for(thread, "child") for thread in threads):
+            time.sleep(0.01)
+        with pytest.raises(client.Died):
+            at_work.ask(server.Request(die, (signal.SIGKILL,), DEFAULT_LIMITS, 0, 9.0, "", tuple(sys.path)), None)
+        client._give_up(at_work)
+    for thread in threads:
+        thread.join()
+    assert found == [5, 5, 5]
+
+
+def waits_for(thread, function):
+    """Whether a thread has come as far as to a function."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and frame.f_code.co_name != function:
+        frame = frame.f_back
+    return frame is not None
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["signal.signal(signal.SIGPROF, signal.SIG_IGN)", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF})"],
+)
+def test_the_timer_ends_it_whatever_the_program_ignores_or_blocks(before):
+    script = (
+        f"import signal; {before}\n"
+        "from ptycho_core.io.guarded import in_child; from ptycho_core.limits import Limits\n"
+        "import test_guarded_child as here\n"
+        "in_child(here.spin, about='a', limits=Limits(seconds=0.5))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, cwd=HERE
+    )
+    assert "more than 0.5 s of processor time" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
+def test_a_program_without_standard_handles_reads_too(closed, tmp_path):
+    script = (
+        "import os, sys\n"
+        f"for handle in {closed}: os.close(handle)\n"
+        "from ptycho_core.io.guarded import in_child\n"
+        f"open({str(tmp_path / 'out')!r}, 'w').write(str(in_child(abs, -3, about='a')))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
+    assert (tmp_path / "out").read_text() == "3"
+
+
+def test_a_folder_that_nobody_else_may_enter_is_no_obstacle_where_it_works_already(monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "no entry", path)
+
+    monkeypatch.setattr(server.os, "chdir", refuse)
+    monkeypatch.setattr(server, "_limit", lambda memory_bytes, seconds: None)
+    monkeypatch.setattr(server, "_unlimit", lambda: None)
+    for folder, value in ((str(Path.cwd()), 3), ("/nowhere", None)):
+        assert server._answer(server.Request(abs, (-3,), DEFAULT_LIMITS, 0, 9.0, folder, ())).value == value
+
+
+def test_a_frozen_program_is_not_started_again(monkeypatch):
+    client._close()
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(DataError, match=r"this program is frozen.*--no_guard"):
+        in_child(take, 5, about="a.h5")
 
 
 def _forked(pipe):

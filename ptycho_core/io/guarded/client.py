@@ -20,10 +20,18 @@ from typing import IO, Any
 from .server import Answer, Request
 from .wire import Broken, Buffer, load, new_buffer_file, send
 
+try:
+    import fcntl
+except ImportError:  # no POSIX, and no guard
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["Died", "NotStarted", "child", "while_waiting"]
 
 _LOOK_SECONDS = 0.1
 """How often a wish to stop is looked for while the child works."""
+
+_STANDARD = 2
+"""The last number of a standard handle."""
 
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -64,6 +72,15 @@ class Died(Exception):  # noqa: N818  # its caller makes an error of it
         return f"was ended by signal {-self.code}"
 
 
+def _past_standard(handle: int) -> int:
+    """The same handle under a number that is none of a standard handle, where one of these is closed."""
+    if handle > _STANDARD:
+        return handle
+    moved: int = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, _STANDARD + 1)
+    os.close(handle)
+    return moved
+
+
 class _Child:
     """One child and the ends of its pipes."""
 
@@ -71,12 +88,9 @@ class _Child:
         self.pid, self.lock, self.ready = os.getpid(), threading.RLock(), False
         ends_here: list[int] = []
         try:
-            down = os.pipe()
-            ends_here += down
-            up = os.pipe()
-            ends_here += up
-            handle, words = new_buffer_file(), new_buffer_file()
-            ends_here += handle, words
+            for make in (os.pipe, os.pipe, lambda: (new_buffer_file(), new_buffer_file())):
+                ends_here += map(_past_standard, make())
+            down, up, (handle, words) = ends_here[:2], ends_here[2:4], ends_here[4:]
             ends = f"{down[0]}, {up[1]}, {handle}"
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _START.format(path=list(sys.path), ends=ends)],
@@ -175,12 +189,40 @@ def child() -> Iterator[_Child]:
     Raises:
         NotStarted: it cannot be.
     """
+    while True:
+        found = _running()
+        with found.lock:
+            if _Process.child is not found:  # it was given up while another thread's request was waited for
+                continue
+            if found.process.poll() is not None:
+                _give_up(found)
+                continue
+            try:
+                yield found
+            except BaseException:
+                _give_up(found)
+                raise
+            return
+
+
+def _give_up(found: _Child) -> None:
+    """Let go of a child that is held, which no thread uses then."""
+    with _Process.lock:
+        if _Process.child is found:
+            _Process.child = None
+    found.close()
+
+
+def _running() -> _Child:
+    """The child of this process, or a new one."""
     with _Process.lock:
         found = _Process.child
-        if found is not None and (found.pid != os.getpid() or found.process.poll() is not None):
+        if found is not None and found.pid != os.getpid():
             found.close()
             found = None
         if found is None:
+            if getattr(sys, "frozen", False):  # its executable is the program, which would begin anew
+                raise NotStarted("this program is frozen, so that there is no interpreter to start")
             try:
                 found = _Child()
             except (OSError, TypeError, ValueError) as error:  # no room for a process, no name of the interpreter
@@ -188,12 +230,4 @@ def child() -> Iterator[_Child]:
             atexit.unregister(_close)
             atexit.register(_close)
             _Process.child = found
-    with found.lock:
-        try:
-            yield found
-        except BaseException:
-            with _Process.lock:
-                if _Process.child is found:
-                    _Process.child = None
-            found.close()
-            raise
+        return found

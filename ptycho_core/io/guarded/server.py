@@ -89,6 +89,9 @@ def main(read_from: int, write_to: int, buffer: int) -> None:
     _Role.child = True
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides; it closes the pipe, or kills
         signal.signal(number, signal.SIG_IGN)
+    if resource is not None:  # what a parent ignores or blocks is inherited, and this one ends what does not end
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
     shared = Buffer(buffer)
 
     def write(content: bytes) -> None:
@@ -111,7 +114,7 @@ def main(read_from: int, write_to: int, buffer: int) -> None:
             shared.forget()
         except BrokenPipeError:
             return
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a value that cannot be pickled raises
             send(Answer(details=str(error), unsendable=True, warned=answer.warned), write, shared)
         del request, answer
 
@@ -136,7 +139,7 @@ def _answer(request: Request) -> Answer:
         warnings.simplefilter("always")
         _limit(request.memory_bytes, request.seconds)
         try:
-            if request.folder:
+            if request.folder and request.folder != _here():  # it may be one that nobody else may enter
                 os.chdir(request.folder)
             with within(request.limits):
                 answer = Answer(value=request.function(*request.args))
@@ -150,6 +153,13 @@ def _answer(request: Request) -> Answer:
             _unlimit()
     warned = tuple((w.category, str(w.message)) for w in caught if issubclass(w.category, UserWarning))
     return replace(answer, warned=warned)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return ""
 
 
 def _sendable(error: PtychoError) -> PtychoError:
