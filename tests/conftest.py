@@ -8,6 +8,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+_HEALTH = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
+# here, since the option --hypothesis-profile is looked at before any test is imported
+settings.register_profile(
+    "hostile", max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=_HEALTH
+)
+settings.register_profile("nightly", max_examples=10_000, deadline=None, database=None, suppress_health_check=_HEALTH)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -10,17 +10,11 @@ from pathlib import Path
 
 import pytest
 from fuzzed_readers import FORMATS, Hung, read_mutant
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutants_of_files import MARKS, mutant
 
 pytestmark = pytest.mark.hostile
-
-_HEALTH = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
-settings.register_profile(
-    "hostile", max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=_HEALTH
-)
-settings.register_profile("nightly", max_examples=10_000, deadline=None, database=None, suppress_health_check=_HEALTH)
 
 
 def profile() -> settings:
