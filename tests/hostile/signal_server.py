@@ -25,6 +25,8 @@ _PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
 
+_BESIDE: list[subprocess.Popen[bytes]] = []
+
 HANG_SECONDS = 120
 """Only a hang takes so long."""
 
@@ -42,6 +44,7 @@ class Sent:
         ignored: signals that are ignored when the process begins, as ``nohup`` does it.
         stolen: whether a framework has put handlers of its own in place by then.
         to_all: whether they go to every process of the terminal's group, as Ctrl-C does.
+        beside: whether the command has started a process by then that does not end by itself.
     """
 
     names: tuple[str, ...]
@@ -52,6 +55,7 @@ class Sent:
     ignored: tuple[str, ...] = ()
     stolen: bool = False
     to_all: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def _send(sent: dict[str, Any]) -> None:
     if sent["stolen"]:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             signal.signal(getattr(signal, name), lambda number, frame: None)
+    if sent["beside"]:
+        _BESIDE.append(subprocess.Popen(["sleep", "100000"]))
     for name in sent["names"]:
         (os.killpg if sent["to_all"] else os.kill)(os.getpid(), getattr(signal, name))
 
@@ -124,9 +130,9 @@ def _hang() -> None:
     """A call that lets go of the interpreter and never comes back: no handler of Python is run."""
     import ctypes
 
-    libc = ctypes.CDLL(None)
-    while True:
-        libc.sleep(1000)
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    for _ in range(2):  # held by itself, it waits for ever, whatever signals come
+        libc.pthread_mutex_lock(mutex)
 
 
 def _arm(sent: dict[str, Any], count: Callable[[], None]) -> None:

@@ -191,6 +191,13 @@ def test_the_second_ends_at_once(server: SignalServer, folder: Path, place: str)
 
 
 @pytest.mark.spec("CMD-4")
+def test_the_second_ends_what_the_command_has_started(server: SignalServer, folder: Path) -> None:
+    ended = server.run(folder, RUN, replace(sent_at("refining", ("SIGTERM", "SIGHUP")), beside=True))
+    assert ended.code == 130
+    assert not ended.left
+
+
+@pytest.mark.spec("CMD-4")
 def test_the_second_ends_what_never_comes_back(server: SignalServer, folder: Path) -> None:
     ended = server.run(folder, RUN, replace(sent_at("refining", ("SIGTERM", "SIGTERM")), in_c=True))
     assert ended.code == 130

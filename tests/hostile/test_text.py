@@ -30,7 +30,7 @@ from ptycho_core.data.raw import Geometry, RawData, Source
 from ptycho_core.data.run import Run
 from ptycho_core.errors import DataError, OutputError, PtychoError
 from ptycho_core.io import read_scan, write_scan
-from ptycho_core.io.reconstruction_file import read_reconstruction, write_reconstruction
+from ptycho_core.io.reconstruction_file import plain_json, read_reconstruction, write_reconstruction
 from ptycho_core.io.result_folder import default_folder
 from ptycho_core.report import figures
 from ptycho_core.report.html import render_report
@@ -96,6 +96,7 @@ def test_texts_only_show_and_are_found_again(text: str) -> None:
     document = json.dumps({text: [text]}, ensure_ascii=False)
     assert shows(json_escaped(document))
     assert json.loads(json_escaped(document)) == {text: [text]}
+    assert shows(json.dumps(plain_json({text: text, "path": Path("a" + text)}), ensure_ascii=False))
     kept = storable({text: [text, (text, 1.5, None)]})
     json.dumps(kept, ensure_ascii=False).encode("utf-8")
     assert shows(json.dumps(kept, ensure_ascii=False))
@@ -144,6 +145,7 @@ def test_what_a_session_says_and_logs_only_shows(
         session.configure(verbose=True, debug=True)
         session.command = ["run", hostile]
         session.open_log(tmp_path)
+        session.say(hostile)
         session.say(table([("name", "value"), (hostile[:5000], "x")]))
         session.say(facts({"name": hostile[:5000]}))
         session.say(json_text({hostile[:5000]: hostile[:5000]}))
@@ -360,9 +362,9 @@ def test_figures_of_an_instrument_beyond_sense_are_refused(raw: RawData, scan_fi
     """From a file, from an option and from a program; a bar of scale never meets them."""
     with np.load(scan_file) as file:
         stored = dict(file)
+    counts, positions = raw.read_counts(np.arange(raw.n_frames)), raw.positions_px
     for value in (1e308, 1e30, 1e-30, 1e-300, 5e-324):
         with pytest.raises(DataError, match=figure):
-            counts, positions = raw.read_counts(np.arange(raw.n_frames)), raw.positions_px
             RawData.from_arrays(counts, positions, raw.probe, geometry=Geometry(**{figure: value}))
         with pytest.raises(DataError, match=figure):
             read_scan(scan_file, **{figure: value})
