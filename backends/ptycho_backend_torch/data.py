@@ -6,6 +6,7 @@ processes that read for a training do not see which epoch it has come to.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -41,6 +42,13 @@ class _Order(Sampler[Batch]):
         return len(self.batches)
 
 
+def _leave_stopping_to_the_parent(worker: int) -> None:
+    """What a terminal sends to all of its processes is met by the one that trains, after a whole step."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class Loader:
     """Reads batches, in this process or ahead in others, which live as long as it does.
 
@@ -59,6 +67,7 @@ class Loader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             multiprocessing_context="spawn" if num_workers > 0 else None,
+            worker_init_fn=_leave_stopping_to_the_parent if num_workers > 0 else None,
         )
 
     def read(self, batches: Sequence[Batch]) -> Iterator[dict[str, Tensor]]:
