@@ -108,6 +108,8 @@ def load_with_engine(
             f"{path}: it was made by engine '{bundle.backend}', a solver: it holds a finished object and no network, "
             f"so engine '{name}' cannot use it. Load it with backend = {bundle.backend!r}."
         )
+    if not bundle.history.get("train_loss"):
+        raise ArchiveError(f"{path}: its history has no losses of the training (train_loss); it is no trained model.")
     legacy.update_legacy_dict(legacy.params.cfg, bundle.config, side=bundle.side)
     with watcher.stage("start_up"):
         spec, distribution = describe_backend(name)
