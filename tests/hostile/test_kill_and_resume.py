@@ -31,7 +31,7 @@ MARKS = {
 }
 ENGINES = [pytest.param(engine, marks=marks) for engine, marks in MARKS.items()]
 LONG_FORM = {
-    "tensorflow": {"solver amplitude", *(f"network {name}" for name in ("unrolled", "cnn", "tracked", "compiled"))}
+    "tensorflow": {"solver amplitude", "network", *(f"network {n}" for n in ("unrolled", "cnn", "tracked", "compiled"))}
 }
 """Cases that only ``kill_many.py`` kills: each process of theirs traces for seconds what the others trace too."""
 SOMEWHERE = [
