@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
+from contextlib import suppress
 from dataclasses import dataclass
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +22,20 @@ from ..regular import check_regular
 __all__ = ["FileFrames", "check_companions", "format_of", "frame_dataset", "read_frame"]
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FILE_NAME = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 _FABIO = {b"###CBF": "cbf", b"{": "edf"}
 FORMATS = {"tiff": "TIFF", "npy": "NPY", "hdf5": "HDF5", "cbf": "CBF", "edf": "EDF"}
 """Format → its name for people."""
 
 
 def check_companions(path: Path, tiff: Any) -> None:
-    """Refuse an OME-TIFF that names other files which lie outside of its folder, before they are opened.
+    """Refuse a TIFF that names other files which lie outside of its folder, before they are opened.
 
     Raises:
         DataError: it does, or names what is no regular file.
     """
-    home = os.path.realpath(path.parent)
-    for named in _FILE_NAME.findall(tiff.ome_metadata or "") if tiff.is_ome else ():
-        place = os.path.join(path.parent, unescape(named))
+    home = os.path.dirname(os.path.realpath(path))  # where tifffile looks for them, also through a link
+    for named in _companions(home, tiff):
+        place = os.path.join(home, named)
         real = os.path.realpath(place)
         if not os.path.lexists(place):
             continue
@@ -47,6 +45,23 @@ def check_companions(path: Path, tiff: Any) -> None:
                 "that folder, or allow it with --allow_external (allow_external=True), if you trust the file."
             )
         check_regular(place, what="what a TIFF names")
+
+
+def _companions(home: str, tiff: Any) -> list[str]:
+    """Names of other files in an OME-TIFF or an NDTiff, by the parsers that tifffile asks: entities are resolved."""
+    from xml.etree import ElementTree
+
+    import tifffile
+
+    named: list[str] = []
+    if tiff.is_ome:
+        with suppress(ElementTree.ParseError):  # tifffile follows none of it then
+            named += [element.get("FileName", "") for element in ElementTree.fromstring(tiff.ome_metadata).iter()]
+    if tiff.is_ndtiff:
+        index = os.path.join(home, "NDTiff.index")
+        check_regular(index, what="the index of an NDTiff")
+        named += [entry[1] for entry in tifffile.read_ndtiff_index(index)]
+    return [name for name in dict.fromkeys(named) if name]
 
 
 def format_of(path: Path) -> str:
