@@ -1,6 +1,6 @@
 """Runs commands on disks of every size, and looks what they leave: run by a test.
 
-    python disk_points.py WORK HOW COMMAND STEP
+    python disk_points.py WORK HOW COMMAND,COMMAND… STEP
 
 HOW is ``fault`` (``fault_points.c`` is preloaded: n bytes fit, the rest fails with ENOSPC), ``tmpfs`` (a small disk is
 mounted, which takes the rights to do so), ``fsize`` (no file may be longer than n bytes: EFBIG) or ``nofile`` (no more
@@ -122,48 +122,57 @@ def state_of(target: Path, before: bytes | None, old: str) -> tuple[str, list[st
 
 
 def main() -> int:
-    work, how, word, step = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+    work, how, words, step = Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), int(sys.argv[4])
     given, disk = prepare(work), Disk(how, work / "disk")
     disk.path.mkdir()
-    command = commands(*given, disk.path)[word]
-    target, old, before = target_of(command), "", None
-    disk.fresh(None, 0 if how != "tmpfs" else 1 << 26)
-    from ptycho_core.cli.main import main as ptycho
-
-    assert ptycho(command) == 0
-    if target.is_dir():
-        old = json.loads((target / "summary.json").read_bytes())["run_id"]
-        shutil.rmtree(target / "training", ignore_errors=True)
-        (target / "ptycho.log").unlink(missing_ok=True)
-        kept: Path = shutil.copytree(target, work / "before" / target.name)
-    else:
-        before = b"an older file"
-        kept = work / "before" / target.name
-        kept.parent.mkdir()
-        kept.write_bytes(before)
-    n, done = (8 if how == "nofile" else 0), 0
-    while done < 2:  # twice, so that room for it is no matter of luck
-        disk.fresh(kept, n)
-        said = work / "said"
-        sys.stdout.flush()
-        child = os.fork()
-        if not child:
-            handle = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, 1)
-            os.dup2(handle, 2)
-            sys.argv = ["ptycho", *command]
-            disk.limit(n)
-            return ptycho()
-        _, status = os.waitpid(child, 0)
-        state, left = state_of(target, before, old)
-        words = said.read_text(errors="replace")
-        code = os.waitstatus_to_exitcode(status)
-        print(json.dumps({"n": n, "code": code, "state": state, "left": left, "said": words}), flush=True)
-        done += code == 0
-        n += step
+    for word in words:
+        command = commands(*given, disk.path)[word]
+        kept, old, before = older(work, disk, command)
+        n, done = (8 if how == "nofile" else 0), 0
+        while done < 2:  # twice, so that room for it is no matter of luck
+            disk.fresh(kept, n)
+            said = work / "said"
+            sys.stdout.flush()
+            child = os.fork()
+            if not child:
+                return as_the_command(command, said, disk, n)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            state, left = state_of(target_of(command), before, old)
+            row = {"command": word, "n": n, "code": code, "state": state, "left": left}
+            print(json.dumps(row | {"said": said.read_text(errors="replace")}), flush=True)
+            done += code == 0
+            n += step
     if how == "tmpfs":
         subprocess.run(["umount", str(disk.path)], check=False)
     return 0
+
+
+def older(work: Path, disk: Disk, command: list[str]) -> tuple[Path, str, bytes | None]:
+    """What lies there before: a copy of it, and the run id of a result or the bytes of a file."""
+    from ptycho_core.cli.main import main as ptycho
+
+    target, kept = target_of(command), work / "before" / target_of(command).name
+    shutil.rmtree(kept.parent, ignore_errors=True)
+    kept.parent.mkdir()
+    disk.fresh(None, 1 << 26)
+    assert ptycho(command) == 0
+    if not target.is_dir():
+        kept.write_bytes(b"an older file")
+        return kept, "", kept.read_bytes()
+    shutil.copytree(target, kept, ignore=shutil.ignore_patterns("training", "ptycho.log"))
+    return kept, json.loads((kept / "summary.json").read_bytes())["run_id"], None
+
+
+def as_the_command(command: list[str], said: Path, disk: Disk, n: int) -> int:
+    """Be the command in a child; what it says goes into a file."""
+    from ptycho_core.cli.main import main as ptycho
+
+    handle = os.open(said, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.argv = ["ptycho", *command]
+    disk.limit(n)
+    return ptycho()
 
 
 if __name__ == "__main__":
