@@ -195,7 +195,10 @@ def _read_geometry(entry: h5py.Group, pixel_size_m: float | None, path: Path) ->
         return Geometry(pixel_size_m=pixel_size_m)
     stored = {key: group[key][()] for key in GEOMETRY_KEYS if key in group}
     numbers = positive_numbers(stored, GEOMETRY_KEYS, f"{path}: /entry/geometry")
-    return Geometry(**numbers, radiation=_text(group, "radiation", path) or "photon")
+    try:
+        return Geometry(**numbers, radiation=_text(group, "radiation", path) or "photon")
+    except DataError as error:
+        raise error if str(error).startswith(str(path)) else DataError(f"{path}: /entry/geometry: {error}") from error
 
 
 def _read_frc(entry: h5py.Group, path: Path) -> dict[str, FourierRingCorrelation]:

@@ -17,7 +17,7 @@ QUICK = ["--refine", "none", "--epochs", "2", "--backend", "numpy"]
 
 def make_result(folder: Path) -> None:
     """Write ``scan.npz`` and ``result/``, as ``ptycho run`` makes it, into a folder."""
-    config = SimulationConfig(object="dead_leaves", N=16, grid_shape=(5, 4), step_px=3.3, photons=1e5, seed=5)
+    config = SimulationConfig(object="dead_leaves", N=16, grid_shape=(8, 6), step_px=4.3, photons=1e5, seed=5)
     write_scan(folder / "scan.npz", simulate_scan(config).raw)
     code = main(["run", str(folder / "scan.npz"), "--out", str(folder / "result"), *QUICK])
     assert code == 0, "the sound scan is not solved"
