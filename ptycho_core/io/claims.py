@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from ..data.frame_parts import bottom_sources
 from ..data.frames import FrameSource, Hdf5Frames
 from ..data.recording import Recording
 from ..errors import DataError
@@ -49,19 +48,8 @@ def check_claims(recording: Recording, path: Path, limits: Limits) -> None:
     most = limits.memory_mb * MEGABYTE / _BYTES_PER_FRAME
     if most < M:
         raise DataError(f"{path}: has {M} frames; {most:.0f} are read at most. {allow}")
-    for source in _sources(recording.frames):
+    for source in bottom_sources(recording.frames):
         _check_stored(source, path)
-
-
-def _sources(frames: Any) -> Iterator[FrameSource]:
-    """The sources at the bottom, which read."""
-    if hasattr(frames, "parts"):
-        for part in frames.parts:
-            yield from _sources(part)
-    elif hasattr(frames, "base"):
-        yield from _sources(frames.base)
-    else:
-        yield frames
 
 
 def _check_stored(source: FrameSource, path: Path) -> None:

@@ -7,10 +7,10 @@ the file. So such frames need no child, and are read as fast as the disk gives t
 from __future__ import annotations
 
 import math
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from ..data.frame_parts import with_parts
 from ..data.frames import FrameSource, Hdf5Frames, NpzFrames
 from .h5_values import open_h5
 from .readers.arrays import ArrayHeader, Hdf5Arrays, RawArray
@@ -32,17 +32,7 @@ def direct_frames(source: FrameSource) -> FrameSource:
             return source
         found = _in_one_piece(source.arrays.path, source.name, source.layout.shape, source.arrays.follow)
         return source if found is None else replace(source, arrays=found, name="frames")
-    if not is_dataclass(source):
-        return source
-    inner: dict[str, Any] = {}
-    for field in fields(source):
-        value = getattr(source, field.name)
-        if field.name == "base":
-            inner["base"] = direct_frames(value)
-        if field.name == "parts":
-            inner["parts"] = tuple(map(direct_frames, value))
-    changed: FrameSource = replace(source, **inner) if inner else source
-    return changed
+    return with_parts(source, direct_frames) or source
 
 
 def _in_one_piece(path: Path, name: str, shape: tuple[int, ...], follow: bool) -> RawArray | None:

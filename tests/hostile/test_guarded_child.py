@@ -12,15 +12,18 @@ import sys
 import threading
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from ptycho_core.data.frame_parts import bottom_sources
 from ptycho_core.data.frames import ArrayFrames, CentredFrames, ConcatenatedFrames, Hdf5Frames, SubsetFrames
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.io import read_scan
+from ptycho_core.io.direct_frames import direct_frames
 from ptycho_core.io.guarded import client, guarded_frames, in_child, server, while_waiting
 from ptycho_core.io.guarded.frames import GuardedFrames
 from ptycho_core.limits import DEFAULT_LIMITS, Limits
@@ -365,6 +368,40 @@ def test_frames_are_those_of_the_source_in_any_composition(stored):
     assert isinstance(guarded_frames(source, source.path, DEFAULT_LIMITS), GuardedFrames)
     assert guarded_frames(memory, source.path, DEFAULT_LIMITS) is memory
     assert guarded_frames(source, source.path, Limits(guard=False)) is source
+
+
+@dataclass(frozen=True)
+class PluginFrames:
+    """A source of somebody else, whose fields have names that ours have too."""
+
+    base: Path
+    parts: list[str]
+
+    @property
+    def shape(self):
+        return 3, 8, 8
+
+    def read(self, numbers):
+        return np.full((len(numbers), 8, 8), len(self.parts), np.float32)
+
+
+class HoldingFrames(PluginFrames):
+    """One that cannot be sent: it holds a lock."""
+
+    def __reduce__(self):
+        raise RuntimeError("a lock")
+
+
+def test_frames_of_a_plugin_are_taken_as_they_are_whatever_their_fields_are_called(tmp_path, caplog):
+    own, holding = PluginFrames(tmp_path, ["a.raw", "b.raw"]), HoldingFrames(tmp_path, ["a.raw"])
+    assert list(bottom_sources(own)) == [own]
+    assert direct_frames(own) is own
+    guarded = guarded_frames(SubsetFrames(own, np.array([2])), tmp_path, DEFAULT_LIMITS)
+    assert isinstance(guarded.base, GuardedFrames)
+    np.testing.assert_array_equal(guarded.read(np.array([0])), np.full((1, 8, 8), 2.0))
+    with caplog.at_level(logging.INFO):
+        assert guarded_frames(holding, tmp_path, DEFAULT_LIMITS) is holding
+    assert "its frames are read here" in caplog.text
 
 
 def test_a_reader_and_its_frames_work_in_the_child_and_a_damaged_piece_is_named(stored, tmp_path):

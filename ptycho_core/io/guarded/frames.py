@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import logging
 import pickle
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.frame_parts import with_parts
 from ...data.frames import ArrayFrames, FrameSource, Hdf5Frames, NpzFrames, as_counts
 from ...limits import DEFAULT_LIMITS, Limits
 from ..readers.arrays import Loaded, NpyArrays, NpzArrays, RawArray
@@ -18,6 +20,8 @@ from ..readers.stored_frames import StoredFrames
 from .reading import in_child
 
 __all__ = ["GuardedFrames", "guarded_frames"]
+
+_log = logging.getLogger(__name__)
 
 _HELD_BYTES = 2**16
 """Bytes of arrays in a source from which on it holds its frames in memory, and reads no file for them."""
@@ -85,18 +89,15 @@ def guarded_frames(source: FrameSource, path: Path, limits: Limits) -> FrameSour
         return source
     if isinstance(source, StoredFrames) and isinstance(source.arrays, (Loaded, NpyArrays, NpzArrays, RawArray)):
         return source
-    if is_dataclass(source):
-        inner: dict[str, Any] = {}
-        for field in fields(source):
-            value = getattr(source, field.name)
-            if field.name == "base":
-                inner["base"] = guarded_frames(value, path, limits)
-            if field.name == "parts":
-                inner["parts"] = tuple(guarded_frames(part, path, limits) for part in value)
-        if inner:
-            return replace(source, **inner)
+    composed = with_parts(source, lambda part: guarded_frames(part, path, limits))
+    if composed is not None:
+        return composed
     held: list[pickle.PickleBuffer] = []
-    pickle.dumps(source, protocol=5, buffer_callback=held.append)
+    try:
+        pickle.dumps(source, protocol=5, buffer_callback=held.append)
+    except Exception as error:  # whatever a class of somebody else raises
+        _log.info("%s: its frames are read here, since what reads them cannot be sent (%s)", path, error)
+        return source
     if sum(array.raw().nbytes for array in held) > _HELD_BYTES:
         return source
     return GuardedFrames(pickle.dumps(source), source.shape, path, limits)
