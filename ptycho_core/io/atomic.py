@@ -125,7 +125,8 @@ def sweep_temporaries(folder: Path, *, of: str | None = None) -> None:
 
 
 def _remove_if_free(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))  # a pipe of that name may be there
+    # to be written, since a lock on a network drive asks for that; a pipe of that name may be there
+    handle = os.open(path, os.O_RDWR | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0))
     try:
         if stat.S_ISREG(os.fstat(handle).st_mode) and _lock(handle) and _is_still_there(handle, path):
             path.unlink()

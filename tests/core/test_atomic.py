@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -117,6 +118,26 @@ def test_only_temporaries_of_ours_are_swept(tmp_path: Path) -> None:
     sweep_temporaries(tmp_path / "none")
     assert sorted(os.listdir(tmp_path)) == sorted([*theirs, *special, "elsewhere"])
     assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+@pytest.mark.spec("RES-11")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no locks there")
+def test_leftovers_go_also_where_a_lock_asks_for_a_file_that_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    real = fcntl.flock
+
+    def of_a_network_drive(handle: int, how: int) -> None:
+        if how & fcntl.LOCK_EX and fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", of_a_network_drive)
+    (tmp_path / f".a.h5.{'0a' * 16}.partial.h5").write_text("x")
+    sweep_temporaries(tmp_path)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_long_name_has_a_temporary_too(tmp_path: Path) -> None:
