@@ -37,7 +37,7 @@ def started(script: str, *arguments: str, library: Path | None = None, before: t
     """What a script of this folder printed; it must end well."""
     done = subprocess.run(
         [*before, sys.executable, str(HERE / script), *arguments],
-        capture_output=True, text=True, env=environment(library), timeout=600, check=False,
+        capture_output=True, text=True, env=environment(library), timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
