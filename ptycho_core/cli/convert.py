@@ -68,7 +68,7 @@ def execute(options: Options, session: Session) -> int:
     with session.stage("read"):
         raw = read()
     look_at(raw, session, despite_findings=options["despite_findings"])
-    with session.stage("write"), long_job(session.stop) as progress:
+    with session.stage("write"), long_job(session) as progress:
         lost = write_scan(target, raw, format=writer.name, compress=options["compress"], progress=progress)
     for text in lost:
         session.say(f"note      {text}")

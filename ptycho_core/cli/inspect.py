@@ -126,7 +126,7 @@ def _tried(options: Options, session: Session) -> Run:
     from ..api.try_out import try_out
 
     raw = reading(options, session)()
-    with long_job(session.stop) as progress:
+    with long_job(session) as progress:
         return try_out(raw, despite_findings=options["despite_findings"], progress=progress, observer=session)
 
 

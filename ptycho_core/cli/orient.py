@@ -69,7 +69,7 @@ def execute(options: Options, session: Session) -> int:
     with session.stage("read"):
         raw = read()
     _look_at(raw, options, session)
-    with session.stage("orient"), long_job(session.stop) as progress:
+    with session.stage("orient"), long_job(session) as progress:
         found = find_orientation(raw, sweeps=sweeps, engine=options["engine"], progress=progress)
         centre = _centre(oriented(raw, found.orientation), sweeps, options["engine"], progress)
     if options["json"]:

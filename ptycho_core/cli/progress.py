@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from functools import partial
+from typing import TYPE_CHECKING
 
 from ..errors import BackendFaultError, Cancelled
 from ..protocol import ProgressEvent
@@ -17,6 +18,8 @@ from .terminal import put
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
+
+    from .session import Session
 
 __all__ = ["Reporter", "long_job"]
 
@@ -35,19 +38,26 @@ _LABELS = {
 
 
 @contextmanager
-def long_job(stop: Stop) -> Iterator[Reporter]:
+def long_job(session: Session) -> Iterator[Reporter]:
     """Yield a progress callback for an engine.
 
     On a terminal it draws a bar with the time left; elsewhere it is quiet but for the log. When the end was asked for
     it raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint.
 
     Args:
-        stop: whether the end was asked for.
+        session: of the command; it hears whether the end was asked for, and what it says stands above the bar.
     """
+    stop = session.stop
     try:
         if sys.stderr is not None and sys.stderr.isatty():
             with _bar() as bar:
-                yield Reporter(stop, bar)
+                session.above_bar = partial(
+                    bar.console.print, markup=False, highlight=False, emoji=False, soft_wrap=True, end=""
+                )
+                try:
+                    yield Reporter(stop, bar)
+                finally:
+                    session.above_bar = None
         else:
             yield Reporter(stop, None)
     except (SystemExit, BackendFaultError) as error:
@@ -72,21 +82,21 @@ def _bar() -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}", markup=False),
     )
-    console = Console(file=_Patient(sys.stderr))  # type: ignore[arg-type]
-    with Bar(*columns, console=console, transient=True, refresh_per_second=4) as bar:
+    console = Console(file=_Patient())  # type: ignore[arg-type]
+    # the streams are the session's, which changes them while a bar is drawn; it says itself what stands above the bar
+    how = {"transient": True, "refresh_per_second": 4, "redirect_stdout": False, "redirect_stderr": False}
+    with Bar(*columns, console=console, **how) as bar:  # type: ignore[arg-type]
         yield bar
 
 
 class _Patient:
-    """A terminal that may be hung up while a bar is drawn on it: that is no error of the job."""
+    """Standard error, whichever it is by now, on which a bar is drawn; that it is hung up is no error of the job."""
 
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
-        self.encoding = terminal.encoding
+    encoding = property(lambda self: getattr(sys.stderr, "encoding", None) or "ascii")
 
     def write(self, text: str) -> int:
         """Write, if that can be done."""
-        put(self._terminal, text)
+        put(sys.stderr, text)
         return len(text)
 
     def flush(self) -> None:
@@ -94,11 +104,11 @@ class _Patient:
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
-        return self._terminal.isatty()
+        return sys.stderr is not None and sys.stderr.isatty()
 
     def fileno(self) -> int:
         """Its handle, by which its size is asked."""
-        return self._terminal.fileno()
+        return sys.stderr.fileno()
 
 
 class Reporter:

@@ -45,7 +45,7 @@ def execute(options: Options, session: Session) -> int:
     data, bundle = Path(options["data"]), Path(options["model"])
     model, engine = load_with_engine(bundle, backend=options["backend"], observer=session)
     inference, runtime = build_inference(options, model.config.inference)
-    with long_job(session.stop) as progress:
+    with long_job(session) as progress:
         done = apply_and_report(
             model,
             engine,

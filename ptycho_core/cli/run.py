@@ -52,7 +52,7 @@ def execute(options: Options, session: Session) -> int:
 
     config, runtime = build_settings(with_refine_option(options), session)
     data = Path(options["data"])
-    with interrupted_with_advice(session, data), long_job(session.stop) as progress:
+    with interrupted_with_advice(session, data), long_job(session) as progress:
         done = run(
             reading(options, session, config=config, progress=progress),
             config,

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -82,6 +82,7 @@ class Session(Observer):
         command: the command and its arguments, as given.
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
         stop: whether a signal has asked for the end.
+        above_bar: writes above the bar that is drawn on the terminal, while there is one.
         lost: why standard output did not take what was said, where somebody misses it; else None.
     """
 
@@ -97,6 +98,7 @@ class Session(Observer):
         self.owns_process = started is not None
         self.stop = stop or Stop()
         self.lost: OSError | None = None
+        self.above_bar: Callable[[str], None] | None = None
         self.debug = False
         self.verbose = False
         self.log_path: Path | None = None
@@ -297,6 +299,9 @@ class Session(Observer):
 
     def _put(self, stream: TextIO | None, text: str) -> None:
         """Write to the terminal; where that cannot be done the command goes on without it."""
+        if self.above_bar is not None and stream is not None and stream.isatty():
+            self.above_bar(text)
+            return
         error = put(stream, text)
         if error is None or stream is None:
             return

@@ -43,7 +43,7 @@ def execute(options: Options, session: Session) -> int:
     ensure_output_folder(path.parent)
     with session.stage("simulate"):
         scan = simulate_scan(config)
-    with session.stage("write"), long_job(session.stop) as progress:
+    with session.stage("write"), long_job(session) as progress:
         write_scan(path, scan.raw, compress=options["compress"], progress=progress)
     raw = scan.raw
     session.say(

@@ -38,7 +38,7 @@ def execute(options: Options, session: Session) -> int:
     config, runtime = build_settings(options, session, method="network")
     paths = [Path(path) for path in options["data"]]
     folder = Path(options["out"] or default_folder(paths[0]))
-    with interrupted_with_advice(session, paths[0]), long_job(session.stop) as progress:
+    with interrupted_with_advice(session, paths[0]), long_job(session) as progress:
         train(
             [reading({**options, "data": str(path)}, session, config=config, progress=progress) for path in paths],
             config,

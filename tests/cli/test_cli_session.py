@@ -35,7 +35,7 @@ def test_progress_draws_a_bar_with_time_left_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm")
-    with long_job(Stop()) as progress:
+    with long_job(Session()) as progress:
         for done in range(1, 6):
             progress(event(done))
     text = terminal.getvalue()
@@ -46,13 +46,13 @@ def test_progress_draws_a_bar_with_time_left_on_a_terminal(monkeypatch):
 
 
 def test_progress_is_quiet_elsewhere(capsys):
-    with long_job(Stop()) as progress:
+    with long_job(Session()) as progress:
         progress(event(5))
     assert capsys.readouterr() == ("", "")
 
 
 def test_signal_cancels_at_the_next_step_only(capsys):
-    with Stop().listening() as stop, long_job(stop) as progress:
+    with Stop().listening() as stop, long_job(Session(stop=stop)) as progress:
         progress(event(1))
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Cancelled, match="2 of 10"):
@@ -63,7 +63,7 @@ def test_signal_cancels_at_the_next_step_only(capsys):
 def test_a_frameworks_own_handlers_do_not_stay(capsys):
     before = signal.getsignal(signal.SIGTERM)
     heard = []
-    with Stop().listening() as stop, long_job(stop) as progress:
+    with Stop().listening() as stop, long_job(Session(stop=stop)) as progress:
         signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
         progress(event(1))
         os.kill(os.getpid(), signal.SIGTERM)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shlex
 import shutil
 import signal
@@ -19,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from signal_server import Ended, Sent, SignalServer
+from signal_server import HANG_SECONDS, Ended, Sent, SignalServer
 
 from ptycho_core.cli.main import main
 from ptycho_core.io.result_folder import verify_result
@@ -283,6 +285,47 @@ def test_from_the_first_import_on(tmp_path: Path, name: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130, done
     assert [line for line in done.stderr.splitlines() if line] == [STOPPING, "ptycho: stopped at the start"]
+
+
+def seen(terminal: int, until: bytes = b"") -> bytes:
+    """What is written to a terminal until some words, or to its end."""
+    text = b""
+    while not until or until not in text:
+        if not select.select([terminal], [], [], HANG_SECONDS)[0]:
+            pytest.fail(f"nothing more was written: {text[-500:]!r}")
+        try:
+            more = os.read(terminal, 4096)
+        except OSError:  # nobody has its other end
+            return text
+        if not more:
+            return text
+        text += more
+    return text
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "hung up"])
+@pytest.mark.spec("CMD-1", "CMD-2")
+def test_on_a_terminal_with_a_bar(folder: Path, how: str) -> None:
+    """What is said stands above the bar, the last line on the terminal; one that is hung up costs no checkpoint."""
+    shutil.rmtree(folder / "r")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        words = [sys.executable, "-m", "ptycho_core.cli", *RUN[:3], "1000000", *RUN[4:]]
+        os.execve(sys.executable, words, environment)
+    before = seen(terminal, b"train_loss")
+    assert "frames of 32×32" in before.decode(errors="replace")
+    after = b""
+    if how == "Ctrl-C":
+        os.write(terminal, b"\x03")
+        after = seen(terminal)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    log = (folder / "r" / "ptycho.log").read_text(encoding="utf-8")
+    for text in (log, after.decode(errors="replace")) if how == "Ctrl-C" else (log,):
+        assert "go on with: ptycho run" in text
+    assert list((folder / "r" / "training").glob("*checkpoint*"))
 
 
 @pytest.mark.spec("CMD-6")
