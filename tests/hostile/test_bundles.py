@@ -198,6 +198,7 @@ HEADERS = {
 }
 
 
+@pytest.mark.spec("BUNDLE-11")
 @pytest.mark.parametrize("member", ["weights", "probe"])
 @pytest.mark.parametrize("case", HEADERS)
 def test_tensors_that_lie_are_refused(sound, case, member):
@@ -371,6 +372,7 @@ def _hole(path, size):
         file.truncate(size)
 
 
+@pytest.mark.spec("BUNDLE-11")
 @pytest.mark.parametrize("case", ARCHIVES)
 def test_archives_that_are_no_bundle_are_refused(sound, case):
     ARCHIVES[case](sound / "model.ptycho")
@@ -383,6 +385,7 @@ def test_an_archive_costs_no_more_than_it_holds(sound, case):
     refused_in_child(RECONSTRUCT, sound, most_megabytes=400)
 
 
+@pytest.mark.spec("BUNDLE-11")
 @pytest.mark.parametrize("case", ["lists by the million", "deep"])
 def test_a_manifest_costs_no_more_than_is_allowed(sound, case):
     forge(sound / "model.ptycho", raw=TEXTS[case])
@@ -488,6 +491,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.spec("BUNDLE-12")
 @pytest.mark.parametrize("case", CHECKPOINTS)
 def test_what_is_no_checkpoint_of_this_run_is_refused(sound, case):
     CHECKPOINTS[case](sound / "solver.ckpt")

@@ -95,6 +95,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.spec("CMD-11")
 @pytest.mark.parametrize("case", TEXTS)
 def test_a_settings_file_that_says_too_much_or_nothing_is_refused(sound, case):
     text, words = TEXTS[case]
@@ -185,6 +186,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.spec("CMD-11", "CMD-12")
 @pytest.mark.parametrize("case", SETTINGS)
 def test_settings_that_are_none_are_refused(sound, case):
     (sound / "given.yaml").write_text(SETTINGS[case], encoding="utf-8")

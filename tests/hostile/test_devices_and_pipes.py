@@ -99,6 +99,7 @@ def filled(command: list[str], name: str) -> list[str]:
     return [name if word == "{}" else word for word in command]
 
 
+@pytest.mark.spec("CMD-10")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("role", ROLES)
 def test_what_is_no_file_is_refused(sound, role, kind):
@@ -128,6 +129,7 @@ NAMES = {
 }
 
 
+@pytest.mark.spec("CMD-10")
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("role", ROLES)
 def test_a_name_that_leads_nowhere_is_refused(sound, role, kind):
@@ -173,6 +175,7 @@ def test_nothing_is_written_over_what_is_no_file(sound, command, kind):
     refused(filled(WRITERS[command], name), sound, notes=True)
 
 
+@pytest.mark.spec("CMD-10")
 @pytest.mark.parametrize("kind", ["a pipe", "a socket", "null"])
 @pytest.mark.parametrize("command", ["simulate", "convert", "export"])
 def test_overwrite_does_not_replace_what_is_no_file(sound, command, kind):

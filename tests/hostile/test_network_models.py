@@ -182,6 +182,7 @@ CHECKPOINTS = {
 }
 
 
+@pytest.mark.spec("BUNDLE-12")
 @pytest.mark.parametrize("case", CHECKPOINTS)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_is_no_checkpoint_of_this_training_is_refused(sound, trained, engine, case):

@@ -51,6 +51,7 @@ CASES = [
 ]
 
 
+@pytest.mark.spec("CMD-12")
 @pytest.mark.parametrize(("option", "value"), CASES, ids=lambda text: text[:20] or "nothing")
 def test_a_number_that_is_none_or_out_of_range_is_refused(sound, option, value):
     refused([*RUN, f"{option}={value}"], sound, option.lstrip("-").rpartition(".")[2])
@@ -151,6 +152,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.spec("CMD-12")
 @pytest.mark.parametrize("case", OTHERS)
 def test_words_that_mean_nothing_are_refused(sound, case):
     base = RUN[:-2] if any(word == "--backend" for word in OTHERS[case]) else RUN
