@@ -316,14 +316,20 @@ def test_one_that_cannot_be_started_says_so(monkeypatch):
     assert in_child(take, 5, about="a.h5") == 5
 
 
-def test_it_ends_with_its_parent_also_when_that_is_killed():
+@pytest.mark.parametrize("work", ["os.getpid", "open", "time.sleep"])
+def test_it_ends_with_its_parent_also_when_that_is_killed(tmp_path, work):
+    """Idle, waiting for a pipe that nobody writes to, and asleep."""
+    os.mkfifo(tmp_path / "pipe")
+    args = {"os.getpid": (), "open": (str(tmp_path / "pipe"),), "time.sleep": (3600,)}[work]
     script = (
         "import os, time; from ptycho_core.io.guarded import in_child\n"
-        "print(in_child(os.getpid, about='a'), flush=True); time.sleep(600)"
+        "print(in_child(os.getpid, about='a'), flush=True)\n"
+        f"in_child({work}, *{args!r}, about='a'); time.sleep(3600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
+    time.sleep(0.5)  # that it has begun, as far as a test can know; it must end either way
     os.kill(pid, 0)
     parent.kill()
     parent.wait()
@@ -336,6 +342,7 @@ def test_it_ends_with_its_parent_also_when_that_is_killed():
         if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
             return  # nobody here reaps it, and it is over
         time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
     pytest.fail("the child outlives its parent")
 
 

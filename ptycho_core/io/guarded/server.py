@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +25,10 @@ from ...limits import Limits, within
 from .wire import Broken, Buffer, load, send
 
 try:
+    import fcntl
     import resource
 except ImportError:  # no POSIX
+    fcntl = None  # type: ignore[assignment]
     resource = None  # type: ignore[assignment]
 
 __all__ = ["Answer", "Request", "is_child", "main"]
@@ -89,9 +94,10 @@ def main(read_from: int, write_to: int, buffer: int) -> None:
     _Role.child = True
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides; it closes the pipe, or kills
         signal.signal(number, signal.SIG_IGN)
-    if resource is not None:  # what a parent ignores or blocks is inherited, and this one ends what does not end
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPROF})
+    if resource is not None:  # what a parent ignores or blocks is inherited, and these end what does not end
+        for number in (signal.SIGPROF, signal.SIGIO):
+            signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     shared = Buffer(buffer)
 
     def write(content: bytes) -> None:
@@ -108,7 +114,11 @@ def main(read_from: int, write_to: int, buffer: int) -> None:
             request = _received(read, shared)
         except Broken:
             return
-        answer = request if isinstance(request, Answer) else _answer(request)
+        if isinstance(request, Answer):
+            answer = request
+        else:
+            with _ended_by(read_from):
+                answer = _answer(request)
         try:
             send(answer, write, shared)
             shared.forget()
@@ -117,6 +127,26 @@ def main(read_from: int, write_to: int, buffer: int) -> None:
         except Exception as error:  # whatever a value that cannot be pickled raises
             send(Answer(details=str(error), unsendable=True, warned=answer.warned), write, shared)
         del request, answer
+
+
+@contextmanager
+def _ended_by(pipe: int) -> Iterator[None]:
+    """Have the system end this process when the parent's end of a pipe closes while the block works, wherever it waits.
+
+    Nothing comes through the pipe meanwhile, so the signal that tells of news there tells of that.
+    """
+    if fcntl is None or not hasattr(os, "O_ASYNC"):
+        yield
+        return
+    flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        if select.select([pipe], [], [], 0)[0]:  # it closed before
+            os._exit(1)
+        yield
+    finally:
+        fcntl.fcntl(pipe, fcntl.F_SETFL, flags)
 
 
 def _received(read: Any, shared: Buffer) -> Request | Answer:
