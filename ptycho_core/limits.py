@@ -30,8 +30,8 @@ class Limits:
             ``--max_seconds``.
         canvas_px: object pixels that the positions of a scan may span where its frames have fewer; frames that overlap
             have more. ``--max_canvas``.
-        objects: groups, datasets and links of an HDF5 file, members of an archive, files of a folder.
-            ``--max_objects``.
+        objects: groups, datasets and links of an HDF5 file, members of an archive; ten times as many files of a folder
+            or a store, and parts of a virtual dataset, of which each frame may be one. ``--max_objects``.
         nesting: groups in groups, structures in structures. ``--max_nesting``.
         external: whether an HDF5 file may have its data in files outside of its own folder. ``--allow_external``.
         guard: read in a child process whose death or excess is an error of the file. Without it a damaged file can end
@@ -56,6 +56,11 @@ class Limits:
     def array_bytes(self) -> int:
         """Bytes that an array may have which is read whole: besides it there are copies of it."""
         return int(self.memory_mb * MEGABYTE / 3)
+
+    @property
+    def files(self) -> int:
+        """Files of a folder or a store, and parts of a virtual dataset: a scan may have one or more for each frame."""
+        return 10 * self.objects
 
     def decompressed_bytes(self, compressed_bytes: int) -> int:
         """Bytes that something may have which is decompressed whole; sparse frames of counts shrink a hundredfold."""

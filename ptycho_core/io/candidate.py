@@ -193,8 +193,8 @@ def _examine_zip(path: Path, content: bytes | None) -> Candidate:
     try:
         with zipfile.ZipFile(_archive(path, content)) as archive:
             infos = archive.infolist()
-            if len(infos) > limits_at_work().objects:
-                raise _too_many(path, f"{len(infos)} members")
+            if len(infos) > (most := limits_at_work().objects):
+                raise _too_many(path, f"{len(infos)} members", most)
             if any(info.filename == "manifest.json" for info in infos):
                 names = tuple(info.filename for info in infos)
                 return Candidate(path, "bundle", names, {info.filename: f"{info.file_size} bytes" for info in infos})
@@ -227,9 +227,9 @@ def _is_hdf5(file: IO[bytes]) -> bool:
     return False
 
 
-def _too_many(path: Path, what: str) -> DataError:
+def _too_many(path: Path, what: str, most: int) -> DataError:
     return DataError(
-        f"{path}: has {what}; at most {limits_at_work().objects} are looked at. If all of them are of the scan, allow "
+        f"{path}: has {what}; at most {most} are looked at. If all of them are of the scan, allow "
         "more with --max_objects (Limits.objects)."
     )
 
@@ -240,8 +240,8 @@ def _natural(path: Path) -> list[tuple[int, int | str]]:
 
 
 def _folder(path: Path, found: list[Path]) -> Candidate:
-    if len(found) > limits_at_work().objects:
-        raise _too_many(path, f"{len(found)} files")
+    if len(found) > (most := limits_at_work().files):
+        raise _too_many(path, f"{len(found)} files", most)
     files = tuple(sorted((f for f in found if not f.name.startswith(".")), key=_natural))
     if not files:
         raise DataError(f"{path}: the folder is empty; name the scan file, or the folder with its frames.")

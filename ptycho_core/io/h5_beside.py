@@ -102,9 +102,9 @@ class Surroundings:
 
     def _counted(self, file: Path) -> None:
         self.n_parts += 1
-        if self.n_parts > self.limits.objects:
+        if self.n_parts > self.limits.files:
             raise DataError(
-                f"{self.main}: its virtual datasets have more than {self.limits.objects} parts"
+                f"{self.main}: its virtual datasets have more than {self.limits.files} parts"
                 f"{'' if file == self.main else f' (in {file.name})'}; it is damaged, or made so that reading does not "
                 "end. If it does have so many, allow more with --max_objects (Limits.objects)."
             )

@@ -29,6 +29,9 @@ from .settle import scan_of
 __all__ = ["choose_reader", "expect", "read_recording", "read_scan", "recorded"]
 
 
+_LINKED_FILE = 40_000
+"""Bytes that reading is given more for each file that a scan leads to: opening one takes as long as reading so many."""
+
 _KINDS = {"other": "neither NPZ nor HDF5", "folder": "a folder, or several files"}
 
 
@@ -168,6 +171,7 @@ def recorded(reader: InstalledReader, file: Candidate, options: ReadOptions) -> 
     else:
         grown = 0 if file.kind in ("hdf5", "folder") else options.limits.decompressed_bytes(_size(file.path))
         more = 2 * grown if grown > options.limits.array_bytes else 0
+        more += _LINKED_FILE * len(file.beside)
         recording = in_child(_record, reader, file, options, about=file.path, limits=options.limits, more_bytes=more)
     return replace(recording, frames=guarded_frames(recording.frames, file.path, options.limits))
 

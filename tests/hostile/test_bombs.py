@@ -113,13 +113,13 @@ def test_links_are_counted_and_what_is_not_listed_is_an_error(tmp_path: Path) ->
 
 @pytest.mark.spec("READ-51")
 def test_parts_of_virtual_datasets_are_counted(tmp_path: Path) -> None:
-    layout = h5py.VirtualLayout((40, 16, 16), "u2")
-    for number in range(40):
+    layout = h5py.VirtualLayout((400, 16, 16), "u2")
+    for number in range(400):
         layout[number] = h5py.VirtualSource("part.h5", "data", (16, 16))
     good.write_h5(tmp_path / "part.h5", {"data": good.counts()[0].astype("u2")})
     path = good.write_own(tmp_path / "scan.h5", {"more": lambda h5, name: h5.create_virtual_dataset(name, layout)})
     assert read_scan(path, **COUNTS).n_frames == good.M
-    with pytest.raises(DataError, match=r"virtual datasets have more than 30 parts.*--max_objects"):
+    with pytest.raises(DataError, match=r"virtual datasets have more than 300 parts.*--max_objects"):
         read_scan(path, **COUNTS, limits=Limits(objects=30))
 
 
@@ -174,6 +174,23 @@ def test_shapes_in_archives_do_not_wrap(shape: tuple[int, ...], tmp_path: Path) 
     bare = tmp_path / "bare.npy"
     bare.write_bytes(content.getvalue())
     refused(["inspect", bare, "--positions", bare], tmp_path, "")
+
+
+@pytest.mark.spec("READ-51")
+def test_files_are_counted_ten_times_as_far_since_each_may_be_a_frame(tmp_path: Path) -> None:
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number in range(31):
+        np.save(folder / f"frame_{number}.npy", np.ones((16, 16), np.uint16))
+    with within(Limits(objects=4)):
+        found = examine(folder)
+    assert found is not None
+    assert len(found.files) == 31
+    with (
+        within(Limits(objects=3)),
+        pytest.raises(DataError, match=r"31 files; at most 30 are looked at.*--max_objects"),
+    ):
+        examine(folder)
 
 
 @pytest.mark.spec("READ-51")

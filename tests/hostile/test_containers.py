@@ -139,7 +139,8 @@ def test_a_clock_that_jumps_changes_no_duration(scan, tmp_path, monkeypatch, cap
 
 def test_without_proc_shared_memory_or_a_name_of_the_user(scan, tmp_path):
     """What many sandboxes take away; only where this one lets us."""
-    inner = f"umount -l /proc 2>/dev/null || mount -t tmpfs none /proc; exec {sys.executable} -m ptycho_core.cli inspect {scan}"
+    inner = "umount -l /proc 2>/dev/null || mount -t tmpfs none /proc"
+    inner = f"{inner}; exec {sys.executable} -m ptycho_core.cli inspect {scan}"
     line = ["unshare", "-rm", "sh", "-c", inner]
     if shutil.which("unshare") is None or subprocess.run([*line[:2], "true"], check=False).returncode:
         pytest.skip("this machine lets nobody make a namespace of mounts")

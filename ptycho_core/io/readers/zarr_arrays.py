@@ -34,9 +34,9 @@ def check_store(path: Path) -> None:
         with os.scandir(to_do.pop()) as entries:
             for entry in entries:
                 n += 1
-                if n > limits.objects:
+                if n > limits.files:
                     raise DataError(
-                        f"{path}: has more than {limits.objects} files. If they are all of the scan, allow more with "
+                        f"{path}: has more than {limits.files} files. If they are all of the scan, allow more with "
                         "--max_objects (Limits.objects)."
                     )
                 if entry.is_symlink():
