@@ -418,7 +418,7 @@ def test_a_scan_of_100_gb_is_inspected_by_some_of_its_frames_and_says_so(tmp_pat
     assert any(text.startswith("The scan is large: 16 of its 100000 frames") for text in levels(found, "note"))
     assert 16 <= len(read) < 100, "each is a megabyte"
     json.dumps(found.to_mapping(), allow_nan=False)
-    dark = inspect_scan(sparse_file(tmp_path / "dark.h5", [1]))
+    dark = inspect_scan(sparse_file(tmp_path / "dark.h5", [1, 2]))
     assert not dark.usable
     assert "every good pixel of the 16 frames looked at is zero" in levels(dark, "error")[0]
     empty = inspect_scan(sparse_file(tmp_path / "empty.h5", []))
