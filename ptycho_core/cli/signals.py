@@ -57,6 +57,7 @@ class Stop:
         self.leaves_nothing = False
         self._heard_by_handler = self._heard_by_thread = 0
         self._said = threading.Lock()
+        self._ending = threading.RLock()
         self._took: dict[int, Any] = {}
         self._over = False
         self._pid = os.getpid()
@@ -107,6 +108,7 @@ class Stop:
 
     def _end(self) -> None:
         """End the process and what it started."""
+        self._ending.acquire()  # the handler and the thread may both have come here
         with suppress(OSError):
             self._tell((_SHOW_CURSOR if os.isatty(self.terminal) else "") + _SECOND)
         for child in _children():
