@@ -18,7 +18,7 @@ from ..generators import Generator
 from ..io.atomic import write_text
 from ..runtime import Runtime
 from .architectures import GENERATORS
-from .weights import network_of
+from .weights import generator_shapes, network_of
 
 __all__ = [
     "HISTORY_FILE",
@@ -61,6 +61,7 @@ def check_trainable(
         DataError: scans whose frames or numbers of modes differ, or a first scan without training frames.
     """
     first, record = scans[0], network_of(config.network, generators).record
+    generator_shapes(config, first.raw.side, generators)  # before an engine asks for the memory of its weights
     for number, scan in enumerate(scans):
         name, held = scan.raw.source.path or f"scan {number}", len(scan.heldout_frames)
         if record.fixed_group and 0 < held < config.group_size:

@@ -15,7 +15,10 @@ from ..errors import ConfigError, suggest
 from ..generators import Generator, GeneratorSizes
 from .architectures import GENERATORS
 
-__all__ = ["Network", "generator_shapes", "initial_weights", "network_of"]
+__all__ = ["MOST_WEIGHTS", "Network", "generator_shapes", "initial_weights", "network_of"]
+
+MOST_WEIGHTS = 2**29
+"""Weights of a network; in training each takes 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,18 @@ def generator_shapes(
     """Name → shape of every weight of the generator of a config, for frames of side N.
 
     Raises:
-        ConfigError: unknown generator, or sizes that do not fit N.
+        ConfigError: unknown generator, sizes that do not fit N, or more weights than ``MOST_WEIGHTS``.
     """
     network = network_of(config.network, generators)
-    return dict(network.record.shapes(network.sizes, N, config.group_size))
+    shapes = dict(network.record.shapes(network.sizes, N, config.group_size))
+    n_weights = sum(map(math.prod, shapes.values()))
+    if n_weights > MOST_WEIGHTS:
+        sizes = ", ".join(f"{name} = {value}" for name, value in network.sizes.plain().items())
+        raise ConfigError(
+            f"generator {network.record.name!r} of {sizes} and group_size = {config.group_size} has {n_weights:.3g} "
+            f"weights; allowed: {MOST_WEIGHTS:.3g}. Choose smaller sizes (model.width, model.depth)."
+        )
+    return shapes
 
 
 def initial_weights(

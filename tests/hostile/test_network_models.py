@@ -21,7 +21,7 @@ pytestmark = pytest.mark.hostile
 RECONSTRUCT = ["reconstruct", "--model", "model.ptycho", "scan.npz", "--out", "new"]
 NETWORK = [
     "train", "scan.npz", "--method", "network", "--model.width", "4", "--model.depth", "1", "--model.sweeps", "1",
-    "--group_size", "2", "--n_groups", "12", "--accelerator", "cpu",
+    "--group_size", "2", "--n_groups", "24", "--accelerator", "cpu",
 ]  # fmt: skip
 ENGINES = [
     pytest.param(name, marks=mark)
@@ -104,6 +104,14 @@ def trained(sound_files, tmp_path_factory):
         return made[engine]
 
     return of
+
+
+@pytest.mark.parametrize("sizes", [["--model.width", "512", "--model.depth", "4"], ["--group_size", str(2**62)]])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_network_of_gigabytes_is_not_begun(sound, engine, sizes):
+    generator = ["--model.generator", "cnn"] if "--group_size" in sizes else []
+    argv = ["train", "scan.npz", "--method", "network", "--backend", engine, "--out", "new", *generator, *sizes]
+    refused(argv, sound, "weights|group|supports N", notes=True)
 
 
 NETWORKS = {
