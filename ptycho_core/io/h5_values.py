@@ -53,6 +53,7 @@ _ANGLES |= {"degrees": np.pi / 180, "°": np.pi / 180}
 _ENERGY_SPELLINGS = {"joules": "J", "electronvolt": "eV", "electronvolts": "eV", "ev": "eV", "kev": "keV", "j": "J"}
 _GEV = 1e9  # a storage ring's, never a photon's: to be told apart it must be understood
 _ALLOWED = {"length": ", ".join(LENGTHS), "energy": "J, eV, keV, MeV", "angle": "rad, mrad, deg"}
+_MOST_PIECES = 10**8  # HDF5 goes through all of them to say how many there are
 _COMPLEX_FIELDS = (("real", "imag"), ("r", "i"), ("re", "im"))
 
 
@@ -127,6 +128,12 @@ def dataset_at(h5: Any, path: str) -> Any | None:
     check_sources(item)
     if item.chunks is not None:
         _check_bytes(item, path, math.prod(item.chunks), "is stored in pieces of")
+        pieces = math.prod(-(-n // piece) for n, piece in zip(item.shape, item.chunks, strict=True))
+        if pieces > _MOST_PIECES:
+            raise DataError(
+                f"{h5.file.filename}: {path!r} is {item.shape} in {pieces} pieces; at most {_MOST_PIECES} are read. It "
+                "is damaged, or was never written; copy or export it again."
+            )
     return item
 
 

@@ -49,7 +49,8 @@ def unallocated(shape: tuple[int, ...], dtype: str, **how: object):
         ({"mask": unallocated((2**32, 2**32), "u1")}, r"'mask' is \(4294967296, 4294967296\)"),  # wraps to 0
         ({"mask": unallocated((2**31, 2**31, 4), "u1")}, r"'mask' is"),  # wraps to 0 as well
         ({"mask": unallocated((16, 16), "u1", chunks=(2**14, 2**15), maxshape=(None, None))}, "stored in pieces of"),
-        ({"frames": unallocated((10**12, 16, 16), "u2")}, "frames"),
+        ({"frames": unallocated((10**12, 16, 16), "u2")}, r"has 1000000000000 frames; 16000000 are read at most"),
+        ({"frames": unallocated((10**12, 16, 16), "u2", chunks=(1, 16, 16))}, r"in 1000000000000 pieces; at most"),
         ({"frames": unallocated((20, 2**20, 2**20), "u2")}, "memory"),
         ({"frames": unallocated((20, 16, 16), "u2")}, r"20 frames of 16×16, and has 0 bytes for them"),
         ({"provenance": unallocated((2**30,), "S100")}, r"'provenance' is"),
