@@ -82,6 +82,7 @@ def main() -> int:
             case, folder = cases[number % len(cases)], root / f"kill {number}"
             outcome = _kill_one(server, case, root / case, folder, _moment(rng, whole[case]))
             found[case][outcome] += 1
+            sys.stderr.write(f"{case}: {outcome}\n")  # what is known if this is stopped
             number, n_killed = number + 1, n_killed + (outcome != _OVER)
             shutil.rmtree(folder, ignore_errors=True)
     total: collections.Counter[str] = sum(found.values(), collections.Counter())
