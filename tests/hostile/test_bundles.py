@@ -379,6 +379,11 @@ def test_archives_that_are_no_bundle_are_refused(sound, case):
     refused(RECONSTRUCT, sound, "model.ptycho")
 
 
+def test_a_list_of_members_is_measured_before_it_is_read(sound):
+    _million(sound / "model.ptycho")
+    refused(RECONSTRUCT, sound, "its list of members, or what follows it, has 18800000 bytes; allowed: 131072")
+
+
 @pytest.mark.parametrize("case", ["a million members", "zeros of gigabytes", "a gap of gigabytes"])
 def test_an_archive_costs_no_more_than_it_holds(sound, case):
     ARCHIVES[case](sound / "model.ptycho")
