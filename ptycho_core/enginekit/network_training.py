@@ -61,7 +61,6 @@ def check_trainable(
         DataError: scans whose frames or numbers of modes differ, or a first scan without training frames.
     """
     first, record = scans[0], network_of(config.network, generators).record
-    generator_shapes(config, first.raw.side, generators)  # before an engine asks for the memory of its weights
     for number, scan in enumerate(scans):
         name, held = scan.raw.source.path or f"scan {number}", len(scan.heldout_frames)
         if record.fixed_group and 0 < held < config.group_size:
@@ -81,6 +80,7 @@ def check_trainable(
             )
     if not len(first.train_frames):
         raise DataError(f"{first.raw.source.path or 'scan'}: none of its frames is to be trained on.")
+    generator_shapes(config, first.raw.side, generators)  # before an engine asks for the memory of its weights
 
 
 def training_scans(scans: Sequence[PtychoDataContainer]) -> list[PtychoDataContainer]:

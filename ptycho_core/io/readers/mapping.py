@@ -145,7 +145,8 @@ def read_mapping(path: Path) -> Mapping:
     Raises:
         ConfigError: it cannot be read, is no YAML, or says what no mapping says; key and file are named.
     """
-    text = read_small_text(path, ConfigError, what="the mapping of --map", most_bytes=MOST_TEXT)
+    advice = "--map takes the mapping, not the scan"
+    text = read_small_text(path, ConfigError, what="a mapping", most_bytes=MOST_TEXT, advice=advice)
     return mapping_of(read_yaml(text, str(path)), str(path))
 
 
