@@ -238,11 +238,18 @@ def test_a_training_that_is_over_is_taken_to_its_own_end_and_no_shorter_one():
 
 def test_held_out_frames_too_few_for_a_cnn():
     config = network(model=ModelConfig(generator="cnn"), group_size=3)
-    check_trainable([make_scan(), make_scan(heldout=[1, 2, 3])], config)
-    few = make_scan(heldout=[1, 2])
+    check_trainable([make_scan(N=64), make_scan(N=64, heldout=[1, 2, 3])], config)
+    few = make_scan(N=64, heldout=[1, 2])
     check_trainable([few], network(group_size=3))
     with pytest.raises(ConfigError, match=r"needs test groups of 3 frames.* scan 1 has only 2 held-out frames"):
-        check_trainable([make_scan(), few], config)
+        check_trainable([make_scan(N=64), few], config)
+
+
+def test_sizes_that_do_not_fit_or_ask_too_much_are_refused_before_an_engine_builds_them():
+    with pytest.raises(ConfigError, match=r"generator 'cnn' supports N = 64, 128 or 256; frames are 16×16"):
+        check_trainable([make_scan()], network(model=ModelConfig(generator="cnn"), group_size=3))
+    with pytest.raises(ConfigError, match=r"width = 512, depth = 4, .* has 2.01e\+09 weights; allowed: 5.37e\+08"):
+        check_trainable([make_scan()], network(model=ModelConfig(width=512, depth=4)))
 
 
 def test_a_calibrated_scale_is_not_trained():
