@@ -259,7 +259,14 @@ def test_every_step_of_writing_an_engine(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_every_document_is_in_a_story() -> None:
     """A guide that is added must be given a test above."""
-    guides = ["bring-your-data", "first-reconstruction", "which-engine", "write-a-reader", "write-an-engine"]
+    guides = [
+        "bring-your-data",
+        "first-reconstruction",
+        "security",
+        "which-engine",
+        "write-a-reader",
+        "write-an-engine",
+    ]
     assert [path.stem for path in GUIDES] == guides
     with_an_engine = [
         document

@@ -25,7 +25,8 @@ ROOMS = {
     "data": VALUES,
     "evaluation": VALUES,
     "simulation": VALUES,
-    "enginekit": VALUES | {"bundle", "config_mapping", "enginekit", "io.atomic", "io.regular", "protocol", "provenance"},
+    "enginekit": VALUES
+    | {"bundle", "config_mapping", "enginekit", "io.atomic", "io.regular", "protocol", "provenance"},
     "report": VALUES | {"config_mapping", "io", "protocol", "report"},
     "inspection": VALUES | {"inspection", "io", "plugins", "reader_protocol"},
 }

@@ -207,7 +207,8 @@ def test_a_bomb_of_an_image_is_refused(sound):
 
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<c16", "fortran_order": False, "shape": (9_000, 9_000)})
-    with ZipFile("given.npz", "w", ZIP_DEFLATED, compresslevel=1) as archive, archive.open("object.npy", "w", force_zip64=True) as member:
+    packed = ZipFile("given.npz", "w", ZIP_DEFLATED, compresslevel=1)
+    with packed as archive, archive.open("object.npy", "w", force_zip64=True) as member:
         member.write(header.getvalue())
         for _ in range(90):
             member.write(bytes(14_400_000))
