@@ -17,7 +17,7 @@ from ..errors import BackendFaultError, BackendProtocolError, Cancelled, ConfigE
 from ..machine_faults import MACHINE_FAULTS, NAMES_AND_PERMISSIONS
 from ..stopping import safe_point, stoppable
 from .signals import EXIT_INTERRUPTED, Stop
-from .terminal import fill_missing_handles, forgiving_streams, give_up, is_loss, put
+from .terminal import HelpAsked, fill_missing_handles, forgiving_streams, give_up, is_loss, put
 
 if TYPE_CHECKING:
     from .session import Session
@@ -181,9 +181,9 @@ def _main(arguments: list[str], stop: Stop) -> int:
     with session.active():
         try:
             code = _run(arguments, session)
-        except SystemExit as error:  # --help
-            session.say_nothing_more()
-            code = error.code if isinstance(error.code, int) else EXIT_OK
+        except HelpAsked as asked:
+            session.say(str(asked))
+            code = EXIT_OK
         except (KeyboardInterrupt, Exception) as error:
             code = _failure(error, session)
         if session.lost is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..config_checks import shown
 from ..config_mapping import current_name
@@ -19,6 +19,7 @@ from ..text import shortened
 from .fields import Field, fields_of
 from .reading_options import PROBE_AND_FINDINGS, READING
 from .settings_file import read_yaml
+from .terminal import HelpAsked
 from .values import default_text, type_text, typed_value
 
 __all__ = ["Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
@@ -69,6 +70,14 @@ class Parser(argparse.ArgumentParser):
     def _remember(self, action: argparse.Action) -> argparse.Action:
         self.known |= {option: action for option in action.option_strings if option.startswith("--")}
         return action
+
+    def print_help(self, file: Any = None) -> NoReturn:
+        """Ask for the help to be shown: argparse loses it without a word where it cannot be written.
+
+        Raises:
+            HelpAsked: always, with the text.
+        """
+        raise HelpAsked(self.format_help().rstrip())
 
     def error(self, message: str) -> Any:
         """Refuse a command line.
@@ -142,7 +151,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> Options:
 
     Raises:
         ConfigError: an unknown option, a missing argument or a value of the wrong type, said in one line.
-        SystemExit: ``--help`` was asked for.
+        HelpAsked: ``--help`` was given.
     """
     nulls = next((word for word in arguments if "\0" in word), None)
     if nulls is not None:

@@ -269,10 +269,6 @@ class Session(Observer):
         self._put(sys.stdout, f"{text}\n")
         self._to_log(logging.INFO, text)
 
-    def say_nothing_more(self) -> None:
-        """Bring what others have written to standard output to its end, such as the help of argparse."""
-        self._put(sys.stdout, "")
-
     def detail(self, text: str) -> None:
         """Write a line to the log, and to the terminal where more is to be said there."""
         text = printable(text, keep=_LINES)

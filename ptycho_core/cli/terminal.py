@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["PLAIN", "can_show", "fill_missing_handles", "forgiving_streams", "give_up", "is_loss", "put"]
+__all__ = ["PLAIN", "HelpAsked", "can_show", "fill_missing_handles", "forgiving_streams", "give_up", "is_loss", "put"]
 
 PLAIN = "ptycho.plain"
 """Name of the error handler of encoding that writes a plain character for one that a terminal lacks."""
@@ -25,6 +25,11 @@ _PLAIN_FOR = {
     **{"√": "sqrt ", "Σ": "sum ", "Δ": "d", "∂": "d", "λ": "lambda", "π": "pi", "ψ": "psi", "Å": "A", "½": "1/2"},
     **{"°": " deg", "²": "^2", "³": "^3", "⁻": "^-", "¹": "1", "⁶": "6", "ō": "o"},
 }
+
+
+class HelpAsked(Exception):  # noqa: N818 - nothing went wrong
+    """``--help`` stands in a command line; its message is the text to show."""
+
 
 _GONE = {errno.EPIPE, errno.EBADF, errno.EIO, errno.ENXIO, errno.ECONNRESET}
 """A reader that has seen enough, a handle or a terminal that is closed: nobody misses what is not written."""

@@ -20,10 +20,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from preloaded import environment
 
 __all__ = ["POINTS", "KillServer"]
 
@@ -46,10 +49,9 @@ class KillServer:
         from ptycho_core.plugins.registry import backend_spec
 
         self.engine = engine
-        environment = {**backend_spec(engine).quiet_environment, **os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, __file__, engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=environment,
+            env={**backend_spec(engine).quiet_environment, **environment()},
         )  # fmt: skip
 
     def __enter__(self) -> KillServer:
@@ -239,7 +241,10 @@ def _serve_one(engine: str, request: dict[str, Any]) -> dict[str, Any]:
         os.close(reading)
         try:
             _child(engine, request, writing)
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(70)
     os.close(writing)
     limit_s = request["kill_after_s"]
@@ -251,8 +256,9 @@ def _serve_one(engine: str, request: dict[str, Any]) -> dict[str, Any]:
     with os.fdopen(reading, "rb") as pipe:  # ends with the child
         told = pipe.read().removeprefix(_FIRST_STEP)
     _, status = os.waitpid(child, 0)
-    answer = {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "seconds": time.monotonic() - began}
-    return {"error": "", "first_step": None, "counts": {}} | (json.loads(told) if told else {}) | answer
+    ended = {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "seconds": time.monotonic() - began}
+    lost = "" if told or ended["signal"] else f"it ended with exit code {os.waitstatus_to_exitcode(status)}, see above"
+    return {"error": lost, "first_step": None, "counts": {}} | (json.loads(told) if told else {}) | ended
 
 
 def _serve(engine: str) -> None:

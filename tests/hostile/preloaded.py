@@ -27,9 +27,11 @@ def built(folder: Path) -> Path:
 
 
 def environment(library: Path | None = None, **more: str) -> dict[str, str]:
-    """Variables for a child: one thread, and the library where one is given."""
+    """Variables for a child: one thread, this folder's modules, and the library where one is given."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("FAULT_")}
-    found |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | more
+    # a script's own folder is no place to import from where PYTHONSAFEPATH is set
+    paths = os.pathsep.join(filter(None, [str(HERE), found.get("PYTHONPATH")]))
+    found |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "PYTHONPATH": paths} | more
     return found if library is None else found | {"LD_PRELOAD": str(library)}
 
 
