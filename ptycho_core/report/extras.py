@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +13,19 @@ from ..data.results import Image, Scored
 from .figures import (
     BLANK,
     MAX_SHOWN_MODES,
+    Picture,
     colour_bar,
     draw_scale_bar,
     image_size,
     new_figure,
     object_view,
     place,
-    png_bytes,
     scan_axes,
     title,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_extras", "extra_facts", "extra_pictures", "extra_summary", "slices_figure", "weights_figure"]
 
@@ -34,7 +37,8 @@ def _shown_slices(L: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, L - 1, min(L, MAX_SHOWN_SLICES)).round().astype(np.int64))
 
 
-def slices_figure(image: Image, pixel_size_m: float | None) -> bytes:
+@Picture
+def slices_figure(image: Image, pixel_size_m: float | None) -> Figure:
     """Phase and amplitude of each slice (L, H, W), a row a slice, all on one scale for each; at most 12 are drawn."""
     import matplotlib
 
@@ -73,7 +77,7 @@ def slices_figure(image: Image, pixel_size_m: float | None) -> bytes:
             if row == 0:
                 draw_scale_bar(axes, (across, up), picture.shape[1] * views[row].step_px, pixel_size_m)
             colour_bar(figure, shown, axes, label, extend="neither" if wraps and what == "phase" else "both")
-    return png_bytes(figure)
+    return figure
 
 
 def _columns(weights: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32]]]:
@@ -85,7 +89,8 @@ def _columns(weights: NDArray[np.float32]) -> list[tuple[str, NDArray[np.float32
     return [(f"Weight of mode {mode + 1}", weights[:, mode]) for mode in shown]
 
 
-def weights_figure(scored: Scored) -> bytes:
+@Picture
+def weights_figure(scored: Scored) -> Figure:
     """Map over the scan of what each frame takes of the probe's modes; unused frames are left out."""
     import matplotlib
 
@@ -117,7 +122,7 @@ def weights_figure(scored: Scored) -> bytes:
         )
         title(axes, heading)
         colour_bar(figure, dots, axes, "intensity" if heading.startswith("Intensity") else "weight", extend="both")
-    return png_bytes(figure)
+    return figure
 
 
 def draw_extras(scored: Scored, pixel_size_m: float | None) -> dict[str, Callable[[], bytes]]:

@@ -1,7 +1,8 @@
-"""Pictures of a reconstruction, as PNG bytes.
+"""Pictures of a reconstruction, as PNG bytes, or as figures to draw on further.
 
-Every function here returns the bytes of one PNG. Figures are drawn on their own Agg canvas and never through pyplot,
-so nothing is shared between threads and no setting of the caller's matplotlib is read or changed beyond its defaults.
+Every function here is a :class:`Picture`: called, it returns the bytes of one PNG, and its ``figure`` the figure of
+matplotlib that they are made of. Figures are drawn on their own Agg canvas and never through pyplot, so nothing is
+shared between threads and no setting of the caller's matplotlib is read or changed beyond its defaults.
 Sizes are worked out in inches: automatic layout draws each figure several times over.
 
 Display conventions: rows run downwards, as in the arrays; colour limits are percentiles of the well-covered region, so
@@ -10,10 +11,12 @@ that one wild pixel at the rim does not decide the picture; what was removed or 
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ObjectView",
+    "Picture",
     "amplitude_figure",
     "coverage_figure",
     "object_view",
@@ -50,6 +54,25 @@ MAX_SHOWN_PX = 1400
 MAX_SHOWN_MODES = 8
 MOST_DRAWN = 120
 """Characters of a text in a picture."""
+
+
+_P = ParamSpec("_P")
+
+
+class Picture(Generic[_P]):
+    """What draws one picture: called, it gives the bytes of a PNG; its ``figure`` gives the figure itself.
+
+    Reports want bytes, notebooks a figure that can be drawn on further and saved in any format.
+    """
+
+    def __init__(self, draw: Callable[_P, Figure]) -> None:
+        """Take the function that draws."""
+        self.figure = draw
+        functools.update_wrapper(self, draw)
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> bytes:
+        """Draw, and render as PNG."""
+        return png_bytes(self.figure(*args, **kwargs))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +294,7 @@ def _object_figure(
     view: ObjectView,
     pixel_size_m: float | None,
     extend: str,
-) -> bytes:
+) -> Figure:
     import matplotlib
 
     across, up = image_size(image.shape)
@@ -283,16 +306,18 @@ def _object_figure(
     title(axes, texts[0])
     draw_scale_bar(axes, (across, up), image.shape[1] * view.step_px, pixel_size_m)
     colour_bar(figure, shown, axes, texts[1], extend=extend)
-    return png_bytes(figure)
+    return figure
 
 
-def amplitude_figure(view: ObjectView, pixel_size_m: float | None) -> bytes:
+@Picture
+def amplitude_figure(view: ObjectView, pixel_size_m: float | None) -> Figure:
     """Amplitude of the object, grey, with scale bar and colour bar."""
     texts = ("Object amplitude", "amplitude")
     return _object_figure(view.amplitude, view.amplitude_limits, "gray", texts, view, pixel_size_m, "both")
 
 
-def phase_figure(view: ObjectView, pixel_size_m: float | None) -> bytes:
+@Picture
+def phase_figure(view: ObjectView, pixel_size_m: float | None) -> Figure:
     """Phase of the object: grey while it stays on part of the circle, cyclic colours when it goes around."""
     cmap, extend = ("twilight", "neither") if view.phase_wraps else ("gray", "both")
     texts = ("Object phase", "phase (rad)")
@@ -323,7 +348,8 @@ def _colour_wheel(figure: Figure, left_in: float, bottom_in: float) -> None:
     axes.text(0, -1.75, "phase (rad) around,\namplitude outwards", ha="center", va="top", fontsize=7.5, color=FAINT)
 
 
-def probe_figure(probe: NDArray[np.complex64], pixel_size_m: float | None) -> bytes:
+@Picture
+def probe_figure(probe: NDArray[np.complex64], pixel_size_m: float | None) -> Figure:
     """Probe modes in complex colours, each scaled to its own peak, with its fraction of the power.
 
     Args:
@@ -345,7 +371,7 @@ def probe_figure(probe: NDArray[np.complex64], pixel_size_m: float | None) -> by
         title(axes, f"Mode {mode + 1}: {powers[mode]:.1%} of the power")
         draw_scale_bar(axes, (side, side), probe.shape[-1], pixel_size_m)
     _colour_wheel(figure, columns * (side + gap) + gap + 0.4, rows * (side + 0.34) / 2 - 0.15)
-    return png_bytes(figure)
+    return figure
 
 
 def scan_axes(figure: Figure, image: Image, left_in: float, bottom_in: float, size_in: tuple[float, float]) -> Axes:
@@ -359,7 +385,8 @@ def scan_axes(figure: Figure, image: Image, left_in: float, bottom_in: float, si
     return axes
 
 
-def coverage_figure(scored: Scored) -> bytes:
+@Picture
+def coverage_figure(scored: Scored) -> Figure:
     """How often each pixel was lit, the frame centres by role, and the outline of the well-covered region."""
     import matplotlib
 
@@ -385,7 +412,7 @@ def coverage_figure(scored: Scored) -> bytes:
     draw_positions(axes, made.positions_px, scored.scan.role)
     title(axes, "Coverage and frame centres")
     colour_bar(figure, shown, axes, "times lit (Σ|probe|² / max|probe|²)")
-    return png_bytes(figure)
+    return figure
 
 
 def draw_positions(axes: Axes, positions_px: NDArray[np.float64], role: NDArray[np.int8]) -> None:

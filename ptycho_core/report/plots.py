@@ -19,18 +19,19 @@ from .figures import (
     HELDOUT,
     INK,
     TRAIN,
+    Picture,
     colour_bar,
     drawn_text,
     image_size,
     new_figure,
     place,
-    png_bytes,
     scan_axes,
     title,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from ..data.findings import FourierRingCorrelation
 
@@ -48,7 +49,8 @@ def framed(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set_axisbelow(True)
 
 
-def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
+@Picture
+def losses_figure(history: Mapping[str, Sequence[float]]) -> Figure:
     """Every loss of the history against the epoch, on a log scale unless one is not positive."""
     # wide on the left: over less than a decade every tick is labelled, as in 2.3 × 10⁻³
     figure = new_figure(6.8, 3.3)
@@ -59,7 +61,7 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     curves = {n: np.asarray(history[n], dtype=float) for n in names}
     if not any(np.isfinite(v).any() for v in curves.values()):
         axes.text(0.5, 0.5, "no losses were recorded", transform=axes.transAxes, ha="center", color=FAINT, fontsize=9)
-        return png_bytes(figure)
+        return figure
     positive = all((v[np.isfinite(v)] > 0).all() for v in curves.values())
     axes.set_yscale("log" if positive else "linear")
     for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
@@ -71,7 +73,7 @@ def losses_figure(history: Mapping[str, Sequence[float]]) -> bytes:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(which="both", labelsize=8)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, borderaxespad=0.0)
-    return png_bytes(figure)
+    return figure
 
 
 def _marker_area(scored: Scored, width_in: float) -> float:
@@ -82,7 +84,8 @@ def _marker_area(scored: Scored, width_in: float) -> float:
     return float(np.clip((0.9 * 72 * spacing_px * width_in / scored.image.object.shape[1]) ** 2, 2, 200))
 
 
-def r_map_figure(scored: Scored) -> bytes:
+@Picture
+def r_map_figure(scored: Scored) -> Figure:
     """R-factor of each frame at its place in the scan, and how often each value occurs beside what noise allows."""
     import matplotlib
 
@@ -120,7 +123,7 @@ def r_map_figure(scored: Scored) -> bytes:
         edges = np.linspace(low * 0.98, high * 1.02 + 1e-12, 41)
         bars.hist([r[known & ~is_heldout], r[ring]], bins=edges.tolist(), stacked=True, color=[TRAIN, HELDOUT])
         bars.axvline(floor, color=INK, linewidth=1.0, linestyle="dashed")
-    return png_bytes(figure)
+    return figure
 
 
 def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
@@ -130,7 +133,8 @@ def _log_limits(counts: NDArray[np.float64]) -> tuple[float, float]:
     return min(max(top * 1e-5, 1.0), top * 1e-2), top
 
 
-def patterns_figure(scored: Scored) -> bytes:
+@Picture
+def patterns_figure(scored: Scored) -> Figure:
     """Measured and predicted counts of the best, the median and the worst frame, and their difference.
 
     Predicted by the forward model that the image was scored through.
@@ -146,7 +150,7 @@ def patterns_figure(scored: Scored) -> bytes:
     if not chosen:
         figure = new_figure(6.4, 1.2)
         figure.text(0.5, 0.5, "no frame has counts", ha="center", va="center", color=FAINT, fontsize=9)
-        return png_bytes(figure)
+        return figure
     frames = np.array([frame for _, frame in chosen])
     measured = raw.read_counts(frames).astype(np.float64)
     predicted = np.stack([scored.examples[frame] for _, frame in chosen]).astype(np.float64)
@@ -180,10 +184,11 @@ def patterns_figure(scored: Scored) -> bytes:
             elif row == 1:
                 label = "√counts (shot noise ≈ ±0.5)" if signed else "counts"
                 colour_bar(figure, image, axes, label, extend="both")
-    return png_bytes(figure)
+    return figure
 
 
-def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> bytes:
+@Picture
+def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> Figure:
     """Fourier ring correlations against spatial frequency, with the usual thresholds."""
     figure = new_figure(5.6, 3.6)
     axes = place(figure, 0.7, 0.5, 4.5, 2.75)
@@ -200,4 +205,4 @@ def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> bytes:
         axes.text(0.502, level, name, fontsize=8, color=FAINT, va="center", ha="left")
     axes.set(xlim=(0, 0.5), ylim=(-0.05, 1.05))
     axes.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
-    return png_bytes(figure)
+    return figure

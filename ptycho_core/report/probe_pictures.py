@@ -15,10 +15,12 @@ from ..data.probe_guess import ProbeGuess
 from ..physics.probe import defocused_planes, mode_powers, windowed_probe
 from ..physics.propagation import far_field
 from ..text import html_text as escape
-from .figures import FAINT, HELDOUT, INK, TRAIN, drawn_text, new_figure, place, png_bytes, title
+from .figures import FAINT, HELDOUT, INK, TRAIN, Picture, drawn_text, new_figure, place, png_bytes, title
 from .plots import framed
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..data.raw import Geometry
     from ..data.run import Run
 
@@ -107,7 +109,8 @@ def _scale(geometry: Geometry) -> tuple[float, float, str, str]:
     return pixel * 1e6, pixel**2 / wavelength * 1e6, "µm", "from the sample, µm"
 
 
-def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> bytes:
+@Picture
+def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> Figure:
     """Slices through the beam, the probe at the sample and at the focus, and the power of each mode.
 
     Args:
@@ -147,7 +150,7 @@ def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> bytes:
     framed(axes, "mode", "part of the power (%)")
     axes.set_ylim(0, 105)
     title(axes, "Power by mode")
-    return png_bytes(figure)
+    return figure
 
 
 def trials_figure(guess: ProbeGuess) -> bytes | None:
