@@ -34,6 +34,7 @@ __all__ = [
     "ReconstructionBackend",
     "StepLengths",
     "Stepper",
+    "SupportsDeviceWords",
     "SupportsExpectedCounts",
     "SupportsLossChoice",
     "SupportsPatches",
@@ -177,6 +178,8 @@ class BackendSpec:
             a module that imports no framework; empty for an engine without any.
         generators: ``"module:NAME"`` of a tuple of ``Generator`` records, in a module that imports no framework; empty
             for an engine with none but those that ship.
+        capabilities: what the engine can do, the same as its class says. An engine that says it here is imported only
+            after settings, scan and hardware have been looked at; None: it is imported first, to be asked.
         quiet_environment: environment variables that keep the engine's framework from writing to the terminal when it
             starts; the command sets those that are not set, in its own process only. They must change nothing else.
     """
@@ -189,6 +192,7 @@ class BackendSpec:
     protocol_version: int = 1
     options: str = ""
     generators: str = ""
+    capabilities: Capabilities | None = None
     quiet_environment: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -282,6 +286,18 @@ class SupportsThreadChoice(Protocol):
 
     def threads_chosen(self) -> str:
         """Threads of the last job, and where their number comes from: ``1 of 2, measured``; empty before the first."""
+
+
+@runtime_checkable
+class SupportsDeviceWords(Protocol):
+    """Optional: an engine that says which device it will work on, before a job."""
+
+    def device_words(self, runtime: Runtime) -> str:
+        """Device, its name and its memory: ``cuda:0 (NVIDIA H100), 80 GB``; empty for the CPU.
+
+        Raises:
+            ConfigError: what ``runtime.accelerator`` asks for is not there.
+        """
 
 
 @runtime_checkable

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
-from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.engine_threads import EngineThreads
@@ -20,11 +19,12 @@ from ptycho_core.enginekit.stitching import corners_on
 from ptycho_core.enginekit.threads import SLEEPING
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside, extract
-from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.protocol import Progress, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from .gradient import LOSSES, NumpyGradient
 from .physics import exit_waves, rate_of_waves
+from .plugin import CAPABILITIES
 from .stepper import NumpyStepper
 
 __all__ = ["NumpyBackend"]
@@ -36,22 +36,7 @@ class NumpyBackend:
     """A solver without a framework, and the reference of the others'."""
 
     name = "numpy"
-    capabilities = Capabilities(
-        methods=("solver",),
-        losses=tuple(LOSSES),
-        mask=True,
-        background=True,
-        probe_trainable=True,
-        stepping=True,
-        refine_positions=True,
-        position_affine=True,
-        probe_constraints=True,
-        frame_scale=True,
-        propagations=PROPAGATIONS,
-        resume=True,
-        precisions=("auto", "32", "64"),
-        threads=True,
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self._threads = EngineThreads()

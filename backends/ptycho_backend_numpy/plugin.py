@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.plugins.hookspecs import hookimpl
-from ptycho_core.protocol import BackendSpec
+from ptycho_core.protocol import BackendSpec, Capabilities
 
-__all__ = ["ptycho_backend"]
+__all__ = ["CAPABILITIES", "ptycho_backend"]
+
+CAPABILITIES = Capabilities(
+    methods=("solver",),
+    losses=("poisson", "amplitude"),
+    mask=True,
+    background=True,
+    probe_trainable=True,
+    stepping=True,
+    refine_positions=True,
+    position_affine=True,
+    probe_constraints=True,
+    frame_scale=True,
+    propagations=PROPAGATIONS,
+    resume=True,
+    precisions=("auto", "32", "64"),
+    threads=True,
+)
+"""What the engine can do: said here too, where no framework is imported."""
 
 
 @hookimpl
@@ -18,4 +37,5 @@ def ptycho_backend() -> BackendSpec:
         extra="ptycho-core",
         title="NumPy",
         protocol_version=2,
+        capabilities=CAPABILITIES,
     )

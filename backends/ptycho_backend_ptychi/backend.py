@@ -31,7 +31,7 @@ from ptycho_core.enginekit.stitching import corners_on, make_image
 from ptycho_core.enginekit.threads import SPINNING
 from ptycho_core.errors import Cancelled
 from ptycho_core.io.atomic import ensure_output_folder
-from ptycho_core.protocol import OPTIMISER_FIELDS, Capabilities, Progress, ProgressEvent, no_progress
+from ptycho_core.protocol import Progress, ProgressEvent, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
@@ -39,6 +39,7 @@ from .choices import check_choices, losses_for, options_of
 from .extras import OPR_STAT, Opr, bound, first_opr, optics_of, split
 from .iterations import Problem, Solver
 from .library import computing, inside
+from .plugin import CAPABILITIES
 from .refinement import refine
 from .state import read_state, restore_state
 from .tasks import Settings
@@ -64,18 +65,7 @@ class PtychiBackend:
     """pty-chi's solvers; ``epochs`` is the number of sweeps over all frames."""
 
     name = "ptychi"
-    capabilities = Capabilities(
-        losses=("amplitude", "poisson"),
-        mask=True,
-        background=False,
-        probe_trainable=True,
-        refine=True,
-        refine_positions=True,
-        resume=True,
-        accelerators=("auto", "cpu", "cuda"),
-        threads=True,
-        ignored_fields=OPTIMISER_FIELDS,
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self._threads = EngineThreads(torch.get_num_threads)
@@ -83,6 +73,15 @@ class PtychiBackend:
     def threads_chosen(self) -> str:
         """How many threads the last job computed with; see ``SupportsThreadChoice``."""
         return self._threads.told()
+
+    def device_words(self, runtime: Runtime) -> str:
+        """The GPU that a job would work on; empty for the CPU. See ``SupportsDeviceWords``."""
+        device = choose_device(runtime.accelerator)
+        if device.type == "cpu":
+            return ""
+        number = torch.cuda.current_device()
+        found = torch.cuda.get_device_properties(number)
+        return f"cuda:{number} ({found.name}), {found.total_memory / 1e9:.0f} GB"
 
     def train(
         self,

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from ptycho_core.plugins.hookspecs import hookimpl
-from ptycho_core.protocol import BackendSpec
+from ptycho_core.protocol import OPTIMISER_FIELDS, BackendSpec, Capabilities
 
-__all__ = ["ptycho_backend"]
+__all__ = ["CAPABILITIES", "ptycho_backend"]
+
+CAPABILITIES = Capabilities(
+    losses=("amplitude", "poisson"),
+    mask=True,
+    background=False,
+    probe_trainable=True,
+    refine=True,
+    refine_positions=True,
+    resume=True,
+    accelerators=("auto", "cpu", "cuda"),
+    threads=True,
+    ignored_fields=OPTIMISER_FIELDS,
+)
+"""What the engine can do: said here too, where no framework is imported."""
 
 
 @hookimpl
@@ -18,5 +32,6 @@ def ptycho_backend() -> BackendSpec:
         extra="ptycho-core[ptychi]",
         title="pty-chi",
         protocol_version=2,
+        capabilities=CAPABILITIES,
         options="ptycho_backend_ptychi.options:PtychiOptions",
     )

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
-from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
@@ -29,15 +28,16 @@ from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.enginekit.weights import network_of
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
-from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.protocol import Progress, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
-from .hardware import Work, choose_devices, choose_hardware, settle_threads
+from .hardware import Work, choose_devices, choose_hardware, device_words, settle_threads
 from .inference import TensorflowScan
 from .network import PtychoNetwork, constant
 from .options import options_of
+from .plugin import CAPABILITIES
 from .stepper import TensorflowStepper
 from .training import TensorflowLearner
 
@@ -50,30 +50,7 @@ class TensorFlowBackend:
     """A solver, and physics-informed networks, in TensorFlow."""
 
     name = "tensorflow"
-    capabilities = Capabilities(
-        methods=("solver", "network"),
-        generators=tuple(GENERATORS),
-        losses=tuple(physics.LOSSES),
-        propagations=PROPAGATIONS,
-        max_scans=None,
-        mask=True,
-        background=True,
-        probe_trainable=True,
-        scale_trainable=True,
-        stepping=True,
-        refine_positions=True,
-        position_affine=True,
-        probe_constraints=True,
-        frame_scale=True,
-        resume=True,
-        precisions=("auto", "32", "bf16"),
-        accelerators=("auto", "cpu", "cuda"),
-        schedules=("one_cycle", "cosine", "exponential", "constant"),
-        loggers=("tensorboard", "mlflow"),
-        max_devices=None,
-        threads=True,
-        ignored_fields=("runtime.strategy",),
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self._told = ""
@@ -81,6 +58,11 @@ class TensorFlowBackend:
     def threads_chosen(self) -> str:
         """How many threads the last job computed with; see ``SupportsThreadChoice``."""
         return self._told
+
+    def device_words(self, runtime: Runtime) -> str:
+        """The GPU that a job would work on; empty for the CPU. See ``SupportsDeviceWords``."""
+        self._settle(runtime)  # before devices are listed, which fixes the threads
+        return device_words(runtime.accelerator)
 
     def _settle(self, runtime: Runtime) -> None:
         """Have TensorFlow take its threads before a job makes it."""

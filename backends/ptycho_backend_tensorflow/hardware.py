@@ -18,7 +18,7 @@ from ptycho_core.errors import ConfigError
 
 from .tracing import traced
 
-__all__ = ["Hardware", "Work", "choose_devices", "choose_hardware", "settle_threads"]
+__all__ = ["Hardware", "Work", "choose_devices", "choose_hardware", "device_words", "settle_threads"]
 
 XLA_PAYS_FOR_NETWORK = 3e7
 """Pixels × channels of a training from which compiling its step, about ten seconds, costs less than it saves."""
@@ -119,6 +119,16 @@ def choose_devices(accelerator: str, n_devices: int = 1) -> tuple[str, ...]:
             "them with tf.config.set_logical_device_configuration."
         )
     return tuple(names[:n_devices])
+
+
+def device_words(accelerator: str) -> str:
+    """The first GPU of :func:`choose_devices` in words; empty for the CPU."""
+    device = choose_devices(accelerator)[0]
+    if not _is_gpu(device):
+        return ""
+    number = int(device.rpartition(":")[2])
+    details = tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[number])
+    return f"cuda:{number} ({details.get('device_name', 'GPU')})"
 
 
 def _is_gpu(device: str) -> bool:

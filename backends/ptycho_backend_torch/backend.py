@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ptycho_core.config import InferenceConfig, TrainingConfig
 from ptycho_core.data.container import PtychoDataContainer, integer_corners
-from ptycho_core.data.propagation import PROPAGATIONS
 from ptycho_core.data.raw import RawData
 from ptycho_core.data.results import Image
 from ptycho_core.enginekit.engine_threads import EngineThreads
@@ -29,13 +28,15 @@ from ptycho_core.enginekit.threads import SLEEPING, SPINNING
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.errors import ConfigError
 from ptycho_core.physics.patches import check_inside
-from ptycho_core.protocol import Capabilities, Progress, no_progress
+from ptycho_core.protocol import Progress, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME, Runtime
 
 from . import physics
 from .generators import GENERATORS
 from .gradient import computing_threads
+from .hardware import choose_device, device_words
 from .inference import TorchScan
+from .plugin import CAPABILITIES
 from .stepper import TorchStepper
 from .training import fit
 
@@ -46,29 +47,7 @@ class TorchBackend:
     """A solver, and physics-informed networks trained with Lightning, in PyTorch."""
 
     name = "pytorch"
-    capabilities = Capabilities(
-        methods=("solver", "network"),
-        generators=tuple(GENERATORS),
-        losses=tuple(physics.LOSSES),
-        propagations=PROPAGATIONS,
-        max_scans=None,
-        mask=True,
-        background=True,
-        probe_trainable=True,
-        scale_trainable=True,
-        stepping=True,
-        refine_positions=True,
-        position_affine=True,
-        probe_constraints=True,
-        frame_scale=True,
-        resume=True,
-        precisions=("auto", "32", "bf16"),
-        accelerators=("auto", "cpu", "cuda", "mps"),
-        schedules=("one_cycle", "cosine", "exponential", "constant"),
-        loggers=("tensorboard", "mlflow"),
-        max_devices=None,
-        threads=True,
-    )
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self._threads = EngineThreads(torch.get_num_threads)
@@ -76,6 +55,10 @@ class TorchBackend:
     def threads_chosen(self) -> str:
         """How many threads the last job computed with; see ``SupportsThreadChoice``."""
         return self._threads.told()
+
+    def device_words(self, runtime: Runtime) -> str:
+        """The GPU that a job would work on; empty for the CPU. See ``SupportsDeviceWords``."""
+        return device_words(choose_device(runtime.accelerator))
 
     def train(
         self,

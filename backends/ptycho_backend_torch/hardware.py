@@ -8,7 +8,7 @@ import torch
 
 from ptycho_core.enginekit.hardware import choose_accelerator, onednn_may_use_bf16
 
-__all__ = ["choose_device", "low_precision"]
+__all__ = ["choose_device", "device_words", "low_precision"]
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -19,6 +19,15 @@ def choose_device(accelerator: str) -> torch.device:
     """
     present = {"cpu": True, "mps": torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
     return torch.device(choose_accelerator(accelerator, present, "PyTorch"))
+
+
+def device_words(device: torch.device) -> str:
+    """A GPU in words, with its memory; empty for the CPU."""
+    if device.type != "cuda":
+        return "" if device.type == "cpu" else device.type
+    number = torch.cuda.current_device() if device.index is None else device.index
+    found = torch.cuda.get_device_properties(number)
+    return f"cuda:{number} ({found.name}), {found.total_memory / 1e9:.0f} GB"
 
 
 def _cpu_multiplies_bf16() -> bool:

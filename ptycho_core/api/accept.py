@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
@@ -12,7 +12,7 @@ from .observe import Observer
 from .prepare import ProbeSearch, ScanInput, ensure_container, ensure_raw
 from .stages import Engines
 
-__all__ = ["ScanSource", "accepted_scan", "known_side", "look_at", "read_source"]
+__all__ = ["ScanSource", "accepted_scans", "known_side", "look_at", "read_source"]
 
 ScanSource = ScanInput | Callable[[], RawData]
 """A scan, or a function that reads it: it is called when the engines have accepted the config."""
@@ -50,25 +50,44 @@ def look_at(raw: RawData, observer: Observer, *, despite_findings: bool) -> None
         observer.notice(text)
 
 
-def accepted_scan(
-    scan: ScanSource,
+def accepted_scans(
+    scans: Sequence[ScanSource],
     engines: Engines,
     observer: Observer,
     *,
     despite_findings: bool,
     progress: Progress = no_progress,
-) -> PtychoDataContainer:
-    """Read a scan, look at it, give its frames their roles, and find a probe from those to learn from if it has none.
+) -> list[PtychoDataContainer]:
+    """Read scans, look at them, give their frames roles, and find a probe from those to learn from if one has none.
+
+    All are read and looked at before an engine is imported, which takes seconds.
 
     Raises:
         DataError: no usable scan, or one with a grave finding.
         ConfigError: something in it that an engine would leave out, or sampling that it cannot satisfy.
     """
+    read = [_looked_at(scan, engines, observer, despite_findings=despite_findings) for scan in scans]
+    engines.load_all()
+    return [_with_roles(one, engines, observer, progress) for one in read]
+
+
+def _raw_of(read: RawData | PtychoDataContainer) -> RawData:
+    return read.raw if isinstance(read, PtychoDataContainer) else read
+
+
+def _looked_at(
+    scan: ScanSource, engines: Engines, observer: Observer, *, despite_findings: bool
+) -> RawData | PtychoDataContainer:
     read = read_source(scan, observer)
-    raw = read.raw if isinstance(read, PtychoDataContainer) else read
-    engines.check_scan(raw)
-    look_at(raw, observer, despite_findings=despite_findings)
-    if raw.probe is not None:
+    engines.check_scan(_raw_of(read))
+    look_at(_raw_of(read), observer, despite_findings=despite_findings)
+    return read
+
+
+def _with_roles(
+    read: RawData | PtychoDataContainer, engines: Engines, observer: Observer, progress: Progress
+) -> PtychoDataContainer:
+    if _raw_of(read).probe is not None:
         return ensure_container(read, engines.config, tell=observer.notice)
     search = ProbeSearch(runtime=engines.runtime, most_modes=engines.most_modes(), progress=progress)
     with observer.stage("probe"):

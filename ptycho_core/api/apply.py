@@ -14,18 +14,19 @@ from ..data.run import Run, Stage
 from ..io.result_folder import RESULT_NAMES
 from ..plugins.capabilities import check_inference_capabilities
 from ..plugins.registry import LoadedBackend, load_backend
-from ..protocol import Progress, ReconstructionBackend, TrainedModel, no_progress
+from ..protocol import Capabilities, Progress, ReconstructionBackend, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from .accept import ScanSource, look_at, read_source
 from .extras import extra
 from .judge import judge
+from .machine import machine_words, refuse_absent
 from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
 from .observe import Observer
 from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, write_run
 from .prepare import ScanInput
 from .stages import image_of
 
-__all__ = ["apply_and_report", "reconstruct"]
+__all__ = ["apply_and_report", "check_application", "reconstruct"]
 
 
 def reconstruct(
@@ -59,6 +60,17 @@ def reconstruct(
     engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
     inference = model.config.inference if config is None else config
     return apply_model(engine, model, lambda: container_for(model, data, same_scan), inference, runtime, progress)
+
+
+def check_application(config: InferenceConfig, runtime: Runtime, name: str, can: Capabilities | None) -> None:
+    """Refuse what an engine cannot do before it is imported, as far as its plugin says what it can.
+
+    Raises:
+        ConfigError: a field that it does not honour, or hardware that is not there.
+    """
+    if can is not None:
+        check_inference_capabilities(config, can, name, runtime)
+    refuse_absent(runtime.accelerator, name)
 
 
 def apply_and_report(
@@ -101,6 +113,7 @@ def apply_and_report(
     """
     watcher = observer or Observer()
     check_inference_capabilities(config, engine.capabilities, engine.name, runtime)
+    watcher.working(machine_words(engine, runtime))
     read = read_source(scan, watcher)
     raw = read.raw if isinstance(read, PtychoDataContainer) else read
     look_at(raw, watcher, despite_findings=despite_findings)

@@ -173,7 +173,7 @@ def _train(
         return read
 
     pair = _pair(train, test, engines.config, orientation, accept)
-    scans = pair.scans(engines.trainer.capabilities.max_scans)
+    scans = pair.scans(engines.capabilities.max_scans)
     model = train_on(engines.trainer, scans, engines.config, runtime, progress)
     return pair, engines, _results(pair, engines, model)
 

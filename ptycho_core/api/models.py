@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import legacy
-from ..bundle import read_bundle
+from ..bundle import Bundle, read_bundle
 from ..config import InferenceConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Scored
@@ -15,9 +15,9 @@ from ..errors import ArchiveError, DataError
 from ..io.result_switch import where_it_lies
 from ..plugins.capabilities import check_inference_capabilities, check_scan_capabilities
 from ..plugins.guard import engine_at_work
-from ..plugins.registry import LoadedBackend, describe_backend, load_backend, load_described
+from ..plugins.registry import LoadedBackend, describe_backend, load_backend, load_described, refuse_missing
 from ..plugins.returned import check_model
-from ..protocol import Progress, ReconstructionBackend, TrainedModel
+from ..protocol import Capabilities, Progress, ReconstructionBackend, TrainedModel
 from ..runtime import Runtime
 from .observe import Observer
 from .prepare import ScanInput, ensure_raw
@@ -97,9 +97,21 @@ def check_applicable(engine: ReconstructionBackend, scan: PtychoDataContainer, c
 
 
 def load_with_engine(
-    path: Path | str, *, backend: str | None = None, observer: Observer | None = None
+    path: Path | str,
+    *,
+    backend: str | None = None,
+    observer: Observer | None = None,
+    before_import: Callable[[Bundle, str, Capabilities | None], None] | None = None,
 ) -> tuple[TrainedModel, LoadedBackend]:
-    """As :func:`load_model`, with the engine that read it, which is described and imported once."""
+    """As :func:`load_model`, with the engine that read it, which is described and imported once.
+
+    Args:
+        path: the bundle.
+        backend: see :func:`load_model`.
+        observer: told of the time that importing takes.
+        before_import: called with the bundle, the engine's name and what its plugin says that it can do: what is wrong
+            with the rest of a job is told before a framework takes seconds to start.
+    """
     path, watcher = where_it_lies(Path(path)), observer or Observer()
     bundle = read_bundle(path)
     name = backend or bundle.backend
@@ -111,18 +123,30 @@ def load_with_engine(
     if not bundle.history.get("train_loss"):
         raise ArchiveError(f"{path}: its history has no losses of the training (train_loss); it is no trained model.")
     legacy.update_legacy_dict(legacy.params.cfg, bundle.config, side=bundle.side)
-    with watcher.stage("start_up"):
-        spec, distribution = describe_backend(name)
-        with watcher.importing(spec):
-            engine = load_described(spec, distribution)
-    known = engine.capabilities.generators
-    if bundle.generator is not None and bundle.generator not in known:
-        raise ArchiveError(
-            f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
-            f"knows {', '.join(known) or 'none'}. Load it with backend = {bundle.backend!r}."
-        )
+    spec, distribution = describe_backend(name)
+    refuse_missing(spec)
+    if spec.capabilities is not None:
+        _refuse_unknown(bundle, name, spec.capabilities, path)
+    if before_import is not None:
+        before_import(bundle, name, spec.capabilities)
+    with watcher.stage("start_up"), watcher.importing(spec):
+        engine = load_described(spec, distribution)
+    _refuse_unknown(bundle, name, engine.capabilities, path)
     with engine_at_work(name, "load"):
         return check_model(engine.backend.load(path), name), engine
+
+
+def _refuse_unknown(bundle: Bundle, name: str, can: Capabilities, path: Path) -> None:
+    """Refuse a network that an engine does not know.
+
+    Raises:
+        ArchiveError: it names both engines.
+    """
+    if bundle.generator is not None and bundle.generator not in can.generators:
+        raise ArchiveError(
+            f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
+            f"knows {', '.join(can.generators) or 'none'}. Load it with backend = {bundle.backend!r}."
+        )
 
 
 def load_model(path: Path | str, *, backend: str | None = None) -> TrainedModel:

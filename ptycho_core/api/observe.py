@@ -91,6 +91,9 @@ class Observer:
         if text not in self.notices:
             self.notices.append(text)
 
+    def working(self, on: str) -> None:
+        """Hear which engines do the work and on what, in words, once they are imported."""
+
     def opened(self, folder: Path) -> None:
         """Hear of the folder that the results will lie in, once it is held."""
 

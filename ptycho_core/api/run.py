@@ -23,7 +23,7 @@ from ..io.result_folder import SUMMARY_NAME, ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import stoppable, to_its_end
-from .accept import ScanSource, accepted_scan, known_side
+from .accept import ScanSource, accepted_scans, known_side
 from .diagnose import diagnose
 from .extras import extra
 from .halves import half_data_frc
@@ -95,8 +95,8 @@ def train(
     how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
     with stoppable(watcher.check):
         engines = Engines(config, runtime, watcher)
-        check_number_of_scans(engines.trainer, len(given))
-        made = [accepted_scan(scan, engines, watcher, **how) for scan in given]
+        check_number_of_scans(engines.config.backend, engines.capabilities, len(given))
+        made = accepted_scans(given, engines, watcher, **how)
     need_training_frames(made[0])
     files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
@@ -285,7 +285,8 @@ def run(
     watcher = observer or Observer()
     with stoppable(watcher.check):
         engines = Engines(config, runtime, watcher, side=known_side(scan))
-        container = accepted_scan(scan, engines, watcher, despite_findings=despite_findings, progress=progress)
+        how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
+        (container,) = accepted_scans([scan], engines, watcher, **how)
     need_training_frames(container)
     files = [*inputs, *_paths([container], runtime)]
     with opened_folder(out, overwrite, files, watcher) as folder, stoppable(watcher.check):

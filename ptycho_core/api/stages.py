@@ -22,12 +22,13 @@ from ..plugins.capabilities import (
 )
 from ..plugins.generators import with_typed_model
 from ..plugins.guard import engine_at_work
-from ..plugins.registry import LoadedBackend, describe_backend, load_described
+from ..plugins.registry import LoadedBackend, describe_backend, load_described, refuse_missing
 from ..plugins.returned import check_image, check_model
-from ..protocol import BackendSpec, Progress, ReconstructionBackend, SupportsThreadChoice, TrainedModel
+from ..protocol import BackendSpec, Capabilities, Progress, ReconstructionBackend, SupportsThreadChoice, TrainedModel
 from ..provenance import collect_provenance
 from ..runtime import Runtime
 from ..stopping import to_its_end
+from .machine import machine_words, refuse_absent
 from .observe import Observer
 from .refine import refiner_runtime, refining_engine
 from .score import score
@@ -48,6 +49,9 @@ __all__ = [
 class Engines:
     """The engines of a job: each is described once and imported once, and has accepted the config by then.
 
+    An engine whose plugin says what it can do is imported when it is first used, or by :meth:`load_all`: a wrong
+    setting, a scan that cannot be read or hardware that is not there is told before a framework takes seconds to start.
+
     Args:
         config: names them.
         runtime: what does the work.
@@ -57,8 +61,7 @@ class Engines:
     Attributes:
         config: as given, with options in the class of their engine.
         runtime: as given.
-        trainer: the engine that trains.
-        refiner: the engine that refines, or None where nothing is refined.
+        capabilities: of the engine that trains.
 
     Raises:
         ConfigError: a field that an engine does not honour; no data have been read then.
@@ -75,14 +78,46 @@ class Engines:
         self._loaded: dict[str, LoadedBackend] = {}
         self._described: dict[str, tuple[BackendSpec, str]] = {}
         self.config = with_typed_model(with_typed_options(config), self._describe(config.backend)[0])
-        self.trainer = self.load(config.backend)
-        check_capabilities(self.config, self.trainer.capabilities, self.trainer.name, runtime)
-        chosen = refining_engine(self.config, self.trainer.capabilities)
-        self.refiner = None if chosen is None else self.load(chosen)
-        if self.refiner is not None:
-            check_refinement_capabilities(self.config, self.refiner.capabilities, self.refiner.name)
-            name, can = self.refiner.name, self.refiner.capabilities
-            check_runtime_capabilities(refiner_runtime(self.config, runtime, name, can), can, name)
+        name = config.backend
+        self._work = {name: runtime}
+        self.capabilities = self._can(name)
+        check_capabilities(self.config, self.capabilities, name, runtime)
+        refuse_absent(runtime.accelerator, name)
+        self._refining = refining_engine(self.config, self.capabilities)
+        if self._refining is not None:
+            can = self._can(self._refining)
+            check_refinement_capabilities(self.config, can, self._refining)
+            work = refiner_runtime(self.config, runtime, self._refining, can)
+            check_runtime_capabilities(work, can, self._refining)
+            self._work.setdefault(self._refining, work)
+
+    @property
+    def trainer(self) -> LoadedBackend:
+        """The engine that trains."""
+        return self.load(self.config.backend)
+
+    @property
+    def refiner(self) -> LoadedBackend | None:
+        """The engine that refines, or None where nothing is refined."""
+        return None if self._refining is None else self.load(self._refining)
+
+    def load_all(self) -> None:
+        """Import the engines of the job that are not imported yet, and tell the observer what they work on."""
+        for name in self._names():
+            self.load(name)
+        words = [machine_words(self.load(name), self._work[name]) for name in self._names()]
+        self.observer.working("; ".join(words))
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys([self.config.backend, *([self._refining] if self._refining else [])]))
+
+    def _can(self, name: str) -> Capabilities:
+        """What an engine can do: by its description, or else by itself."""
+        spec = self._describe(name)[0]
+        if spec.capabilities is None:
+            return self.load(name).capabilities
+        refuse_missing(spec)
+        return spec.capabilities
 
     def _describe(self, name: str) -> tuple[BackendSpec, str]:
         """The description of an engine, and who offers it."""
@@ -102,7 +137,7 @@ class Engines:
 
     def most_modes(self) -> int | None:
         """Probe modes that every engine of the job takes at most; None: any number."""
-        found = [engine.capabilities.max_modes for engine in self._loaded.values()]
+        found = [self._can(name).max_modes for name in self._names()]
         return min((most for most in found if most is not None), default=None)
 
     def check_scan(self, raw: RawData) -> None:
@@ -111,8 +146,8 @@ class Engines:
         Raises:
             ConfigError: see ``plugins.capabilities.check_scan_capabilities``.
         """
-        for engine in self._loaded.values():
-            check_scan_capabilities(raw, engine.capabilities, engine.name)
+        for name in self._names():
+            check_scan_capabilities(raw, self._can(name), name)
         check_crop(self.config.inference, raw.side)
         check_support(self.config.refinement, raw.side)
 
@@ -143,16 +178,16 @@ def check_support(plan: RefinementConfig, side: int) -> None:
         )
 
 
-def check_number_of_scans(engine: LoadedBackend, n_scans: int) -> None:
+def check_number_of_scans(name: str, capabilities: Capabilities, n_scans: int) -> None:
     """Refuse more scans than an engine takes.
 
     Raises:
         ConfigError: they are more.
     """
-    most = engine.capabilities.max_scans
+    most = capabilities.max_scans
     if most is not None and n_scans > most:
         raise ConfigError(
-            f"engine '{engine.name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {n_scans} are "
+            f"engine '{name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {n_scans} are "
             "given; train on one, or choose an engine that takes several."
         )
 
@@ -171,7 +206,7 @@ def train_on(
         DataError: the first scan has no training frames.
         BackendError: the engine failed, or returned what the protocol does not allow.
     """
-    check_number_of_scans(engine, len(scans))
+    check_number_of_scans(engine.name, engine.capabilities, len(scans))
     need_training_frames(scans[0])
     with engine_at_work(engine.name, "train", progress) as relay:
         model = check_model(engine.backend.train(scans, config, runtime, progress=relay), engine.name)

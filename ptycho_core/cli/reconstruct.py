@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..io.result_folder import default_folder
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
@@ -10,6 +11,12 @@ from .progress import long_job
 from .session import Session
 from .settings import add_inference_options, build_inference
 from .words import files_given, reading, say_run
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..data.container import PtychoDataContainer
+    from ..data.raw import RawData
+    from ..protocol import Capabilities
 
 __all__ = ["build_parser", "execute"]
 
@@ -39,17 +46,26 @@ def build_parser() -> Parser:
 
 def execute(options: Options, session: Session) -> int:
     """Reconstruct and report."""
-    from ..api.apply import apply_and_report
+    from ..api.accept import read_source
+    from ..api.apply import apply_and_report, check_application
     from ..api.models import load_with_engine
 
     data, bundle = Path(options["data"]), Path(options["model"])
-    model, engine = load_with_engine(bundle, backend=options["backend"], observer=session)
+    read: list[RawData | PtychoDataContainer] = []
+
+    def look_first(of: Bundle, name: str, can: Capabilities | None) -> None:
+        """What can be wrong is told before the engine's framework takes seconds to start."""
+        inference, runtime = build_inference(options, of.config.inference)
+        check_application(inference, runtime, name, can)
+        read.append(read_source(reading(options, session), session))
+
+    model, engine = load_with_engine(bundle, backend=options["backend"], observer=session, before_import=look_first)
     inference, runtime = build_inference(options, model.config.inference)
     with long_job(session) as progress:
         done = apply_and_report(
             model,
             engine,
-            reading(options, session, progress=progress),
+            read[0],
             inference,
             runtime,
             out=options["out"] or default_folder(data, "-image"),

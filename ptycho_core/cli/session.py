@@ -178,6 +178,10 @@ class Session(Observer):
         logger.addHandler(handler)
         logger.setLevel(level)
 
+    def working(self, on: str) -> None:
+        """Say which engines do the work, and on what."""
+        self.say(f"device    {on}")
+
     def opened(self, folder: Path) -> None:
         """Begin the log in the folder of the results."""
         self.open_log(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from ..protocol import ACCEPTED_VERSIONS, BackendSpec, Capabilities
 from .discovery import ENGINES, Versions, accepts, check_promises
 from .guard import engine_at_work
 
-__all__ = ["check_engine", "check_registered", "check_spec", "generators_of", "records_of"]
+__all__ = ["check_engine", "check_registered", "check_spec", "check_stated", "generators_of", "records_of"]
 
 _METHODS: dict[str, tuple[int, tuple[str, ...]]] = {
     "train": (3, ("progress",)),
@@ -29,6 +30,7 @@ _OPTIONAL: dict[str, tuple[int, tuple[str, ...]]] = {
     "losses_for": (1, ()),
     "loss_and_gradient": (4, ()),
     "predict_patches": (2, ()),
+    "device_words": (1, ()),
 }
 
 
@@ -62,6 +64,9 @@ def check_spec(spec: Any, entry_name: str, who: str) -> BackendSpec:
     quiet = spec.quiet_environment
     if not isinstance(quiet, Mapping) or not all(isinstance(word, str) for pair in quiet.items() for word in pair):
         raise BackendProtocolError(f"{who}: quiet_environment = {quiet!r}; it must map names of variables to texts.")
+    if not isinstance(spec.capabilities, Capabilities | None):
+        given = type(spec.capabilities).__name__
+        raise BackendProtocolError(f"{who}: capabilities is a {given}; it must be a Capabilities, or None.")
     check_promises(ENGINES, spec, entry_name, who, Versions(*ACCEPTED_VERSIONS, _WHAT_CHANGED))
     return spec
 
@@ -140,6 +145,22 @@ def generators_of(spec: BackendSpec) -> tuple[Generator, ...]:
     """
     own = records_of(spec)
     return own + tuple(record for record in GENERATORS if record.name not in {mine.name for mine in own})
+
+
+def check_stated(spec: BackendSpec, capabilities: Capabilities, who: str) -> None:
+    """Refuse an engine that can do something else than its plugin said, by which a job was accepted.
+
+    Raises:
+        BackendProtocolError: the two differ; the first field that does is named.
+    """
+    if spec.capabilities is None or spec.capabilities == capabilities:
+        return
+    names = [f.name for f in dataclasses.fields(capabilities)]
+    name = next(n for n in names if getattr(capabilities, n) != getattr(spec.capabilities, n))
+    raise BackendProtocolError(
+        f"{who}: capabilities.{name} is {getattr(capabilities, name)!r} in the engine and "
+        f"{getattr(spec.capabilities, name)!r} in its BackendSpec; the two must be equal."
+    )
 
 
 def check_registered(spec: BackendSpec, capabilities: Capabilities, who: str) -> None:

@@ -40,7 +40,7 @@ from .discovery import (
     pip_line,
 )
 from .guard import engine_at_work
-from .promises import check_engine, check_registered, check_spec
+from .promises import check_engine, check_registered, check_spec, check_stated
 
 __all__ = [
     "INSTALL_ONE",
@@ -53,6 +53,7 @@ __all__ = [
     "load_backend",
     "load_described",
     "options_class",
+    "refuse_missing",
 ]
 
 INSTALL_ONE = "pip install 'ptycho-core[torch]' or 'ptycho-core[tensorflow]'"
@@ -208,15 +209,25 @@ def describe_backend(name: str) -> tuple[BackendSpec, str]:
     return _describe(entry), owner(entry)
 
 
-def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
-    """Import the engine of a description and check that it keeps the protocol; errors as :func:`load_backend`."""
+def refuse_missing(spec: BackendSpec) -> None:
+    """Refuse an engine whose packages are not installed; nothing is imported to know it.
+
+    Raises:
+        BackendUnavailableError: one is not; the message has the pip line.
+    """
     absent = [module for module in spec.requires if is_missing(module)]
     if absent:
         raise _unavailable(spec, absent)
+
+
+def load_described(spec: BackendSpec, distribution: str) -> LoadedBackend:
+    """Import the engine of a description and check that it keeps the protocol; errors as :func:`load_backend`."""
+    refuse_missing(spec)
     who = f"engine '{spec.name}' ({distribution}, {spec.factory})"
     with engine_at_work(spec.name, "its import"):
         engine = _constructed(spec, who)
         check_engine(engine, spec, who)
+        check_stated(spec, engine.capabilities, who)
         check_registered(spec, engine.capabilities, who)
     return LoadedBackend(engine, spec, distribution)
 
