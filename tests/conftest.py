@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,17 @@ settings.register_profile(
 )
 settings.register_profile("nightly", max_examples=10_000, deadline=None, database=None, suppress_health_check=_HEALTH)
 
+# a shell without job control starts what stands before "&" with SIGINT ignored, and so would all that is started here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 NEEDED = {
     "torch": {"torch": "PyTorch", "lightning": "Lightning"},
     "tensorflow": {"tensorflow": "TensorFlow"},
     "ptychi": {"ptychi": "pty-chi", "torch": "PyTorch"},
+    "docs": {"mkdocs": "MkDocs", "mkdocstrings": "mkdocstrings", "build": "build", "twine": "twine"},
 }
 """Mark → the modules that a test with it needs, and their names for people."""
 NEEDED["both"] = NEEDED["torch"] | NEEDED["tensorflow"]
