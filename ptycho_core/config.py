@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from .config_checks import check_choice, check_range, check_types, shown
+from .data.shown import card, settings_line
 from .enginekit.architectures import GENERATORS
 from .errors import ConfigError
 from .generators import GeneratorSizes, PlainSizes
@@ -45,8 +46,8 @@ class ModelConfig:
     ships with core are checked at once; those of another stay plain until its engine is chosen, and are checked then.
 
     Attributes:
-        generator: name of the generator in the engine: ``probe_unet`` where each frame must be answered by itself
-            after the solver's sweeps, ``unrolled`` (a learned solver) where the scan is whole, or ``cnn``.
+        generator: architecture of the network. ``probe_unet`` corrects each frame by itself, after sweeps of a solver;
+            ``unrolled`` is a learned solver over the whole scan; ``cnn`` is a plain encoder with two decoders.
         sizes: its sizes, those not given at their defaults.
     """
 
@@ -74,13 +75,20 @@ class InferenceConfig:
     """How a trained model is applied to a scan.
 
     Attributes:
-        central_crop_px: side of the central square of each patch used in stitching, pixels; None uses all of it.
-        passes: learned passes over the canvas, of a generator that repeats them (``unrolled``); None makes as many as
-            in training.
+        central_crop_px: side of the central square of each patch that is stitched, pixels. None takes the whole patch.
+        passes: passes over the whole object with ``unrolled``. None makes as many as in training.
     """
 
     central_crop_px: int | None = None
     passes: int | None = None
+
+    def __repr__(self) -> str:
+        """One line: what differs from the defaults."""
+        return settings_line(self)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        return card(self)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -92,29 +100,27 @@ class InferenceConfig:
 class RefinementConfig:
     """How an image is refined by gradient steps or solver sweeps, after a network or another solver has made it.
 
-    The frames that training holds out (``test_fraction``, ``test_split``, ``seed``) are held out here as well: refining
-    stops when they are explained no better, and what explained them best is kept.
+    The frames that are held out (``test_fraction``, ``test_split``, ``seed``) are its validation frames: refining stops
+    when their loss falls no further, and the state with their lowest loss is kept.
 
     Attributes:
-        engine: engine that refines: ``auto`` takes the one that trained, where it can refine; ``none`` leaves the image
-            as it is; or the name of an engine.
-        loss: ``poisson`` or ``amplitude``; None takes Poisson, which explains weak counts without bias, where the
-            engine has it.
+        engine: engine that refines the image. ``auto`` takes the one that made it, where it can refine; ``none`` leaves
+            the image as it is.
+        loss: ``poisson`` or ``amplitude``. None takes Poisson, which has no bias at weak counts, where the engine has it.
         epochs: most passes over the frames.
-        batch_size: frames in one update; None takes a number that suits the scan.
+        batch_size: frames in one update. None takes a number that suits the scan.
         probe: refine the probe too.
-        probe_modes: incoherent probe modes to refine with; None takes those of the image, and more where the held-out
-            frames are explained better by them. Modes are added once object and probe have settled.
-        probe_support: part of the half window that the refined probe is kept within, a circle about its centre, for the
-            sample's plane; None leaves it free.
-        probe_power: ``kept``: a refined probe keeps its power, and the object takes the level; ``free``: it does not.
-        positions: refine the scan positions too; None does where the held-out frames are explained better by it.
-        position_limit_px: farthest that a position may move in y and in x from where it was read, object pixels.
-        position_affine: also fit what positions have in common, a stretch, a turn and a shear of the whole scan about
-            its middle; the limit then counts from where that puts them.
-        frame_scale: also fit an intensity for each frame, for a beam that fluctuates; their mean stays 1.
-        patience: epochs without a better explanation of the held-out frames before its steps begin to shrink, which
-            ends it after four tenths of the epochs more.
+        probe_modes: number of incoherent probe modes. None keeps those of the image, and adds modes where that lowers
+            the validation loss. Modes are added once object and probe have settled.
+        probe_support: keeps the probe, in the plane of the sample, within a circle of this part of half the window.
+            None leaves it free.
+        probe_power: ``kept`` keeps the power of the probe, and the object takes the level; ``free`` lets it change.
+        positions: refine the scan positions too. None tries it, and keeps it where it lowers the validation loss.
+        position_limit_px: farthest that a position may move in y and in x, object pixels.
+        position_affine: also fit a stretch, rotation and shear of all positions together. The limit counts from there.
+        frame_scale: also fit an intensity for each frame, for a beam that fluctuates. Their mean stays 1.
+        patience: epochs without a lower validation loss after which the steps shrink. Refining ends when they are
+            small.
     """
 
     engine: str = "auto"
@@ -130,6 +136,14 @@ class RefinementConfig:
     position_affine: bool = False
     frame_scale: bool = False
     patience: int = 5
+
+    def __repr__(self) -> str:
+        """One line: what differs from the defaults."""
+        return settings_line(self)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        return card(self)
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -219,46 +233,45 @@ class TrainingConfig:
     What does the work, and where, is a :class:`~ptycho_core.runtime.Runtime`.
 
     Attributes:
-        backend: engine name (``pytorch``, ``tensorflow``, ``numpy``, …). ``auto`` is ``numpy`` for a solver, which is
-            always there, and ``pytorch`` for a network, and is that from then on.
-        method: ``solver`` finds the image by the engine's solver; ``network`` trains one, which then makes it. None is
-            ``network`` where `model` names one, else ``solver``, and is that from then on.
-        model: the network; None takes the default one where `method` is ``network``.
+        backend: engine: ``numpy``, ``pytorch``, ``tensorflow``, ``ptychi``, or another that is installed. ``auto`` is
+            ``numpy`` for a solver and ``pytorch`` for a network.
+        method: ``solver`` solves for the image; ``network`` trains a network, which makes it. None is ``network`` where
+            `model` is given, else ``solver``.
+        model: the network. None takes the default one where `method` is ``network``.
         inference: how the trained network is applied.
-        refinement: how an image is refined.
-        options: settings that only one engine has, one instance of its own class for each engine that takes part, or
-            plain until that engine is chosen.
-        algorithm: how long the steps of a solver of this project are, in solving and refining: ``rpie``, damped steps
-            over the light that a pixel got (Maiden et al., Optica 4, 736 (2017)); ``lsq``, as far along them as the
-            curvature has its minimum (Odstrčil et al., Opt. Express 26, 3108 (2018)).
-        group_size: C, frames in a sample of a network.
-        n_groups: B, groups made for one epoch; None makes so many that a frame is in about two.
-            So many at least that each training frame is in one; more than there are frames repeats seeds.
-        neighbor_pool_size: K; each group draws its C−1 neighbours among the K nearest, or among all where there are
-            fewer. None takes the C−1 nearest.
-        n_subsample: use only this many frames of the scan, chosen by the seed; None uses all.
-        test_fraction: fraction of the frames that the commands hold out of training; callers of the facade pass their
-            own test scan.
-        test_split: ``random`` frames or a compact ``region`` are held out.
-        loss: ``poisson`` or ``amplitude``; None is Poisson for a solver that has it, amplitude for a network.
-        epochs: passes over the frames or groups; None is 5 for a network, and for a solver whose image is refined
-            afterwards, for which a rough one will do; 30 for one that is not refined.
-        batch_size: groups in one optimiser step of a network, or frames in one step of a solver; None is 1 group, or a
-            number of frames that suits the scan.
+        refinement: how the image is refined.
+        options: settings that one engine alone has, for each engine that takes part. ``ptycho backends NAME`` lists
+            them.
+        algorithm: update rule of the solver. ``rpie`` takes damped steps (Maiden et al., Optica 4, 736 (2017)); ``lsq``
+            takes least-squares steps (Odstrčil et al., Opt. Express 26, 3108 (2018)).
+        group_size: C, neighbouring frames in one sample of a network.
+        n_groups: B, groups in one epoch. None makes enough for each frame to be in about two. Each training frame is in
+            one at least; with more groups than frames, seeds repeat.
+        neighbor_pool_size: K. A group draws its C−1 neighbours among the K nearest. None takes the C−1 nearest.
+        n_subsample: use only this many frames, drawn by `seed`. None uses all.
+        test_fraction: fraction of the frames that is held out for validation. Callers of the facade pass a test scan.
+        test_split: which frames are held out: ``random`` ones, or a compact ``region``.
+        loss: ``poisson`` or ``amplitude``. None is Poisson for a solver that has it, and amplitude for a network.
+        epochs: passes over the frames. None is 5 for a network, and for a solver whose image is refined afterwards; 30
+            for a solver whose image is not.
+        batch_size: frames in one step of a solver, or groups in one step of a network. None is a number that suits the
+            scan, or 1 group.
         learning_rate: peak learning rate of the network.
-        schedule: ``one_cycle``, ``cosine``, ``exponential`` or ``constant``.
-        weight_decay: decoupled weight decay of the network.
-        gradient_clip_norm: largest gradient norm of a step; None does not clip.
-        weight_average: decay a step of the moving average of the weights used in the end; 0 keeps the last weights.
-        early_stopping_patience: epochs without a better held-out loss before training stops; None never stops.
-        probe_modes: incoherent probe modes to use; None takes as many as the scan's probe has.
-        probe_trainable: refine the probe together with the network, or while solving.
+        schedule: learning-rate schedule: ``one_cycle``, ``cosine``, ``exponential`` or ``constant``.
+        weight_decay: weight decay of the network, decoupled from the gradient.
+        gradient_clip_norm: largest norm of the gradient in a step. None does not clip.
+        weight_average: decay of the moving average of the weights, for each step. 0 takes the last weights.
+        early_stopping_patience: epochs without a lower validation loss after which training stops. None never stops
+            early.
+        probe_modes: number of incoherent probe modes. None takes as many as the scan's probe has.
+        probe_trainable: refine the probe while solving or training.
         probe_learning_rate: peak learning rate of the probe, relative to its root mean square.
         scale_trainable: refine the intensity scale.
         scale_learning_rate: peak learning rate of the logarithm of the intensity scale.
-        nphotons: expected photons in a frame; None measures it. A value off by more than 10 % is warned about.
-        collapse_threshold: least relative variation of the predicted object that does not count as collapsed.
-        seed: seed of everything random.
+        nphotons: expected photons in a frame. None measures it. A value off by more than 10 % is warned about.
+        collapse_threshold: least relative variation of the object. An object below it counts as constant, and is
+            refused.
+        seed: seed of all random numbers.
     """
 
     backend: str = "auto"
@@ -291,6 +304,14 @@ class TrainingConfig:
     nphotons: float | None = None
     collapse_threshold: float = 1e-3
     seed: int = 0
+
+    def __repr__(self) -> str:
+        """One line: what differs from the defaults."""
+        return settings_line(self)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        return card(self)
 
     def __post_init__(self) -> None:
         check_types(self)

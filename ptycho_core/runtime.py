@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config_checks import check_choice, check_range, check_types
+from .data.shown import card, settings_line
 
 __all__ = ["DEFAULT_RUNTIME", "LOGGERS", "PRECISIONS", "RESUME_AUTO", "Runtime", "runtime_to_mapping"]
 
@@ -27,19 +28,19 @@ class Runtime:
     """Hardware, folders and trackers of a job.
 
     Attributes:
-        accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        accelerator: device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: number of devices.
-        strategy: distribution strategy, as the engine calls it; ``auto`` lets it choose.
-        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` (network only; propagation and loss are
-            float32).
-        threads: threads that compute on a CPU; None measures what is fastest on the job's own steps, at most the
-            processors that this process may use, and again when the machine fills or empties.
-        num_workers: processes or threads, as the engine has it, that read groups ahead; 0 reads when a step asks.
-        frames_at_once: frames that a network predicts at once; changes memory and speed, not the answer.
-        output_dir: folder for checkpoints, logs and the CSV history; None writes nothing.
-        resume_from: checkpoint to go on from, or a folder: the newest one in it; ``auto`` goes on from what a run that
-            ended early left in the folder of the results, where it did, and begins anew where not.
-        loggers: extra trackers (``tensorboard``, ``mlflow``); none by default.
+        strategy: distribution strategy, as the engine calls it. ``auto`` lets it choose.
+        precision: ``auto``, ``32``, ``64`` where the engine can, or ``bf16`` for a network, whose propagation and loss
+            stay float32.
+        threads: CPU threads. None measures how many are fastest, up to the processors that this process may use, and
+            again when the machine fills or empties.
+        num_workers: processes or threads that read groups ahead. 0 reads when a step asks.
+        frames_at_once: frames that a network predicts at once. It changes memory and speed, not the result.
+        output_dir: folder for checkpoints, logs and the CSV history. None writes nothing.
+        resume_from: checkpoint to go on from, or a folder: the newest one in it. ``auto`` goes on from what an
+            interrupted run left in the folder of the results, and starts anew where there is nothing.
+        loggers: extra trackers: ``tensorboard``, ``mlflow``.
     """
 
     accelerator: str = "auto"
@@ -52,6 +53,14 @@ class Runtime:
     output_dir: Path | None = None
     resume_from: Path | None = None
     loggers: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line: what differs from the defaults."""
+        return settings_line(self)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        return card(self)
 
     def __post_init__(self) -> None:
         check_types(self)

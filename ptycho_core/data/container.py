@@ -19,6 +19,7 @@ from ..physics.probe import initial_scale
 from .probe_guess import ProbeGuess
 from .raw import RawData, read_only
 from .roles import outlying_frames
+from .shown import card, file_name, line, rounded, size
 
 __all__ = ["NO_COUNTS", "OUTLYING", "PtychoDataContainer", "Role", "Statistics", "canvas_of", "integer_corners"]
 
@@ -38,6 +39,9 @@ class Role(IntEnum):
     """Looked at only, to judge: neither the image nor a weight has seen it."""
     UNUSED = 2
     """Not looked at, for a stated reason."""
+
+
+_WORDS = {Role.TRAIN: "train", Role.HELDOUT: "held out", Role.UNUSED: "unused"}
 
 
 def integer_corners(positions_px: NDArray[np.float64], N: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -127,6 +131,19 @@ class PtychoDataContainer:
     probe: NDArray[np.complex64]
     statistics: Statistics
     probe_guess: ProbeGuess | None = None
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        roles = (f"{len(self.frames(role))} {word}" for role, word in _WORDS.items() if len(self.frames(role)))
+        return line(
+            "PtychoDataContainer", file_name(self.raw.source.path), " + ".join(roles),
+            f"of {self.raw.n_frames} frames of {self.raw.side}×{self.raw.side}", f"probe {size(self.probe.shape)}",
+            f"mean counts {rounded(self.statistics.mean_counts)}",
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures; see :class:`RawData`."""
+        return card(self)
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ be pickled to a worker process.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,7 +92,7 @@ def as_counts(values: NDArray[Any], measurement: str) -> NDArray[np.float32]:
 class ArrayFrames:
     """Frames in memory; `values` is (M, N, N), counts or amplitudes as `measurement` says."""
 
-    values: NDArray[Any]
+    values: NDArray[Any] = field(repr=False)
     measurement: str = "counts"
 
     @property

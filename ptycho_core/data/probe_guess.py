@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .shown import line
 from .trials import Trial
 
 __all__ = ["Aperture", "ProbeGuess", "ProbeTrial"]
@@ -107,6 +108,10 @@ class ProbeGuess:
     sentences: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """One line, without the probe."""
+        return line("ProbeGuess", self.describe())
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for a JSON file, all but the probe."""

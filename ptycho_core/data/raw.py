@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,8 +15,20 @@ from ..stopping import safe_point
 from ..text import one_line, storable
 from .frames import ArrayFrames, FrameSource, SubsetFrames
 from .propagation import FAR_FIELD, Propagation
-from .raw_checks import MAX_CANVAS_PX, check_canvas, checked_plane, checked_positions, checked_probe, read_only
+from .raw_checks import (
+    MAX_CANVAS_PX,
+    check_canvas,
+    check_counts,
+    checked_plane,
+    checked_positions,
+    checked_probe,
+    read_only,
+)
 from .roles import draw_heldout, draw_subsample
+from .shown import card, file_name, length, line, plot, size
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "MAX_CANVAS_PX",
@@ -130,6 +142,10 @@ class ObjectGuess:
     object: NDArray[np.complex64]
     origin_px: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        """One line, without the array."""
+        return line("ObjectGuess", size(self.object.shape), f"origin (y, x) {self.origin_px.tolist()} px")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawData:
@@ -167,6 +183,36 @@ class RawData:
     frame_totals: NDArray[np.float64]
     propagation: Propagation = FAR_FIELD
     looked_at: NDArray[np.int64] | None = None
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        seen = "" if self.looked_at is None else f"{self.n_looked_at} of them looked at"
+        modes = "no probe" if self.probe is None else f"probe {size(self.probe.shape)}"
+        pixel = length(self.geometry.pixel_size_m)
+        return line(
+            "RawData", file_name(self.source.path), f"{self.n_frames} frames of {self.side}×{self.side}", seen,
+            f"positions over {size(tuple(int(n) for n in np.ptp(self.positions_px, axis=0)))} px", modes,
+            f"object pixel {pixel}" if pixel else "", str(self.propagation), self.source.dialect,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures; at most 64 frames are read for them."""
+        return card(self)
+
+    def plot(self, kind: str = "positions") -> Figure:
+        """A figure of the scan.
+
+        Args:
+            kind: ``positions``, the frame centres; ``mean``, the mean pattern of all frames; ``frames``, some of them;
+                ``probe``; ``focus``, the probe along the beam.
+
+        Returns:
+            a figure of matplotlib; lengths are in metres where the object pixel is known.
+
+        Raises:
+            ConfigError: another kind, or one that this scan has not; the message lists those it has.
+        """
+        return plot(self, kind)
 
     @classmethod
     def from_arrays(
@@ -368,19 +414,7 @@ def _scan_totals(raw: RawData, name: str) -> NDArray[np.float64]:
     """Read every frame once, refuse impossible counts, and return the total of each frame."""
     totals = np.full(raw.n_frames, np.nan)
     for indices, counts in raw.chunks():
-        if not np.isfinite(counts).all():
-            frame = int(indices[~np.isfinite(counts).all(axis=(1, 2))][0])
-            raise DataError(
-                f"{name}: frame {frame} holds NaN or infinite counts; mask those pixels (--mask auto), or leave the "
-                "frame out (--frames)."
-            )
-        if counts.min() < 0:
-            frame = int(indices[counts.min(axis=(1, 2)) < 0][0])
-            raise DataError(
-                f"{name}: frame {frame} holds negative counts ({counts.min():.4g}); counts are ≥ 0. "
-                "Mask those pixels (--mask auto), leave the frame out (--frames), or add what was taken off "
-                "again (--offset), to frames and background alike."
-            )
+        check_counts(indices, counts, name)
         totals[indices] = counts.sum(axis=(1, 2), dtype=np.float64)
     if not np.nansum(totals):
         which = "every frame" if raw.looked_at is None else f"the {raw.n_looked_at} frames looked at"

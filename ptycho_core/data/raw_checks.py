@@ -10,7 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 from ..limits import DEFAULT_LIMITS, limits_at_work, memory_left
 
-__all__ = ["MAX_CANVAS_PX", "check_canvas", "checked_plane", "checked_positions", "checked_probe", "read_only"]
+__all__ = [
+    "MAX_CANVAS_PX",
+    "check_canvas",
+    "check_counts",
+    "checked_plane",
+    "checked_positions",
+    "checked_probe",
+    "read_only",
+]
 
 MAX_CANVAS_PX = DEFAULT_LIMITS.canvas_px
 """Most object pixels that the positions of a scan may span unless a caller allows more; others are refused unread."""
@@ -146,3 +154,29 @@ def checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: 
     if out.shape != (N, N):
         raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
     return read_only(out)
+
+
+def check_counts(indices: NDArray[np.int64], counts: NDArray[np.float32], name: str) -> None:
+    """Refuse frames that no detector records.
+
+    Args:
+        indices: (n,) numbers of the frames.
+        counts: (n, N, N) what was read of them.
+        name: of the scan, for messages.
+
+    Raises:
+        DataError: values that are not finite, or negative.
+    """
+    if not np.isfinite(counts).all():
+        frame = int(indices[~np.isfinite(counts).all(axis=(1, 2))][0])
+        raise DataError(
+            f"{name}: frame {frame} holds NaN or infinite counts; mask those pixels (--mask auto), or leave the "
+            "frame out (--frames)."
+        )
+    if counts.min() < 0:
+        frame = int(indices[counts.min(axis=(1, 2)) < 0][0])
+        raise DataError(
+            f"{name}: frame {frame} holds negative counts ({counts.min():.4g}); counts are ≥ 0. "
+            "Mask those pixels (--mask auto), leave the frame out (--frames), or add what was taken off "
+            "again (--offset), to frames and background alike."
+        )

@@ -11,14 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..physics.merit import SUMS, Figures
+from .shown import card, from_above, line, plot, rounded, size
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from xarray import Dataset
+
     from ..config import TrainingConfig
     from .container import PtychoDataContainer
     from .findings import PositionReport
     from .model import TrainedModel
 
-__all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored", "r_factors", "typical_frames"]
+__all__ = ["CdiResult", "CdiResults", "Image", "Refined", "Scored", "figures_words", "r_factors", "typical_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,45 @@ class Image:
     mode_weights: NDArray[np.float32] | None = None
     forward_model: str = ""
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        return line(
+            "Image", f"object {size(self.object.shape)} px", f"probe {size(self.probe.shape)}",
+            "" if self.slices is None else f"{len(self.slices)} slices", f"{len(self.positions_px)} positions",
+            f"scale {rounded(self.scale)}", self.forward_model and f"explained by {self.forward_model}",
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures."""
+        return card(self)
+
+    def plot(self, kind: str = "object") -> Figure:
+        """A figure of the image; lengths are in object pixels, whose size an image does not know (a run does).
+
+        Args:
+            kind: ``object``, its phase and amplitude; ``probe``, its modes; ``focus``, the probe along the beam;
+                ``positions``, the frame centres; ``slices``, of a thick object.
+
+        Returns:
+            a figure of matplotlib.
+
+        Raises:
+            ConfigError: another kind, or one that this image has not; the message lists those it has.
+        """
+        return plot(self, kind)
+
+    def to_xarray(self, pixel_size_m: float | None = None) -> Dataset:
+        """The image as a dataset of xarray; see :meth:`ptycho_core.Run.to_xarray`.
+
+        Args:
+            pixel_size_m: side of an object pixel, metres; None gives coordinates in object pixels.
+
+        Raises:
+            MissingPackageError: xarray is not installed.
+        """
+        made: Dataset = from_above("notebook.datasets", "image_dataset")(self, pixel_size_m)
+        return made
 
 
 def r_factors(frame_sums: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,6 +144,17 @@ class Scored:
     dropped: Mapping[str, int] = field(default_factory=dict)
     examples: Mapping[int, NDArray[Any]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """One line: what it is and how good, never an array."""
+        return line(
+            "Scored", self.engine, f"object {size(self.image.object.shape)} px", figures_words(self),
+            f"R-factor {rounded(self.train.r_factor)}",
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures."""
+        return card(self)
+
     def frame_r_factors(self) -> NDArray[np.float64]:
         """R-factor of each frame (M,) float64, NaN for a frame that is not used."""
         return r_factors(self.frame_sums)
@@ -112,6 +166,12 @@ class Scored:
     def figures_of(self, frames: NDArray[np.int64]) -> Figures:
         """Figures of merit of some frames (n,)."""
         return Figures.of(self.frame_sums[frames])
+
+
+def figures_words(scored: Scored) -> str:
+    """Deviance of the training and of the held-out frames, in words."""
+    held = "" if scored.heldout is None else f", {rounded(scored.heldout.deviance)} held out"
+    return f"deviance {rounded(scored.train.deviance)}{held}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +195,13 @@ class Refined:
     note: str
     history: Mapping[str, list[float]]
     positions: PositionReport | None = None
+
+    def __repr__(self) -> str:
+        """One line: what refining did, never an array."""
+        epochs = max((len(values) for values in self.history.values()), default=0)
+        before = f"before: {figures_words(self.initial)}"
+        after = f"after: {figures_words(self.best)}" if self.kept else f"discarded: {self.note}"
+        return line("Refined", self.engine, f"{epochs} epochs", before, after)
 
 
 class CdiResults(TypedDict):
@@ -166,6 +233,16 @@ class CdiResult:
     amplitude: NDArray[np.float32] | None
     phase: NDArray[np.float32] | None
     results: CdiResults
+
+    def __repr__(self) -> str:
+        """One line: what it is and how good, never an array."""
+        made = self.results["reconstruction"]
+        shape = "no image" if self.amplitude is None else f"amplitude and phase {size(self.amplitude.shape)} px"
+        return line("CdiResult", self.results["backend"], shape, "" if made is None else figures_words(made))
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures."""
+        return card(self)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.amplitude, self.phase, self.results))

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..text import one_line, storable
-from .results import Image, Refined, Scored
+from .results import Image, Refined, Scored, figures_words
+from .shown import card, from_above, line, plot, rounded, size
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from xarray import Dataset
+
     from ..config import TrainingConfig
     from ..runtime import Runtime
     from .container import PtychoDataContainer
@@ -42,6 +46,16 @@ class Stage:
     seconds: float
     comparison: Comparison | None = None
     half_data_frc: FourierRingCorrelation | None = None
+
+    def __repr__(self) -> str:
+        """One line: what it is and how good, never an array."""
+        scored = self.scored
+        shape = f"object {size(scored.image.object.shape)} px"
+        return line("Stage", self.name, scored.engine, shape, figures_words(scored), f"{rounded(self.seconds, 3)} s")
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures."""
+        return card(self.scored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +101,66 @@ class Run:
         object.__setattr__(self, "title", one_line(self.title, MOST_IN_TITLE))
         object.__setattr__(self, "warnings", tuple(one_line(text) for text in self.warnings))
         object.__setattr__(self, "provenance", storable(self.provenance))
+
+    def __repr__(self) -> str:
+        """One line: the scan, the engine, the size, the figures and the verdict; never an array."""
+        return line(
+            "Run", repr(self.title), self.engine, " → ".join(stage.name for stage in self.stages),
+            f"object {size(self.image.object.shape)} px", figures_words(self.scored),
+            "no verdict" if self.verdict is None else f"verdict: {self.verdict.sentence}",
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook, with small pictures."""
+        return card(self)
+
+    def plot(self, kind: str = "object") -> Figure:
+        """A figure of the result.
+
+        Args:
+            kind: ``object``, its phase and amplitude; ``probe``, its modes; ``focus``, the probe along the beam;
+                ``positions``, the frame centres by role, and how far they moved; ``deviance``, of each frame at its
+                place; ``frames``, measured against predicted; ``losses``, of training and refining; ``slices``, of a
+                thick object.
+
+        Returns:
+            a figure of matplotlib; lengths are in metres where the object pixel is known.
+
+        Raises:
+            ConfigError: another kind, or one that this run has not; the message lists those it has.
+        """
+        return plot(self, kind)
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> Run:
+        """Write the result folder that ``ptycho run`` writes: the image, the model, the summary and the report.
+
+        Args:
+            folder: made where it is not there.
+            overwrite: replace a finished result that lies there.
+
+        Returns:
+            the run, which knows its folder now; :func:`ptycho_core.load_run` reads it back.
+
+        Raises:
+            OutputError: the folder is in use, holds a finished result, or cannot be written; nothing was replaced.
+            BackendError: the engine that made the model is not there to write it.
+        """
+        saved: Run = from_above("api.saved", "save_run")(self, folder, overwrite=overwrite)
+        return saved
+
+    def to_xarray(self) -> Dataset:
+        """The image as a dataset of xarray, with coordinates in metres where the object pixel is known.
+
+        Returns:
+            ``object`` (y, x) complex64, ``phase``, ``amplitude`` and ``coverage`` (y, x) float32, ``slices``
+            (slice, y, x), ``probe`` (mode, probe_y, probe_x) complex64, ``positions`` (frame, axis) float64,
+            ``role`` (frame,), ``deviance`` (frame,); each with its ``units``, the figures in the attributes.
+
+        Raises:
+            MissingPackageError: xarray is not installed.
+        """
+        made: Dataset = from_above("notebook.datasets", "run_dataset")(self)
+        return made
 
     @property
     def probe_guess(self) -> ProbeGuess | None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..bundle import read_bundle
 from ..config import InferenceConfig, ModelConfig, TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics
+from ..data.shown import line
 from ..errors import ArchiveError, ConfigError
 from ..generators import Generator
 from .architectures import GENERATORS
@@ -46,6 +47,13 @@ class NetworkModel:
     history: Mapping[str, list[float]]
     checkpoint_path: Path | None = None
     generators: Sequence[Generator] = GENERATORS
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        epochs, values = len(self.history.get("train_loss", ())), sum(int(w.size) for w in self.weights.values())
+        return line(
+            "NetworkModel", self.backend, self.config.network.generator, f"{values} weights", f"{epochs} epochs"
+        )
 
     @property
     def network(self) -> Network:

@@ -17,6 +17,7 @@ from ..bundle import Bundle, read_bundle
 from ..config import InferenceConfig, TrainingConfig
 from ..data.container import PtychoDataContainer, Statistics, integer_corners
 from ..data.results import Image
+from ..data.shown import line, size
 from ..errors import ArchiveError, DataError
 from ..physics.patches import extract
 from ..physics.relative import peak_intensity
@@ -78,6 +79,11 @@ class SolverModel:
     mode_weights: NDArray[np.float32] | None = None
     forward_model: str = ""
     checkpoint_path: Path | None = None
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        epochs = f"{len(self.history.get('train_loss', ()))} epochs"
+        return line("SolverModel", self.backend, epochs, f"object {size(self.object.shape)} px")
 
     @classmethod
     def of_image(

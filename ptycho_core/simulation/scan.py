@@ -19,6 +19,7 @@ from ..config_checks import check_choice, check_range, check_types
 from ..data.container import integer_corners
 from ..data.propagation import FAR_FIELD, Propagation
 from ..data.raw import SIDES, SIDES_IN_WORDS, Geometry, ObjectGuess, RawData, Source
+from ..data.shown import card, settings_line
 from ..errors import ConfigError, DataError
 from ..physics.aberrations import ABERRATIONS, aberrate
 from ..physics.forward import expected_counts
@@ -103,6 +104,14 @@ class SimulationConfig:
     noise: bool = True
     pixel_size_m: float | None = None
     seed: int = 0
+
+    def __repr__(self) -> str:
+        """One line: what differs from the defaults."""
+        return settings_line(self)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        return card(self)
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -29,6 +29,7 @@ ROOMS = {
     | {"bundle", "config_mapping", "enginekit", "io.atomic", "io.regular", "protocol", "provenance"},
     "report": VALUES | {"config_mapping", "io", "protocol", "report"},
     "inspection": VALUES | {"inspection", "io", "plugins", "reader_protocol"},
+    "notebook": VALUES | {"notebook", "protocol", "report"},
 }
 """Room → what its modules may import of core, itself apart."""
 
@@ -162,6 +163,51 @@ def test_an_import_of_a_room_above_is_found(tmp_path: Path) -> None:
     assert strangers(root, "enginekit", ROOMS["enginekit"]) == [
         "ptycho_core.enginekit.state imports ptycho_core.io.registry"
     ]
+
+
+BY_NAME = "ptycho_core.data.shown"
+"""The one module of values and formulas that reaches a room above it, by name and when somebody looks (0047)."""
+
+
+def by_name(root: Path) -> dict[str, set[str]]:
+    """Module of the lower rooms that imports by name → the rooms that it asks ``from_above`` for, or ``?`` for others.
+
+    Values are drawn and saved by rooms above them, and they must work without those: an import by name is not seen by
+    the graph, so it has one place, and every use of it names its room in plain words.
+    """
+    found: dict[str, set[str]] = {}
+    for name, path in modules(root).items():
+        if not within(name, VALUES | {"evaluation", "enginekit"}) or within(name, {"enginekit.tracking"}):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            if called.endswith(("import_module", "__import__")) and name != BY_NAME:
+                found.setdefault(name, set()).add("?")
+            if called == "from_above":
+                room = node.args[0]
+                found.setdefault(name, set()).add(room.value if isinstance(room, ast.Constant) else "?")
+    return found
+
+
+def test_values_reach_the_rooms_above_them_in_one_way_only() -> None:
+    known = modules(ROOT)
+    found = by_name(ROOT)
+    assert set(found) == {BY_NAME, "ptycho_core.data.results", "ptycho_core.data.run"}
+    for room in set().union(*found.values()):
+        assert f"ptycho_core.{room}" in known, room
+        assert room.startswith("notebook.") or room == "api.saved"
+
+
+def test_an_import_by_name_in_a_lower_room_is_found(tmp_path: Path) -> None:
+    root = copied(tmp_path)
+    line = "\nimport importlib\n\n\ndef f():\n    return importlib.import_module('ptycho_core.report.write')\n"
+    append(root / "ptycho_core" / "physics" / "steps.py", line)
+    append(root / "ptycho_core" / "data" / "roles.py", "\n\ndef f(room):\n    return from_above(room, 'x')\n")
+    found = by_name(root)
+    assert found["ptycho_core.physics.steps"] == {"?"}
+    assert found["ptycho_core.data.roles"] == {"?"}
 
 
 def test_engines_import_nothing_of_the_hosts_side() -> None:
