@@ -45,6 +45,7 @@ __all__ = ["FORMAT", "VERSION", "ptycho_reader", "read", "read_group", "recognis
 
 FORMAT = "ptycho-scan"
 VERSION = 1
+_OPTIONAL = ("mask", "probe", "background", "object", "provenance")
 _REQUIRED = {"frames": "(M, N, N) frames", "positions_px": "(M, 2) frame centres (y, x), object pixels"}
 _SAMPLE_FRAMES = 4
 
@@ -87,6 +88,13 @@ def _check_version(h5: Any, file: Candidate) -> None:
             f"{file.path}: states format {stated!r} version {version}; this release reads {FORMAT!r} up to version "
             f"{VERSION}. Update ptycho-core."
         )
+
+
+def _check_optional(h5: Any, file: Candidate) -> None:
+    """What need not be there is a dataset where it is there: a group of that name is no scan without it."""
+    for name in _OPTIONAL:
+        if name not in file.names and name in h5:
+            raise DataError(f"{file.path}: {name!r} is a group; it must be a dataset, or not be there.")
 
 
 def _object_guess(h5: Any, file: Candidate) -> ObjectGuess | None:
@@ -193,6 +201,7 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
     with open_h5(file.path, options.follow) as root:
         h5 = root[group] if group else root
         _check_version(h5, file)
+        _check_optional(h5, file)
         _frames(h5, file, "counts", group)
         stated = _plain(h5["frames"].attrs.get("measurement"))
         sample = _sample(h5["frames"])

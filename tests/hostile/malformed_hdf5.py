@@ -156,6 +156,7 @@ _PROBES: dict[str, Any] = {
 }
 
 _PLANES: dict[str, Any] = {
+    **{f"{name} is a group": {name: group} for name in ("mask", "probe", "background", "object", "provenance")},
     "mask hides all": {"mask": np.zeros((N, N), bool)},
     "mask of another side": {"mask": np.ones((N - 2, N - 2), bool)},
     "mask 1-d": {"mask": np.ones(N, bool)},
