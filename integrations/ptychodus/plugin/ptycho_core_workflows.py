@@ -1,0 +1,5 @@
+"""The engines of ptycho-core in the list of workflows of ptychodus (Automation); it lies where ptychodus looks for plugins."""
+
+from ptycho_core_ptychodus.workflow import register_plugins
+
+__all__ = ["register_plugins"]

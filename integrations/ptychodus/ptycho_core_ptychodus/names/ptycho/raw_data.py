@@ -1,0 +1,5 @@
+"""Scans."""
+
+from ptycho_core_ptychodus.tf_flow import RawData
+
+__all__ = ["RawData"]
