@@ -18,9 +18,8 @@ class TensorflowOptions(EngineOptions):
     """How TensorFlow computes; the image is the same up to rounding.
 
     Attributes:
-        jit: whether XLA compiles networks: training steps, and the solver sweeps before them. ``auto``: where the job
-            is long enough to pay for it and compiled code is the faster one (docs/decisions/0025); ``on``: both, on
-            any device; ``off``: neither.
+        jit: compile networks with XLA. ``auto`` compiles where the job is long enough to pay for it; ``on`` compiles on
+            any device; ``off`` never does (docs/decisions/0025).
     """
 
     engine: ClassVar[str] = "tensorflow"

@@ -70,7 +70,7 @@ def check_application(config: InferenceConfig, runtime: Runtime, name: str, can:
     """
     if can is not None:
         check_inference_capabilities(config, can, name, runtime)
-    refuse_absent(runtime.accelerator, name)
+        refuse_absent(runtime.accelerator, name)
 
 
 def apply_and_report(

@@ -82,7 +82,8 @@ class Engines:
         self._work = {name: runtime}
         self.capabilities = self._can(name)
         check_capabilities(self.config, self.capabilities, name, runtime)
-        refuse_absent(runtime.accelerator, name)
+        if self._describe(name)[0].capabilities is not None:  # one that says nothing speaks for itself
+            refuse_absent(runtime.accelerator, name)
         self._refining = refining_engine(self.config, self.capabilities)
         if self._refining is not None:
             can = self._can(self._refining)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "execute", "say_faults"]
 
-_SUMMARY = "List the reconstruction engines: which are ready, which are missing and why, and what to install."
+_SUMMARY = """\
+List the engines: which are installed, which are missing and why, and what to install. With NAME: what that engine can
+do, and its own options with type, default and meaning."""
 EXAMPLE = "ptycho backends"
 
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Hold an engine to the protocol: names and signatures, its physics against the oracle, training, bundles, isolation.
-Prints what passed, what failed and why, and what the engine does not offer. Exit code 2 when anything failed.
-Trainings are tiny; settings given here change them, for an engine that needs more to get better."""
+Test whether an engine keeps the protocol: its names and signatures, its physics, training, bundles and isolation.
+
+It prints what passed, what failed and why, and what the engine does not offer. The exit code is 2 when anything failed.
+The trainings are tiny; an engine that needs more is given settings here."""
 EXAMPLE = "ptycho conform pytorch --only signatures"
 _OMIT = {
     "backend": "the engine is the argument of the command",

@@ -16,9 +16,10 @@ __all__ = ["build_parser", "execute"]
 
 _FORMATS = "\n".join(f"  {writer.name:<19}{', '.join(writer.by_suffix) or '-':<12}{writer.title}" for writer in WRITERS)
 _SUMMARY = f"""\
-Write a scan in another format: what is read, with every option of reading (crop, mask, units, orientation), is what is
-written. Frames are read and written a few at a time, and the file appears when it is whole. What the format cannot hold
-is said, a line for each thing; where nothing is said, the file reads back as the scan was.
+Write a scan in another format. All options of reading apply: crop, mask, units, orientation.
+
+Frames are read and written a few at a time, and the file appears when it is whole. What the format cannot hold is said,
+one line for each thing. Where nothing is said, the file reads back as the scan was.
 
   --format           suffix      what it is
 {_FORMATS}

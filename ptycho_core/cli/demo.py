@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["OBJECTS", "build_parser", "demo_simulation", "execute"]
 
 _SUMMARY = """\
-Simulate a scan whose true object is known, make its image as 'ptycho run' does, and score it against the truth.
-It needs no data. Without --backend it uses an engine that is installed, and says which."""
+Simulate a scan, make its image as 'ptycho run' does, and compare it with the true object. It needs no data.
+
+Without --backend it takes an engine that is installed, and says which."""
 EXAMPLE = "ptycho demo --object lines --seed 0 --out demo"
 OBJECTS = ("lines", "texture", "dead_leaves", "siemens_star")
 """What can be simulated here."""

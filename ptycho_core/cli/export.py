@@ -19,7 +19,8 @@ __all__ = ["build_parser", "execute"]
 
 _FORMATS = "\n".join(f"  {export.name:<19}{', '.join(export.suffixes):<12}{export.title}" for export in EXPORTS)
 _SUMMARY = f"""\
-Write the image of a result for other programs. What the format cannot hold is said, a line for each thing.
+Write the image of a result in a format that other programs read. What the format cannot hold is said, one line for each
+thing.
 
   --format           suffix      what it is
 {_FORMATS}

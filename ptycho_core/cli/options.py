@@ -1,9 +1,8 @@
 """The options of a command: argparse, and what it does not do by itself.
 
-argparse parts the words of a command line, checks its flags and positional arguments, and writes ``--help``. Settings
-reach it as text, because three rules are ours: an unknown option is answered with the nearest names, dashes and old
-names are accepted, and a value is read by the annotation of its field. How settings come together with those of a file
-is in ``settings``.
+argparse parts the words of a command line, and checks its flags and positional arguments. Settings reach it as text,
+because three rules are ours: an unknown option is answered with the nearest names, dashes and old names are accepted,
+and a value is read by the annotation of its field. How settings come together with those of a file is in ``settings``.
 """
 
 from __future__ import annotations
@@ -17,15 +16,18 @@ from ..config_mapping import current_name
 from ..errors import ConfigError, suggest
 from ..text import shortened
 from .fields import Field, fields_of
+from .help import Page, terminal_width
 from .reading_options import PROBE_AND_FINDINGS, READING
 from .settings_file import read_yaml
 from .terminal import HelpAsked
-from .values import default_text, type_text, typed_value
+from .values import default_text, placeholder, type_text, typed_value
 
 __all__ = ["Options", "Parser", "add_out_option", "add_scan_options", "make_parser", "merged", "parse"]
 
 Options = dict[str, Any]
 """What a command was given: option name → value; ``settings`` holds the given fields, as nested plain data."""
+
+_MESSAGES = "messages"
 
 _OF_ENGINES = "--options."
 """How options begin whose names are an engine's own."""
@@ -39,20 +41,22 @@ class Parser(argparse.ArgumentParser):
         settings: dotted name → the field, of the options that are settings.
     """
 
-    def __init__(self, **how: Any) -> None:
+    def __init__(self, *, example: str = "", **how: Any) -> None:
         self.known: dict[str, argparse.Action] = {}
         self.settings: dict[str, Field] = {}
+        self._groups: dict[str, list[argparse.Action]] = {"": []}
+        self._example = example
         super().__init__(**how)
 
     def add_argument(self, *names: str, **how: Any) -> argparse.Action:
         """As argparse has it."""
-        return self._remember(super().add_argument(*names, **how))
+        return self._remember(super().add_argument(*names, **how), "")
 
     def add_group(self, title: str, options: Mapping[str, dict[str, Any]]) -> None:
         """Add options under a heading, each with the arguments of ``add_argument``."""
         group = self.add_argument_group(title)
         for name, how in options.items():
-            self._remember(group.add_argument(name, **how))
+            self._remember(group.add_argument(*name.split(", "), **how), title)
 
     def add_settings(self, title: str, config_type: type, *, omit: Collection[str] = (), prefix: str = "") -> None:
         """Add an option for every field of a settings class under its dotted name.
@@ -67,17 +71,29 @@ class Parser(argparse.ArgumentParser):
         self.settings |= {field.name: field for field in fields}
         self.add_group(title, {f"--{field.name}": _as_option(field) for field in fields})
 
-    def _remember(self, action: argparse.Action) -> argparse.Action:
+    def _remember(self, action: argparse.Action, title: str) -> argparse.Action:
+        self._groups.setdefault(title, []).append(action)
         self.known |= {option: action for option in action.option_strings if option.startswith("--")}
         return action
 
+    def page(self) -> Page:
+        """What the parser has to say of itself."""
+        groups = {title: actions for title, actions in self._groups.items() if title != _MESSAGES}
+        return Page(
+            usage=f"usage: {self.usage}",
+            summary=self.description or "",
+            groups={**groups, _MESSAGES: self._groups.get(_MESSAGES, [])},
+            example=self._example,
+            command=self.prog.removeprefix("ptycho "),
+        )
+
     def print_help(self, file: Any = None) -> NoReturn:
-        """Ask for the help to be shown: argparse loses it without a word where it cannot be written.
+        """Ask for the short page to be shown: argparse loses it without a word where it cannot be written.
 
         Raises:
             HelpAsked: always, with the text.
         """
-        raise HelpAsked(self.format_help().rstrip())
+        raise HelpAsked(self.page().short(terminal_width()))
 
     def error(self, message: str) -> Any:
         """Refuse a command line.
@@ -88,12 +104,25 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}. See '{self.prog} --help'.")
 
 
+class _HelpAll(argparse.Action):
+    """``--help-all``: ask for the whole page, whatever else is missing in the command line."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        """Ask.
+
+        Raises:
+            HelpAsked: always, with the text.
+        """
+        assert isinstance(parser, Parser)
+        raise HelpAsked(parser.page().full(terminal_width()))
+
+
 def _as_option(field: Field) -> dict[str, Any]:
     """How argparse shows a setting; it is kept as text, and only when it is given."""
     return {
         "dest": field.name,
         "default": argparse.SUPPRESS,
-        "metavar": "{true,false}" if field.hint is bool else field.name.rpartition(".")[2].upper(),
+        "metavar": placeholder(field.hint),
         "help": f"{field.text} (default: {default_text(field.default)})".replace("%", "%%"),
     }
 
@@ -111,12 +140,14 @@ def make_parser(command: str, arguments: str, summary: str, example: str) -> Par
         prog=f"ptycho {command}",
         usage=" ".join(part for part in ("ptycho", command, arguments, "[options]") if part),
         description=summary,
-        epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=example,
+        add_help=False,
     )
     parser.add_group(
-        "messages",
+        _MESSAGES,
         {
+            "-h, --help": {"action": "help", "help": "show the options that people use, and exit"},
+            "--help_all": {"action": _HelpAll, "nargs": 0, "help": "show all options, by groups, and exit"},
             "--verbose": {"action": "store_true", "help": "say more on the terminal"},
             "--debug": {"action": "store_true", "help": "show the traceback of an error"},
         },

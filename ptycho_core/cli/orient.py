@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Find which way the positions of a scan lie against its frames: the eight axis orders and signs are tried by a few sweeps
-of a solver each, on the same frames, and ranked by how well they explain frames that none of them has seen. It says the
-option to give, or why the scan cannot tell. With a probe the centre of the beam is found in the same way.
-Flipping the frames instead is the same as one of the eight, with a mirrored object. Nothing is written."""
+Find how the axes of the positions lie on the detector. The eight orders and signs are tried by sweeps of a solver,
+and ranked by validation frames. The command names the option to give, or says why the scan cannot tell.
+
+With a probe the centre of the beam is found in the same way. A flip of the frames is the same as one of the eight, with
+a mirrored object. Nothing is written."""
 EXAMPLE = "ptycho orient scan.npz --measurement amplitude"
 
 

@@ -11,9 +11,7 @@ from .tables import json_text, table
 
 __all__ = ["build_parser", "execute"]
 
-_SUMMARY = (
-    "List the readers of scan files in the order they are asked about a file, and what is wrong with any of them."
-)
+_SUMMARY = "List the readers of scan files in the order in which they are asked, and what is wrong with any of them."
 EXAMPLE = "ptycho readers"
 
 

@@ -40,15 +40,21 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
     "reading the scan": {
         "--measurement": {
             "choices": ["amplitude", "counts"],
-            "help": "what the stored frames are, where the file does not say",
+            "help": "what the frames hold, where the file does not say",
         },
         "--propagation": {
             "metavar": "far_field|near_field:F",
-            "help": "how waves get to the detector, where the file does not say; F is the Fresnel number of an object "
-            "pixel, pixel² / (wavelength × effective distance)",
+            "help": "far field, or near field with its Fresnel number, where the file does not say; F is of an object "
+            "pixel: pixel² / (wavelength × effective distance)",
         },
-        "--dialect": {"metavar": "NAME", "help": "reader to use (default: found from the content)"},
-        "--map": {"metavar": "FILE.yaml", "help": "which dataset is what, in a file of no known dialect"},
+        "--dialect": {
+            "metavar": "NAME",
+            "help": "reader to use, as 'ptycho readers' lists them (default: found from the content)",
+        },
+        "--map": {
+            "metavar": "FILE.yaml",
+            "help": "file that says which dataset is what, for a scan in no known format",
+        },
         "--entry": {"metavar": "NAME|NUMBER", "help": "which of several scans in the file"},
         "--scan_index": {"metavar": "NUMBER", "help": "the same by number, from 0"},
         "--follow": {"action": "store_true", "help": "read a file that is still written, up to its last whole frame"},
@@ -57,38 +63,57 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
     "positions": {
         "--positions": {
             "metavar": "FILE",
-            "help": "positions beside the scan: text, .npy, MAT, HDF5 or NPZ (FILE:Y,X names two arrays in it), a "
-            "product of ptychodus, reconstruction.h5, another scan",
+            "help": "file with the positions; text, .npy, MAT, HDF5 or NPZ (FILE:Y,X names two arrays in it), a "
+            "product of ptychodus, a reconstruction.h5, or another scan",
         },
         "--position_unit": {"metavar": "UNIT", "help": "m, mm, um, nm, A, pm, or px for object pixels"},
-        "--raster": {"metavar": "NY,NX", "help": "frames are a raster of so many rows and columns, x fastest"},
+        "--raster": {"metavar": "NY,NX", "help": "positions are a raster of NY rows and NX columns, x fastest"},
         "--scan_step": {"metavar": f"{_LENGTH}[,{_LENGTH}]", "help": "step of the raster, such as 50nm, or y,x"},
         "--orientation": {
             "metavar": "auto|WORD",
-            "help": "how positions lie on the detector: none, or transpose, flip_y, flip_x joined by +; auto tries all",
+            "help": "axes of the positions against the detector; auto tries all; WORD is none, or transpose, flip_y, "
+            "flip_x joined by +",
         },
-        "--rotate": {"metavar": "DEGREES", "help": "turn positions against the detector, from y towards x"},
+        "--rotate": {"metavar": "DEGREES", "help": "rotate the positions against the detector, from y towards x"},
     },
     "instrument": {
-        "--energy_eV": {"metavar": "ENERGY", "help": "of a photon or an electron: 8800, 8.8keV; over the file's"},
-        "--distance_m": {"metavar": _LENGTH, "help": "sample to detector: 2.1, 2100mm; over the file's"},
-        "--detector_pixel_size_m": {"metavar": _LENGTH, "help": "75um; over the file's"},
-        "--pixel_size_m": {"metavar": _LENGTH, "help": "side of an object pixel of the frames as stored: 9.3A"},
-        "--radiation": {"choices": ["photon", "electron"], "help": "what the beam is made of (default: photon)"},
+        "--energy_eV": {
+            "metavar": "ENERGY",
+            "help": "energy of the beam, such as 8800 or 8.8keV; goes before the file's",
+        },
+        "--distance_m": {
+            "metavar": _LENGTH,
+            "help": "distance from sample to detector, such as 2.1 or 2100mm; goes before the file's",
+        },
+        "--detector_pixel_size_m": {
+            "metavar": _LENGTH,
+            "help": "side of a detector pixel, such as 75um; goes before the file's",
+        },
+        "--pixel_size_m": {
+            "metavar": _LENGTH,
+            "help": "side of an object pixel, such as 9.3A; of the frames as they are stored",
+        },
+        "--radiation": {"choices": ["photon", "electron"], "help": "particles of the beam (default: photon)"},
     },
     "detector": {
         "--crop": {"metavar": "N", "help": "use the N×N detector pixels about the beam"},
         "--pad": {"metavar": "N", "help": "put frames into N×N pixels; what is added is masked"},
         "--bin": {"metavar": "N", "help": "add up N×N detector pixels"},
-        "--centre": {"metavar": "auto|Y,X", "help": "detector pixel of zero frequency (default: the middle)"},
-        "--mask": {"metavar": "auto|FILE", "help": "bad pixels: found by their values, or a file, over the scan's own"},
+        "--centre": {"metavar": "auto|Y,X", "help": "centre of the beam on the detector, pixels (default: the middle)"},
+        "--mask": {
+            "metavar": "auto|FILE",
+            "help": "bad pixels: auto finds them by their values; a file goes before the scan's own mask",
+        },
         "--mask_polarity": {"choices": ["good", "bad"], "help": "what 1 means in the mask"},
         "--background": {
             "metavar": "COUNTS|FILE",
-            "help": "expected counts of a pixel that are not from the probe",
+            "help": "background: counts of each pixel that do not come from the probe",
         },
-        "--offset": {"metavar": "NUMBER", "help": "add it to frames below 0, from which a dark level was taken off"},
-        "--gain": {"metavar": "auto|NUMBER", "help": "stored value of one photon, where frames are not in photons"},
+        "--offset": {
+            "metavar": "NUMBER",
+            "help": "added to all frames; for frames below 0, from which a dark level was taken",
+        },
+        "--gain": {"metavar": "auto|NUMBER", "help": "stored value of one photon, for frames that are not in photons"},
     },
     COST: {
         "--allow_external": {
@@ -120,12 +145,13 @@ READING: dict[str, dict[str, dict[str, Any]]] = {
 PROBE_AND_FINDINGS: dict[str, dict[str, Any]] = {
     "--probe": {
         "metavar": "auto|FILE|WORDS",
-        "help": "search the probe, take it from a file (npz, HDF5, MAT, reconstruction.h5, model.ptycho), or make it: "
-        "aperture(semi_angle=1mrad, defocus=-13um), disc(radius=1.5um)",
+        "help": "search for the probe, read it from a file, or make it from words; a file is NPZ, HDF5, MAT, a "
+        "reconstruction.h5 or a model.ptycho; words are aperture(semi_angle=1mrad, defocus=-13um) or "
+        "disc(radius=1.5um) (default: the scan's own, else auto)",
     },
     "--despite_findings": {
         "action": "store_true",
-        "help": "go on although the checks found what makes an image worthless, such as gaps of the detector as counts",
+        "help": "go on although the checks found an error that spoils the image, such as unmasked gaps of the detector",
     },
 }
 """What commands have besides that make something of a scan."""

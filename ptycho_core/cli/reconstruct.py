@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Reconstruct a scan with a trained model bundle and write the same results as 'ptycho run', but for the model.
-The probe is the scan's own if it has one, else the bundle's; --probe FILE takes another. Every frame with counts is
-part of the image."""
+Apply a trained model to a scan, and write the same results as 'ptycho run'.
+
+The probe is the scan's own. A scan without one takes the model's; --probe FILE takes another. All frames with counts
+are part of the image. With --refine some are held out for validation, as in 'ptycho run'; the report shows the image
+before and after."""
 EXAMPLE = "ptycho reconstruct --model result/model.ptycho scan.npz --measurement amplitude --out image"
 
 

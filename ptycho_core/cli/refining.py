@@ -13,8 +13,8 @@ def add_refine_option(parser: Parser) -> None:
     parser.add_argument(
         "--refine",
         metavar="none|ENGINE[:EPOCHS]",
-        help="engine that refines the image, and for how many passes at most; 'auto' is the one that made it, 'none' "
-        "leaves the image as it is; short for --refinement.engine and --refinement.epochs (default: auto)",
+        help="engine that refines the image, and its epochs at most; auto takes the engine that made it, none leaves "
+        "the image as it is; short for --refinement.engine and --refinement.epochs (default: auto)",
     )
 
 

@@ -15,33 +15,41 @@ from .words import files_given, interrupted_with_advice, reading, say_makers, sa
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Solve a scan for its image, refine image, probe and positions through the physics, and write into a folder:
-  report.html          the image before and after refining, figures of merit beside what shot noise allows, measured
-                       and predicted frames; to mail
-  reconstruction.h5    object, coverage, probe, positions, role of each frame, losses, for programs and viewers
-  summary.json         figures, seconds, memory, versions, warnings, the hash of each file
-  model.ptycho         what was solved or trained, for 'ptycho reconstruct'
-  *.png, ptycho.log, training/ (checkpoints and the history)
-A few per cent of the frames are held out: neither the image nor refining uses them, so they judge both.
-After Ctrl-C it says how to go on.
+Make an image of a scan: solve it, refine image, probe and positions, and write a report into a folder.
 
---preset quick makes an image in seconds; --preset best takes its time. --method network trains a network on the scan,
-which makes the image before it is refined; --model.generator says which. Figures are in docs/which-engine.md."""
+The folder holds:
+  report.html          images, figures of merit beside the noise limit, measured and predicted frames; to mail
+  reconstruction.h5    object, probe, positions, coverage, losses; for programs and viewers
+  summary.json         figures, times, versions, warnings, the hash of each file
+  settings.yaml        the settings that decided the result; --config repeats it
+  model.ptycho         what was solved or trained, for 'ptycho reconstruct'
+  *.png, ptycho.log    pictures, and what was said
+  training/            checkpoints and the history
+
+A few per cent of the frames are held out for validation: the image is not made from them, and is judged by them.
+After Ctrl-C the command says how to go on.
+
+--method network trains a network on the scan, which makes the image before it is refined. Figures of engines,
+networks and presets are in docs/which-engine.md."""
 EXAMPLE = "ptycho run scan.npz --measurement amplitude --epochs 20 --seed 3 --out result"
 
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("run", "DATA", _SUMMARY, EXAMPLE)
-    parser.add_argument("data", metavar="DATA", help="file with the scan")
+    parser.add_argument("data", metavar="DATA", help="file or folder with the scan")
     add_out_option(parser, "NAME-ptycho for a scan NAME.npz")
-    parser.add_argument(
-        "--half_data_frc",
-        action="store_true",
-        help="also make an image of each half of the frames and correlate the two; takes about twice as long",
+    add_refine_option(parser)
+    parser.add_group(
+        "resolution",
+        {
+            "--half_data_frc": {
+                "action": "store_true",
+                "help": "also reconstruct each half of the frames and correlate the two; takes about twice as long",
+            }
+        },
     )
     add_scan_options(parser)
-    add_refine_option(parser)
     add_config_options(parser)
     return parser
 

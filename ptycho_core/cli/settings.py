@@ -40,10 +40,10 @@ _OF_TRAINING = {
 """The same of a command that only applies a model."""
 
 _CONFIG: dict[str, dict[str, Any]] = {
-    "--config": {"metavar": "FILE", "help": "YAML or JSON file with any of the settings below"}
+    "--config": {"metavar": "FILE", "help": "YAML or JSON file with settings, such as the settings.yaml of a run"}
 }
-_LAYERS = "settings that decide the result (default < --preset < --config FILE < command line)"
-_WORK = "settings of what does the work"
+_LAYERS = "settings of the result (a preset goes before defaults, --config before both, the command line before all)"
+_WORK = "settings of the machine"
 
 
 def add_config_options(parser: Parser, *, omit: Mapping[str, str] = OMIT, presets: bool = True) -> None:
@@ -51,8 +51,7 @@ def add_config_options(parser: Parser, *, omit: Mapping[str, str] = OMIT, preset
     own: dict[str, dict[str, Any]] = {
         "--preset": {
             "choices": list(PRESETS),
-            "help": "settings to begin with: quick, an image in seconds; best, whatever time it takes (default: what "
-            "is said of each setting)",
+            "help": "quick: an image in seconds. best: the best image, whatever time it takes",
         }
     }
     parser.add_group("settings from elsewhere", {**_CONFIG, **(own if presets else {})})
@@ -64,7 +63,9 @@ def add_inference_options(parser: Parser) -> None:
     """Add ``--config``, and an option for every field that says how a trained model is applied, and by what."""
     parser.add_group("settings from elsewhere", _CONFIG)
     parser.add_settings(
-        "settings of applying the model (its own < --config FILE < command line)", InferenceConfig, prefix="inference."
+        "settings of applying the model (--config goes before its own, the command line before both)",
+        InferenceConfig,
+        prefix="inference.",
     )
     parser.add_settings(_WORK, Runtime, omit=_OF_TRAINING)
 
@@ -72,7 +73,7 @@ def add_inference_options(parser: Parser) -> None:
 def add_field_options(parser: Parser, config_type: type) -> None:
     """Add ``--config``, and an option for every field of a flat dataclass whose docstring lists its attributes."""
     parser.add_group("settings from elsewhere", _CONFIG)
-    parser.add_settings("settings (default < --config FILE < command line)", config_type)
+    parser.add_settings("settings (--config goes before defaults, the command line before both)", config_type)
 
 
 def given_fields(config_type: type, options: Options) -> dict[str, Any]:

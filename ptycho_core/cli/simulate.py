@@ -12,10 +12,9 @@ from .settings import add_field_options, given_fields
 
 __all__ = ["build_parser", "execute"]
 
-_SUMMARY = (
-    "Simulate a scan. One seed gives one scan; the file carries the true object, the probe and what was drawn.\n"
-    "A suffix of .npz writes the NPZ dialect, .h5 the HDF5 one."
-)
+_SUMMARY = """\
+Simulate a scan and write it to a file, with the true object, the probe and the settings. The same seed gives the same
+scan. A name that ends in .npz is written as NPZ, one in .h5 as HDF5."""
 EXAMPLE = "ptycho simulate --object dead_leaves --n_frames 100 --photons 1e5 --seed 3 --out scan.npz"
 _SUFFIXES = (".npz", ".h5", ".hdf5")
 

@@ -14,9 +14,11 @@ from .words import files_given, interrupted_with_advice, reading
 __all__ = ["build_parser", "execute"]
 
 _SUMMARY = """\
-Train a network on a scan, or on several together, and write model.ptycho, a bundle that 'ptycho reconstruct' applies
-to these scans or to others. With --method solver the bundle holds the image that a solver found instead. Checkpoints
-and the history are left in training/. After Ctrl-C it says how to go on."""
+Train a network on one scan or several, and write it as model.ptycho. 'ptycho reconstruct' applies it to these scans or
+to others.
+
+Checkpoints and the history are left in training/, and the settings in settings.yaml. After Ctrl-C the command says how
+to go on. With --method solver the bundle holds the image that a solver found instead."""
 EXAMPLE = "ptycho train scan.npz --measurement amplitude --config settings.yaml --epochs 5 --out model"
 
 

@@ -13,7 +13,7 @@ from ..config_checks import fits
 from ..errors import ConfigError
 from .settings_file import read_yaml
 
-__all__ = ["default_text", "type_text", "typed_value"]
+__all__ = ["default_text", "placeholder", "type_text", "typed_value"]
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -24,6 +24,10 @@ _WORDS: dict[Any, str] = {
     dict: 'a mapping such as {"algorithm": "lsq"}',
     tuple: "a list such as [a,b]",
 }
+
+_PLACEHOLDERS: dict[Any, str] = {
+    bool: "true|false", int: "N", float: "NUMBER", str: "WORD", Path: "PATH", dict: "{...}", tuple: "[A,B]"
+}  # fmt: skip
 
 
 def _choices(hint: Any) -> tuple[list[Any], bool]:
@@ -38,6 +42,12 @@ def type_text(hint: Any) -> str:
     options, optional = _choices(hint)
     text = " or ".join(_WORDS[typing.get_origin(option) or option] for option in options)
     return f"{text} or null" if optional else text
+
+
+def placeholder(hint: Any) -> str:
+    """What stands for a value in a list of options."""
+    options, _ = _choices(hint)
+    return _PLACEHOLDERS[typing.get_origin(options[0]) or options[0]]
 
 
 def default_text(default: Any) -> str:

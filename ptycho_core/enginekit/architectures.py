@@ -33,10 +33,10 @@ class ProbeUnetSizes(GeneratorSizes):
     """Sizes of ``probe_unet``.
 
     Attributes:
-        width: channels of the first level of the network.
-        depth: number of times the U-net halves the side, which must be divisible by 2**depth.
-        sweeps: parallel solver sweeps on the canvas before the network sees it; with 0 a probe_unet sees each frame by
-            itself, and an unrolled starts from the flat object.
+        width: channels of the first level of the U-net.
+        depth: levels of the U-net below the first. Each halves the side, which must be divisible by 2**depth.
+        sweeps: sweeps of a solver before the network. With 0 a ``probe_unet`` sees each frame by itself, and an
+            ``unrolled`` starts from a flat object.
     """
 
     width: int = 16
@@ -56,7 +56,7 @@ class UnrolledSizes(ProbeUnetSizes):
     """Sizes of ``unrolled``: those of ``probe_unet``, and its passes.
 
     Attributes:
-        passes: learned passes over the canvas in training; inference.passes may ask for others.
+        passes: learned passes over the object in training; inference.passes may ask for others.
     """
 
     passes: int = 4
@@ -71,7 +71,7 @@ class CnnSizes(GeneratorSizes):
     """Sizes of ``cnn``.
 
     Attributes:
-        width: channels of all levels, 16 being the reference's.
+        width: channels of all levels.
     """
 
     width: int = 16

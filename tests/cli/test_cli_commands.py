@@ -612,6 +612,8 @@ def test_help_has_an_example(command, capsys):
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"\nexample:\n  ptycho {command}" in text
+    assert cli.main([command, "--help-all"]) == 0
+    assert f"\nexample:\n  ptycho {command}" in capsys.readouterr().out
 
 
 def test_example_of_every_command_runs(stub, small_demo, tmp_path, monkeypatch, capsys, tiny_simulation):
@@ -621,7 +623,8 @@ def test_example_of_every_command_runs(stub, small_demo, tmp_path, monkeypatch, 
     examples = {}
     for command in COMMANDS:
         cli.main([command, "--help"])
-        examples[command] = shlex.split(capsys.readouterr().out.partition("\nexample:\n")[2].strip())
+        example = capsys.readouterr().out.partition("\nexample:\n")[2]
+        examples[command] = shlex.split(example.replace("\\\n", " ").strip())
     # a tiny amplitude scan where the examples have the reader's own, and tiny frames in the simulation
     assert cli.main(["simulate", *examples["simulate"][2:], "--N", "32"]) == 0
     raw = simulate_scan(tiny_simulation).raw

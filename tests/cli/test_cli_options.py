@@ -281,17 +281,6 @@ def test_every_field_of_config_and_runtime_is_an_option():
     assert "--output_dir" not in known
 
 
-def test_help_lists_every_setting_with_its_default_and_text(capsys):
-    with pytest.raises(SystemExit):
-        parse(run.build_parser(), ["--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    for field in run.build_parser().settings.values():
-        assert f"--{field.name} " in text
-        assert field.text in text
-    assert "most passes over the frames (default: 40)" in text
-    assert "null is network where model names one" in text, "None is written as on a command line"
-
-
 # ---- options of engines
 
 

@@ -118,7 +118,7 @@ def test_what_it_refuses(wrong, capsys, arguments, said):
 
 def test_the_example_runs(tmp_path, raw, capsys):
     assert cli.main(["orient", "--help"]) == 0
-    example = shlex.split(capsys.readouterr().out.partition("\nexample:\n")[2].strip())
+    example = shlex.split(capsys.readouterr().out.partition("\nexample:\n")[2].replace("\\\n", " ").strip())
     counts = raw.read_counts(np.arange(raw.n_frames))
     probe = raw.probe[0]
     x, y = raw.positions_px[:, 1], raw.positions_px[:, 0]

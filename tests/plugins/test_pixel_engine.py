@@ -180,9 +180,9 @@ def test_the_command_knows_its_sizes(site, made, tmp_path, capsys, monkeypatch):
     assert main(["train", "scan.npz", *given, *small, "--out", "out"]) == 0, capsys.readouterr().err
     (path,) = (tmp_path / "out").rglob("model.ptycho")
     assert ptycho_core.load_model(path).config.network.sizes.plain() == {"hidden": 2, "warm_up": 4}
-    assert main(["train", "--help"]) == 0
+    assert main(["train", "--help-all"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "--model.hidden HIDDEN pixel_mlp: units that look at each pixel (default: 3)" in said
+    assert "--model.hidden N pixel_mlp: units that look at each pixel (default: 3)" in said
 
 
 def test_sizes_stay_plain_and_are_a_value():
