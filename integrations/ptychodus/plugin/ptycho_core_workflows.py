@@ -1,4 +1,4 @@
-"""The engines of ptycho-core in the list of workflows of ptychodus (Automation); it lies where ptychodus looks for plugins."""
+"""Engines of ptycho-core in the list of workflows of ptychodus; it lies where ptychodus looks for plugins."""
 
 from ptycho_core_ptychodus.workflow import register_plugins
 

@@ -1,8 +1,9 @@
 """The client's model file: a zip with our model bundle in it and what the client's calls need beside it.
 
 ``model.ptycho`` is a bundle as any other. ``arrays.npz`` holds the probe as refined, the one it was refined from, the
-mask of the detector and the positions trained on; ``adapter.json`` the client's settings. Nothing in it is code. The client
-hands it over as ``wts.h5.zip`` in a folder, or unpacked into one, or under the name of a checkpoint; all are read.
+mask of the detector and the positions trained on; ``adapter.json`` the client's settings. Nothing in it is code. The
+client hands it over as ``wts.h5.zip`` in a folder, or unpacked into one, or under the name of a checkpoint; all are
+read.
 """
 
 from __future__ import annotations
@@ -127,8 +128,8 @@ def _members(path: Path) -> dict[str, bytes]:
             missing = [name for name in _MEMBERS if name not in sizes]
             if missing:
                 raise ArchiveError(
-                    f"{path}: it has no {missing[0]}, so it is no model of ptycho-core (one of PtychoPINN, perhaps); train "
-                    "again."
+                    f"{path}: it has no {missing[0]}, so it is no model of ptycho-core (one of PtychoPINN, perhaps); "
+                    "train again."
                 )
             if sum(sizes[name] for name in _MEMBERS) > _MOST_BYTES:
                 raise ArchiveError(f"{path}: it unpacks to more than {_MOST_BYTES >> 30} GiB; no model is so large.")
@@ -154,7 +155,8 @@ def read_archive(path: Path | str) -> Archive:
             arrays = {name: held[name] for name in held.files}
         if about["format"] != _FORMAT or about["version"] != _VERSION:
             raise ArchiveError(
-                f"{path}: it is {about['format']} {about['version']}; this version reads {_FORMAT} {_VERSION}. Train again."
+                f"{path}: it is {about['format']} {about['version']}; this version reads {_FORMAT} {_VERSION}. Train "
+                "again."
             )
         probe, guess = (np.asarray(arrays[name], np.complex64) for name in ("probe", "probe_guess"))
         grid = tuple(int(side) for side in arrays["grid"]) if "grid" in arrays else None

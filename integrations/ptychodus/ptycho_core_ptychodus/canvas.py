@@ -1,8 +1,8 @@
 """An image on the client's grid: the client keeps the centre of the object that it had, so ours has to lie there.
 
 The client maps a pixel to metres by the centre of the array, (H−1)/2 and (W−1)/2, and its positions were counted from
-the first pixel of its own array. So an array of its shape, whose first pixel is at scan coordinate (0, 0), is right; and
-so is one that is larger by the same number of pixels on both sides.
+the first pixel of its own array. So an array of its shape, whose first pixel is at scan coordinate (0, 0), is right;
+and so is one that is larger by the same number of pixels on both sides.
 """
 
 from __future__ import annotations

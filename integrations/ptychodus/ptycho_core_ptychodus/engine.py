@@ -11,7 +11,7 @@ from ptycho_core.errors import BackendUnavailableError
 __all__ = ["VARIABLE", "chosen_engine", "named_engine"]
 
 VARIABLE = "PTYCHO_BACKEND"
-"""Its value is the name of an engine (``numpy``, ``pytorch``, ``tensorflow``, …); empty or ``auto`` leaves the choice."""
+"""Its value is the name of an engine (``numpy``, ``pytorch``, ``tensorflow``, …); ``auto`` is the same as none."""
 
 _NETWORKS = ("pytorch", "tensorflow")
 _GPU = Path("/dev/nvidiactl")

@@ -1,8 +1,8 @@
 """Whether the names ``ptycho`` and ``ptycho_torch`` are ours to serve: a real PtychoPINN keeps them, always.
 
-Installing cannot take them away, since they come last on ``sys.path``. What is left to look out for is a mixture (one of
-the two names theirs and the other ours, or an editable install that Python asks only after ``sys.path``), in which half
-of a call would land in either. Then importing ours raises one error that says whose the names are.
+Installing cannot take them away, since they come last on ``sys.path``. What is left to look out for is a mixture (one
+of the two names theirs and the other ours, or an editable install that Python asks only after ``sys.path``), in which
+half of a call would land in either. Then importing ours raises one error that says whose the names are.
 """
 
 from __future__ import annotations

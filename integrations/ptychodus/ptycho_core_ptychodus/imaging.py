@@ -115,5 +115,7 @@ def image_of(archive: Archive, scan: ClientScan, runtime: Runtime | None = None)
     grid = _grid_of(archive, scan)
     array, larger = on_grid(scored.image.object, scored.image.origin_px, grid)
     if any(larger):
-        logger.warning("frames reach beyond the object of the product: it is %d and %d pixels larger on each side", *larger)
+        logger.warning(
+            "frames reach beyond the object of the product: it is %d and %d pixels larger on each side", *larger
+        )
     return ClientImage(array, scored)

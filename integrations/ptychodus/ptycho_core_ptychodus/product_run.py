@@ -1,7 +1,7 @@
 """A process of the workflow: a folder with the client's product and frames in, a new product out.
 
-Here the product is used as itself: what is found of probe, positions and centre goes back into it, which the calls of the
-PINN plugins cannot take.
+Here the product is used as itself: what is found of probe, positions and centre goes back into it, which the calls of
+the PINN plugins cannot take.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ptychodus.api.probe_positions import ProbePositionSequence
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.reconstruct import ReconstructInput, prepare_reconstruct_input
 
-from ptycho_core import Geometry, ObjectGuess, RawData, Run, Source, TrainingConfig, config_from_mapping, run
+from ptycho_core import Geometry, Image, ObjectGuess, RawData, Run, Source, TrainingConfig, config_from_mapping, run
 from ptycho_core.errors import ConfigError, DataError, PtychoError
 
 from .training import tell_progress
@@ -55,11 +55,13 @@ def scan_of(parts: ReconstructInput) -> RawData:
         axis=1,
     )
     if not product.metadata.far_field:
-        raise DataError(f"{product.metadata.name}: the product says near field, whose Fresnel number it does not say here.")
+        raise DataError(
+            f"{product.metadata.name}: the product says near field, whose Fresnel number it does not say here."
+        )
     if not np.isclose(geometry.pixel_width_m, geometry.pixel_height_m, rtol=1e-3):
         raise DataError(
-            f"{product.metadata.name}: object pixels are {geometry.pixel_width_m:g} × {geometry.pixel_height_m:g} m; they "
-            "must be square."
+            f"{product.metadata.name}: object pixels are {geometry.pixel_width_m:g} × {geometry.pixel_height_m:g} m; "
+            "they must be square."
         )
     probe = product.probes.get_probe_no_opr().get_array()
     layer = np.asarray(product.object_.get_layer(0), np.complex64)
@@ -102,12 +104,19 @@ def new_product(product: Product, done: Run) -> Product:
         probes=ProbeSequence(array=probe, opr_weights=None, pixel_geometry=product.probes.get_pixel_geometry()),
         object_=Object(
             array=image.object if image.slices is None else image.slices,
-            layer_spacing_m=[] if image.slices is None else [float(image.slice_spacing_m or 0)] * (len(image.slices) - 1),
+            layer_spacing_m=[]
+            if image.slices is None
+            else [float(image.slice_spacing_m or 0)] * (len(image.slices) - 1),
             pixel_geometry=product.object_.get_pixel_geometry(),
             center=ObjectCenter(x_m=at.x_m, y_m=at.y_m),
         ),
         losses=[LossValue(epoch, float(value)) for epoch, value in enumerate(history.get("train_loss", ()))],
     )
+
+
+def _spacings(image: Image) -> list[float]:
+    """Metres between the slices of an image, as many as the client wants."""
+    return [] if image.slices is None else [float(image.slice_spacing_m or 0.0)] * (len(image.slices) - 1)
 
 
 def _config(folder: Path, engine: str) -> TrainingConfig:
@@ -167,7 +176,9 @@ def reconstruct_folder(folder: Path, engine: str) -> Path:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run on a folder; 0 when a product was written."""
-    parser = argparse.ArgumentParser(prog="python -m ptycho_core_ptychodus.product_run", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m ptycho_core_ptychodus.product_run", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("folder", type=Path, help="with product.h5 and diffraction.h5")
     parser.add_argument("--engine", default="numpy", help="engine of ptycho-core")
     given = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The client's scans as ours: its exported files, and what it hands over in memory.
 
-Its positions are pixels of its object's array, with (0, 0) at the centre of the first pixel and the centre of a frame at
-(N−1)/2: our scan coordinates as they are. Its frames are detector intensities, which are read as counts.
+Its positions are pixels of its object's array, with (0, 0) at the centre of the first pixel and the centre of a frame
+at (N−1)/2: our scan coordinates as they are. Its frames are detector intensities, which are read as counts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class ClientFrames:
             DataError: another factor; counts that are no counts have another noise.
         """
         if float(factor) != 1.0:
-            raise DataError(f"the frames are multiplied by {factor!r}; they are amplitudes of counts already, so it is 1.")
+            raise DataError(
+                f"the frames are multiplied by {factor!r}; they are amplitudes of counts already, so it is 1."
+            )
         return self
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:

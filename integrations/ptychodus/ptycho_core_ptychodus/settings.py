@@ -67,8 +67,8 @@ def refuse_supervised(mode: str) -> None:
     """
     if mode.casefold() == "supervised":
         raise ConfigError(
-            "the reconstructor 'Supervised' learns from an object that is known already, which ptycho-core does not do; "
-            "choose 'PINN' (or 'Unsupervised'), which needs none."
+            "the reconstructor 'Supervised' learns from an object that is known already, which ptycho-core does not. "
+            "Choose 'PINN' (or 'Unsupervised'), which needs none."
         )
 
 
@@ -80,7 +80,7 @@ def _loss(poisson: float, amplitude: float) -> str:
     """
     if (poisson > 0) == (amplitude > 0):
         raise ConfigError(
-            f"nll_weight = {poisson:g} and mae_weight = {amplitude:g}: one of them must be 0 and the other above it, since "
+            f"nll_weight = {poisson:g} and mae_weight = {amplitude:g}: one of them must be 0 and the other above it: "
             "the loss is either Poisson (nll) or that of amplitudes (mae)."
         )
     return "poisson" if poisson > 0 else "amplitude"
@@ -163,5 +163,8 @@ def job_of_torch(
             "gradient_clip_norm": training.gradient_clip_val,
             "scale_trainable": model.intensity_scale_trainable,
         }
-        runtime |= {"devices": training.n_devices, "num_workers": 0 if training.num_workers == 4 else training.num_workers}
+        runtime |= {
+            "devices": training.n_devices,
+            "num_workers": 0 if training.num_workers == 4 else training.num_workers,
+        }
     return Job(TrainingConfig(**settings), Runtime(**runtime), f"engine {engine} ({why})")

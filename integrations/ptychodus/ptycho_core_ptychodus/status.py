@@ -1,4 +1,4 @@
-"""The command ``ptycho-core-ptychodus``: whether ptychodus finds ptycho-core behind its PINN reconstructors, and why not."""
+"""The command ``ptycho-core-ptychodus``: whether ptycho-core is behind the PINN reconstructors, and why not."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ def status() -> tuple[list[str], bool]:
     if claims:
         return [
             *said,
-            f"ptycho-core is not behind it: {'; '.join(claims)}. PtychoPINN keeps its names; uninstall it to change that.",
+            f"ptycho-core is not behind it: {'; '.join(claims)}. A PtychoPINN keeps its names; uninstall it first.",
         ], False
     for name in NAMES:
         spec = find_spec(name)
         if spec is None or spec.origin is None or not spec.origin.startswith(str(NAMES_FOLDER)):
-            return [*said, f"Python does not find '{name}' in {NAMES_FOLDER}; install ptycho-core-ptychodus again."], False
+            return [
+                *said,
+                f"Python does not find '{name}' in {NAMES_FOLDER}; install ptycho-core-ptychodus again.",
+            ], False
     engine, why = chosen_engine(network=False)
     said.append(f"PtychoPINN (PINN): ptycho-core, engine {engine} ({why}; {VARIABLE} names another).")
     if find_spec("lightning") is None:

@@ -3,8 +3,8 @@
 Its interface hands things on through a dict of the process, ``params.cfg``; that dict is kept here, and what training
 leaves for saving lies in it too. Nothing else of the package has a state.
 
-The client cuts a reconstruction into steps: group the frames, load them, predict patches, put them together. Ours is one
-step, so what is handed from one to the next is the scan, and then the image.
+The client cuts a reconstruction into steps: group the frames, load them, predict patches, put them together. Ours is
+one step, so what is handed from one to the next is the scan, and then the image.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .tf_configs import InferenceConfig, ModelConfig, TrainingConfig
 from .training import learn
 
 __all__ = [
-    "Container", "GroupedScan", "Model", "Patches", "RawData", "cfg", "load", "load_inference_bundle", "reassemble_position",
-    "run_cdi_example", "save", "save_outputs", "set_probe_guess",
+    "Container", "GroupedScan", "Model", "Patches", "RawData", "cfg", "load", "load_inference_bundle",
+    "reassemble_position", "run_cdi_example", "save", "save_outputs", "set_probe_guess",
 ]  # fmt: skip
 
 logger = logging.getLogger("ptycho_core_ptychodus")
@@ -90,8 +90,8 @@ class RawData(ClientScan):
         for name, given, default in (("n_nearest_neighbors", K, _NEIGHBOURS), ("n_samples", nsamples, _SAMPLES)):
             if given != default:
                 raise ConfigError(
-                    f"{name} = {given} has no effect with ptycho-core behind ptychodus, which uses every frame once; set "
-                    f"it back to {default}."
+                    f"{name} = {given} has no effect with ptycho-core behind ptychodus, which uses every frame once; "
+                    f"set it back to {default}."
                 )
         return GroupedScan(self)
 

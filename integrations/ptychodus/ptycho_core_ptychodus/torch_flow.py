@@ -1,8 +1,8 @@
 """What the client's Torch plugin calls, in its order, in a process that lives for one call.
 
 The client drives a Lightning trainer there and hangs a callback of its own on it. Here core trains and tells of its
-epochs, so the trainer is as much of one as the callback reads. A model file is our archive under the name of a
-checkpoint; nothing in it is pickled. Nothing here imports PyTorch: an engine does, where it is chosen.
+epochs afterwards, so the trainer is as much of one as the callback reads. A model file is our archive under the name
+of a checkpoint; nothing in it is pickled. Nothing here imports PyTorch: an engine does, where it is chosen.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from .settings import Job, job_of_torch
 from .training import learn
 
 __all__ = [
-    "CHECKPOINT", "ConfigManager", "DataloaderFormats", "InferenceEngine", "LoadedModel", "PtychoDataLoader", "PtychoModel",
-    "Trainer", "find_best_checkpoint",
+    "CHECKPOINT", "ConfigManager", "DataloaderFormats", "InferenceEngine", "LoadedModel", "PtychoDataLoader",
+    "PtychoModel", "Trainer", "find_best_checkpoint",
 ]  # fmt: skip
 
 CHECKPOINT = "best-checkpoint.ckpt"
@@ -69,7 +69,9 @@ class ConfigManager:
             ConfigError: it is.
         """
         if self.model_config != model.model_config:
-            raise ConfigError("the model was trained with other settings of the network than those given; load it again.")
+            raise ConfigError(
+                "the model was trained with other settings of the network than those given; load it again."
+            )
 
     def job(self) -> Job:
         """What a training with them comes to.
@@ -123,7 +125,7 @@ class PtychoDataLoader:
             found = sorted(path for path in folder.glob("*.npz") if path.name != _TEST)
             if len(found) != 1:
                 raise DataError(
-                    f"{folder}: {len(found)} NPZ files and none called {_TRAIN}; one scan is trained on: give it that name."
+                    f"{folder}: {len(found)} NPZ files and none called {_TRAIN}; give the scan to train on that name."
                 )
             first = found[0]
         self.train = ClientScan.from_file(first)
@@ -230,14 +232,19 @@ class Trainer:
         """A trainer; `orchestration` is ``lightning``."""
         return cls(model, dataloader, config_manager)
 
-    def _epoch(self, epoch: int, losses: Mapping[str, float]) -> None:
+    def _tell(self, history: Mapping[str, list[float]]) -> None:
+        """Tell the callbacks of each epoch: the client looks at them when all is over."""
         told = self._trainer
-        told.current_epoch = epoch
-        told.callback_metrics = {name: float(losses[name]) for name in ("train_loss", "test_loss") if name in losses}
-        for callback in told.callbacks:
-            if "test_loss" in losses:
+        for epoch in range(len(history["train_loss"])):
+            told.current_epoch = epoch
+            told.callback_metrics = {
+                name: float(values[epoch])
+                for name, values in history.items()
+                if name in (LoadedModel.loss_name, LoadedModel.val_loss_name)
+            }
+            for callback in told.callbacks:
                 callback.on_validation_epoch_end(told, self.model.model)
-            callback.on_train_epoch_end(told, self.model.model)
+                callback.on_train_epoch_end(told, self.model.model)
 
     def train(self, orchestration: str = "lightning", experiment_name: str = "") -> None:
         """Train, and write the model below the loader's folder.
@@ -247,7 +254,8 @@ class Trainer:
             PtychoError: see :func:`.training.learn`.
         """
         client = {"plugin": "torch", **self.config_manager.plain()}
-        learned = learn(self.loader.train, self.loader.test, self.config_manager.job(), client, self._epoch)
+        learned = learn(self.loader.train, self.loader.test, self.config_manager.job(), client)
+        self._tell(learned.history)
         self.model.model.archive = learned.archive
         folder = self.loader.output_dir / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)

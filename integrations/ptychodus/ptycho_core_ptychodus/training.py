@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +25,7 @@ __all__ = ["Learned", "learn", "logged", "said_of", "tell_progress"]
 logger = logging.getLogger("ptycho_core_ptychodus")
 
 _EVERY_S = 5.0
-
-Epochs = Callable[[int, Mapping[str, float]], None]
-"""Told of each finished epoch of a training: its number from 0, and its losses."""
+_LOSSES = ("loss", "train_loss", "test_loss")
 
 
 @dataclass(frozen=True)
@@ -36,34 +35,34 @@ class Learned:
     Attributes:
         archive: for the client's model file.
         scored: the image of the training scan, with its figures.
+        history: ``train_loss`` and, with held-out frames, ``test_loss``: one value an epoch of training.
     """
 
     archive: Archive
     scored: Scored
+    history: Mapping[str, list[float]]
 
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """Put the warnings of a block into the log, which the client shows."""
+    """Put the warnings of a block into the log, which the client shows; that no test scan is given is no news here."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for warning in caught:
-        logger.warning("%s", warning.message)
+        if not str(warning.message).startswith("no test data"):
+            logger.warning("%s", warning.message)
 
 
-def tell_progress(epochs: Epochs | None = None) -> Callable[[ProgressEvent], None]:
-    """A listener that logs how far a job is, every few seconds, and tells of epochs."""
-    last = [-_EVERY_S, -1.0]
+def tell_progress() -> Callable[[ProgressEvent], None]:
+    """A listener that logs how far a job is, every few seconds and at its end."""
+    said_at = -math.inf
 
     def tell(event: ProgressEvent) -> None:
-        now, epoch = time.monotonic(), float(event.metrics.get("epoch", -1.0))
-        if epochs is not None and event.stage == "train" and "train_loss" in event.metrics and epoch != last[1]:
-            last[1] = epoch
-            epochs(int(epoch), event.metrics)
-        if now - last[0] >= _EVERY_S or event.done == event.total:
-            last[0] = now
-            losses = "".join(f", {name} {event.metrics[name]:.5g}" for name in ("train_loss", "test_loss") if name in event.metrics)
+        nonlocal said_at
+        if time.monotonic() - said_at >= _EVERY_S or event.done == event.total:
+            said_at = time.monotonic()
+            losses = "".join(f", {name} {event.metrics[name]:.5g}" for name in _LOSSES if name in event.metrics)
             logger.info("%s: %d of %d%s", event.stage, event.done, event.total, losses)
 
     return tell
@@ -83,8 +82,8 @@ def _data(train: ClientScan, test: ClientScan | None) -> RawData | PtychoDataCon
         return train.raw
     if not same_product(train, test):
         logger.warning(
-            "the test data are of another product than the training data, so they cannot judge this image; frames of the "
-            "training data are held out instead"
+            "the test data are of another product than the training data, so they cannot judge this image; frames of "
+            "the training data are held out instead"
         )
         return train.raw
     raw, heldout = merged(train, test)
@@ -99,7 +98,6 @@ def learn(
     test: ClientScan | None,
     job: Job,
     client: Mapping[str, Any],
-    epochs: Epochs | None = None,
 ) -> Learned:
     """Train by the client's settings.
 
@@ -108,7 +106,6 @@ def learn(
         test: frames to judge by, or None.
         job: what is to be done.
         client: the client's configs, plain, which reconstructing needs again.
-        epochs: told of each epoch.
 
     Raises:
         PtychoError: see ``ptycho_core.run_cdi_example``.
@@ -118,7 +115,7 @@ def learn(
     logger.info("training with ptycho-core: %s", job.why)
     with logged():
         result = run_cdi_example(
-            _data(train, test), None, job.config, job.runtime, do_stitching=True, progress=tell_progress(epochs)
+            _data(train, test), None, job.config, job.runtime, do_stitching=True, progress=tell_progress()
         )
     scored, model = result.results["reconstruction"], result.results["model"]
     assert scored is not None
@@ -134,4 +131,4 @@ def learn(
         grid=train.grid,
         client=dict(client),
     )
-    return Learned(archive, scored)
+    return Learned(archive, scored, model.history)

@@ -1,15 +1,14 @@
 """Engines of ptycho-core in the client's list of workflows: a product and its frames in a folder become a new product.
 
-The client's list of *reconstructors* is built of five libraries by hand and takes no sixth; its workflows are plugins.
-A workflow is told of each ``product.h5`` below the folder that the client watches. For one with ``diffraction.h5`` beside
-it a process of its own is started, since the client calls us where it draws its windows; the product that this leaves in
-``output`` is told of in its turn, and loaded.
+The client's list of *reconstructors* is built of five libraries by hand and takes no sixth; its workflows are
+plugins. A workflow is told of each ``product.h5`` below the folder that the client watches. For one with
+``diffraction.h5`` beside it a process of its own is started, since the client calls us where it draws its windows;
+the product that this leaves in ``output`` is told of in its turn, and loaded.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +61,9 @@ class EngineWorkflow(FileBasedWorkflow):
             self._start(folder)
         else:
             logger.warning(
-                "%s: there is no %s beside it, so there is nothing to reconstruct", file_path, StandardFileLayout.DIFFRACTION
+                "%s: there is no %s beside it, so there is nothing to reconstruct",
+                file_path,
+                StandardFileLayout.DIFFRACTION,
             )
 
     def _start(self, folder: Path) -> None:
@@ -72,7 +73,7 @@ class EngineWorkflow(FileBasedWorkflow):
         command = [sys.executable, "-m", "ptycho_core_ptychodus.product_run", str(folder), "--engine", self.engine]
         self.started = [process for process in self.started if process.poll() is None]
         with open(StandardFileLayout.LOG.path(target), "ab") as log:
-            self.started.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=os.environ))
+            self.started.append(subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
         logger.info("%s: ptycho-core, engine %s, began; %s tells how far it is", folder, self.engine, log.name)
 
 
