@@ -28,6 +28,7 @@ NEEDED = {
     "torch": {"torch": "PyTorch", "lightning": "Lightning"},
     "tensorflow": {"tensorflow": "TensorFlow"},
     "ptychi": {"ptychi": "pty-chi", "torch": "PyTorch"},
+    "ptychodus": {"ptychodus": "ptychodus", "ptycho_core_ptychodus": "the distribution in integrations/ptychodus"},
     "docs": {"mkdocs": "MkDocs", "mkdocstrings": "mkdocstrings", "build": "build", "twine": "twine"},
 }
 """Mark → the modules that a test with it needs, and their names for people."""
