@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .api.prepare import ensure_container
     from .api.refine import refine
     from .api.run import run, train
+    from .api.saved import load_run
     from .api.score import score
     from .api.try_out import try_out
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
@@ -63,6 +64,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.prepare": ("ensure_container",),
     "api.refine": ("refine",),
     "api.run": ("run", "train"),
+    "api.saved": ("load_run",),
     "api.score": ("score",),
     "api.try_out": ("try_out",),
     "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
@@ -142,6 +144,7 @@ __all__ = [
     "judge",
     "load_backend",
     "load_model",
+    "load_run",
     "preset",
     "read_scan",
     "reconstruct",
@@ -162,6 +165,10 @@ def __getattr__(name: str) -> Any:
     """Import the module that holds a public name."""
     if name == "errors":
         return importlib.import_module(".errors", __name__)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ptycho-core")
     if name in _RENAMED:
         module, own_name = _RENAMED[name]
         return getattr(importlib.import_module(f".{module}", __name__), own_name)

@@ -111,6 +111,8 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         model_path: bundle of the model, where training was over; else None.
         results_path: folder with the results as far as there are any, or None.
         run: the ``Run`` as far as it came, where an image was made; else None.
+        model: the ``TrainedModel`` of the epochs that were made, of a solver that was stopped; else None.
+        image: the best ``Image`` of the epochs that were made, of refining that was stopped; else None.
     """
 
     def __init__(
@@ -121,12 +123,16 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         model_path: str | None = None,
         results_path: str | None = None,
         run: Any = None,  # a Run: everything imports this module, so it imports nothing of the package
+        model: Any = None,
+        image: Any = None,
     ) -> None:
         super().__init__(message)
         self.checkpoint_path = checkpoint_path
         self.model_path = model_path
         self.results_path = results_path
         self.run = run
+        self.model = model
+        self.image = image
 
 
 _COMPARED, _LONGEST = 2000, 200

@@ -34,7 +34,11 @@ class Observer:
     Attributes:
         seconds: wall-clock seconds by stage.
         notices: what to tell the user, one sentence each, in order and each once.
+        returns_partial: whether ``run``, ``train`` and ``refine`` return what there is when they are stopped, with a
+            warning, where there is anything; else ``Cancelled`` is raised, and has it.
     """
+
+    returns_partial = False
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -80,6 +84,10 @@ class Observer:
         """Seconds by stage and in all, as they stand now."""
         return {name: round(value, 3) for name, value in {**self.seconds, "total": self.age()}.items()}
 
+    def peak_memory_bytes(self) -> int | None:
+        """Largest memory that the run has had so far, or None where it is not known."""
+        return peak_memory_bytes()
+
     @contextmanager
     def importing(self, spec: BackendSpec) -> Iterator[None]:
         """Surround the import of an engine."""
@@ -93,6 +101,10 @@ class Observer:
 
     def working(self, on: str) -> None:
         """Hear which engines do the work and on what, in words, once they are imported."""
+
+    def ended_early(self, text: str) -> None:
+        """Hear what became of a wish to stop that leaves something to go on with; a notice."""
+        self.notice(text)
 
     def opened(self, folder: Path) -> None:
         """Hear of the folder that the results will lie in, once it is held."""

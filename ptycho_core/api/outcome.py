@@ -113,7 +113,7 @@ def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path 
             done,
             warnings=tuple(observer.notices),
             seconds=observer.facts(),
-            peak_memory_bytes=peak_memory_bytes(),
+            peak_memory_bytes=observer.peak_memory_bytes(),
             folder=folder.path,
         )
         write_summary(partial, done)

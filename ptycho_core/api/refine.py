@@ -12,7 +12,7 @@ from ..data.container import PtychoDataContainer
 from ..data.results import Image, Refined, Scored
 from ..enginekit.loss_choice import refinement_loss
 from ..enginekit.refining import refine_by_steps
-from ..errors import BackendError, BackendProtocolError, CollapseError, ConfigError, PtychoError
+from ..errors import BackendError, BackendProtocolError, Cancelled, CollapseError, ConfigError, PtychoError
 from ..evaluation.positions import position_report
 from ..plugins.capabilities import (
     check_refinement_capabilities,
@@ -34,6 +34,7 @@ from ..protocol import (
 )
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import to_its_end
+from .attended import attended
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
@@ -42,6 +43,7 @@ __all__ = [
     "chosen_loss",
     "error_words",
     "refine",
+    "refine_or_stop",
     "refined_by",
     "refiner_runtime",
     "refining_engine",
@@ -153,6 +155,31 @@ def refine(
         BackendError: the engine is unknown, missing, broken, or returned what the protocol does not allow.
         Cancelled: `progress` raised it.
     """
+    with attended(None, progress, told=tell is not None) as (watcher, step):
+        done, stopped = refine_or_stop(
+            initial, config, runtime, backend=backend, tell=tell, progress=step, keep=watcher.returns_partial
+        )
+    if stopped is not None:
+        what = "the best image up to there is kept" if done.kept else "the image that it began with is the result"
+        pass_on([f"refining was stopped ({stopped}); {what}"], tell, stacklevel=2)
+    return done
+
+
+def refine_or_stop(
+    initial: Scored,
+    config: TrainingConfig,
+    runtime: Runtime,
+    *,
+    backend: ReconstructionBackend | None,
+    tell: Tell | None,
+    progress: Progress,
+    keep: bool,
+) -> tuple[Refined, Cancelled | None]:
+    """As :func:`refine`; what it came to when it was stopped, and by what, where `keep` says so.
+
+    Raises:
+        PtychoError: as :func:`refine`; ``Cancelled`` where nothing is to be kept.
+    """
     chosen = config.refinement.engine
     if chosen == "none":
         raise ConfigError("refinement.engine = 'none': there is no engine to refine with. Name one, or say 'auto'.")
@@ -166,13 +193,19 @@ def refine(
     check_scan_capabilities(scan.raw, engine.capabilities, name)
     record, loss = _Record(progress), chosen_loss(config, engine)
     config = replace(config, refinement=replace(config.refinement, loss=loss))
-    found = None
+    found, stopped = None, None
     try:
         with engine_at_work(name, "refine", record) as relay:
-            image = refined_by(engine, initial.image, scan, config, runtime, relay)
+            try:
+                image = refined_by(engine, initial.image, scan, config, runtime, relay)
+            except Cancelled as error:
+                if not keep:
+                    raise
+                image, stopped = error.image or initial.image, error
             check_image(image, scan, name, config.collapse_threshold)
         if _is_same(image, initial.image):
             note = "no state that it went through explains the held-out frames better than the image it began with"
+            note = note if stopped is None else f"it was stopped ({stopped})"
         else:
             with to_its_end():
                 found = score(image, scan, name, engine)
@@ -182,16 +215,19 @@ def refine(
             raise
         note = str(error)
     if note or found is None:
-        pass_on([f"the image refined by engine '{name}' was discarded: {note}"], tell, stacklevel=2)
-        return Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
+        if stopped is None:
+            pass_on([f"the image refined by engine '{name}' was discarded: {note}"], tell, stacklevel=3)
+        done = Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
+        return done, stopped
     plan, positions = config.refinement, None
     if plan.positions or not np.array_equal(found.image.positions_px, initial.image.positions_px):
         used = scan.used_frames
         nominal, moved = scan.raw.positions_px[used], found.image.positions_px[used]
         positions = position_report(nominal, moved, plan.position_limit_px, affine=plan.position_affine)
-    return Refined(
+    done = Refined(
         best=found, initial=initial, engine=name, kept=True, note="", history=record.history, positions=positions
     )
+    return done, stopped
 
 
 def refined_by(

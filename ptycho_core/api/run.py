@@ -24,6 +24,7 @@ from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import stoppable, to_its_end
 from .accept import ScanSource, accepted_scans, known_side
+from .attended import attended, kept_model
 from .diagnose import diagnose
 from .extras import extra
 from .halves import half_data_frc
@@ -32,7 +33,7 @@ from .leftovers import TRAINING_FOLDER, beside_results, put_by, take_away
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
 from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, tell_of_kept, write_run
-from .refine import ENGINE_FAILURES, error_words, refine
+from .refine import ENGINE_FAILURES, error_words, refine_or_stop
 from .stages import (
     Engines,
     check_number_of_scans,
@@ -87,7 +88,27 @@ def train(
         ConfigError: a field that the engine does not honour, before data are read; or more scans than it takes.
         PtychoError: as :func:`run`.
     """
-    watcher = observer or Observer()
+    with attended(observer, progress) as (watcher, step):
+        return _train(
+            scans, config, runtime, watcher, step, out=out, overwrite=overwrite, despite_findings=despite_findings,
+            inputs=inputs, provenance=provenance,
+        )  # fmt: skip
+
+
+def _train(
+    scans: ScanSource | Sequence[ScanSource],
+    config: TrainingConfig,
+    runtime: Runtime,
+    watcher: Observer,
+    progress: Progress,
+    *,
+    out: Path | str | None,
+    overwrite: bool,
+    despite_findings: bool,
+    inputs: Sequence[Path],
+    provenance: dict[str, Any] | None,
+) -> TrainedModel:
+    """:func:`train`, watched."""
     several = isinstance(scans, Sequence) and not isinstance(scans, (str, Path))
     given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
     if not given:
@@ -101,8 +122,11 @@ def train(
     files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
         runtime = beside_results(runtime, folder, watcher)
-        with watcher.stage("train"):
-            model = train_on(engines.trainer, made, engines.config, runtime, progress)
+        try:
+            with watcher.stage("train"):
+                model = train_on(engines.trainer, made, engines.config, runtime, progress)
+        except Cancelled as error:
+            return kept_model(error, watcher, "the model is that of the epochs that were made")
         if folder is not None:
             kept = provenance_of(engines.config, runtime, engines.trainer, *made) | (provenance or {})
             _write_model(model, kept, folder, engines, watcher)
@@ -139,6 +163,8 @@ class _Job:
         folder: where the results go, or None.
         observer: who watches.
         progress: the caller's.
+        bundle: file of the model, once it is saved.
+        cut_short: what stopped the training, of which the image is made all the same; None where it came to its end.
     """
 
     engines: Engines
@@ -148,11 +174,16 @@ class _Job:
     observer: Observer
     progress: Progress
     bundle: Path | None = None
+    cut_short: Cancelled | None = None
 
     def train(self) -> TrainedModel:
         """Train, and save the model at once: an interruption from here on costs the image, not the training."""
-        with self.observer.stage("train"):
-            model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
+        try:
+            with self.observer.stage("train"):
+                model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
+        except Cancelled as error:
+            self.cut_short = error
+            return kept_model(error, self.observer, "the image is that of the epochs that were made")
         if self.folder is not None:
             with self.observer.stage("save", finishes=True):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
@@ -178,15 +209,19 @@ class _Job:
             )
         try:
             with self.observer.stage("refine"):
-                done = refine(
+                done, stopped = refine_or_stop(
                     first,
                     self.engines.config,
                     self.runtime,
                     backend=refiner.backend,
                     tell=self.observer.notice,
                     progress=self.progress,
+                    keep=self.observer.returns_partial,
                 )
-                return done, None
+            if stopped is not None:
+                what = "the best image up to there is the result" if done.kept else "the image before it is the result"
+                self.observer.ended_early(f"refining was stopped ({stopped}); {what}")
+            return done, stopped
         except Cancelled as error:
             self.observer.notice(f"no refined image: {error}; the image that refining began with is the result")
             return None, error
@@ -281,8 +316,35 @@ def run(
         BackendError: an engine is unknown, missing, broken, or failed; see its subclasses.
         Cancelled: `progress` raised it. ``checkpoint_path`` says where training can be gone on from, ``model_path``
             where the model is, and ``results_path`` and ``run`` hold the results, as far as there are any.
+
+    In a notebook or on a console a run without `progress` and `observer` shows a bar, and the first Ctrl-C (the
+    notebook's stop) ends it after its step: the run comes back as far as it is, with a warning, wherever an image can
+    be made of that. Nothing is in `out` then but the checkpoint where training was stopped; see ``api.attended``.
     """
-    watcher = observer or Observer()
+    with attended(observer, progress) as (watcher, step):
+        return _run(
+            scan, config, runtime, watcher, step, out=out, overwrite=overwrite, half_data=half_data, truth=truth,
+            title=title, despite_findings=despite_findings, inputs=inputs, provenance=provenance,
+        )  # fmt: skip
+
+
+def _run(
+    scan: ScanSource,
+    config: TrainingConfig,
+    runtime: Runtime,
+    watcher: Observer,
+    progress: Progress,
+    *,
+    out: Path | str | None,
+    overwrite: bool,
+    half_data: bool,
+    truth: ObjectGuess | None,
+    title: str | None,
+    despite_findings: bool,
+    inputs: Sequence[Path],
+    provenance: dict[str, Any] | None,
+) -> Run:
+    """:func:`run`, watched."""
     with stoppable(watcher.check):
         engines = Engines(config, runtime, watcher, side=known_side(scan))
         how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
@@ -293,10 +355,10 @@ def run(
         check_room_for_image(folder, container)
         job = _Job(engines, container, beside_results(runtime, folder, watcher), folder, watcher, progress)
         done, stopped = _go(job, half_data=half_data, truth=truth, title=title, provenance=provenance or {})
-        if folder is not None:
+        if folder is not None and job.cut_short is None:
             done = write_run(done, folder, watcher, job.bundle)
             take_away(folder)
-    if stopped is not None:
+    if stopped is not None and not watcher.returns_partial:
         where = None if done.folder is None else str(done.folder)
         raise Cancelled(str(stopped), stopped.checkpoint_path, results_path=where, run=done) from stopped
     return done
@@ -316,7 +378,7 @@ def _go(
 
     try:
         first = job.image(model)
-        refined, stopped = job.refined(first)
+        refined, stopped = (None, job.cut_short) if job.cut_short else job.refined(first)
         frcs = None
         if half_data and stopped is None:
             with to_its_end():

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BackendError, DataError
+from ..errors import BackendError, Cancelled, DataError
 from ..protocol import Constraints, Quantity, StepLengths, Stepper
 
 __all__ = ["Descended", "Descent", "batch_size_for", "descend"]
@@ -173,7 +173,12 @@ def descend(
         _check(epoch, {"training": total, "held-out": watched})
         if watched is not None and pace.note(epoch, watched) and choose:
             best = stepper.snapshot()
-        after_epoch(epoch, total / len(frames), watched)
+        try:
+            after_epoch(epoch, total / len(frames), watched)
+        except Cancelled:
+            if best is not None:  # whoever keeps what there is finds it in the state that it would have been given
+                stepper.restore(best)
+            raise
         if watched is not None and pace.spent(epoch):
             break
     if best is not None:

@@ -18,6 +18,7 @@ import numpy as np
 from ..config import TrainingConfig
 from ..data.container import PtychoDataContainer
 from ..data.results import Image
+from ..errors import Cancelled
 from ..physics.corrections import loss_noise, saturated_loss
 from ..protocol import Constraints, Progress, ProgressEvent, Quantity, ReconstructionBackend, Stepper, SupportsStepping
 from ..runtime import Runtime
@@ -169,15 +170,20 @@ class _Work:
         if epochs < 1:
             return state
         stepper = self._stepper_in(state)
-        found = descend(
-            stepper,
-            self._plan(state, epochs, FULL_STEPS),
-            frames=self.scan.train_frames,
-            heldout=self.scan.heldout_frames,
-            after_epoch=self._report,
-            least=state.loss,
-            name=self.scan.raw.source.path or "scan",
-        )
+        try:
+            found = descend(
+                stepper,
+                self._plan(state, epochs, FULL_STEPS),
+                frames=self.scan.train_frames,
+                heldout=self.scan.heldout_frames,
+                after_epoch=self._report,
+                least=state.loss,
+                name=self.scan.raw.source.path or "scan",
+            )
+        except Cancelled as error:
+            image = stepper.image()
+            error.image = replace(image, stats={**image.stats, **self.stats})
+            raise
         return replace(state, image=stepper.image(), loss=found.least) if found.better else state
 
     def explore(self, state: _State, epochs: int, beside: Sequence[float] = ()) -> _State:

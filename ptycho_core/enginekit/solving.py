@@ -78,6 +78,16 @@ def solve(
         metrics = {name: values[-1] for name, values in history.items()}
         progress(ProgressEvent(stage="train", done=epoch + 1, total=epochs, metrics=metrics))
 
+    def made() -> SolverModel:
+        return SolverModel.of_image(
+            stepper.image(),
+            backend=engine.name,
+            config=config,
+            history=history,
+            statistics=scan.statistics,
+            checkpoint_path=path,
+        )
+
     frames, first = scan.train_frames, len(history["train_loss"])
     try:
         plan = _plan(config, scan)
@@ -87,16 +97,10 @@ def solve(
     except Cancelled as error:
         checkpoints.now()
         error.checkpoint_path = None if path is None else str(path)
+        error.model = made()
         raise
     checkpoints.now()
-    return SolverModel.of_image(
-        stepper.image(),
-        backend=engine.name,
-        config=config,
-        history=history,
-        statistics=scan.statistics,
-        checkpoint_path=path,
-    )
+    return made()
 
 
 def _plan(config: TrainingConfig, scan: PtychoDataContainer) -> Descent:

@@ -21,7 +21,8 @@ draw complex numbers. ``default`` leads from the root to ``/entry/image``.
     dropped       JSON: what was left out, by reason
     losses/NAME, refinement/NAME   (E,) float64, one value an epoch
     frc_half_data, frc_truth       frequency, correlation, n_pixels, half_bit (R,); attributes: the cut-offs
-    stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, figures
+    stages/NAME   an image made on the way: object, coverage, probe, positions_px, nominal_positions_px, scale, figures,
+                  frame_figures
     config, provenance   JSON text
     verdict       JSON: kind, sentence, reasons, advice and figures of the verdict on the image
     image, amplitude_image, coverage_image, probe_image, r_map   plots, and so are losses, refinement and frc_*
@@ -272,8 +273,12 @@ def _write_roles(entry: h5py.Group, scored: Scored) -> None:
     names = {role.name.lower(): int(role) for role in Role}
     entry.create_dataset("role", data=scored.scan.role.astype(np.uint8), dtype=h5py.enum_dtype(names, "u1"))
     entry["role"].attrs["unused"] = json.dumps({reason: f.tolist() for reason, f in scored.scan.unused.items()})
-    entry["frame_figures"] = np.asarray(scored.frame_sums, dtype=np.float64)
-    entry["frame_figures"].attrs["columns"] = list(SUMS)
+    _write_frame_figures(entry, scored)
+
+
+def _write_frame_figures(group: h5py.Group, scored: Scored) -> None:
+    group["frame_figures"] = np.asarray(scored.frame_sums, dtype=np.float64)
+    group["frame_figures"].attrs["columns"] = list(SUMS)
 
 
 def _write(path: Path, run: Run) -> None:
@@ -305,6 +310,7 @@ def _write(path: Path, run: Run) -> None:
             stages = entry["stages"] if "stages" in entry else add_group(entry, "stages", "NXcollection")
             group = add_group(stages, stage.name, "NXcollection")
             _write_arrays(group, stage.scored)
+            _write_frame_figures(group, stage.scored)
             _write_stage_findings(group, stage)
         _write_images(entry, image.object, np.asarray(image.origin_px), geometry.pixel_size_m)
         _write_probe_image(entry, image.probe, geometry.pixel_size_m)

@@ -37,6 +37,7 @@ __all__ = ["CUTOFFS", "FORMAT", "FRC_ARRAYS", "VERSION", "StoredReconstruction",
 FORMAT = "ptycho-reconstruction"
 VERSION = 3
 FRC_ARRAYS = ("frequency", "correlation", "n_pixels", "half_bit")
+_MOST_STAGES = 8
 CUTOFFS = ("cutoff_half", "cutoff_one_seventh", "cutoff_half_bit")
 
 
@@ -76,6 +77,7 @@ class StoredReconstruction:
         config: what the reconstruction was made with, plain JSON data; empty when the file does not say.
         provenance: where it came from, plain JSON data; empty when the file does not say.
         verdict: on the image, plain JSON data of ``data.verdict``; empty when the file does not say.
+        stages: name → an image that was made on the way, in the order of their names.
     """
 
     path: Path
@@ -109,6 +111,7 @@ class StoredReconstruction:
     config: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     verdict: Mapping[str, Any] = field(default_factory=dict)
+    stages: Mapping[str, StoredReconstruction] = field(default_factory=dict)
 
 
 def _array(entry: h5py.Group, name: str, rank: int, dtype: type, path: Path) -> NDArray[Any]:
@@ -336,7 +339,25 @@ def _read_entry(entry: h5py.Group, version: int, path: Path) -> StoredReconstruc
         config=_document(entry, "config", path),
         provenance=_document(entry, "provenance", path),
         verdict=_document(entry, "verdict", path),
+        stages=_read_stages(entry, version, path),
     )
+
+
+def _read_stages(entry: h5py.Group, version: int, path: Path) -> dict[str, StoredReconstruction]:
+    """The images that were made on the way; one of them has none of its own."""
+    import h5py
+
+    group = entry.get("stages")
+    if not isinstance(group, h5py.Group):
+        return {}
+    if len(group) > _MOST_STAGES:
+        raise DataError(f"{path}: /entry/stages has {len(group)} images; at most {_MOST_STAGES} are made on the way.")
+    found = {}
+    for name in sorted(group):
+        if not isinstance(group[name], h5py.Group) or "stages" in group[name]:
+            raise DataError(f"{path}: /entry/stages/{name} is no image of a stage; write the reconstruction again.")
+        found[str(name)] = _read_entry(group[name], version, path)
+    return found
 
 
 def read_reconstruction(path: Path | str) -> StoredReconstruction:
