@@ -106,7 +106,7 @@ class RefinementConfig:
     Attributes:
         engine: engine that refines the image. ``auto`` takes the one that made it, where it can refine; ``none`` leaves
             the image as it is.
-        loss: ``poisson`` or ``amplitude``. None takes Poisson, which has no bias at weak counts, where the engine has it.
+        loss: ``poisson`` or ``amplitude``. None takes Poisson, which has no bias at weak counts, where it can.
         epochs: most passes over the frames.
         batch_size: frames in one update. None takes a number that suits the scan.
         probe: refine the probe too.
@@ -249,7 +249,7 @@ class TrainingConfig:
             one at least; with more groups than frames, seeds repeat.
         neighbor_pool_size: K. A group draws its C−1 neighbours among the K nearest. None takes the C−1 nearest.
         n_subsample: use only this many frames, drawn by `seed`. None uses all.
-        test_fraction: fraction of the frames that is held out for validation. Callers of the facade pass a test scan.
+        test_fraction: fraction of the frames that is held out for validation.
         test_split: which frames are held out: ``random`` ones, or a compact ``region``.
         loss: ``poisson`` or ``amplitude``. None is Poisson for a solver that has it, and amplitude for a network.
         epochs: passes over the frames. None is 5 for a network, and for a solver whose image is refined afterwards; 30

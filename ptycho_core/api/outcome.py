@@ -97,6 +97,7 @@ def first_stage_name(config: TrainingConfig) -> str:
 
 def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
     """Put the results of a run into its folder, in one step; the image is written first, and looks cost only looks."""
+    from ..report.settings_file import write_settings
     from ..report.write import write_image, write_looks, write_summary
 
     began = time.perf_counter()
@@ -106,6 +107,7 @@ def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path 
         if bundle is not None:
             with as_output_error(partial, NOTHING_REPLACED):
                 shutil.copyfile(bundle, partial / BUNDLE_NAME)
+            write_settings(partial, done)
         for text in write_looks(partial, done):
             observer.notice(text)
         observer.add_seconds("report", time.perf_counter() - began)

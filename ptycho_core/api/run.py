@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,14 +18,17 @@ from ..data.raw import ObjectGuess
 from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
 from ..data.verdict import Verdict
+from ..enginekit.loss_choice import training_loss
 from ..errors import Cancelled, ConfigError
 from ..io.result_folder import SUMMARY_NAME, ResultFolder
+from ..io.result_names import SETTINGS_NAME
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import stoppable, to_its_end
 from .accept import ScanSource, accepted_scans, known_side
 from .attended import attended, kept_model
 from .diagnose import diagnose
+from .epochs import with_epoch_figures
 from .extras import extra
 from .halves import half_data_frc
 from .judge import Judgement, circumstances
@@ -119,7 +122,7 @@ def _train(
         check_number_of_scans(engines.config.backend, engines.capabilities, len(given))
         made = accepted_scans(given, engines, watcher, **how)
     need_training_frames(made[0])
-    files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SUMMARY_NAME}
+    files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SETTINGS_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
         runtime = beside_results(runtime, folder, watcher)
         try:
@@ -137,11 +140,13 @@ def _write_model(
     model: TrainedModel, provenance: dict[str, Any], folder: ResultFolder, engines: Engines, observer: Observer
 ) -> None:
     """Put a model into its folder, in one step."""
+    from ..report.settings_file import write_model_settings
     from ..report.write import write_model_summary
 
     with folder.staged() as partial:
         with observer.stage("save", finishes=True):
             save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
+        write_model_settings(partial, engines.config, engines.runtime, provenance)
         write_model_summary(partial, model, provenance, observer.notices, observer.facts())
     tell_of_kept(folder, observer)
 
@@ -371,10 +376,15 @@ def _go(
     watcher, engines = job.observer, job.engines
     model = job.train()
 
+    @cache  # it goes through the frames, and is asked for more than once
+    def history() -> dict[str, list[float]]:
+        loss = training_loss(engines.config, engines.trainer.capabilities.losses)
+        return with_epoch_figures(model.history, first, loss, training=engines.config.method == "solver")
+
     def so_far(stages: tuple[Stage, ...]) -> Run:
         made = partial(made_run, stages, model, engines.trainer, engines.config, job.runtime, watcher)
         done = made(refined=refined, title=title)
-        return replace(done, provenance={**done.provenance, **provenance})
+        return replace(done, history=history(), provenance={**done.provenance, **provenance})
 
     try:
         first = job.image(model)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import typing
 from collections.abc import Iterator
 from typing import Any
 
 from ..config import EngineOptions, ModelConfig
 from ..config_mapping import config_in
+from ..io.settings_text import attribute_docs
 from ..plugins.generators import installed_generators
 
 __all__ = ["Field", "fields_of"]
@@ -34,12 +34,12 @@ class Field:
 
 def fields_of(config_type: type, prefix: str = "") -> Iterator[Field]:
     """Every field of a settings class, nested ones included, in the order of the class."""
-    hints, docs = typing.get_type_hints(config_type), _attribute_docs(config_type)
+    hints, docs = typing.get_type_hints(config_type), attribute_docs(config_type)
     for field in dataclasses.fields(config_type):
         name, hint = f"{prefix}{field.name}", hints[field.name]
         nested = config_in(hint)
         if nested is ModelConfig:
-            yield Field(f"{name}.generator", str, ModelConfig().generator, _attribute_docs(ModelConfig)["generator"])
+            yield Field(f"{name}.generator", str, ModelConfig().generator, attribute_docs(ModelConfig)["generator"])
             yield from _sizes_of_generators(f"{name}.")
         elif nested is not None:
             yield from fields_of(nested, f"{name}.")
@@ -60,14 +60,3 @@ def _sizes_of_generators(prefix: str) -> Iterator[Field]:
     for name, field in found.items():
         names = ", ".join(dict.fromkeys(whose[name]))
         yield dataclasses.replace(field, text=f"{names}: {field.text}")
-
-
-def _attribute_docs(config_type: type) -> dict[str, str]:
-    """The one-paragraph description of each field, from the ``Attributes`` section of its class or one it extends."""
-    texts: dict[str, str] = {}
-    for base in reversed(config_type.__mro__):
-        section = (base.__doc__ or "").partition("Attributes:")[2]
-        texts |= dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, flags=re.MULTILINE))
-    # None is written null on a command line and in YAML
-    plain = {name: re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text)) for name, text in texts.items()}
-    return {name: text.replace("`", "").strip().rstrip(".") for name, text in plain.items()}

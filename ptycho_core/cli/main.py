@@ -40,12 +40,16 @@ _COMMANDS: dict[str, str] = {
     "inspect": "say what is in a scan file, what is assumed and what looks wrong",
     "orient": "find which way positions lie against the detector, by trials",
     "compare": "compare two reconstructions, or one with the truth",
-    "backends": "list the engines: installed, missing and why",
+    "backends": "list the engines, or say what one of them can do",
+    "settings": "print all settings as a file for --config, with their meaning",
     "readers": "list the readers of scan files, in the order they are asked",
-    "conform": "hold an engine to the protocol and print what passed",
+    "conform": "test whether an engine keeps the protocol",
 }
 
-_LEAVE_NOTHING = {"inspect", "orient", "compare", "backends", "readers"}
+_MODULES = {"settings": "all_settings", "new-engine": "new_engine"}
+"""Command → its module, where that is called differently."""
+
+_LEAVE_NOTHING = {"inspect", "orient", "compare", "backends", "settings", "readers"}
 """Commands that only look: they are ended wherever they are, soon after the first signal."""
 
 _LOST = "standard output cannot be written ({}); files that were written are whole"
@@ -105,7 +109,7 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     session.debug = "--debug" in rest
     session.stop.leaves_nothing = name in _LEAVE_NOTHING
     session.check("at the start")
-    module = importlib.import_module(f".{name}", __package__)
+    module = importlib.import_module(f".{_MODULES.get(name, name)}", __package__)
     options = parse(module.build_parser(), rest)
     session.configure(verbose=bool(options.get("verbose")), debug=bool(options.get("debug")))
     session.add_seconds("start_up", session.age())

@@ -9,7 +9,7 @@ from .options import Options, Parser, add_out_option, add_scan_options, make_par
 from .progress import long_job
 from .refining import add_refine_option, with_refine_option
 from .session import Session
-from .settings import add_config_options, build_settings
+from .settings import add_config_options, build_settings, reading_given, with_reading
 from .words import files_given, interrupted_with_advice, reading, say_makers, say_run
 
 __all__ = ["build_parser", "execute"]
@@ -58,7 +58,8 @@ def execute(options: Options, session: Session) -> int:
     """Solve or train, refine, report."""
     from ..api.run import run
 
-    config, runtime = build_settings(with_refine_option(options), session)
+    options = with_reading(with_refine_option(options))
+    config, runtime = build_settings(options, session)
     data = Path(options["data"])
     with interrupted_with_advice(session, data), long_job(session) as progress:
         done = run(
@@ -71,7 +72,7 @@ def execute(options: Options, session: Session) -> int:
             title=data.name,
             despite_findings=options["despite_findings"],
             inputs=files_given(options),
-            provenance={"command": session.command},
+            provenance={"command": session.command, "reading": reading_given(options)},
             progress=progress,
             observer=session,
         )

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..config import InferenceConfig, TrainingConfig
+from ..config_checks import shown
 from ..config_mapping import config_from_mapping, resolve_names, settings_from_mapping, split_settings
 from ..errors import ConfigError, suggest
+from ..io.settings_text import READING
 from ..presets import PRESETS, preset
 from ..runtime import Runtime
 from .engine_choice import with_engine
 from .fields import fields_of
 from .options import Options, Parser, merged
+from .reading_options import PROBE_AND_FINDINGS
+from .reading_options import READING as READING_OPTIONS
 from .session import Session
 from .settings_file import read_settings
 
@@ -27,6 +31,8 @@ __all__ = [
     "build_settings",
     "given_fields",
     "given_settings",
+    "reading_given",
+    "with_reading",
 ]
 
 OMIT = {"output_dir": "the folder is chosen with --out"}
@@ -93,6 +99,51 @@ def given_fields(config_type: type, options: Options) -> dict[str, Any]:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in {**layer, **options["settings"]}.items()
     }
+
+
+def with_reading(options: Options) -> Options:
+    """The options with what ``reading`` in the file of ``--config`` says of the scan, below the command line.
+
+    Raises:
+        ConfigError: it names the file; an option of reading that there is not, or a value that it cannot have.
+    """
+    if not options["config"]:
+        return options
+    path = Path(options["config"])
+    said = read_settings(path).get(READING) or {}
+    known = {name[2:]: how for group in READING_OPTIONS.values() for name, how in group.items()}
+    known |= {name[2:]: how for name, how in PROBE_AND_FINDINGS.items()}
+    if not isinstance(said, Mapping):
+        raise ConfigError(f"{path}: '{READING}' must hold 'name: value' of the options that say how a scan is read.")
+    found: Options = {}
+    for name, value in said.items():
+        if name not in known:
+            raise ConfigError(f"{path}: {READING} has no option {name!r}.{suggest(str(name), known)}")
+        found[name] = _as_given(value, known[name], f"{path}: {READING}.{name}")
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    return {**options, **found, **given}
+
+
+def _as_given(value: Any, how: Mapping[str, Any], where: str) -> Any:
+    """A value of a file as a command line has it."""
+    if how.get("action") == "store_true":
+        if not isinstance(value, bool):
+            raise ConfigError(f"{where} = {shown(value)}; it must be true or false.")
+        return value
+    if isinstance(value, (list, tuple)):
+        value = ",".join(map(str, value))
+    if isinstance(value, (bool, Mapping)) or value is None:
+        raise ConfigError(f"{where} = {shown(value)}; it must be a text or a number, or left out.")
+    text, choices = str(value), how.get("choices")
+    if choices is not None and text not in choices:
+        raise ConfigError(f"{where} = {shown(text)}; allowed: {', '.join(choices)}.{suggest(text, choices)}")
+    return text
+
+
+def reading_given(options: Options) -> dict[str, Any]:
+    """How the scan of a command is read, as far as it was said: option → plain value."""
+    names = [name[2:] for group in (*READING_OPTIONS.values(), PROBE_AND_FINDINGS) for name in group]
+    return {name: options[name] for name in names if options.get(name) not in (None, False)}
 
 
 def given_settings(options: Options, *, omit: Mapping[str, str] = OMIT) -> dict[str, Any]:
@@ -163,6 +214,12 @@ def _file_layer(options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
         return {}
     path = Path(options["config"])
     content = read_settings(path)
+    if READING in content:
+        content = {name: value for name, value in content.items() if name != READING}
+        if "measurement" not in options:
+            raise ConfigError(
+                f"{path}: '{READING}' has no effect here: this command reads no scan."
+            )
     try:
         layer = _current(content)
     except ConfigError as error:

@@ -8,7 +8,7 @@ from ..io.result_folder import default_folder
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
 from .progress import long_job
 from .session import Session
-from .settings import add_config_options, build_settings
+from .settings import add_config_options, build_settings, reading_given, with_reading
 from .words import files_given, interrupted_with_advice, reading
 
 __all__ = ["build_parser", "execute"]
@@ -37,6 +37,7 @@ def execute(options: Options, session: Session) -> int:
     from ..api.models import BUNDLE_NAME
     from ..api.run import train
 
+    options = with_reading(options)
     config, runtime = build_settings(options, session, method="network")
     paths = [Path(path) for path in options["data"]]
     folder = Path(options["out"] or default_folder(paths[0]))
@@ -49,7 +50,7 @@ def execute(options: Options, session: Session) -> int:
             overwrite=options["overwrite"],
             despite_findings=options["despite_findings"],
             inputs=[*paths, *files_given({**options, "data": str(paths[0])})],
-            provenance={"command": session.command},
+            provenance={"command": session.command, "reading": reading_given(options)},
             progress=progress,
             observer=session,
         )

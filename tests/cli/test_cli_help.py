@@ -20,7 +20,7 @@ def shown(capsys, *words: str) -> list[str]:
 
 
 def parser_of(command: str):
-    return importlib.import_module(f"ptycho_core.cli.{command.replace('-', '_')}").build_parser()
+    return importlib.import_module(f"ptycho_core.cli.{cli._MODULES.get(command, command)}").build_parser()
 
 
 @pytest.mark.spec("CMD-14")
