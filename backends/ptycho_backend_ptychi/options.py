@@ -78,7 +78,7 @@ class PtychiOptions(EngineOptions):
     Attributes:
         algorithm: ``lsqml`` (least-squares maximum likelihood), ``rpie``, ``epie``, ``dm`` (difference map), ``raar``
             or ``autodiff`` (gradients by automatic differentiation).
-        batch_frames: frames in one update; ``RefinementConfig.batch_size`` goes before it. All but ``dm``, ``raar``.
+        batch_frames: frames in one update; ``refinement.batch_size`` goes before it. All but ``dm``, ``raar``.
         batching: which frames share an update: ``random``, ``uniform`` (far apart) or ``compact`` (neighbours; in
             ``lsqml`` the object then moves once an epoch). All but ``dm``, ``raar``.
         alpha: regularisation of the object's step in ``rpie``, its step in ``epie``.

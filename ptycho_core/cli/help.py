@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from ..text import printable
 
-__all__ = ["Page", "first_sentence", "terminal_width", "wrapped"]
+__all__ = ["Page", "first_sentence", "terminal_width", "two_columns", "wrapped"]
 
 _NARROWEST, _WIDEST = 40, 120
 """Columns: below the first nothing can be laid out, beyond the second lines are hard to read."""
@@ -65,7 +65,7 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
             yield line.rstrip()
         elif row is not None:
             yield from flush()
-            yield from _row(row[1], row[2] or "", width)
+            yield from two_columns(row[1], row[2] or "", width)
         elif line.strip():
             waiting.append(line.strip())
         else:
@@ -74,7 +74,7 @@ def _paragraphs(text: str, width: int) -> Iterator[str]:
     yield from flush()
 
 
-def _row(name: str, text: str, width: int, column: int = _NAMES) -> list[str]:
+def two_columns(name: str, text: str, width: int, column: int = _NAMES) -> list[str]:
     """A name and what it is, in two columns."""
     start = " " * column
     if not text:
@@ -139,7 +139,7 @@ class Page:
 
     def _arguments(self, width: int) -> list[str]:
         found = [a for actions in self.groups.values() for a in actions if not a.option_strings]
-        rows = [line for a in found for line in _row(str(a.metavar), a.help or "", width)]
+        rows = [line for a in found for line in two_columns(str(a.metavar), a.help or "", width)]
         return ["arguments:", *rows, ""] if rows else []
 
     def _example(self, width: int) -> list[str]:
@@ -153,7 +153,7 @@ def _option(action: argparse.Action, width: int, *, short: bool) -> list[str]:
     if short:
         said, default = re.fullmatch(r"(.*?)( \(default: [^()]*\))?", text, re.DOTALL).groups()  # type: ignore[union-attr]
         text = first_sentence(said) + ("" if default in (None, " (default: null)") else default)
-    return _row(f"{name} {_value(action)}".rstrip(), printable(text), width)
+    return two_columns(f"{name} {_value(action)}".rstrip(), printable(text), width)
 
 
 def _value(action: argparse.Action) -> str:
@@ -171,4 +171,4 @@ def _more(command: str, known: Iterable[str], width: int) -> list[str]:
         rows["ptycho settings"] = "every setting, as a file for --config"
         rows["ptycho backends NAME"] = "what an engine can do, and its own options"
     column = max(map(len, rows)) + 4
-    return [line for name, text in rows.items() for line in _row(name, text, width, column)]
+    return [line for name, text in rows.items() for line in two_columns(name, text, width, column)]

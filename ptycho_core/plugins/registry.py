@@ -114,11 +114,24 @@ def _find(name: str) -> Entry:
     own = [e for e in entries if e.name == name]
     if not own:
         names = sorted({e.name for e in entries})
-        listed = f"installed: {', '.join(names)}" if names else f"none is installed; {INSTALL_ONE}"
-        raise UnknownBackendError(f"unknown engine {name!r}; {listed}.{suggest(str(name), names)}")
+        raise UnknownBackendError(f"unknown engine {name!r}; {_known_engines()}.{suggest(str(name), names)}")
     if len(own) > 1:
         raise conflict(ENGINES, name, own)
     return own[0]
+
+
+def _known_engines() -> str:
+    """Which engines can be named, in words: those that are ready, and those that lack a package or are broken."""
+    engines = available_backends()
+    ready = [e.name for e in engines if e.state == "ready"]
+    lacking = [f"{e.name} ({e.install})" for e in engines if e.state == "missing"]
+    faulty = [f"{e.name} ({e.state})" for e in engines if e.state in ("broken", "conflict")]
+    parts = [
+        f"installed: {', '.join(ready)}" if ready else f"none is installed; {INSTALL_ONE}",
+        *([f"not installed: {', '.join(lacking)}"] if lacking else []),
+        *([f"not usable: {', '.join(faulty)}"] if faulty else []),
+    ]
+    return "; ".join(parts)
 
 
 def _status(name: str, entries: Sequence[Entry]) -> BackendStatus:

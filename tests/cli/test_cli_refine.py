@@ -111,7 +111,8 @@ def test_half_data_of_both_images(engines, scan, tmp_path):
     [
         (["--refine", "numpy:many"], "--refine = 'numpy:many'; it must be none, auto or ENGINE"),
         (["--refine", ":3"], "--refine = ':3'"),
-        (["--refine", "numpi"], "unknown engine 'numpi'; installed: numpy, ptychi, pytorch. Did you mean 'numpy'?"),
+        (["--refine", "numpi"], "unknown engine 'numpi'; installed: numpy, "),
+        (["--refine", "numpi"], ". Did you mean 'numpy'?"),
         (["--refine", "pytorch"], "engine 'pytorch': refinement.engine = 'pytorch' is not supported"),
         (["--refinement.probe", "false"], "engine 'pytorch' cannot refine an image"),
     ],

@@ -80,6 +80,20 @@ def test_unknown_name_lists_near_names_and_what_is_installed(site):
         backend_spec("nothing_like_it")
 
 
+@pytest.mark.spec("PLUG-7")
+def test_unknown_name_tells_what_is_known_and_not_usable_with_the_line_that_installs_it(site):
+    install_stub(site, "fancyengine")
+    install_stub(site, "bare", requires=("no_such_module",), extra="bare-package")
+    install(site, "bad-dist", {"bad": "bad_plugin"}, {"bad_plugin": "raise SystemExit"})
+    with pytest.raises(UnknownBackendError) as caught:
+        load_backend("fancyengin")
+    text = str(caught.value)
+    assert "bare (pip install 'bare-package')" in text.partition("; not installed: ")[2]
+    assert "bare" not in text.partition("; not installed: ")[0]
+    assert "fancyengine" in text.partition("; not installed: ")[0]
+    assert "; not usable: bad (broken)." in text
+
+
 def test_nothing_installed_says_how_to_install(monkeypatch):
     monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     with pytest.raises(UnknownBackendError, match=r"none is installed; pip install 'ptycho-core\[torch\]'"):
