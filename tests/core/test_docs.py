@@ -31,7 +31,9 @@ README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 DOCUMENTS = [README, CONTRIBUTING, *GUIDES]
-LANGUAGES = {"sh", "python", "yaml", "toml"}
+LANGUAGES = {"sh", "python", "yaml", "toml", "text"}
+OUTPUT = "output"
+"""Tag of a block that shows what the command before it prints; see test_shown_outputs."""
 SETS_UP = ("python3.11 ", ".venv/bin/", "pip install ")
 NEEDS_AN_ENGINE = {"conform", "demo", "run", "train", "reconstruct"}
 NEEDS_RESULTS = {"compare", "export"}
@@ -188,13 +190,19 @@ def tell(document: Path, folder: Path, *, engine: bool) -> int:
 
 @pytest.mark.torch
 @pytest.mark.slow
-def test_every_step_of_the_readme(tmp_path: Path) -> None:
-    assert tell(README, tmp_path, engine=True) > 12
+def test_every_step_of_the_recipes(tmp_path: Path) -> None:
+    assert tell(ROOT / "docs" / "recipes.md", tmp_path, engine=True) > 20
     tuned = json.loads((tmp_path / "tuned" / "summary.json").read_text())
     assert tuned["config"]["refinement"]["position_limit_px"] == 1.5
     assert tuned["config"]["method"] == "solver"
+
+
+@pytest.mark.slow
+def test_every_step_of_the_readme(tmp_path: Path) -> None:
+    assert tell(README, tmp_path, engine=True) == 3
     listed = re.findall(r"^\| `(\S+\.(?:html|h5|json|ptycho))` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(listed) == 4
+    assert "`settings.yaml`" in README.read_text(encoding="utf-8")
     assert {path.name for path in (tmp_path / "result").iterdir()} >= {*listed, "training", "ptycho.log"}
 
 
@@ -222,7 +230,7 @@ def test_every_step_of_choosing_an_engine(tmp_path: Path) -> None:
 
 @pytest.mark.both
 def test_commands_of_every_engine_run_where_both_are_installed() -> None:
-    for document in (README, ROOT / "docs" / "which-engine.md"):
+    for document in (ROOT / "docs" / "recipes.md", ROOT / "docs" / "which-engine.md"):
         assert steps(document, engine=True) == steps(document, engine=True, everything=True)
 
 
@@ -254,6 +262,11 @@ def test_every_step_of_writing_an_engine(tmp_path: Path, monkeypatch: pytest.Mon
     assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 7
 
 
+@pytest.mark.slow
+def test_every_step_of_the_verdict(tmp_path: Path) -> None:
+    assert tell(ROOT / "docs" / "verdict.md", tmp_path, engine=True) == 2
+
+
 # ---- nothing escapes
 
 
@@ -261,8 +274,12 @@ def test_every_document_is_in_a_story() -> None:
     """A guide that is added must be given a test above."""
     guides = [
         "bring-your-data",
+        "conventions",
         "first-reconstruction",
+        "recipes",
         "security",
+        "status",
+        "verdict",
         "which-engine",
         "write-a-reader",
         "write-an-engine",
@@ -273,7 +290,7 @@ def test_every_document_is_in_a_story() -> None:
         for document in DOCUMENTS
         if steps(document, engine=True, everything=True) != steps(document, engine=False)
     ]
-    names = ["README", "first-reconstruction", "which-engine", "write-an-engine"]
+    names = ["README", "first-reconstruction", "recipes", "verdict", "which-engine", "write-an-engine"]
     assert [path.stem for path in with_an_engine] == names
 
 
@@ -287,6 +304,8 @@ def test_every_block_is_checked(fence: Fence) -> None:
         assert fence.text in (ROOT / source).read_text(encoding="utf-8"), f"{fence.where} is not in {source}"
         if fence.language == "python":
             ast.parse(textwrap.dedent(fence.text))
+    elif fence.language == "text":
+        assert fence.tags == (OUTPUT,), f"{fence.where}: say which command prints it, by the tag '{OUTPUT}' after it"
     else:
         assert fence.language == "python" or fence.tag("name"), f"{fence.where}: nothing reads it"
 
@@ -350,7 +369,7 @@ def test_what_the_commands_name_exists() -> None:
                 assert (ROOT / words[2]).is_dir(), part
     assert {"torch"} <= named <= set(extras)
     contributing = CONTRIBUTING.read_text(encoding="utf-8")
-    assert len(set_up_commands(CONTRIBUTING)) == 3
+    assert len(set_up_commands(CONTRIBUTING)) == 5
     mentioned = re.search(r"checks: (.*?)\. ", contributing, re.DOTALL)
     assert mentioned
     listed = set(re.findall(r"`(\w+)`", mentioned[1]))

@@ -1,0 +1,152 @@
+"""The documentation site: built strictly and without a network, it shows every public name and every option."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import ptycho_core
+
+pytestmark = pytest.mark.docs
+
+ROOT = Path(__file__).resolve().parents[2]
+GATHER = ROOT / "docs" / "site" / "gather.py"
+
+# a socket that is opened for anything but this machine ends the build
+BUILD = """
+import socket, sys
+from mkdocs.__main__ import cli
+
+def refuse(self, address):
+    raise SystemExit(f"the build wants the network: {address}")
+
+socket.socket.connect = socket.socket.connect_ex = refuse
+cli(["build", "--strict", "-f", sys.argv[1]])
+"""
+
+LOADING = {
+    "audio": ("src",), "embed": ("src",), "iframe": ("src",), "image": ("href", "xlink:href"), "img": ("src", "srcset"),
+    "link": ("href",), "object": ("data",), "script": ("src",), "source": ("src", "srcset"),
+    "use": ("href", "xlink:href"), "video": ("src", "poster"),
+}  # fmt: skip
+"""What a browser fetches without being asked: tag → its attributes."""
+SAYS_ONLY = {"canonical", "next", "prev"}
+"""Relations of a link element of which nothing is loaded."""
+
+
+class Loads(HTMLParser):
+    """What a page loads, its ids, and the text that it shows outside of code."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.ids: set[str] = set()
+        self.shown: list[str] = []
+        self._in_code = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids |= {given["id"]} if given.get("id") else set()
+        self._in_code += tag in ("code", "script", "style")
+        if not (tag == "link" and given.get("rel") in SAYS_ONLY):
+            self.loaded += [given[name] for name in LOADING.get(tag, ()) if given.get(name)]  # type: ignore[misc]
+        self.loaded += re.findall(r"url\(['\"]?([^'\")]+)", given.get("style") or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in_code -= tag in ("code", "script", "style")
+
+    def handle_data(self, data: str) -> None:
+        if not self._in_code:
+            self.shown.append(data)
+
+
+def from_elsewhere(addresses: list[str]) -> list[str]:
+    """Those that lead off the site."""
+    return [address for address in addresses if re.match(r"(?:[a-z]+:)?//", address)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    for words in ([str(GATHER), str(folder)], ["-c", BUILD, str(folder / "mkdocs.yml")]):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Loads]:
+    return {
+        path.relative_to(site).as_posix(): Loads(path.read_text(encoding="utf-8"))
+        for path in sorted(site.rglob("*.html"))
+    }
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path, pages: dict[str, Loads]) -> None:
+    assert len(pages) > 80
+    for name, page in pages.items():
+        assert page.loaded, name
+        assert from_elsewhere(page.loaded) == [], name
+    for path in site.rglob("*.css"):
+        text = path.read_text(encoding="utf-8")
+        assert from_elsewhere(re.findall(r"(?:url\(|@import )['\"]?([^'\")\s]+)", text)) == [], path.name
+
+
+def test_what_a_page_loads_is_seen() -> None:
+    page = '<link rel=canonical href="https://a/"><script src="https://b/x.js"></script><img srcset="//c/y.png 2x">'
+    assert from_elsewhere(Loads(page).loaded) == ["https://b/x.js", "//c/y.png 2x"]
+    assert from_elsewhere(Loads('<p style="background: url(\'http://d/z\')"><img src="../a.png">').loaded) == [
+        "http://d/z"
+    ]
+
+
+def test_every_public_name_has_its_place(pages: dict[str, Loads]) -> None:
+    shown = {found for name, page in pages.items() if name.startswith("reference/python/") for found in page.ids}
+    for name in ptycho_core.__all__:
+        assert f"ptycho_core.{name}" in shown, name
+    for error in ("DataError", "BackendUnavailableError"):
+        assert f"ptycho_core.errors.{error}" in shown
+
+
+def test_every_option_of_every_command_has_its_place(site: Path) -> None:
+    listed = re.findall(r'href="(\w[\w-]*)\.html"><code>ptycho', (site / "reference/commands/index.html").read_text())
+    assert {"run", "inspect", "backends"} <= set(listed)
+    for command in listed:
+        parser = importlib.import_module(f"ptycho_core.cli.{command.replace('-', '_')}").build_parser()
+        text = (site / "reference" / "commands" / f"{command}.html").read_text(encoding="utf-8")
+        defined = re.findall(r"--([\w.-]+)", " ".join(re.findall(r"<dt><code>(.*?)</code></dt>", text)))
+        known = {option[2:].replace("-", "_") for option in parser.known}
+        assert {option.replace("-", "_") for option in defined} == known, command
+
+
+def test_markup_is_rendered(pages: dict[str, Loads]) -> None:
+    for name, page in pages.items():
+        text = "".join(page.shown)
+        for mark in ("```", ":::", "](", ":func:", ":class:", ":meth:"):
+            assert mark not in text, f"{name}: {text[max(text.find(mark) - 80, 0) :][:160]}"
+
+
+def test_a_link_that_leads_nowhere_ends_the_job(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import gather;"
+        "print(gather.fitted('[a](which-engine.md#threads) [b](../specs) [c](../tox.ini)', 'docs/x.md', 'x.md',"
+        " {'which-engine.md', 'specs/index.md'}));"
+        "gather.fitted('[a](gone.md)', 'docs/x.md', 'x.md', set())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(GATHER.parent)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(GATHER.parent)},
+    )  # fmt: skip
+    assert done.stdout.strip() == "[a](which-engine.md#threads) [b](specs/index.md) c (`tox.ini`)"
+    assert done.returncode != 0
+    assert "BrokenLinkError: docs/x.md: gone.md leads nowhere" in done.stderr
