@@ -1,8 +1,9 @@
 """Gather the pages of the documentation site in one folder: guides, specs, notebooks, help of commands, public names.
 
-``python docs/site/gather.py FOLDER`` writes them to ``FOLDER/pages``, and ``FOLDER/mkdocs.yml``, which is that of the
-repository with every page in its navigation. What comes out is plain Markdown with pictures, for whatever builds a site
-of it. A file reads the same in a clone and where the repository is shown, so its links are made to fit here: a link to
+``python docs/site/gather.py FOLDER [NOTEBOOKS]`` writes them to ``FOLDER/pages``, and ``FOLDER/mkdocs.yml``, which is
+that of the repository with every page in its navigation. What comes out is plain Markdown with pictures, for whatever
+builds a site of it. Notebooks of the repository hold no outputs; those of a folder that is named are taken in their
+place. A file reads the same in a clone and where the repository is shown, so its links are made to fit here: a link to
 a file that has no page is written as its name, since there is no address to lead to, and one that leads nowhere ends
 the job.
 """
@@ -121,13 +122,18 @@ def index_of(folder: str, texts: dict[str, str]) -> str:
     return "\n".join(f"- [{title[1]}]({posixpath.basename(at)})" for at, title in titles.items() if title)
 
 
-def gathered() -> dict[str, str]:
+def gathered(executed: Path | None = None) -> dict[str, str]:
     """All pages, by their place on the site.
+
+    Args:
+        executed: folder with the notebooks of ``examples`` as they are when they have run.
 
     Raises:
         BrokenLinkError: a link leads to no file.
     """
     homes = {path.relative_to(ROOT).as_posix(): path for pattern in TAKEN for path in sorted(ROOT.glob(pattern))}
+    if executed is not None:
+        homes |= {home: executed / path.name for home, path in homes.items() if path.suffix == ".ipynb"}
     texts = {home: path.read_text(encoding="utf-8") for home, path in homes.items()}
     texts = {home: markdown_of_notebook(text) if home.endswith(".ipynb") else text for home, text in texts.items()}
     pictures = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs" / "images").iterdir()}
@@ -143,9 +149,16 @@ def gathered() -> dict[str, str]:
 
 
 def navigation(entries: list[Any], pages: dict[str, str]) -> list[Any]:
-    """The navigation of ``mkdocs.yml``, where a folder stands for its index and its pages by their titles."""
+    """The navigation of ``mkdocs.yml``: ``folder/`` stands for its index and pages, ``folder/*`` for the pages alone.
+
+    Pages that are found so go by their titles.
+    """
     out: list[Any] = []
     for entry in entries:
+        if isinstance(entry, str):
+            inside = [at for at in pages if posixpath.dirname(at) == entry.removesuffix("/*")]
+            out += [{_TITLE.search(pages[at])[1]: at} for at in inside]  # type: ignore[index]
+            continue
         ((title, leads),) = entry.items()
         if isinstance(leads, list):
             out.append({title: navigation(leads, pages)})
@@ -167,10 +180,10 @@ def _python_options(settings: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, executed: Path | None = None) -> None:
     """Write all pages, pictures and the settings of the site into a folder; pages that lie there are replaced."""
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    pages = gathered()
+    pages = gathered(executed)
     shutil.rmtree(folder / "pages", ignore_errors=True)
     for at, text in pages.items():
         target = folder / "pages" / at
@@ -187,4 +200,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

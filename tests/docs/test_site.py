@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import ptycho_core
+from ptycho_core.cli.main import _MODULES
 
 pytestmark = pytest.mark.docs
 
@@ -122,7 +123,7 @@ def test_every_option_of_every_command_has_its_place(site: Path) -> None:
     listed = re.findall(r'href="(\w[\w-]*)\.html"><code>ptycho', (site / "reference/commands/index.html").read_text())
     assert {"run", "inspect", "backends"} <= set(listed)
     for command in listed:
-        parser = importlib.import_module(f"ptycho_core.cli.{command.replace('-', '_')}").build_parser()
+        parser = importlib.import_module(f"ptycho_core.cli.{_MODULES.get(command, command)}").build_parser()
         text = (site / "reference" / "commands" / f"{command}.html").read_text(encoding="utf-8")
         defined = re.findall(r"--([\w.-]+)", " ".join(re.findall(r"<dt><code>(.*?)</code></dt>", text)))
         known = {option[2:].replace("-", "_") for option in parser.known}
