@@ -48,6 +48,7 @@ FREE = frozenset(
     {
         "backend", "model.backend", "config.backend", "model.config.backend", "reconstruction.engine",
         "provenance.config.backend", "provenance.engine.name", "provenance.versions", "provenance.time_utc",
+        "provenance.runtime.threads_chosen",
     }
 )  # fmt: skip
 """What tells the engine and the moment."""
