@@ -110,14 +110,12 @@ def write_archive(archive: Archive, path: Path) -> None:
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """The three members, out of a file, or out of a folder that holds that file or has them unpacked.
+    """The three members, out of a file, or out of a folder that it was unpacked into.
 
     Raises:
         ArchiveError: they are not there.
     """
     if path.is_dir():
-        if (path / ARCHIVE_NAME).is_file():
-            return _members(path / ARCHIVE_NAME)
         missing = [name for name in _MEMBERS if not (path / name).is_file()]
         if not missing:
             return {name: (path / name).read_bytes() for name in _MEMBERS}
@@ -148,6 +146,8 @@ def read_archive(path: Path | str) -> Archive:
         ArchiveError: damaged, foreign or too new.
     """
     path = Path(path)
+    if (path / ARCHIVE_NAME).is_file():
+        path = path / ARCHIVE_NAME
     members = _members(path)
     try:
         about = json.loads(members[_ABOUT])
