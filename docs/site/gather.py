@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # which Python leaves out where PYTHONSAFEPATH is set
+
 from command_reference import pages_of_commands
 from notebook import markdown_of_notebook
 from python_reference import pages_of_python
@@ -140,9 +143,6 @@ def gathered(executed: Path | None = None) -> dict[str, str]:
     made = pages_of_commands() | pages_of_python(ROOT)
     known = {address(home) for home in texts} | set(made) | pictures | {"specs/index.md"}
     pages = {address(home): fitted(text, home, address(home), known) for home, text in texts.items()}
-    pages["decisions/index.md"] += (
-        f"\n{index_of('decisions', {at: t for at, t in pages.items() if at[-8:] != 'index.md'})}\n"
-    )
     first = "What must hold, sentence by sentence. Each MUST has an id, and a test that names it."
     pages["specs/index.md"] = f"# Specifications\n\n{first}\n\n{index_of('specs', pages)}\n"
     return pages | made

@@ -315,6 +315,15 @@ def test_decisions_hold_no_code() -> None:
         assert fences(path) == [], f"{path.name}: code in a decision record is run by no test"
 
 
+def test_every_decision_is_listed() -> None:
+    folder = ROOT / "docs" / "decisions"
+    heads = {path.name: path.read_text(encoding="utf-8").partition("\n")[0] for path in sorted(folder.glob("0*.md"))}
+    wanted = [re.sub(r"^# (\d+)\. (.+)$", rf"- \1: [\2]({name})", head) for name, head in heads.items()]
+    lines = (folder / "README.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("- ")] == wanted
+    assert all(head.startswith(f"# {int(name[:4])}. ") for name, head in heads.items())
+
+
 def test_links_lead_somewhere() -> None:
     for document in [*DOCUMENTS, *(ROOT / "docs" / "decisions").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
