@@ -35,6 +35,7 @@ from ..protocol import (
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import to_its_end
 from .attended import attended
+from .epochs import with_epoch_figures
 from .prepare import Tell, pass_on
 from .score import heldout_loss, score
 
@@ -214,19 +215,18 @@ def refine_or_stop(
         if type(error) not in (BackendError, CollapseError):  # a broken promise is the engine's fault, not the image's
             raise
         note = str(error)
+    history = with_epoch_figures(record.history, found or initial, loss)
     if note or found is None:
         if stopped is None:
             pass_on([f"the image refined by engine '{name}' was discarded: {note}"], tell, stacklevel=3)
-        done = Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=record.history)
+        done = Refined(best=initial, initial=initial, engine=name, kept=False, note=note, history=history)
         return done, stopped
     plan, positions = config.refinement, None
     if plan.positions or not np.array_equal(found.image.positions_px, initial.image.positions_px):
         used = scan.used_frames
         nominal, moved = scan.raw.positions_px[used], found.image.positions_px[used]
         positions = position_report(nominal, moved, plan.position_limit_px, affine=plan.position_affine)
-    done = Refined(
-        best=found, initial=initial, engine=name, kept=True, note="", history=record.history, positions=positions
-    )
+    done = Refined(best=found, initial=initial, engine=name, kept=True, note="", history=history, positions=positions)
     return done, stopped
 
 

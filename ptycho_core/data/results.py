@@ -184,7 +184,8 @@ class Refined:
         engine: engine that refined.
         kept: whether the refined image is the better one.
         note: why it was discarded, for people; empty when it is kept.
-        history: ``train_loss`` and, with held-out frames, ``test_loss``, one an epoch.
+        history: ``train_loss`` and, with held-out frames, ``test_loss``, one an epoch; beside them what they mean as
+            reduced deviance (``train_deviance``, ``test_deviance``), or as Fourier error of an amplitude loss.
         positions: what became of the positions, or None when they were not refined.
     """
 

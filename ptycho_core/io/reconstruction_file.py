@@ -47,6 +47,7 @@ from ..data.container import Role
 from ..data.findings import FourierRingCorrelation
 from ..data.raw import Geometry
 from ..data.results import Scored
+from ..physics.gauge import shown_phase
 from ..physics.merit import SUMS
 from ..text import storable
 from .atomic import atomic_path
@@ -98,8 +99,8 @@ def _write_images(
 ) -> None:
     """Phase (what is drawn first), amplitude and coverage on scan coordinates: together, and each by itself."""
     lit = entry["coverage"][()] > 0
-    removed = float(np.angle(np.sum(obj[lit], dtype=np.complex128))) if lit.any() else 0.0
-    phase = np.where(lit, np.angle(obj * np.complex64(np.exp(-1j * removed))), np.float32(np.nan))
+    phase, off = shown_phase(obj, entry["coverage"][()])
+    phase = np.where(lit, phase, np.float32(np.nan))
     image = add_plot(
         entry,
         "image",
@@ -108,8 +109,12 @@ def _write_images(
         axes=["y", "x"],
         auxiliary=["amplitude", "coverage"],
     )
-    add_number(image, "phase", phase.astype(np.float32), "rad", "phase (rad), global phase removed")
-    image["phase"].attrs["removed_global_phase_rad"] = removed
+    add_number(image, "phase", phase.astype(np.float32), "rad", "phase (rad), global phase and ramp removed")
+    image["phase"].attrs.update(
+        removed_global_phase_rad=off.phase_rad,
+        removed_ramp_rad_per_px=off.ramp_rad_per_px,
+        removed_ramp_about_px=off.about_px,
+    )
     image["amplitude"] = np.where(lit, np.abs(obj), np.float32(np.nan)).astype(np.float32)
     image["amplitude"].attrs["long_name"] = "amplitude"
     image["coverage"] = entry["coverage"]  # a hard link: no second copy

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.results import Image, Scored
-from .figures import (
+from .canvas import (
     BLANK,
-    MAX_SHOWN_MODES,
+    FINE_DPI,
     Picture,
     colour_bar,
     draw_scale_bar,
     image_size,
     new_figure,
-    object_view,
     place,
     scan_axes,
     title,
 )
+from .figures import MAX_SHOWN_MODES
+from .views import object_view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +46,9 @@ def slices_figure(image: Image, pixel_size_m: float | None) -> Figure:
     assert image.slices is not None
     chosen = _shown_slices(len(image.slices))
     views = [object_view(image.slices[number], image.coverage) for number in chosen]
-    across, up = image_size(views[0].phase.shape, 2.9, 2.9)
-    gap, bar_room, head = 0.16, 0.95, 0.3
-    figure = new_figure(2 * (across + gap + bar_room) + 0.15, len(views) * (up + head) + 0.15)
+    across, up = image_size(views[0].phase.shape, 1.45, 1.9)
+    gap, bar_room, head = 0.02, 0.82, 0.3
+    figure = new_figure(2 * (across + gap + bar_room) + 0.15, len(views) * (up + head) + 0.15, FINE_DPI)
     wraps = any(view.phase_wraps for view in views)
     parts: tuple[tuple[str, list[NDArray[np.float32]], list[tuple[float, float]], str, str], ...] = (
         (
@@ -97,9 +98,9 @@ def weights_figure(scored: Scored) -> Figure:
     image, used = scored.image, scored.scan.used_frames
     assert image.mode_weights is not None
     maps = _columns(image.mode_weights)
-    across, up = image_size(image.object.shape, 3.3, 4.2)
-    n_columns = min(len(maps), 3)
-    n_rows, width, height = -(-len(maps) // n_columns), across + 1.75, up + 0.95
+    across, up = image_size(image.object.shape, 3.05 if len(maps) == 1 else 1.05, 4.2 if len(maps) == 1 else 1.5)
+    n_columns = min(len(maps), 2)
+    n_rows, width, height = -(-len(maps) // n_columns), across + 1.55 if len(maps) == 1 else across + 1.3, up + 0.95
     figure = new_figure(max(n_columns * width, 3.6), n_rows * height)
     y, x = image.positions_px[used].T
     size = float(np.clip(12000 / len(used), 3, 60))

@@ -1,81 +1,27 @@
-"""The report as one HTML page: images inside it, no script, nothing fetched, readable on paper, light or dark."""
+"""The report of a run: the verdict, the image before and after refining, and what tells whether it can be trusted."""
 
 from __future__ import annotations
 
-import base64
-import json
-import math
-import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from ..config import TrainingConfig
-from ..config_mapping import config_to_mapping
 from ..data.run import Run, heldout_chose
-from ..io.reconstruction_file import plain_json
-from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from ..text import html_text as escape
+from .curves import epochs_told
+from .details import details, total_seconds
 from .extras import extra_facts, extra_pictures
 from .figures import LIMITS, MAX_SHOWN_MODES, ObjectView
 from .orientation import orientation_section
+from .page import page, written_now
+from .parts import captioned, duration, humanised, length, switch, words
 from .probe_pictures import probe_words
-from .stages import stage_pictures, stages_table
+from .resolution import resolution_section
+from .stages import stages_table
 
 if TYPE_CHECKING:
-    from ..data.findings import FourierRingCorrelation
     from ..physics.merit import Figures
 
 __all__ = ["humanised", "render_report"]
-
-
-def humanised(name: str) -> str:
-    """A name of a program as words."""
-    return name.replace("_", " ")
-
-
-def _figure(images: Mapping[str, bytes], name: str, alt: str, caption: str, kind: str = "") -> str:
-    """A picture with its caption; in its place, where it could not be drawn, a line that says so."""
-    if name not in images:
-        return f'<figure class="{kind}"><figcaption>{escape(alt)}: could not be drawn.</figcaption></figure>'
-    png = images[name]
-    data = base64.b64encode(png).decode("ascii")
-    # drawn at 150 dots an inch; shown at 96 they would be needlessly large, and soft on fine screens
-    width = int.from_bytes(png[16:20], "big") * 96 // 140
-    return (
-        f'<figure class="{kind}"><img width="{width}" alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
-
-
-def _table(rows: Iterable[tuple[str, str]], changed: frozenset[str] | None = None) -> str:
-    """Names and values; with `changed`, as two columns of settings in which those names stand out."""
-    cells = (
-        f'<tr><th scope="row">{escape(name)}</th>'
-        f"<td{' class=changed' if changed and name in changed else ''}>{escape(value)}</td></tr>"
-        for name, value in rows
-    )
-    table = f"<table><tbody>{''.join(cells)}</tbody></table>"
-    return table if changed is None else f'<div class="settings">{table}</div>'
-
-
-def _card(heading: str, content: str) -> str:
-    return f'<section class="card"><h3>{escape(heading)}</h3>{content}</section>'
-
-
-def _length(metres: float) -> str:
-    for factor, name in ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-10, "Å")):
-        if metres >= factor:
-            return f"{metres / factor:.3g} {name}"
-    return f"{metres / 1e-12:.3g} pm"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _verdict(run: Run) -> str:
@@ -83,18 +29,13 @@ def _verdict(run: Run) -> str:
     if run.verdict is None:
         return ""
     verdict = run.verdict
-    reasons = "".join(f"<li>{_words(reason.text)}</li>" for reason in verdict.reasons)
-    advice = "".join(f"<li>{_words(text)}</li>" for text in verdict.advice)
+    reasons = "".join(f"<li>{words(reason.text)}</li>" for reason in verdict.reasons)
+    advice = "".join(f"<li>{words(text)}</li>" for text in verdict.advice)
     lists = (f"<ul>{reasons}</ul>" if reasons else "") + (f"<p>What to do:</p><ul>{advice}</ul>" if advice else "")
     more = f"<details><summary>Reasons and advice</summary>{lists}</details>" if lists else ""
     sentence = verdict.sentence[0].upper() + verdict.sentence[1:]
     kind = verdict.kind.replace("_", "-")
-    return f'<section class="verdict {kind}"><strong>{_words(sentence)}.</strong>{more}</section>'
-
-
-def _words(text: str) -> str:
-    """A sentence in which options of the command are never broken."""
-    return re.sub(r"--[a-z][\w.]*", r'<span class="option">\g<0></span>', escape(text))
+    return f'<section class="verdict {kind}"><strong>{words(sentence)}.</strong>{more}</section>'
 
 
 def _headline(run: Run) -> str:
@@ -152,19 +93,14 @@ def _facts(run: Run) -> str:
         ("Propagation", str(raw.propagation)),
         ("Mean counts a frame", f"{raw.frame_totals[scan.used_frames].mean():,.0f}"),
         ("Object", f"{height}×{width} pixels"),
-        ("Object pixel", "size not known" if pixel is None else _length(pixel)),
+        ("Object pixel", "size not known" if pixel is None else length(pixel)),
         ("Probe modes", str(len(image.probe))),
         *extra_facts(image),
-        ("Time", _duration(_total_seconds(run)) if run.seconds else "not measured"),
+        ("Time", duration(total_seconds(run)) if run.seconds else "not measured"),
         ("Peak memory", f"{run.peak_memory_bytes / 1e9:.2f} GB" if run.peak_memory_bytes else "not measured"),
     ]
     cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts)
     return f'<dl class="facts">{cells}</dl>'
-
-
-def _total_seconds(run: Run) -> float:
-    """Seconds of the whole run, or of all its stages when the whole was not measured."""
-    return run.seconds.get("total", sum(run.seconds.values()))
 
 
 def _warnings(run: Run) -> str:
@@ -175,234 +111,173 @@ def _warnings(run: Run) -> str:
     return f'<aside class="warnings"><strong>{n} warning{"s" if n > 1 else ""}</strong><ul>{items}</ul></aside>'
 
 
-def _object_captions(view: ObjectView) -> tuple[str, str]:
+def _object_captions(view: ObjectView, *, common: bool) -> tuple[str, str]:
+    """Captions of phase and amplitude: what is shown, and what was done to it."""
     low, high = LIMITS
     shown = f"Cropped to the region lit at least {view.coverage_threshold:.2g} times; pixels lit less are blank. " + (
         f"Each pixel shown is the mean of {view.step_px}×{view.step_px} object pixels. " if view.step_px > 1 else ""
     )
-    limits = f"The grey scale ends at the {low:g} and {high:g} percentiles of that region."
-    cyclic = "The phase goes around the circle and is shown wrapped, on a cyclic colour scale."
-    removed = f"A global phase of {view.removed_phase_rad:.3f} rad was removed, so that the median is 0; nothing else. "
-    return shown + limits, shown + removed + (cyclic if view.phase_wraps else limits)
+    ends = f"The grey scale ends at the {low:g} and {high:g} percentiles of that region"
+    limits = ends + (", before and after refining together." if common else ".")
+    around = "It goes around the circle and cannot be unwrapped, so it is shown on a cyclic colour scale."
+    unwrapped = "It was unwrapped: whole turns were added where it jumps by one. "
+    removed = (
+        f"Taken off: {view.taken_off.describe()}, as in the plots of reconstruction.h5; its object is as the engine "
+        "left it. "
+    )
+    phase = removed + (unwrapped if view.phase_unwrapped else "") + (around if view.phase_wraps else limits)
+    return phase, shown + limits
 
 
-def _pictures(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
-    amplitude, phase = _object_captions(view)
+def _pair(images: Mapping[str, bytes], names: tuple[str, str], when: str, captions: tuple[str, str]) -> str:
+    """Phase and amplitude beside each other."""
+    phase, amplitude = names
+    return (
+        '<div class="grid">'
+        + captioned(images, phase, f"Phase of the object{when}", captions[0])
+        + captioned(images, amplitude, f"Amplitude of the object{when}", captions[1])
+        + "</div>"
+    )
+
+
+def _object(run: Run, images: Mapping[str, bytes], views: Sequence[ObjectView]) -> str:
+    """The image; where it was refined, with the one before in its place at a click."""
+    result = ("object_phase.png", "object_amplitude.png")
+    if len(views) < 2:
+        return "<h2>Object</h2>" + _pair(images, result, "", _object_captions(views[-1], common=False))
+    before, after = (_object_captions(view, common=True) for view in views)
+    first = ("stage_phase.png", "stage_amplitude.png")
+    sides = (
+        ("After refining", _pair(images, result, " after refining", after)),
+        (f"Before ({run.stages[0].name})", _pair(images, first, " before refining", before)),
+    )
+    return "<h2>Object, after and before refining on one scale</h2>" + switch("stage", sides)
+
+
+def _probe(run: Run, images: Mapping[str, bytes]) -> str:
+    """The probe, along the beam, and how it was found where it was."""
     P = len(run.image.probe)
     hidden = f" The {MAX_SHOWN_MODES} strongest of {P} modes are shown." if P > MAX_SHOWN_MODES else ""
+    text = (
+        "Hue is the phase, brightness the amplitude, each mode scaled to its own peak, with its part of the power. "
+        "Modes add incoherently." + hidden
+    )
+    parts = [captioned(images, "probe.png", "Probe modes in complex colours", text)]
+    if "probe_focus.png" in images:
+        text = (
+            "The strongest mode along the beam, propagated from the sample: upstream is on the left, and the root of "
+            "the amplitude is shown. Dashed: the sample (white) and the focus (blue), where it is brightest."
+        )
+        parts.append(captioned(images, "probe_focus.png", "The probe through its focus, and its power by mode", text))
+    if "probe_trials.png" in images:
+        text = (
+            "How the probe was found: what each trial explains of held-out frames beyond the bare beam. A wrong probe "
+            "explains nothing."
+        )
+        parts.append(captioned(images, "probe_trials.png", "Trials of probes", text))
+    return f"<h2>Probe</h2><div class='grid'>{''.join(parts)}</div>{probe_words(run.probe_guess)}"
+
+
+def _frames(run: Run, images: Mapping[str, bytes]) -> str:
+    """Whether the model explains the data: patterns, and maps over the scan."""
     parts = [
-        "<h2>Object</h2><div class='grid'>",
-        _figure(images, "object_phase.png", "Phase of the reconstructed object", phase),
-        _figure(images, "object_amplitude.png", "Amplitude of the reconstructed object", amplitude),
-        "</div>",
-        _stages(run, images),
-        "<h2>Probe</h2>",
-        _figure(
-            images,
-            "probe.png",
-            "Probe modes in complex colours",
-            "Hue is the phase, brightness the amplitude, each mode scaled to its own peak. Modes add incoherently."
-            + hidden,
-        ),
-        *_probe(run, images),
-    ]
-    parts += [_figure(images, name, alt, caption, "wide") for name, alt, caption in extra_pictures(run.image)]
-    if run.result.comparison is not None or run.result.half_data_frc is not None:
-        parts.append(_comparison(run, images))
-    parts += [
-        "<h2>Does the model explain the data?</h2>",
-        _figure(
+        captioned(
             images,
             "patterns.png",
             "Measured and predicted patterns of the best, median and worst frame",
             "The frames with the lowest, the median and the highest R-factor. Counts share one logarithmic colour "
             "scale. In the difference of amplitudes, shot noise has the same spread, about ±0.5, wherever there are "
             "more than a few counts.",
-            "wide",
         ),
-        "<div class='grid'>",
-        _figure(
+        captioned(
             images,
             "r_map.png",
             "Map of the R-factor over the scan",
             "Each dot is a frame at its centre, as used. Colours end at the 1 and 99 percentiles.",
         ),
-        _figure(
+        captioned(
             images,
             "coverage.png",
             "Coverage of the object and frame centres",
             "How often each object pixel was lit, in units of the probe's peak intensity. Dashed: the region of the "
             "object that is shown.",
         ),
-        "</div><h2>Training</h2>",
-        _figure(
-            images, "losses.png", "Losses against epochs", "Loss of the frames trained on and of the held-out frames."
-        ),
     ]
-    return "".join(parts)
+    if "moves.png" in images:
+        far = "" if run.refined is None or run.refined.positions is None else f" {_moved(run)}"
+        text = f"From where each frame was read to where it was refined to; the arrows are enlarged alike.{far}"
+        parts.append(captioned(images, "moves.png", "Corrections of the positions as arrows", text))
+    return f"<h2>Does the model explain the data?</h2><div class='grid'>{''.join(parts)}</div>"
 
 
-def _probe(run: Run, images: Mapping[str, bytes]) -> list[str]:
-    """The probe along the beam, and how it was found where it was."""
-    parts = []
-    if "probe_focus.png" in images:
-        text = (
-            "The strongest mode along the beam, by propagation from the sample; upstream is on the left. The focus is "
-            "where it is brightest."
-        )
-        parts.append(
-            _figure(images, "probe_focus.png", "The probe through its focus, and its power by mode", text, "wide")
-        )
-    if "probe_trials.png" in images:
-        text = (
-            "How the probe was found: what each trial explains of held-out frames beyond the bare beam. A wrong probe "
-            "explains nothing."
-        )
-        parts.append(_figure(images, "probe_trials.png", "Trials of probes", text, "wide"))
-    return [*parts, probe_words(run.probe_guess)]
+def _moved(run: Run) -> str:
+    """How far positions moved, with lengths where the object pixel is known."""
+    assert run.refined is not None
+    positions, pixel = run.refined.positions, run.scan.raw.geometry.pixel_size_m
+    assert positions is not None
+    text = positions.describe()
+    if pixel is not None:
+        text = f"{length(positions.rms_px * pixel)} rms, {length(positions.largest_px * pixel)} at most: {text}"
+    return f"{text[:1].upper()}{text[1:]}."
 
 
-def _stages(run: Run, images: Mapping[str, bytes]) -> str:
-    """The images made on the way, as figures and as pictures; an empty text where there was only one."""
-    table = stages_table(run.stages, run.refined)
-    if not table:
-        return ""
-    shown = "".join(_figure(images, name, alt, caption) for name, alt, caption in stage_pictures(images))
-    heading = f"From {escape(run.stages[0].name)} to refined" if len(run.stages) > 1 else "Refining"
-    return f"<h2>{heading}</h2>{table}<div class='grid'>{shown}</div>"
+def _epochs(run: Run, images: Mapping[str, bytes]) -> str:
+    """How well the frames were explained epoch by epoch."""
+    parts, told = [], [("losses.png", f"Epochs of the {run.stages[0].name}", run.history)]
+    if "refinement.png" in images and run.refined is not None:
+        told.append(("refinement.png", "Epochs of refining", run.refined.history))
+    for name, what, history in told:
+        caption = _epochs_caption(epochs_told(history), refining=name == "refinement.png")
+        parts.append(captioned(images, name, what, caption))
+    return f"<h2>Epoch by epoch</h2><div class='grid'>{''.join(parts)}</div>"
 
 
-def _known(value: float, text: str) -> str:
-    return text if math.isfinite(value) else "not defined"
-
-
-def _resolution(curve: FourierRingCorrelation, pixel_size_m: float | None) -> list[tuple[str, str]]:
-    """Half-period resolution at each threshold of a ring correlation."""
-    cutoffs = (("½", curve.cutoff_half), ("1/7", curve.cutoff_one_seventh), ("half-bit", curve.cutoff_half_bit))
-    rows = []
-    for name, cutoff in cutoffs:
-        half_period = curve.half_period_px(cutoff)
-        text = "nothing resolved" if math.isinf(half_period) else f"{half_period:.2f} px"
-        if pixel_size_m is not None and math.isfinite(half_period):
-            text += f" = {_length(half_period * pixel_size_m)}"
-        if cutoff >= curve.frequency[-1]:
-            text += ", the limit of the pixels: it never falls so far"
-        rows.append((f"Half period where FRC falls to {name}", text))
-    return rows
-
-
-def _comparison(run: Run, images: Mapping[str, bytes]) -> str:
-    """Scores against the truth and ring correlations, as far as there are any."""
-    tables, what = "", []
-    pixel_size_m, score, halves = run.scan.raw.geometry.pixel_size_m, run.result.comparison, run.result.half_data_frc
-    if score is not None:
-        c = score
-        rows = [
-            (
-                "Amplitude PSNR",
-                _known(c.amplitude_psnr_db, f"{c.amplitude_psnr_db:.2f} dB, peak {c.amplitude_peak:.3g}"),
-            ),
-            ("Phase PSNR", _known(c.phase_psnr_db, f"{c.phase_psnr_db:.2f} dB, peak {c.phase_peak_rad:.3g} rad")),
-            ("Amplitude SSIM", _known(c.amplitude_ssim, f"{c.amplitude_ssim:.4f}")),
-            ("Phase SSIM", _known(c.phase_ssim, f"{c.phase_ssim:.4f}")),
-            ("Complex correlation, mean removed", f"{c.correlation:.4f}"),
-            *_resolution(c.frc, pixel_size_m),
-            ("Shift undone", f"y {c.shift_px[0]:+.2f}, x {c.shift_px[1]:+.2f} px"),
-            ("Phase ramp undone", f"y {c.ramp_rad_per_px[0]:+.2g}, x {c.ramp_rad_per_px[1]:+.2g} rad/px"),
-            ("Pixels compared", f"{c.n_pixels:,}"),
-        ]
-        tables += _card("Scores", _table(rows))
-        what.append("with the truth")
-    if halves is not None:
-        tables += _card("Half against half of the frames", _table(_resolution(halves, pixel_size_m)))
-        what.append("between two reconstructions from half of the frames each")
-    caption = (
-        f"How well spatial frequencies agree {' and '.join(what)}. The customary threshold is ½ against a truth, and "
-        "1/7 or the half-bit curve between halves."
+def _epochs_caption(measure: str, *, refining: bool) -> str:
+    trials = (
+        " Trials of more modes and of positions begin from one state, which shows as steps back." if refining else ""
     )
-    curves = _figure(images, "frc.png", "Fourier ring correlation", caption)
-    heading = "Resolution" if score is None else "Against the truth"
-    return f"<h2>{heading}</h2><div class='grid'><div class='stack'>{tables}</div>{curves}</div>"
+    if measure == "deviance":
+        return (
+            "Reduced deviance: 1 is all that noise allows. Training frames are judged during an epoch, held-out ones "
+            f"after it.{trials}"
+        )
+    if measure == "fourier_error":
+        return (
+            "Fourier error Σ(√λ − √k)² / Σk. Training frames are judged during an epoch, held-out ones after "
+            f"it.{trials}"
+        )
+    return "Loss of the frames trained on and of the held-out frames, as the engine tells it: only its fall counts."
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    out: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            out |= _flat(value, f"{prefix}{name}.")
-        else:
-            out[prefix + name] = "–" if value is None else value if isinstance(value, str) else json.dumps(value)
-    return out
-
-
-def _workers(run: Run) -> str:
-    """The engines that took part, and the processor."""
-    refined = "" if run.refined is None else f", refined by {run.refined.engine}"
-    processor = dict(run.provenance.get("machine", {})).get("processor")
-    return f"Engine {run.engine}{refined}" + (f" on {processor}." if processor else ".")
-
-
-def _details(run: Run) -> str:
-    settings = _flat(config_to_mapping(run.config))
-    defaults = _flat(config_to_mapping(TrainingConfig(method=run.config.method)))
-    changed = frozenset(name for name, value in settings.items() if defaults.get(name) != value)
-    work, usual = _flat(runtime_to_mapping(run.runtime)), _flat(runtime_to_mapping(DEFAULT_RUNTIME))
-    asked = frozenset(name for name, value in work.items() if usual[name] != value)
-    total = _total_seconds(run) or 1.0
-    seconds = [(humanised(k), f"{v:.2f} s ({v / total:.0%})") for k, v in run.seconds.items()]
-    dropped = [(humanised(k), str(v)) for k, v in run.scored.dropped.items()]
-    source = run.scan.raw.source
-    data = [
-        ("file", source.path or "arrays in memory"),
-        ("read as", source.dialect),
-        ("measurement", source.measurement),
-    ]
-    assumed = "".join(f"<li>{escape(a)}</li>" for a in source.assumptions)
-    cards = [
-        _card(
-            "Data", _table(data) + (f'<p>Assumed in reading:</p><ul class="notes">{assumed}</ul>' if assumed else "")
-        ),
-        _card("Left out", _table(dropped) if dropped else "<p>Nothing was left out.</p>"),
-        _card("Time by stage", _table(seconds) if seconds else "<p>Not measured.</p>"),
-        _card("What did the work", f"<p>{escape(_workers(run))}</p>" + _table(work.items(), asked)),
-        _card("Versions", _table((k, str(v)) for k, v in dict(run.provenance.get("versions", {})).items())),
-    ]
-    chosen = _card(
-        "Settings", "<p>Those that differ from the default stand out.</p>" + _table(settings.items(), changed)
-    )
-    provenance = json.dumps(plain_json(dict(run.provenance)), indent=2, ensure_ascii=False)
-    return (
-        f"<h2>Settings and provenance</h2><div class='grid'>{''.join(cards)}</div>"
-        f"<div class='settings-card'>{chosen}</div>"
-        f"<details><summary>Provenance as JSON</summary><pre>{escape(provenance)}</pre></details>"
-    )
-
-
-def _style() -> str:
-    """The page's style sheet; it lies beside this module and is written into every page."""
-    return resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-
-
-def render_report(run: Run, images: Mapping[str, bytes], view: ObjectView) -> str:
+def render_report(
+    run: Run, images: Mapping[str, bytes], views: Sequence[ObjectView] | ObjectView, files: Sequence[str] = ()
+) -> str:
     """Return the whole page.
 
     Args:
         run: the run.
         images: file name → PNG, as written beside the report.
-        view: how the object is shown.
+        views: how the object is shown: that of the result last, and that before refining first where there is one.
+        files: names of the files that lie beside the report.
     """
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    shown = [views] if isinstance(views, ObjectView) else list(views)
     source = run.scan.raw.source.path or "arrays in memory"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # tells a browser to hold the page to its promise: nothing is fetched and nothing is run
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{escape(run.title)}</title><style>{_style()}</style></head><body><main>"
-        f'<h1>{escape(run.title)}</h1><p class="soft">{escape(source)} · {made}</p>'
-        f"{_verdict(run)}{_headline(run)}{_facts(run)}{_warnings(run)}{_pictures(run, images, view)}"
-        f"{orientation_section(run.scan.raw.source.details)}{_details(run)}"
-        "<footer>Images, numbers and settings are all inside this file. The same data for programs: reconstruction.h5 "
-        "and summary.json in the folder of the run.</footer></main></body></html>\n"
+    table = stages_table(run.stages, run.refined)
+    heading = f"From {run.stages[0].name} to refined" if len(run.stages) > 1 else "Refining"
+    more = "".join(captioned(images, name, alt, caption) for name, alt, caption in extra_pictures(run.image))
+    content = (
+        f"{_verdict(run)}{_warnings(run)}{_headline(run)}{_object(run, images, shown)}{_facts(run)}"
+        + (f"<h2>{escape(heading)}</h2>{table}" if table else "")
+        + resolution_section(run, images)
+        + _probe(run, images)
+        + (f"<h2>Slices and weights</h2><div class='grid'>{more}</div>" if more else "")
+        + _frames(run, images)
+        + _epochs(run, images)
+        + orientation_section(run.scan.raw.source.details)
+        + details(run, files)
     )
+    footer = (
+        "Images, numbers and settings are all inside this file. Point at a picture for its values; the arrows in its "
+        "corner enlarge it. The same data for programs: reconstruction.h5 and summary.json in the folder of the run."
+    )
+    return page(run.title, f"{source} · {written_now()}", content, footer)

@@ -50,7 +50,7 @@ def orientation_section(details: Mapping[str, Any]) -> str:
 
 
 def _section(found: Mapping[str, Any]) -> str:
-    heads = "".join(f'<th scope="col" style="width:auto">{text}</th>' for text in _HEADINGS)
+    heads = "".join(f'<th scope="col">{text}</th>' for text in _HEADINGS)
     rows = "".join(_row(trial, found) for trial in found["trials"])
     reasons = "".join(f"<li>{escape(reason[:1].upper() + reason[1:])}.</li>" for reason in found["reasons"])
     text = (
@@ -59,7 +59,6 @@ def _section(found: Mapping[str, Any]) -> str:
     )
     return (
         f'<h2>Orientation of the positions</h2><section class="card">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table><p>{escape(text)}</p>"
-        + (f'<ul class="notes">{reasons}</ul>' if reasons else "")
-        + "</section>"
+        f'<div class="scroll"><table class="columns"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"<p>{escape(text)}</p>" + (f'<ul class="notes">{reasons}</ul>' if reasons else "") + "</section>"
     )

@@ -1,11 +1,10 @@
-"""Curves, maps and patterns of a run, as PNG bytes: what tells whether the picture can be trusted.
+"""Maps and patterns of a run, as PNG bytes: what tells whether the picture can be trusted.
 
-The house rules of :mod:`ptycho_core.report.figures` hold here too.
+The house rules of :mod:`ptycho_core.report.canvas` hold here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,67 +12,40 @@ from numpy.typing import NDArray
 
 from ..data.container import Role
 from ..data.results import Scored
-from .figures import (
+from .canvas import (
     BLANK,
     FAINT,
+    FINE_DPI,
     HELDOUT,
     INK,
     TRAIN,
     Picture,
+    carry,
     colour_bar,
-    drawn_text,
+    framed,
     image_size,
     new_figure,
     place,
     scan_axes,
     title,
 )
+from .curves import epochs_figure, frc_figure, losses_figure
+from .values import array_values, point_values
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from ..data.findings import FourierRingCorrelation
+__all__ = [
+    "epochs_figure",
+    "framed",
+    "frc_figure",
+    "losses_figure",
+    "moves_figure",
+    "patterns_figure",
+    "r_map_figure",
+]
 
-__all__ = ["framed", "frc_figure", "losses_figure", "patterns_figure", "r_map_figure"]
-
-_COLOURS = (TRAIN, HELDOUT, "#3f8f5b", "#7a4fa3", "#8c6d31")
-
-
-def framed(axes: Axes, xlabel: str, ylabel: str) -> None:
-    """Label the axes of a curve, with a grid behind it."""
-    axes.set_xlabel(xlabel, fontsize=9, color=INK)
-    axes.set_ylabel(ylabel, fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#dde3ea", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-@Picture
-def losses_figure(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Every loss of the history against the epoch, on a log scale unless one is not positive."""
-    # wide on the left: over less than a decade every tick is labelled, as in 2.3 × 10⁻³
-    figure = new_figure(6.8, 3.3)
-    axes = place(figure, 1.2, 0.5, 4.3, 2.45)
-    title(axes, "Losses")
-    framed(axes, "epoch", "loss (per measured count)")
-    names = sorted((n for n in history if "loss" in n and len(history[n])), key=lambda n: (n != "train_loss", n))
-    curves = {n: np.asarray(history[n], dtype=float) for n in names}
-    if not any(np.isfinite(v).any() for v in curves.values()):
-        axes.text(0.5, 0.5, "no losses were recorded", transform=axes.transAxes, ha="center", color=FAINT, fontsize=9)
-        return figure
-    positive = all((v[np.isfinite(v)] > 0).all() for v in curves.values())
-    axes.set_yscale("log" if positive else "linear")
-    for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
-        epochs = np.arange(1, len(values) + 1)
-        shown = {"train_loss": "training", "test_loss": "held out"}.get(name, drawn_text(name))
-        axes.plot(epochs, values, color=colour, linewidth=1.4, marker="o", markersize=2.5, label=shown)
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(which="both", labelsize=8)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), fontsize=8, frameon=False, borderaxespad=0.0)
-    return figure
+_MOST_ARROWS = 3000
 
 
 def _marker_area(scored: Scored, width_in: float) -> float:
@@ -93,8 +65,8 @@ def r_map_figure(scored: Scored) -> Figure:
     known = np.isfinite(r)
     is_heldout = scored.scan.role == Role.HELDOUT
     ring = known & is_heldout
-    across, up = image_size(image.object.shape, 4.2, 5.2)
-    figure = new_figure(max(across, 2.4) + 1.75, up + 2.55)
+    across, up = image_size(image.object.shape, 3.05, 4.2)
+    figure = new_figure(max(across, 2.4) + 1.65, up + 2.5)
     axes = scan_axes(figure, image, 0.65, 2.0, (across, up))
     axes.set_facecolor("#f4f6f8")
     title(axes, "R-factor of each frame")
@@ -123,6 +95,11 @@ def r_map_figure(scored: Scored) -> Figure:
         edges = np.linspace(low * 0.98, high * 1.02 + 1e-12, 41)
         bars.hist([r[known & ~is_heldout], r[ring]], bins=edges.tolist(), stacked=True, color=[TRAIN, HELDOUT])
         bars.axvline(floor, color=INK, linewidth=1.0, linestyle="dashed")
+    numbers = scored.scan.raw.frame_numbers
+    texts = [
+        f"frame {numbers[j]}: R {r[j]:.4f}" if known[j] else f"frame {numbers[j]}: not used" for j in range(len(r))
+    ]
+    carry(figure, point_values(axes, x, y, texts))
     return figure
 
 
@@ -160,49 +137,71 @@ def patterns_figure(scored: Scored) -> Figure:
             values[:, ~raw.mask] = np.nan
     spread = max(float(np.nanpercentile(np.abs(difference), 99.5)), 1e-6)
     low, high = _log_limits(measured)
+    true = (measured, predicted, difference)
     # no counts has no logarithm, and must not look like a masked pixel
     measured, predicted = np.maximum(measured, low / 2), np.maximum(predicted, low / 2)
     log_norm, linear_norm = LogNorm(low, high), Normalize(-spread, spread)
     log_colours = matplotlib.colormaps["inferno"].with_extremes(under="black", bad=BLANK)
     signed_colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad=BLANK)
-    side, gap, left, bar_room = 2.25, 0.12, 0.95, 0.95
-    figure = new_figure(left + 3 * side + 2 * gap + 2 * bar_room, 3 * (side + gap) + 0.45)
-    r = scored.frame_r_factors()
-    for row, (name, frame) in enumerate(chosen):
-        for column, values in enumerate((measured, predicted, difference)):
-            signed = column == 2
-            left_in = left + column * (side + gap) + (bar_room if signed else 0)
-            axes = place(figure, left_in, 0.12 + (2 - row) * (side + gap), side, side)
-            norm, colours = (linear_norm, signed_colours) if signed else (log_norm, log_colours)
-            image = axes.imshow(values[row], norm=norm, cmap=colours, interpolation="nearest")
+    side, gap, left, bar_room = 1.12, 0.08, 0.16, 1.02
+    figure = new_figure(left + 3 * (side + gap) + bar_room, 3 * (side + 0.32) + 0.5, FINE_DPI)
+    r, told = scored.frame_r_factors(), []
+    rows = ((measured, "Measured"), (predicted, "Predicted"), (difference, "√predicted − √measured"))
+    top = 3 * (side + 0.32)
+    for row, (images, heading) in enumerate(rows):
+        signed = row == 2
+        norm, colours = (linear_norm, signed_colours) if signed else (log_norm, log_colours)
+        for column, (name, frame) in enumerate(chosen):
+            bottom = top - (row + 1) * (side + 0.32) + 0.1
+            axes = place(figure, left + column * (side + gap), bottom, side, side)
+            drawn = axes.imshow(images[column], norm=norm, cmap=colours, interpolation="nearest")
             axes.set(xticks=[], yticks=[])
-            if row == 0:
-                title(axes, ("Measured", "Predicted", "√predicted − √measured")[column])
             if column == 0:
-                text = f"{name}\nframe {raw.frame_numbers[frame]}\nR-factor\n{r[frame]:.4f}"
-                axes.text(-0.05, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=8.5, color=INK)
-            elif row == 1:
-                label = "√counts (shot noise ≈ ±0.5)" if signed else "counts"
-                colour_bar(figure, image, axes, label, extend="both")
+                title(axes, heading)
+            if row == 0:
+                text = f"{name}: frame {raw.frame_numbers[frame]}\nR {r[frame]:.4f}"
+                axes.text(0, 1.24, text, transform=axes.transAxes, ha="left", va="bottom", fontsize=8, color=INK)
+            told.append(array_values(axes, true[row][column], heading, "√counts" if signed else "counts"))
+            if column == len(chosen) - 1:
+                label = "√counts" if signed else "counts"
+                colour_bar(figure, drawn, axes, label, extend="both")
+    carry(figure, *told)
     return figure
 
 
 @Picture
-def frc_figure(curves: Mapping[str, FourierRingCorrelation]) -> Figure:
-    """Fourier ring correlations against spatial frequency, with the usual thresholds."""
-    figure = new_figure(5.6, 3.6)
-    axes = place(figure, 0.7, 0.5, 4.5, 2.75)
-    title(axes, "Fourier ring correlation")
-    framed(axes, "spatial frequency (cycles per object pixel)", "correlation")
-    for (name, curve), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
-        axes.plot(curve.frequency, curve.correlation, color=colour, linewidth=1.4, label=drawn_text(name))
-    finest = max(curves.values(), key=lambda c: len(c.frequency))
-    axes.plot(
-        finest.frequency, finest.half_bit, color=FAINT, linewidth=0.9, linestyle="dotted", label="half-bit threshold"
-    )
-    for level, name in ((0.5, "½"), (1 / 7, "1/7")):
-        axes.axhline(level, color=FAINT, linewidth=0.8, linestyle="dashed")
-        axes.text(0.502, level, name, fontsize=8, color=FAINT, va="center", ha="left")
-    axes.set(xlim=(0, 0.5), ylim=(-0.05, 1.05))
-    axes.legend(loc="lower left", fontsize=8, frameon=True, framealpha=0.85, edgecolor="none")
+def moves_figure(scored: Scored, pixel_size_m: float | None) -> Figure:
+    """Arrows from where each frame was read to where it was refined to, enlarged alike, with one that says how long.
+
+    Args:
+        scored: the image, with its positions as used and those of its scan as read.
+        pixel_size_m: side of an object pixel, metres, for lengths in nm; None tells them in object pixels.
+    """
+    import matplotlib
+
+    image, used = scored.image, scored.scan.used_frames
+    read = scored.scan.raw.positions_px[used]
+    moved = image.positions_px[used] - read
+    unit, name = (1.0, "px") if pixel_size_m is None else (pixel_size_m * 1e9, "nm")
+    length = np.hypot(*moved.T) * unit
+    across, up = image_size(image.object.shape, 3.05, 4.2)
+    figure = new_figure(max(across, 2.4) + 1.65, up + 1.0)
+    axes = scan_axes(figure, image, 0.65, 0.5, (across, up))
+    axes.set_facecolor("#f4f6f8")
+    shown = np.unique(np.linspace(0, len(used) - 1, min(len(used), _MOST_ARROWS)).astype(np.int64))
+    typical = max(float(np.percentile(length, 90)), 1e-12)
+    spacing = float(np.sqrt(np.prod(np.maximum(np.ptp(read, axis=0), 1.0)) / len(used)))
+    scale = typical / unit / (1.6 * spacing)  # a long arrow reaches past the next frame
+    arrows = axes.quiver(
+        read[shown, 1], read[shown, 0], moved[shown, 1], moved[shown, 0], length[shown],
+        angles="xy", scale_units="xy", scale=scale, width=0.0045, cmap=matplotlib.colormaps["viridis"].resampled(256),
+    )  # fmt: skip
+    arrows.set_clim(0, max(float(np.percentile(length, 99)), 1e-12))
+    colour_bar(figure, arrows, axes, f"length ({name})", extend="max")
+    title(axes, f"Corrections of positions, drawn {1 / scale:.0f}× as long")
+    texts = [
+        f"frame {number}: y {dy * unit:+.3g}, x {dx * unit:+.3g} {name}"
+        for number, (dy, dx) in zip(scored.scan.raw.frame_numbers[used], moved, strict=True)
+    ]
+    carry(figure, point_values(axes, read[:, 1], read[:, 0], texts))
     return figure

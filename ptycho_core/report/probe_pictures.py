@@ -15,8 +15,8 @@ from ..data.probe_guess import ProbeGuess
 from ..physics.probe import defocused_planes, mode_powers, windowed_probe
 from ..physics.propagation import far_field
 from ..text import html_text as escape
-from .figures import FAINT, HELDOUT, INK, TRAIN, Picture, drawn_text, new_figure, place, png_bytes, title
-from .plots import framed
+from .canvas import FAINT, HELDOUT, INK, TRAIN, Picture, drawn_text, framed, new_figure, place, png_bytes, title
+from .parts import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,18 +121,20 @@ def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> Figure:
     across, along, unit, z_label = _scale(geometry)
     half, z = probe.shape[-1] / 2 * across, beam.distances_px2 * along
     N = beam.at_focus.shape[-1]
-    figure = new_figure(9.4, 5.6)
+    figure = new_figure(4.6, 5.75)
     for number, (slices, name) in enumerate(((beam.along_x, "x"), (beam.along_y, "y"))):
-        axes = place(figure, 0.75, 3.15 - 2.6 * number, 5.0, 1.95)
+        axes = place(figure, 0.68, 4.17 - 1.62 * number, 3.78, 1.22)
         extent = (float(z[0]), float(z[-1]), half, -half)
         # the root shows a beam that is a hundred times wider than its focus
         axes.imshow(np.sqrt(slices.T), extent=extent, aspect="auto", cmap="magma", interpolation="nearest")
         for place_of, colour in ((0.0, "white"), (beam.focus_px2 * along, "#7fd1ff")):
             axes.axvline(place_of, color=colour, linewidth=1, linestyle="--")
-        axes.set_ylabel(f"{name} ({unit})", fontsize=9, color=INK)
+        axes.set_ylabel(f"{name} ({unit})", fontsize=8.5, color=INK)
         if number == 1:
             axes.set_xlabel(z_label, fontsize=9, color=INK)
-        title(axes, f"Root of the amplitude over {name}; dashed: sample (white), focus (blue)")
+        else:
+            axes.tick_params(labelbottom=False)
+        title(axes, f"Along the beam, over {name}")
     y, x = (int(place_of) for place_of in np.unravel_index(int(beam.at_focus.argmax()), (N, N)))
     near = max(4, N // 8)
     closer = np.roll(beam.at_focus, (N // 2 - y, N // 2 - x), (0, 1))[
@@ -140,16 +142,17 @@ def focus_figure(probe: NDArray[np.complex64], geometry: Geometry) -> Figure:
     ]
     shown = ((beam.at_sample, "At the sample"), (closer, f"At the focus, {N / (2 * near):.0f}×"))
     for number, (plane, name) in enumerate(shown):
-        axes = place(figure, 6.1 + 1.6 * number, 3.35, 1.5, 1.5)
+        axes = place(figure, 0.12 + 1.5 * number, 0.35, 1.36, 1.36)
         axes.imshow(plane, cmap="magma", interpolation="nearest")
         axes.set(xticks=[], yticks=[])
         title(axes, name)
-    axes = place(figure, 6.5, 0.55, 2.6, 1.85)
+    axes = place(figure, 3.4, 0.5, 1.08, 1.21)
     axes.bar(np.arange(len(powers)) + 1, 100 * powers, width=0.6, color=TRAIN)
-    axes.set(xticks=np.arange(len(powers)) + 1, xlim=(0.3, max(4, len(powers)) + 0.7))
-    framed(axes, "mode", "part of the power (%)")
+    every = max(1, -(-len(powers) // 5))
+    axes.set(xticks=np.arange(0, len(powers), every) + 1, xlim=(0.3, max(4, len(powers)) + 0.7))
+    framed(axes, "mode", "")
     axes.set_ylim(0, 105)
-    title(axes, "Power by mode")
+    title(axes, "Power (%)")
     return figure
 
 
@@ -162,11 +165,11 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
     if not guess.trials:
         return None
     holes = any(trial.tried.get("disc_radius_px") is not None for trial in guess.trials)
-    figure = new_figure(8.6 if holes else 6.4, 3.6)
-    axes = place(figure, 0.85, 0.55, 4.4, 2.5)
+    figure = new_figure(4.6, 5.9 if holes else 3.4)
+    axes = place(figure, 0.7, 3.3 if holes else 0.5, 3.7, 2.25 if holes else 2.5)
     panels = [(axes, "defocus_px2", "defocus (λz / pixel²)")]
     if holes:
-        panels.append((place(figure, 5.65, 0.55, 1.7, 2.5), "disc_radius_px", "radius of a hole (object px)"))
+        panels.append((place(figure, 0.7, 0.5, 3.7, 2.2), "disc_radius_px", "radius of a hole (object pixels)"))
     words = list(dict.fromkeys(str(trial.tried["orientation"]) for trial in guess.trials))
     for panel, name, label in panels:
         for number, word in enumerate(words):
@@ -186,11 +189,11 @@ def trials_figure(guess: ProbeGuess) -> bytes | None:
                     line = "-" if stage == "coarse" else "none"
                     panel.plot(x, y, marker=marker, markersize=4, linestyle=line, lw=1, color=colour, label=label_of)
                     label_of = None
-        framed(panel, label, "held-out misfit explained (%)" if panel is axes else "")
+        framed(panel, label, "held-out misfit explained (%)")
         panel.axhline(0, color=FAINT, linewidth=0.8)
-    title(axes, "Circles: the grid; triangles: closer; squares: probe refined")
+    title(axes, "○ grid, △ closer, □ probe refined")
     if len(words) > 1:
-        axes.legend(fontsize=7, frameon=False, title="orientation", title_fontsize=7)
+        axes.legend(fontsize=8, framealpha=0.9, edgecolor="none", title="orientation", title_fontsize=8)
     return png_bytes(figure)
 
 
@@ -211,21 +214,20 @@ def probe_words(guess: ProbeGuess | None) -> str:
         return ""
     items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}.</li>" for text in (*guess.sentences, *guess.doubts))
     best = sorted(guess.trials, key=lambda trial: trial.best_misfit)[:8]
-    rows = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(text)}</td>" for text in _row(trial.tried))
-        + f"<td>{100 * trial.explained:.1f} %</td><td>{trial.heldout_deviance:.4g}</td>"
-        + f"<td>{trial.fourier_error:.4f}</td></tr>"
+    rows = [
+        (
+            *_row(trial.tried),
+            f"{100 * trial.explained:.1f} %",
+            f"{trial.heldout_deviance:.4g}",
+            f"{trial.fourier_error:.4f}",
+        )
         for trial in best
-    )
-    heads = "".join(
-        f'<th scope="col" style="width:auto">{text}</th>'
-        for text in ("Stage", "Orientation", "Tried", "Modes", "Explained", "Held-out deviance", "Fourier error")
-    )
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+    ]
+    heads = ("Stage", "Orientation", "Tried", "Modes", "Explained", "Held-out deviance", "Fourier error")
+    tried = table(rows, heads) if rows else ""
     more = f"<p>The best {len(best)} of {len(guess.trials)} trials.</p>" if rows else ""
     said = escape(guess.describe())
-    return f'<section class="card"><p>{said}.</p>{table}{more}<ul class="notes">{items}</ul></section>'
+    return f'<section class="card"><p>{said}.</p>{tried}{more}<ul class="notes">{items}</ul></section>'
 
 
 def _row(values: Mapping[str, Any]) -> tuple[str, str, str, str]:

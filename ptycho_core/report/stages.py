@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ from ..data.run import Stage
 from ..io.reconstruction_file import figures_of
 from ..text import html_text as escape
 from . import figures, plots
+from .parts import table
 
-__all__ = ["draw_stages", "stage_pictures", "stage_summaries", "stages_table"]
+__all__ = ["draw_stages", "refinement_sentence", "stage_summaries", "stages_table"]
 
 
 def stage_summaries(stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
@@ -33,22 +34,29 @@ def stage_summaries(stages: tuple[Stage, ...]) -> list[dict[str, Any]]:
 
 
 def draw_stages(
-    stages: tuple[Stage, ...], refined: Refined | None, pixel_size_m: float | None
+    stages: tuple[Stage, ...],
+    refined: Refined | None,
+    pixel_size_m: float | None,
+    before: figures.ObjectView | None,
+    floor: float | None,
 ) -> dict[str, Callable[[], bytes]]:
-    """File name → what draws the first stage and the losses of refining; empty where there was one stage only."""
-    if len(stages) < 2:
-        return {}
-    first = stages[0].scored.image
+    """File name → what draws the image before refining, and the epochs of refining; empty where there were none.
 
-    def draw(figure: Callable[[figures.ObjectView, float | None], bytes]) -> bytes:
-        return figure(figures.object_view(first.object, first.coverage), pixel_size_m)
-
-    images: dict[str, Callable[[], bytes]] = {
-        "stage_amplitude.png": partial(draw, figures.amplitude_figure),
-        "stage_phase.png": partial(draw, figures.phase_figure),
-    }
+    Args:
+        stages: of the run.
+        refined: what refining gave.
+        pixel_size_m: side of an object pixel, metres, or None.
+        before: how the first image is shown, on the scale of the result.
+        floor: Fourier error that noise alone makes.
+    """
+    images: dict[str, Callable[[], bytes]] = {}
+    if len(stages) > 1 and before is not None:
+        images["stage_amplitude.png"] = partial(
+            figures.amplitude_figure, before, pixel_size_m, "Amplitude before refining"
+        )
+        images["stage_phase.png"] = partial(figures.phase_figure, before, pixel_size_m, "Phase before refining")
     if refined is not None and any(len(values) for values in refined.history.values()):
-        images["refinement.png"] = partial(plots.losses_figure, refined.history)
+        images["refinement.png"] = partial(plots.epochs_figure, refined.history, "Refining", floor)
     return images
 
 
@@ -70,7 +78,7 @@ def _cells(stage: Stage, scored: bool, halved: bool) -> list[str]:
         cells.append("–" if c is None else f"{psnr}correlation {c.correlation:.4f}")
     if halved:
         frc = stage.half_data_frc
-        cells.append("–" if frc is None else f"{frc.half_period_px(frc.cutoff_one_seventh):.2f} px")
+        cells.append("–" if frc is None else f"{frc.half_period_px(frc.cutoff_half_bit):.2f} px")
     return cells
 
 
@@ -83,13 +91,10 @@ def stages_table(stages: tuple[Stage, ...], refined: Refined | None) -> str:
     halved = any(stage.half_data_frc is not None for stage in stages)
     header = ["Image", "Engine", "Deviance", "held out", "R-factor", "held out", "Probe modes", "Time"]
     header += ["Against the truth"] if scored else []
-    header += ["Half period at FRC 1/7"] if halved else []
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(stage, scored, halved))}</tr>" for stage in stages
-    )
-    head = "".join(f'<th scope="col" style="width:auto">{escape(cell)}</th>' for cell in header)
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<section class="card">{table}<p>{escape(refinement_sentence(refined))}</p></section>'
+    header += ["Half period at half-bit"] if halved else []
+    rows = [_cells(stage, scored, halved) for stage in stages]
+    sentence = escape(refinement_sentence(refined))
+    return f'<section class="card">{table(rows, header)}<p>{sentence}</p></section>'
 
 
 def refinement_sentence(refined: Refined | None) -> str:
@@ -105,17 +110,3 @@ def refinement_sentence(refined: Refined | None) -> str:
     if refined.positions is not None:
         text += f"Scan positions {refined.positions.describe()}. "
     return text.strip()
-
-
-def stage_pictures(images: Mapping[str, bytes]) -> list[tuple[str, str, str]]:
-    """(file name, alternative text, caption) of the pictures that there are, in the order of a page."""
-    known = {
-        "stage_phase.png": ("Phase before refining", "The image that refining began with, shown as the one above."),
-        "stage_amplitude.png": ("Amplitude before refining", "Its amplitude."),
-        "refinement.png": (
-            "Losses of refining against epochs",
-            "Loss of the frames refined on and of the held-out frames. A Poisson loss has no natural zero: only its "
-            "fall counts.",
-        ),
-    }
-    return [(name, alt, caption) for name, (alt, caption) in known.items() if name in images]

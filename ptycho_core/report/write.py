@@ -22,7 +22,7 @@ from ..data.run import Run
 from ..errors import Cancelled
 from ..io.reconstruction_file import figures_of, plain_json, write_reconstruction
 from ..io.result_folder import NOTHING_REPLACED, SUMMARY_NAME, as_output_error
-from ..io.result_names import IMAGE_NAME
+from ..io.result_names import IMAGE_NAME, RESULT_NAMES
 from ..protocol import TrainedModel
 from ..runtime import runtime_to_mapping
 from . import figures, plots
@@ -101,15 +101,31 @@ def _refinement_summary(refined: Refined | None) -> dict[str, Any] | None:
     }
 
 
-def _drawings(run: Run, view: figures.ObjectView) -> dict[str, Callable[[], bytes | None]]:
+def _views(run: Run) -> tuple[figures.ObjectView, ...]:
+    """How the object is shown: before refining and after on one scale, or as it is where nothing was refined."""
+    image = run.image
+    if len(run.stages) > 1:
+        return figures.paired_views(run.stages[0].scored.image, image)
+    return (figures.object_view(image.object, image.coverage),)
+
+
+def _moved(run: Run) -> bool:
+    """Whether the positions as used are not those that were read."""
+    used = run.scan.used_frames
+    return bool((run.image.positions_px[used] != run.scan.raw.positions_px[used]).any())
+
+
+def _drawings(run: Run, views: Sequence[figures.ObjectView]) -> dict[str, Callable[[], bytes | None]]:
     """File name → what draws it; None where there is nothing to show."""
-    scored, pixel_size_m = run.scored, run.scan.raw.geometry.pixel_size_m
+    scored, pixel_size_m, view = run.scored, run.scan.raw.geometry.pixel_size_m, views[-1]
+    after, first = (" after refining" if len(views) > 1 else " of the object"), run.stages[0]
+    noise = (scored.heldout or scored.train).fourier_error_floor
     images: dict[str, Callable[[], bytes | None]] = {
-        "object_amplitude.png": partial(figures.amplitude_figure, view, pixel_size_m),
-        "object_phase.png": partial(figures.phase_figure, view, pixel_size_m),
+        "object_amplitude.png": partial(figures.amplitude_figure, view, pixel_size_m, f"Amplitude{after}"),
+        "object_phase.png": partial(figures.phase_figure, view, pixel_size_m, f"Phase{after}"),
         "probe.png": partial(figures.probe_figure, scored.image.probe, pixel_size_m),
         "coverage.png": partial(figures.coverage_figure, scored),
-        "losses.png": partial(plots.losses_figure, run.history),
+        "losses.png": partial(plots.epochs_figure, run.history, f"Epochs of the {first.name}", noise),
         "r_map.png": partial(plots.r_map_figure, scored),
         "patterns.png": partial(plots.patterns_figure, scored),
     }
@@ -122,15 +138,17 @@ def _drawings(run: Run, view: figures.ObjectView) -> dict[str, Callable[[], byte
             if stage.half_data_frc is not None:
                 curves[f"half against half, {stage.name}"] = stage.half_data_frc
     if curves:
-        images["frc.png"] = partial(plots.frc_figure, curves)
+        images["frc.png"] = partial(plots.frc_figure, curves, pixel_size_m)
+    if _moved(run):
+        images["moves.png"] = partial(plots.moves_figure, scored, pixel_size_m)
     images |= draw_probe(run) | draw_extras(scored, pixel_size_m)
-    return images | draw_stages(run.stages, run.refined, pixel_size_m)
+    return images | draw_stages(run.stages, run.refined, pixel_size_m, views[0] if len(views) > 1 else None, noise)
 
 
-def _draw(run: Run, view: figures.ObjectView) -> dict[str, bytes | Exception]:
+def _draw(run: Run, views: Sequence[figures.ObjectView]) -> dict[str, bytes | Exception]:
     """File name → PNG, or what kept it from being drawn: a picture is not worth a run."""
     images: dict[str, bytes | Exception] = {}
-    for name, draw in _drawings(run, view).items():
+    for name, draw in _drawings(run, views).items():
         try:
             png = draw()
         except Cancelled:
@@ -176,11 +194,12 @@ def write_looks(folder: Path, run: Run) -> tuple[str, ...]:
     notices: list[str] = []
     images: dict[str, bytes] = {}
     try:
-        view = figures.object_view(run.image.object, run.image.coverage)
-        drawn = _draw(run, view)
+        views = _views(run)
+        drawn = _draw(run, views)
         images = {name: png for name, png in drawn.items() if isinstance(png, bytes)}
         notices += [f"{name} could not be drawn ({_words(e)})" for name, e in drawn.items() if isinstance(e, Exception)]
-        page: str | None = render_report(replace(run, warnings=(*run.warnings, *notices)), images, view)
+        told, files = replace(run, warnings=(*run.warnings, *notices)), _files_beside(folder, images)
+        page: str | None = render_report(told, images, views, files)
     except Cancelled:
         raise
     except Exception as error:
@@ -194,6 +213,11 @@ def write_looks(folder: Path, run: Run) -> tuple[str, ...]:
         if page is not None:
             (folder / "report.html").write_bytes(page.encode("utf-8", errors="backslashreplace"))
     return tuple(notices)
+
+
+def _files_beside(folder: Path, images: Mapping[str, bytes]) -> list[str]:
+    """Names of what will lie beside the report; the summary is written last."""
+    return sorted({*(path.name for path in folder.iterdir()), *images, SUMMARY_NAME} & RESULT_NAMES)
 
 
 def _short_page(run: Run, error: Exception) -> str | None:

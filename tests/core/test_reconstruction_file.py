@@ -22,6 +22,7 @@ from ptycho_core.data.run import Run
 from ptycho_core.errors import DataError, OutputError
 from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.io.reconstruction_file import plain_json, read_reconstruction, write_reconstruction
+from ptycho_core.physics.gauge import ramp_wave
 from ptycho_core.physics.merit import SUMS
 
 CONFIG = TrainingConfig(epochs=3, model=ModelConfig(width=7))
@@ -336,7 +337,9 @@ def test_viewers_are_led_to_an_image_on_scan_coordinates(written: Path, scored: 
         assert image["y"][1] == pytest.approx((made.origin_px[0] + 1) * 26e-9)
         assert image["x"][0] == pytest.approx(made.origin_px[1] * 26e-9)
         assert np.isnan(signal[()][~lit]).all()
-        turned = made.object * np.exp(-1j * signal.attrs["removed_global_phase_rad"])
+        away = signal.attrs["removed_ramp_rad_per_px"], signal.attrs["removed_ramp_about_px"]
+        ramp = ramp_wave(*(tuple(values) for values in away), made.object.shape)
+        turned = made.object / ramp * np.exp(-1j * signal.attrs["removed_global_phase_rad"])
         np.testing.assert_allclose(signal[()][lit], np.angle(turned)[lit], atol=1e-5)
         np.testing.assert_array_equal(image["amplitude"][()][lit], np.abs(made.object)[lit])
         assert image["coverage"] == entry["coverage"]

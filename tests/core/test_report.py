@@ -24,6 +24,7 @@ from ptycho_core.enginekit.stitching import Stitcher, make_image, probe_weights
 from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.io.reconstruction_file import read_reconstruction
 from ptycho_core.io.result_folder import ResultFolder, verify_result
+from ptycho_core.io.result_names import RESULT_NAMES
 from ptycho_core.physics.patches import extract
 from ptycho_core.report.figures import object_view
 from ptycho_core.report.html import render_report
@@ -157,9 +158,12 @@ def page_of(folder: Path) -> _Page:
 def test_the_report_is_self_contained(refined: Path) -> None:
     source = (refined / "report.html").read_text(encoding="utf-8")
     page = _Page(source)
-    assert {"script", "link", "iframe", "object", "base"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"link", "iframe", "object", "base"}.isdisjoint(tag for tag, _ in page.tags)
     for tag, attributes in page.tags:
-        assert "href" not in attributes
+        assert ("href" in attributes) == (tag == "a")
+        if tag == "a":  # a file that lies beside, by its name
+            assert (refined / str(attributes["href"])).name == attributes["href"]
+            assert attributes["href"] in RESULT_NAMES
         assert not any(name.startswith("on") for name in attributes)
         if tag == "img":
             assert (attributes["src"] or "").startswith("data:image/png;base64,")

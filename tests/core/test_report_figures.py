@@ -18,7 +18,14 @@ from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.data.results import Scored
 from ptycho_core.evaluation.metrics import compare_objects
 from ptycho_core.physics.probe import add_modes, aperture_probe
-from ptycho_core.report.figures import complex_colours, coverage_figure, object_view, probe_figure, scale_bar
+from ptycho_core.report.figures import (
+    complex_colours,
+    coverage_figure,
+    object_view,
+    paired_views,
+    probe_figure,
+    scale_bar,
+)
 from ptycho_core.report.plots import (
     frc_figure,
     losses_figure,
@@ -37,13 +44,14 @@ def test_view_removes_the_global_phase_and_keeps_the_rest() -> None:
     phase = rng.normal(0, 0.3, (60, 90)) + 0.5 * (np.arange(90) > 60)
     obj = (1.5 * np.exp(1j * (phase + 3.0))).astype(np.complex64)
     view = object_view(obj, np.ones(obj.shape, dtype=np.float32))
-    assert np.nanmedian(view.phase) == pytest.approx(0, abs=1e-5)
     shown = view.phase[~np.isnan(view.phase)]
+    assert np.angle(np.mean(np.exp(1j * shown))) == pytest.approx(0, abs=2e-3)
+    turned = phase + 3.0 - np.angle(view.taken_off.wave(obj.shape))
     rows, columns = view.corner_px
-    expected = phase[rows : rows + view.phase.shape[0], columns : columns + view.phase.shape[1]]
-    difference = shown - expected[~np.isnan(view.phase)]
-    assert np.ptp(difference) < 1e-5  # nothing but a constant was removed
-    assert view.removed_phase_rad == pytest.approx(np.angle(np.exp(1j * (3.0 - difference[0]))), abs=1e-5)
+    expected = turned[rows : rows + view.phase.shape[0], columns : columns + view.phase.shape[1]]
+    difference = np.angle(np.exp(1j * (shown - expected[~np.isnan(view.phase)])))
+    assert np.abs(difference).max() < 1e-5  # nothing but a constant and a ramp was removed
+    assert view.taken_off.ramp_rad_per_px[1] > 10 * abs(view.taken_off.ramp_rad_per_px[0])  # the step is along x
     assert not view.phase_wraps
 
 
@@ -74,10 +82,49 @@ def test_limits_do_not_follow_a_wild_pixel_and_never_meet() -> None:
 
 
 def test_a_phase_that_goes_around_gets_the_whole_circle() -> None:
-    ramp = np.exp(1j * np.linspace(0, 6 * math.pi, 100))[None, :].repeat(40, axis=0).astype(np.complex64)
-    view = object_view(ramp, np.ones(ramp.shape, dtype=np.float32))
+    y, x = np.mgrid[:60, :90]
+    winding = np.exp(1j * (np.angle(x - 30 + 1j * (y - 20)) + np.random.default_rng(3).uniform(-3, 3, (60, 90))))
+    view = object_view(winding.astype(np.complex64), np.ones(winding.shape, dtype=np.float32))
     assert view.phase_wraps
+    assert not view.phase_unwrapped
     assert view.phase_limits == (-math.pi, math.pi)
+
+
+def test_a_phase_of_many_turns_is_unwrapped_and_a_ramp_is_taken_off() -> None:
+    y, x = np.mgrid[:60, :90]
+    hill = 9.0 * np.exp(-((y - 25.0) ** 2 + (x - 50.0) ** 2) / 300)
+    obj = np.exp(1j * (hill + 0.2 * y - 0.15 * x + 1.0)).astype(np.complex64)
+    view = object_view(obj, np.ones(obj.shape, dtype=np.float32))
+    assert view.phase_unwrapped
+    assert not view.phase_wraps
+    rows, columns = (slice(c, c + n) for c, n in zip(view.corner_px, view.phase.shape, strict=True))
+    np.testing.assert_allclose(
+        np.exp(1j * view.phase), (obj / view.taken_off.wave(obj.shape))[rows, columns], atol=1e-4
+    )
+    steps = np.abs(np.diff(view.phase, axis=1))
+    assert np.nanmax(steps) < 1.2
+    assert np.nanmax(view.phase) - np.nanmin(view.phase) > 7.5
+
+
+def test_before_and_after_are_shown_on_one_scale_and_one_region(scored: Scored) -> None:
+    after = scored.image
+    wider = np.pad(after.object * np.exp(0.7j), ((3, 2), (4, 1)))
+    before = dataclasses.replace(
+        after,
+        object=(0.8 * wider).astype(np.complex64),
+        coverage=np.pad(after.coverage, ((3, 2), (4, 1))),
+        origin_px=after.origin_px - (3, 4),
+    )
+    first, last = paired_views(before, after)
+    assert first.phase.shape == last.phase.shape
+    assert (np.array(first.corner_px) - last.corner_px).tolist() == [3, 4]
+    assert first.amplitude_limits == last.amplitude_limits
+    assert first.phase_limits == last.phase_limits
+    assert last.amplitude_limits[0] < np.nanpercentile(last.amplitude, 0.4)  # it has room for the darker one
+    both = ~np.isnan(first.phase) & ~np.isnan(last.phase)
+    assert both.sum() > 0.99 * (~np.isnan(last.phase)).sum()
+    np.testing.assert_allclose(first.phase[both], last.phase[both], atol=1e-3)
+    np.testing.assert_allclose(first.amplitude[both], 0.8 * last.amplitude[both], rtol=1e-5)
 
 
 def test_a_large_object_is_averaged_within_its_covered_pixels() -> None:

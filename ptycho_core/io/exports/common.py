@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...physics.gauge import TakenOff, shown_phase
 from ...text import one_line
 from ..stored_reconstruction import StoredReconstruction
 from ..writers.common import Instrument, complete_instrument
@@ -61,13 +62,12 @@ def layers_of(stored: StoredReconstruction) -> NDArray[np.complex64]:
     return stored.object[None] if stored.slices is None else stored.slices
 
 
-def displayed(stored: StoredReconstruction) -> tuple[NDArray[np.float32], NDArray[np.float32], float]:
-    """Phase without its mean, and amplitude, (H, W) float32, NaN where no frame reached; and the phase taken off."""
+def displayed(stored: StoredReconstruction) -> tuple[NDArray[np.float32], NDArray[np.float32], TakenOff]:
+    """Phase as it is shown everywhere and amplitude, (H, W) float32, NaN where no frame reached; and what was taken off."""
+    phase, off = shown_phase(stored.object, stored.coverage)
     lit = stored.coverage > 0
-    removed = float(np.angle(np.sum(stored.object[lit], dtype=np.complex128))) if lit.any() else 0.0
-    phase = np.angle(stored.object * np.complex64(np.exp(-1j * removed)))
     return (
         np.where(lit, phase, np.nan).astype(np.float32),
         np.where(lit, np.abs(stored.object), np.nan).astype(np.float32),
-        removed,
+        off,
     )

@@ -27,6 +27,10 @@ def _unit(pixel_m: float) -> tuple[str, str, float]:
     return ("nm", "nm", pixel_m * 1e9) if pixel_m < _NM_BELOW_M else ("um", "µm", pixel_m * 1e6)
 
 
+def _started(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str]:
     """Write phase and amplitude.
 
@@ -37,12 +41,12 @@ def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str
         import tifffile
     except ModuleNotFoundError as error:
         raise MissingPackageError("A TIFF needs the package tifffile: pip install 'ptycho-core[readers]'.") from error
-    phase, amplitude, removed = displayed(stored)
+    phase, amplitude, off = displayed(stored)
     is_ome = Path(target.stem).suffix == ".ome"
     how: dict[str, Any] = {"photometric": "minisblack", "software": stored.program or "ptycho-core"}
     metadata: dict[str, Any] = {"axes": "CYX"}
     notes = [
-        f"A global phase of {removed:.4f} rad was taken off, and pixels that no frame reached are NaN.",
+        f"{_started(off.describe())} were taken off, and pixels that no frame reached are NaN.",
         "A TIFF holds phase and amplitude: probe, positions, coverage, figures and losses are left out.",
     ]
     if stored.slices is not None:
