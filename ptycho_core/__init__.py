@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .data.run import Run, Stage
     from .data.verdict import Reason, Verdict
     from .io import read_scan, write_scan
+    from .notebook.bar import ProgressBar
     from .physics.merit import Figures
     from .plugins.registry import BackendStatus, available_backends, backend_spec, load_backend
     from .presets import preset
@@ -77,6 +78,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "data.run": ("Run", "Stage"),
     "data.verdict": ("Reason", "Verdict"),
     "io": ("read_scan", "write_scan"),
+    "notebook.bar": ("ProgressBar",),
     "physics.merit": ("Figures",),
     "plugins.registry": ("BackendStatus", "available_backends", "backend_spec", "load_backend"),
     "protocol": (
@@ -112,6 +114,7 @@ __all__ = [
     "ObjectGuess",
     "Observer",
     "ProbeGuess",
+    "ProgressBar",
     "ProgressEvent",
     "Propagation",
     "PtychoDataContainer",

@@ -29,6 +29,7 @@ NEEDED = {
     "tensorflow": {"tensorflow": "TensorFlow"},
     "ptychi": {"ptychi": "pty-chi", "torch": "PyTorch"},
     "ptychodus": {"ptychodus": "ptychodus", "ptycho_core_ptychodus": "the distribution in integrations/ptychodus"},
+    "notebooks": {"nbclient": "nbclient", "nbformat": "nbformat", "ipykernel": "ipykernel", "xarray": "xarray"},
     "docs": {"mkdocs": "MkDocs", "mkdocstrings": "mkdocstrings", "build": "build", "twine": "twine"},
 }
 """Mark → the modules that a test with it needs, and their names for people."""

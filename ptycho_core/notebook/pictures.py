@@ -28,10 +28,10 @@ from ..report.figures import (
     new_figure,
     object_view,
     place,
-    png_bytes,
     title,
 )
 from ..report.plots import framed
+from .thumbnails import small_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +52,7 @@ _MOVED_PX = 0.01
 _MOST_ARROWS = 3000
 _SHOWN_FRAMES = 4
 _SCREEN_DPI = 96
+_NOTEBOOK_DPI = 120
 
 
 def shown(figure: Figure) -> Figure:
@@ -62,7 +63,14 @@ def shown(figure: Figure) -> Figure:
 
 def _as_png(figure: Figure) -> tuple[bytes, dict[str, int]]:
     width, height = (round(float(side) * _SCREEN_DPI) for side in figure.get_size_inches())
-    return png_bytes(figure), {"width": width, "height": height}
+    drawn = figure.get_dpi()
+    figure.set_dpi(_NOTEBOOK_DPI)
+    try:
+        figure.canvas.draw()
+        rgba = np.array(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]  # an Agg canvas has it
+    finally:
+        figure.set_dpi(drawn)
+    return small_png(rgba), {"width": width, "height": height}
 
 
 def _unit(span_px: float, pixel_size_m: float | None) -> tuple[float, str]:

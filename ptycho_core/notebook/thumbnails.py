@@ -18,7 +18,7 @@ from ..data.results import Image
 from ..physics.probe import mode_powers
 from ..report.figures import complex_colours, object_view
 
-__all__ = ["MOST_FRAMES", "SIDE_PX", "mean_of_some", "object_pair", "pattern", "positions", "probe"]
+__all__ = ["MOST_FRAMES", "SIDE_PX", "mean_of_some", "object_pair", "pattern", "positions", "probe", "small_png"]
 
 SIDE_PX = 180
 """Longest side of a small picture on the page; its PNG has up to twice as many pixels, for fine screens."""
@@ -31,11 +31,19 @@ _FAINTEST = 1e-5
 _DOTS = {Role.TRAIN: (58, 134, 200), Role.HELDOUT: (217, 96, 26), Role.UNUSED: (150, 150, 150)}
 
 
-def _png(rgba: NDArray[Any]) -> bytes:
-    from matplotlib.image import imsave
+def small_png(rgba: NDArray[np.uint8]) -> bytes:
+    """A picture (h, w, 4) as PNG with a palette of 256 colours, a third as large as with all of them.
+
+    Notebooks keep their pictures, and are kept under version control.
+    """
+    from PIL import Image as Picture
 
     buffer = io.BytesIO()
-    imsave(buffer, rgba, format="png")
+    picture = Picture.fromarray(rgba)
+    opaque = bool((rgba[..., 3] == 255).all())
+    # with transparency there is one way to find a palette; without, the one that keeps greys and faint hues apart
+    reduced = picture.convert("RGB").quantize(256, Picture.Quantize.MEDIANCUT) if opaque else picture.quantize(256)
+    reduced.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
@@ -51,7 +59,7 @@ def _coloured(values: NDArray[Any], limits: tuple[float, float], cmap: str) -> b
 
     scaled = np.clip((values - limits[0]) / max(limits[1] - limits[0], 1e-30), 0, 1)
     colours = matplotlib.colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
-    return _png(_fitted(colours(np.ma.masked_invalid(scaled))))
+    return small_png(_fitted(colours(np.ma.masked_invalid(scaled), bytes=True)))
 
 
 def object_pair(image: Image) -> tuple[bytes, bytes]:
@@ -65,7 +73,8 @@ def object_pair(image: Image) -> tuple[bytes, bytes]:
 def probe(modes: NDArray[np.complex64]) -> bytes:
     """The strongest mode of a probe (P, N, N): hue is phase, brightness is amplitude."""
     strongest = modes[int(np.argmax(mode_powers(modes)))]
-    return _png(_fitted(complex_colours(strongest, float(np.abs(strongest).max()))))
+    rgb = np.round(255 * complex_colours(strongest, float(np.abs(strongest).max()))).astype(np.uint8)
+    return small_png(_fitted(np.concatenate([rgb, np.full((*rgb.shape[:2], 1), 255, np.uint8)], axis=-1)))
 
 
 def positions(positions_px: NDArray[np.float64], role: NDArray[np.int8] | None = None) -> bytes:
@@ -81,7 +90,7 @@ def positions(positions_px: NDArray[np.float64], role: NDArray[np.int8] | None =
         for down in range(dot):
             for right in range(dot):
                 rgba[y + down, x + right] = (*_DOTS[what], 255)
-    return _png(rgba)
+    return small_png(rgba)
 
 
 def mean_of_some(raw: RawData) -> tuple[NDArray[np.float64], int]:
