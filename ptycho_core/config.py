@@ -233,8 +233,8 @@ class TrainingConfig:
     What does the work, and where, is a :class:`~ptycho_core.runtime.Runtime`.
 
     Attributes:
-        backend: engine: ``numpy``, ``pytorch``, ``tensorflow``, ``ptychi``, or another that is installed. ``auto`` is
-            ``numpy`` for a solver and ``pytorch`` for a network.
+        backend: engine that makes the image. It is ``numpy``, ``pytorch``, ``tensorflow``, ``ptychi`` or another that
+            is installed; ``auto`` is ``numpy`` for a solver and ``pytorch`` for a network.
         method: ``solver`` solves for the image; ``network`` trains a network, which makes it. None is ``network`` where
             `model` is given, else ``solver``.
         model: the network. None takes the default one where `method` is ``network``.

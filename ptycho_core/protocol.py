@@ -84,12 +84,15 @@ class ProgressEvent:
         done: units done, of `total`.
         total: units in all.
         metrics: the latest figures by name (``train_loss``, ``test_loss``, ``epoch``, …).
+        image: gives the image as it stands, where the engine can; it may be called before the callback returns, and
+            changes nothing. None where it cannot.
     """
 
     stage: str
     done: int
     total: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    image: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
 
 
 Progress = Callable[[ProgressEvent], None]
@@ -128,6 +131,7 @@ class Capabilities:
         accelerators: names accepted in ``accelerator``.
         schedules: names accepted in ``TrainingConfig.schedule``.
         loggers: names accepted in ``TrainingConfig.loggers``.
+        preview: whether the events of its solver and of its refining hold the image as it stands.
         max_devices: most devices, or None for any number.
         threads: whether ``Runtime.threads`` has an effect; see ``enginekit.engine_threads`` for what None does then.
         ignored_fields: fields of the config (``epochs``, ``refinement.probe``) or, after ``runtime.``, of the runtime
@@ -157,6 +161,7 @@ class Capabilities:
     accelerators: tuple[str, ...] = ("auto", "cpu")
     schedules: tuple[str, ...] = ("constant",)
     loggers: tuple[str, ...] = ()
+    preview: bool = False
     max_devices: int | None = 1
     threads: bool = False
     ignored_fields: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ CAPABILITIES = Capabilities(
     background=True,
     probe_trainable=True,
     stepping=True,
+    preview=True,
     refine_positions=True,
     position_affine=True,
     probe_constraints=True,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ class PtychiBackend:
             restore_state(solver.reconstructor, state, options, device, probe_moved=moved)
         checkpoints = CheckpointPace(write)
         try:
-            _iterate(solver, history, config, checkpoints, progress)
+            _iterate(solver, history, config, checkpoints, progress, partial(_image_now, solver, scan))
         except Cancelled as error:
             checkpoints.now()
             error.checkpoint_path = None if path is None else str(path)
@@ -263,7 +264,12 @@ def _stalled(history: History, patience: int | None) -> bool:
 
 
 def _iterate(
-    solver: Solver, history: History, config: TrainingConfig, checkpoints: CheckpointPace, progress: Progress
+    solver: Solver,
+    history: History,
+    config: TrainingConfig,
+    checkpoints: CheckpointPace,
+    progress: Progress,
+    now: Callable[[], Image],
 ) -> None:
     """Sweep until the epochs are done or the held-out frames say so, and leave checkpoints on the way."""
     for epoch in range(len(history["train_loss"]), config.epochs):
@@ -275,4 +281,4 @@ def _iterate(
             history["test_loss"].append(held_out)
         checkpoints.after_epoch()
         metrics = {name: values[-1] for name, values in history.items()} | {"epoch": float(epoch + 1)}
-        progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics))
+        progress(ProgressEvent(stage="train", done=epoch + 1, total=config.epochs, metrics=metrics, image=now))

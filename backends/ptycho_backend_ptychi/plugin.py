@@ -14,6 +14,7 @@ CAPABILITIES = Capabilities(
     probe_trainable=True,
     refine=True,
     refine_positions=True,
+    preview=True,
     resume=True,
     accelerators=("auto", "cpu", "cuda"),
     threads=True,

@@ -174,7 +174,8 @@ def refine(
             metrics["test_loss"] = held_out
         if held_out is None or least is None or held_out < least:
             best, least, best_epoch = now, held_out, epoch + 1
-        progress(ProgressEvent(stage="refine", done=epoch + 1, total=wanted.epochs, metrics=metrics))
+        done, total = epoch + 1, wanted.epochs
+        progress(ProgressEvent(stage="refine", done=done, total=total, metrics=metrics, image=now.image))
         if held_out is not None and epoch + 1 - best_epoch >= wanted.patience:
             break
     return _same(image) if best is None else best.image()

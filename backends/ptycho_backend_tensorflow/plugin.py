@@ -19,6 +19,7 @@ CAPABILITIES = Capabilities(
     probe_trainable=True,
     scale_trainable=True,
     stepping=True,
+    preview=True,
     refine_positions=True,
     position_affine=True,
     probe_constraints=True,

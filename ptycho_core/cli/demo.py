@@ -54,7 +54,7 @@ def execute(options: Options, session: Session) -> int:
         scan = simulate_scan(demo_simulation(options["object"], config.seed))
     raw = scan.raw
     session.say(f"scan      {raw.n_frames} simulated frames of {raw.side}×{raw.side}, seed {config.seed}")
-    with interrupted_with_advice(session, None), long_job(session) as progress:
+    with interrupted_with_advice(session, None), long_job(session, config.method) as progress:
         done = run(
             raw,
             config,

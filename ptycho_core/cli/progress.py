@@ -1,11 +1,11 @@
-"""Progress of a long job: on a terminal a bar, in the log a line now and then, and the wish to stop after each step."""
+"""Progress of a long job: a bar on a terminal, a line now and then elsewhere and in the log, and the wish to stop."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-__all__ = ["Reporter", "long_job"]
+__all__ = ["LINE_SECONDS", "Reporter", "long_job"]
+
+LINE_SECONDS = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
 
 _log = logging.getLogger("ptycho_core.cli")
 _LABELS = {
@@ -36,16 +39,20 @@ _LABELS = {
     "diagnosis": "looking for the cause",
 }
 
+_FIGURES = {"epoch": "epoch", "train_loss": "loss", "test_loss": "validation loss"}
+"""Figures of a step that a line tells, and what they are called."""
+
 
 @contextmanager
-def long_job(session: Session) -> Iterator[Reporter]:
+def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
     """Yield a progress callback for an engine.
 
-    On a terminal it draws a bar with the time left; elsewhere it is quiet but for the log. When the end was asked for
-    it raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint.
+    On a terminal it draws a bar with the time left; elsewhere it says a line every :data:`LINE_SECONDS`. When the end
+    was asked for it raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint.
 
     Args:
         session: of the command; it hears whether the end was asked for, and what it says stands above the bar.
+        method: of the config: a solver solves, and trains nothing.
     """
     stop = session.stop
     try:
@@ -55,11 +62,11 @@ def long_job(session: Session) -> Iterator[Reporter]:
                     bar.console.print, markup=False, highlight=False, emoji=False, soft_wrap=True, end=""
                 )
                 try:
-                    yield Reporter(stop, bar)
+                    yield Reporter(stop, bar, method=method)
                 finally:
                     session.above_bar = None
         else:
-            yield Reporter(stop, None)
+            yield Reporter(stop, None, say=_to_standard_error, method=method)
     except (SystemExit, BackendFaultError) as error:
         left = isinstance(error, SystemExit) or isinstance(error.__cause__, SystemExit)
         if stop.asked and left:  # a framework that answers an interruption by leaving the process
@@ -111,32 +118,82 @@ class _Patient:
         return sys.stderr.fileno()
 
 
-class Reporter:
-    """The progress callback."""
+def _to_standard_error(line: str) -> None:
+    put(sys.stderr, line + "\n")
 
-    def __init__(self, stop: Stop, bar: Bar | None) -> None:
+
+class Reporter:
+    """The progress callback.
+
+    Args:
+        stop: whether the end was asked for.
+        bar: that is drawn on a terminal, or None.
+        say: takes a line every :data:`LINE_SECONDS`, where no bar is drawn; None says nothing.
+        clock: seconds, of any beginning.
+        method: see :func:`long_job`.
+    """
+
+    def __init__(
+        self,
+        stop: Stop,
+        bar: Bar | None,
+        *,
+        say: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        method: str | None = None,
+    ) -> None:
         self._stop = stop
         self._bar = bar
+        self._say, self._clock = say, clock
+        self._said_at = clock()
+        self._labels = {**_LABELS, **({"train": "solving"} if method == "solver" else {})}
         self._tasks: dict[str, int] = {}
-        self._begun: dict[str, float] = {}
+        self._begun: dict[str, tuple[float, int]] = {}
         self._tenth: dict[str, int] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show a step; raise ``Cancelled`` when the end was asked for."""
-        label = _LABELS.get(event.stage, printable(event.stage))
+        label = self._labels.get(event.stage, printable(event.stage))
         self._stop.check(f"while {label}, {event.done} of {event.total}")
+        now = self._clock()
+        begun, first = self._begun.setdefault(event.stage, (now, event.done))
         figures = "  ".join(f"{printable(name)} {value:.4g}" for name, value in event.metrics.items())
-        self._to_log(event, figures)
+        self._to_log(event, figures, now - begun)
         if self._bar is not None:
             if event.stage not in self._tasks:
                 self._tasks[event.stage] = self._bar.add_task(label, total=event.total, figures="")
             task = self._tasks[event.stage]
             self._bar.update(task, completed=event.done, total=event.total, figures=figures)  # type: ignore[arg-type]
+        elif self._say is not None and now - self._said_at >= LINE_SECONDS:
+            self._said_at = now
+            self._say(_line(label, event, now - begun, event.done - first))
 
-    def _to_log(self, event: ProgressEvent, figures: str) -> None:
+    def _to_log(self, event: ProgressEvent, figures: str, seconds: float) -> None:
         """Log a line at the start, at each tenth and at the end of a stage."""
-        begun = self._begun.setdefault(event.stage, time.monotonic())
         tenth = 10 * event.done // max(event.total, 1)
         if self._tenth.get(event.stage) != tenth:
             self._tenth[event.stage] = tenth
-            _log.info("%s %d/%d %.1f s %s", event.stage, event.done, event.total, time.monotonic() - begun, figures)
+            _log.info("%s %d/%d %.1f s %s", event.stage, event.done, event.total, seconds, figures)
+
+
+def _line(label: str, event: ProgressEvent, seconds: float, made: int) -> str:
+    """A step in a line: what is done, the figures, the time it took and the time left.
+
+    Args:
+        label: of the stage.
+        event: the step.
+        seconds: since the first step that was told of.
+        made: units in them; those that an earlier run made are not among them.
+    """
+    parts = [f"{label}: {event.done} of {event.total} ({100 * event.done // max(event.total, 1)} %)"]
+    parts += [f"{_FIGURES[name]} {value:.4g}" for name, value in event.metrics.items() if name in _FIGURES]
+    parts.append(f"{_time(seconds)} elapsed")
+    if made > 0:
+        parts.append(f"about {_time(seconds / made * (event.total - event.done))} left")
+    return ", ".join(parts)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

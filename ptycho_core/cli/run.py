@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..io.result_folder import default_folder
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
+from .preview import add_preview_option, check_preview, with_preview
 from .progress import long_job
 from .refining import add_refine_option, with_refine_option
 from .session import Session
@@ -40,6 +41,7 @@ def build_parser() -> Parser:
     parser.add_argument("data", metavar="DATA", help="file or folder with the scan")
     add_out_option(parser, "NAME-ptycho for a scan NAME.npz")
     add_refine_option(parser)
+    add_preview_option(parser)
     parser.add_group(
         "resolution",
         {
@@ -60,8 +62,10 @@ def execute(options: Options, session: Session) -> int:
 
     options = with_reading(with_refine_option(options))
     config, runtime = build_settings(options, session)
+    every = check_preview(options, config, refines=True)
     data = Path(options["data"])
-    with interrupted_with_advice(session, data), long_job(session) as progress:
+    with interrupted_with_advice(session, data), long_job(session, config.method) as report:
+        progress = with_preview(report, every, session)
         done = run(
             reading(options, session, config=config, progress=progress),
             config,

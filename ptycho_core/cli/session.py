@@ -83,6 +83,8 @@ class Session(Observer):
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
         stop: whether a signal has asked for the end.
         above_bar: writes above the bar that is drawn on the terminal, while there is one.
+        doing: the stage that the command is in; empty between two.
+        folder: of the results, from when it is held.
         lost: why standard output did not take what was said, where somebody misses it; else None.
     """
 
@@ -101,6 +103,8 @@ class Session(Observer):
         self.above_bar: Callable[[str], None] | None = None
         self.debug = False
         self.verbose = False
+        self.doing = ""
+        self.folder: Path | None = None
         self.log_path: Path | None = None
         self.model_path: Path | None = None
         self._started = time.monotonic() if started is None else started
@@ -124,6 +128,16 @@ class Session(Observer):
                     logger.setLevel(level)
                     handler.close()
                 self._handlers.clear()
+
+    @contextmanager
+    def stage(self, name: str, *, finishes: bool = False) -> Iterator[None]:
+        """As an observer has it; ``doing`` names the stage while the block runs."""
+        before, self.doing = self.doing, name
+        try:
+            with super().stage(name, finishes=finishes):
+                yield
+        finally:
+            self.doing = before
 
     def check(self, doing: str = "") -> None:
         """Raise ``Cancelled`` where a signal has asked for the end."""
@@ -184,6 +198,7 @@ class Session(Observer):
 
     def opened(self, folder: Path) -> None:
         """Begin the log in the folder of the results."""
+        self.folder = folder
         self.open_log(folder)
 
     def saved(self, model: Path) -> None:

@@ -46,7 +46,7 @@ _OF_TRAINING = {
 """The same of a command that only applies a model."""
 
 _CONFIG: dict[str, dict[str, Any]] = {
-    "--config": {"metavar": "FILE", "help": "YAML or JSON file with settings, such as the settings.yaml of a run"}
+    "--config": {"metavar": "FILE", "help": "file with settings; YAML or JSON, such as the settings.yaml of a run"}
 }
 _LAYERS = "settings of the result (a preset goes before defaults, --config before both, the command line before all)"
 _WORK = "settings of the machine"
@@ -217,9 +217,7 @@ def _file_layer(options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
     if READING in content:
         content = {name: value for name, value in content.items() if name != READING}
         if "measurement" not in options:
-            raise ConfigError(
-                f"{path}: '{READING}' has no effect here: this command reads no scan."
-            )
+            raise ConfigError(f"{path}: '{READING}' has no effect here: this command reads no scan.")
     try:
         layer = _current(content)
     except ConfigError as error:

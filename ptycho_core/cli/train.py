@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..io.result_folder import default_folder
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
+from .preview import add_preview_option, check_preview, with_preview
 from .progress import long_job
 from .session import Session
 from .settings import add_config_options, build_settings, reading_given, with_reading
@@ -27,6 +28,7 @@ def build_parser() -> Parser:
     parser = make_parser("train", "DATA …", _SUMMARY, EXAMPLE)
     parser.add_argument("data", nargs="+", metavar="DATA", help="file with a scan; several are one training")
     add_out_option(parser, "NAME-ptycho for a first scan NAME.npz")
+    add_preview_option(parser)
     add_scan_options(parser)
     add_config_options(parser)
     return parser
@@ -39,9 +41,11 @@ def execute(options: Options, session: Session) -> int:
 
     options = with_reading(options)
     config, runtime = build_settings(options, session, method="network")
+    every = check_preview(options, config, refines=False)
     paths = [Path(path) for path in options["data"]]
     folder = Path(options["out"] or default_folder(paths[0]))
-    with interrupted_with_advice(session, paths[0]), long_job(session) as progress:
+    with interrupted_with_advice(session, paths[0]), long_job(session, config.method) as report:
+        progress = with_preview(report, every, session)
         train(
             [reading({**options, "data": str(path)}, session, config=config, progress=progress) for path in paths],
             config,

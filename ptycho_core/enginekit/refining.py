@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -176,7 +177,7 @@ class _Work:
                 self._plan(state, epochs, FULL_STEPS),
                 frames=self.scan.train_frames,
                 heldout=self.scan.heldout_frames,
-                after_epoch=self._report,
+                after_epoch=partial(self._report, stepper),
                 least=state.loss,
                 name=self.scan.raw.source.path or "scan",
             )
@@ -204,7 +205,7 @@ class _Work:
         def report(epoch: int, loss: float, heldout_loss: float | None) -> None:
             if heldout_loss is not None:
                 losses.append(heldout_loss)
-            self._report(epoch, loss, heldout_loss)
+            self._report(stepper, epoch, loss, heldout_loss)
             if heldout_loss is not None and epoch < len(beside) - 1 and heldout_loss >= beside[epoch]:
                 raise _GivenUp
 
@@ -225,14 +226,15 @@ class _Work:
         ready, self._ready = self._ready, None
         return ready[1] if ready is not None and ready[0] is state.image else self.stepper(state.image)
 
-    def _report(self, epoch: int, loss: float, heldout_loss: float | None) -> None:
+    def _report(self, stepper: Stepper, epoch: int, loss: float, heldout_loss: float | None) -> None:
         """Count an epoch, and tell of it."""
         mean_counts, total = self.scan.statistics.mean_counts, self.config.refinement.epochs
         self.done += 1
         metrics = {"epoch": float(self.done), "train_loss": loss / mean_counts}
         if heldout_loss is not None:
             metrics["test_loss"] = heldout_loss / mean_counts
-        self.progress(ProgressEvent(stage="refine", done=self.done, total=total, metrics=metrics))
+        event = ProgressEvent(stage="refine", done=self.done, total=total, metrics=metrics, image=stepper.image)
+        self.progress(event)
 
     def _plan(self, state: _State, epochs: int, full_steps: float) -> Descent:
         plan, image, n_frames = self.config.refinement, state.image, len(self.scan.train_frames)

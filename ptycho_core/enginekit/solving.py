@@ -76,7 +76,7 @@ def solve(
             history["test_loss"].append(heldout_loss / mean_counts)
         checkpoints.after_epoch()
         metrics = {name: values[-1] for name, values in history.items()}
-        progress(ProgressEvent(stage="train", done=epoch + 1, total=epochs, metrics=metrics))
+        progress(ProgressEvent(stage="train", done=epoch + 1, total=epochs, metrics=metrics, image=stepper.image))
 
     def made() -> SolverModel:
         return SolverModel.of_image(
