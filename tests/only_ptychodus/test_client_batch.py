@@ -15,12 +15,13 @@ pytestmark = pytest.mark.ptychodus
 
 SETTINGS = """
 import sys
+from pathlib import Path
 from ptychodus.model import ModelCore
 with ModelCore() as model:
     model.processing_core.algorithm_parameter.set_value("ptychopinn_pinn")
     assert model.processing_core.algorithm_parameter.get_value() == "ptychopinn_pinn"
     model.ptychopinn_reconstructor_library.training_settings.nepochs.set_value(6)
-    model.settings_registry.save_settings(sys.argv[1])
+    model.settings_registry.save_settings(Path(sys.argv[1]))
 """
 
 

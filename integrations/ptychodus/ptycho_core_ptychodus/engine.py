@@ -37,6 +37,7 @@ def chosen_engine(*, network: bool) -> tuple[str, str]:
     name = named_engine()
     if name is not None:
         return name, f"named by {VARIABLE}"
+    order: tuple[str, ...]
     ready = {engine.name for engine in available_backends() if engine.state == "ready"}
     if network:
         order, why = _NETWORKS, "the first installed one that trains networks"

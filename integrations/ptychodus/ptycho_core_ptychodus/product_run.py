@@ -169,7 +169,7 @@ def reconstruct_folder(folder: Path, engine: str) -> Path:
     )
     for text in done.warnings:
         logger.warning("%s", text)
-    path = StandardFileLayout.PRODUCT.path(target)
+    path: Path = target / StandardFileLayout.PRODUCT
     _save(new_product(parts.product, done), path)
     return path
 

@@ -154,7 +154,7 @@ def job_of_torch(
         "loss": "poisson" if model.loss_function == "Poisson" else "amplitude",
     }
     runtime: dict[str, Any] = {"accelerator": "auto" if training.device == "cuda" else training.device}
-    if network:
+    if generator is not None:
         settings |= {
             "model": ModelConfig(generator=generator),
             "group_size": data.C,

@@ -251,4 +251,4 @@ def load_inference_bundle(folder: Path | str) -> tuple[Model, TrainingConfig]:
             f"gridsize = {now.model.gridsize}, and the model was trained with {trained.gridsize}; set it to that."
         )
     cfg["intensity_scale"] = 1.0
-    return Model(archive), TrainingConfig(model=trained, nepochs=archive.client.get("nepochs", archive.config.epochs))
+    return Model(archive), TrainingConfig(model=trained, nepochs=archive.client["nepochs"])
