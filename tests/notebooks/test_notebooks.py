@@ -56,11 +56,11 @@ def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     assert not [output for output in shown if output.output_type == "error"]
     pages = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
     figures = [output for output in shown if "image/png" in output.get("data", {})]
-    assert any(">Scan<" in page or "<strong>Scan" in page for page in pages)
+    assert any("<strong>Scan<" in page or "<strong>Image<" in page for page in pages), "no card"
     assert any(" s</" in page or page.rstrip().endswith(" s") for page in pages), "a finished bar is one line"
     assert not any("<progress" in page for page in pages), "a bar is left in the notebook"
     assert not any("not shown:" in page for page in pages)
-    if path.stem != "5-write-an-engine":
+    if path.stem[0] in "124":
         assert any("xplained to" in page for page in pages), "no verdict is shown"
     assert figures
     text = json.dumps(shown)
