@@ -50,6 +50,9 @@ TAKEN = (
 )
 """Files that are pages."""
 
+LAST_FOUND = ("changelog.md", "decisions/", "specs/")
+"""Pages that a search lists after the guides."""
+
 COPIED = ("docs/images", "docs/site/site.css")
 """Files that pages show."""
 
@@ -144,6 +147,8 @@ def gathered(executed: Path | None = None) -> dict[str, str]:
     known = {address(home) for home in texts} | set(made) | pictures | {"specs/index.md"}
     pages = {address(home): fitted(text, home, address(home), known) for home, text in texts.items()}
     first = "What must hold, sentence by sentence. Each MUST has an id, and a test that names it."
+    for at in [at for at in pages if at.startswith(LAST_FOUND)]:
+        pages[at] = f"---\nsearch:\n  boost: 0.001\n---\n{pages[at]}"
     pages["specs/index.md"] = f"# Specifications\n\n{first}\n\n{index_of('specs', pages)}\n"
     return pages | made
 
