@@ -17,6 +17,7 @@ def image(shape: tuple[int, int]) -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
 
 
+@pytest.mark.spec("PTYD-3")
 @pytest.mark.parametrize("origin", [(2, 3), (-4, 1), (2, -7), (60, 30), (-2, -2)])
 def test_a_pixel_keeps_its_place_from_the_middle_of_the_array(origin: tuple[int, int]) -> None:
     from ptycho_core_ptychodus.canvas import on_grid
@@ -100,6 +101,7 @@ def test_settings_of_the_torch_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
         job_of_torch(DataConfig(C=9), ModelConfig(), TrainingConfig(), InferenceConfig())
 
 
+@pytest.mark.spec("PTYD-5")
 def test_an_engine_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ptycho_core_ptychodus import engine
 
@@ -111,6 +113,7 @@ def test_an_engine_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch, t
     assert engine.chosen_engine(network=False) == ("pytorch", "for the GPU")
 
 
+@pytest.mark.spec("PTYD-7")
 @pytest.mark.parametrize("damage", ["empty", "foreign", "cut", "version"])
 def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
     import json

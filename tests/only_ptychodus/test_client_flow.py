@@ -97,6 +97,7 @@ def made(trained: Trained) -> tuple[Any, str]:
     return reconstruct(trained.reconstructor, parts())
 
 
+@pytest.mark.spec("PTYD-5", "PTYD-8")
 def test_training_is_done_by_the_engine_that_the_variable_names(trained: Trained) -> None:
     assert f"engine {trained.engine} (named by PTYCHO_BACKEND)" in trained.log
     n_test = len(split()[1].diffraction_patterns)
@@ -106,6 +107,7 @@ def test_training_is_done_by_the_engine_that_the_variable_names(trained: Trained
     assert (trained.folder / "model" / "training_image.png").stat().st_size > 10_000
 
 
+@pytest.mark.spec("PTYD-3", "PTYD-4")
 def test_the_product_is_the_truth_where_the_client_says_that_it_lies(trained: Trained, made: tuple[Any, str]) -> None:
     product, log = made
     assert f"solving with engine {trained.engine}" in log
@@ -128,6 +130,7 @@ def test_the_client_writes_and_reads_the_product(made: tuple[Any, str], tmp_path
     assert compared(read).correlation > 0.97
 
 
+@pytest.mark.spec("PTYD-3", "PTYD-7")
 @pytest.mark.parametrize("trained", ["numpy"], indirect=True)
 def test_a_model_that_the_client_saved_makes_an_image_of_another_scan(trained: Trained, tmp_path: Path) -> None:
     trained.reconstructor.save_model(tmp_path / "model.zip")
@@ -166,6 +169,7 @@ def test_an_engine_that_is_not_there_is_said(trained: Trained, monkeypatch: pyte
         reconstruct(trained.reconstructor, parts())
 
 
+@pytest.mark.spec("PTYD-8")
 def test_pixels_that_the_client_filled_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTYCHO_BACKEND", "numpy")
     library, _ = libraries()
@@ -179,6 +183,7 @@ def test_pixels_that_the_client_filled_are_left_out(tmp_path: Path, monkeypatch:
     assert compared(product).correlation > 0.97
 
 
+@pytest.mark.spec("PTYD-8")
 def test_test_data_of_another_product_do_not_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTYCHO_BACKEND", "numpy")
     library, _ = libraries()

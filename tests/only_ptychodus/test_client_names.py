@@ -35,6 +35,7 @@ def installed(folder: Path, *names: str, package: bool = True) -> Path:
     return folder
 
 
+@pytest.mark.spec("PTYD-1")
 def test_nothing_is_installed_over_anything() -> None:
     files = [str(path) for path in metadata.files("ptycho-core-ptychodus") or ()]
     assert any(name.endswith("names/ptycho/__init__.py") for name in files)
@@ -53,6 +54,7 @@ def test_where_nothing_else_has_them_they_are_ours() -> None:
     assert "PtychoPINN (PINN): ptycho-core, engine" in done.stdout
 
 
+@pytest.mark.spec("PTYD-1")
 def test_a_ptychopinn_keeps_its_names(tmp_path: Path) -> None:
     folder = installed(tmp_path / "site", "ptycho", "ptycho_torch")
     done = python("import ptycho, ptycho_torch; print(ptycho.whose, ptycho_torch.whose)", folder)
@@ -62,6 +64,7 @@ def test_a_ptychopinn_keeps_its_names(tmp_path: Path) -> None:
     assert "ptycho-core is not behind it: 'ptycho' is of the distribution ptychopinn 1.2" in done.stdout
 
 
+@pytest.mark.spec("PTYD-1")
 def test_half_a_ptychopinn_is_not_mixed_with_ours(tmp_path: Path) -> None:
     folder = installed(tmp_path / "site", "ptycho")
     assert python("import ptycho; print(ptycho.whose)", folder).stdout.strip() == "theirs"
@@ -91,6 +94,7 @@ def test_a_folder_that_is_no_package_takes_no_name(tmp_path: Path) -> None:
     assert "ptycho_core_ptychodus" in done.stdout, done.stderr
 
 
+@pytest.mark.spec("PTYD-5")
 def test_the_environment_is_read_in_one_place() -> None:
     import ptycho_core_ptychodus
 

@@ -52,6 +52,7 @@ print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), trai
 """
 
 
+@pytest.mark.spec("PTYD-2")
 def test_configs_are_made_and_pickled_without_a_framework() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=True)
     modules, side = json.loads(done.stdout.splitlines()[-1])
@@ -61,6 +62,7 @@ def test_configs_are_made_and_pickled_without_a_framework() -> None:
     assert not set(FRAMEWORKS) & set(modules)
 
 
+@pytest.mark.spec("PTYD-2")
 def test_defaults_are_those_that_the_client_sends() -> None:
     from ptychodus.model.ptychopinn import reconstructor as tf
     from ptychodus.model.ptychopinn_torch import reconstructor as torch
@@ -80,6 +82,7 @@ def test_defaults_are_those_that_the_client_sends() -> None:
     assert inference == torch_configs.InferenceConfig()
 
 
+@pytest.mark.spec("PTYD-6")
 @pytest.mark.parametrize(
     ("which", "group", "name", "value"),
     [(0, "model_settings", "n_filters_scale", 3), (0, "training_settings", "mae_weight", 0.5),
@@ -103,6 +106,7 @@ def test_a_setting_without_effect_is_refused_by_its_name(
     assert pickle.loads(pickle.dumps(caught.value.child_exception)).args == caught.value.child_exception.args
 
 
+@pytest.mark.spec("PTYD-6")
 @pytest.mark.parametrize("which", [0, 1])
 def test_supervised_training_is_refused(which: int, tmp_path: Path) -> None:
     from ptychodus.model.processing._subprocess_protocol import ChildError

@@ -12,6 +12,7 @@ from test_client_flow import reconstruct, split, train
 pytestmark = pytest.mark.ptychodus
 
 
+@pytest.mark.spec("PTYD-3")
 def test_it_trains_tells_its_losses_and_reconstructs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PTYCHO_BACKEND", "pytorch")
     _, library = libraries()

@@ -71,6 +71,7 @@ print("all of it")
 """
 
 
+@pytest.mark.spec("PTYD-9")
 def test_a_workflow_of_the_running_client_reconstructs_and_loads(tmp_path: Path) -> None:
     guess = (true_probe()[:1] * np.exp(0.2j)).astype(np.complex64)
     given = parts(bad=True, probe=guess)
