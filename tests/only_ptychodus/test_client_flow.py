@@ -200,15 +200,16 @@ def test_a_grid_size_above_one_trains_a_network(tmp_path: Path, monkeypatch: pyt
     library.model_settings.gridsize.set_value(2)
     library.training_settings.nepochs.set_value(1)
     pinn = next(iter(library))
-    train(pinn, exported(pinn, tmp_path / "data", *split()), tmp_path / "model")
-    product, log = reconstruct(pinn, parts())
+    few = part_of(parts(), np.arange(0, len(parts().diffraction_patterns), 3))
+    train(pinn, exported(pinn, tmp_path / "data", few, few), tmp_path / "model")
+    product, log = reconstruct(pinn, few)
     assert "engine pytorch applies the network" in log
-    assert compared(product).correlation > 0.9
+    assert np.abs(compared(product).shift_px).max() < 0.5
     monkeypatch.setenv("PTYCHO_BACKEND", "tensorflow")
-    _, log = reconstruct(pinn, parts())
+    _, log = reconstruct(pinn, few)
     assert "engine tensorflow applies the network" in log
     library.model_settings.gridsize.set_value(1)
     from ptychodus.model.processing._subprocess_protocol import ChildError
 
     with pytest.raises(ChildError, match="gridsize = 1, and the model was trained with 2"):
-        reconstruct(pinn, parts())
+        reconstruct(pinn, few)

@@ -38,15 +38,3 @@ def test_it_trains_tells_its_losses_and_reconstructs(tmp_path: Path, monkeypatch
     assert product.object_.get_layer(0).shape == SHAPE
     _, log = reconstruct(fresh, parts(seed=5))
     assert "the centre of the new object may be wrong" in log
-
-
-def test_the_name_of_a_generator_trains_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PTYCHO_BACKEND", "pytorch")
-    _, library = libraries()
-    library.training_settings.epochs.set_value(1)
-    library.training_settings.model_name.set_value("probe_unet")
-    unsupervised = next(iter(library))
-    train(unsupervised, exported(unsupervised, tmp_path / "data", *split()), tmp_path / "model")
-    product, log = reconstruct(unsupervised, parts())
-    assert "engine pytorch applies the network" in log
-    assert compared(product).correlation > 0.9

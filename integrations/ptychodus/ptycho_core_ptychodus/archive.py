@@ -47,7 +47,7 @@ class Archive:
         probe: (P, N, N) complex64 as refined.
         probe_guess: (P, N, N) complex64 that training began with.
         mask: (N, N) bool, True = good, or None.
-        positions_px: (M, 2) float64 positions trained on, pixels of the client's object array.
+        positions_px: (M, 2) float64 positions trained and judged on, pixels of the client's object array.
         grid: (H, W) of that array, or None where the data did not say.
         client: the client's configs by name, plain.
     """

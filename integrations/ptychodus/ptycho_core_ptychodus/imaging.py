@@ -21,6 +21,8 @@ __all__ = ["ClientImage", "image_of"]
 logger = logging.getLogger("ptycho_core_ptychodus")
 
 _SAME_PX = 1e-3
+_SAME_SCAN = 0.5
+"""Share of positions that a scan has in common with another only where both are counted from one pixel."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _grid_of(archive: Archive, scan: ClientScan) -> tuple[int, int]:
     if scan.grid is not None:
         return scan.grid
     positions = scan.raw.positions_px
-    if archive.grid is not None and _is_part(positions, archive.positions_px):
+    if archive.grid is not None and _share(positions, archive.positions_px) > _SAME_SCAN:
         return archive.grid
     grid, sure = likely_grid(positions)
     if not sure:
@@ -89,12 +91,12 @@ def _grid_of(archive: Archive, scan: ClientScan) -> tuple[int, int]:
     return grid
 
 
-def _is_part(positions: NDArray[np.float64], of: NDArray[np.float64]) -> bool:
-    """Whether each position (M, 2) is one of others (M', 2)."""
+def _share(positions: NDArray[np.float64], of: NDArray[np.float64]) -> float:
+    """Which part of positions (M, 2) is among others (M', 2)."""
     from scipy.spatial import cKDTree
 
     distance, _ = cKDTree(of).query(positions)
-    return bool(distance.max() < _SAME_PX)
+    return float((distance < _SAME_PX).mean())
 
 
 def image_of(archive: Archive, scan: ClientScan, runtime: Runtime | None = None) -> ClientImage:

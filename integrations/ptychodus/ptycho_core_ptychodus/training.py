@@ -113,10 +113,9 @@ def learn(
     if train.raw.probe is None:
         raise DataError("the training data have no probe; give the product one, and export them again.")
     logger.info("training with ptycho-core: %s", job.why)
+    data = _data(train, test)
     with logged():
-        result = run_cdi_example(
-            _data(train, test), None, job.config, job.runtime, do_stitching=True, progress=tell_progress()
-        )
+        result = run_cdi_example(data, None, job.config, job.runtime, do_stitching=True, progress=tell_progress())
     scored, model = result.results["reconstruction"], result.results["model"]
     assert scored is not None
     logger.info("trained: %s", said_of(scored))
@@ -127,7 +126,7 @@ def learn(
         probe=scored.image.probe,
         probe_guess=train.raw.probe,
         mask=train.raw.mask,
-        positions_px=np.asarray(train.raw.positions_px),
+        positions_px=np.array((data if isinstance(data, RawData) else data.raw).positions_px),
         grid=train.grid,
         client=dict(client),
     )
