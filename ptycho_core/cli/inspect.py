@@ -28,7 +28,9 @@ Say what is in a scan file, what will be assumed in reading it, and what looks w
 or dead pixels, duplicate positions, the overlap, frames that do not fit. Exit code 2 when it cannot be used.
 --try also solves it quickly, or a piece of it, and gives the verdict on the image; exit code 2 when there is none."""
 EXAMPLE = "ptycho inspect scan.npz --measurement amplitude"
-_SAID_BELOW = ("findings", "assumptions", "usable")
+_SAID_BELOW = {"findings", "assumptions", "usable"}
+_FOR_EXPERTS = {"facts", "propagation"}
+"""Shown with ``--verbose``: what is to be known of them is among the findings, in words."""
 _MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
 
 
@@ -55,6 +57,8 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(item)}" for name, item in value.items()) or "-"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value)) or "-"
     return str(value)
@@ -105,7 +109,8 @@ def execute(options: Options, session: Session) -> int:
             code = _code(code, tried)
         session.say(json_text(mapping))
         return code
-    session.say(_lines({name: value for name, value in mapping.items() if name not in _SAID_BELOW}))
+    left_out = _SAID_BELOW if options["verbose"] else _SAID_BELOW | _FOR_EXPERTS
+    session.say(_lines({name: value for name, value in mapping.items() if name not in left_out}))
     session.say()
     for text in mapping.get("assumptions", ()):
         session.say(f"assumed  {text}")

@@ -453,6 +453,9 @@ def test_inspect(scan, tmp_path, capsys):
     text = capsys.readouterr().out
     assert re.search(r"^n frames +24$", text, flags=re.MULTILINE)
     assert re.search(r"^ok +24 frames of 32×32", text, flags=re.MULTILINE)
+    assert not re.search(r"^ +mean_counts ", text, flags=re.MULTILINE)
+    assert cli.main(["inspect", str(scan), "--verbose"]) == 0
+    assert re.search(r"^ +mean_counts +[\d.e+]+$", capsys.readouterr().out, flags=re.MULTILINE)
     assert cli.main(["inspect", str(scan), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["findings"]
     with np.load(scan) as file:
