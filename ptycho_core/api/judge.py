@@ -76,6 +76,7 @@ def judge(
     scored: Scored,
     begun_with: NDArray[np.complex64] | None = None,
     backend: ReconstructionBackend | None = None,
+    known: Circumstances | None = None,
 ) -> Verdict:
     """Give the verdict on an image, without trials.
 
@@ -83,8 +84,9 @@ def judge(
         scored: the image and its figures.
         begun_with: (P, N, N) probe that it was begun with; None takes that of its scan.
         backend: engine that made it, whose own forward model is asked where it has one; None asks the oracle.
+        known: what else is known of it; None takes what its own stats say.
 
     Raises:
         BackendError: the forward model failed, or only that of an engine that is not given explains the image.
     """
-    return Judgement(scored, scored.scan.probe if begun_with is None else begun_with, backend).verdict()
+    return Judgement(scored, scored.scan.probe if begun_with is None else begun_with, backend, known).verdict()

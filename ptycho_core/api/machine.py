@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..enginekit.processors import available_cpus
@@ -44,18 +45,29 @@ def refuse_absent(accelerator: str, engine: str, *, root: Path = Path("/"), plat
         )
 
 
-def machine_words(engine: LoadedBackend, runtime: Runtime) -> str:
-    """An engine and what it works on: ``pytorch on cuda:0 (NVIDIA H100), 80 GB`` or ``numpy, up to 2 threads, …``.
+def machine_words(jobs: Sequence[tuple[LoadedBackend, Runtime]]) -> str:
+    """Engines and what they work on: ``pytorch on cuda:0 (NVIDIA H100), 80 GB``, ``numpy, up to 2 threads, …``.
+
+    Args:
+        jobs: engines, each with its runtime; those that work on the same are told together.
 
     Raises:
-        ConfigError: the engine finds that the accelerator is not there.
+        ConfigError: an engine finds that the accelerator is not there.
     """
+    on: dict[str, list[str]] = {}
+    for engine, runtime in jobs:
+        on.setdefault(_place(engine, runtime), []).append(engine.name)
+    return "; ".join(f"{' and '.join(dict.fromkeys(names))}{place}" for place, names in on.items())
+
+
+def _place(engine: LoadedBackend, runtime: Runtime) -> str:
+    """What an engine works on, to stand after its name."""
     if isinstance(engine.backend, SupportsDeviceWords):
         with engine_at_work(engine.name, "device_words"):
             device = engine.backend.device_words(runtime)
         if device:
-            return f"{engine.name} on {device}"
-    words = [engine.name]
+            return f" on {device}"
+    words = [""]
     if runtime.threads is not None:
         words.append(f"{runtime.threads} thread{'s' if runtime.threads > 1 else ''}")
     elif engine.capabilities.threads:

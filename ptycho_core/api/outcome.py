@@ -95,8 +95,18 @@ def first_stage_name(config: TrainingConfig) -> str:
     return config.method
 
 
-def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None) -> Run:
-    """Put the results of a run into its folder, in one step; the image is written first, and looks cost only looks."""
+def write_run(
+    done: Run, folder: ResultFolder, observer: Observer, bundle: Path | None, *, settings: bool = True
+) -> Run:
+    """Put the results of a run into its folder, in one step; the image is written first, and looks cost only looks.
+
+    Args:
+        done: the run.
+        folder: of the results.
+        observer: who watches.
+        bundle: file of the model, which becomes one of the results, or None.
+        settings: whether the settings in it make the image again; those of a model that was applied do not.
+    """
     from ..report.settings_file import write_settings
     from ..report.write import write_image, write_looks, write_summary
 
@@ -107,7 +117,8 @@ def write_run(done: Run, folder: ResultFolder, observer: Observer, bundle: Path 
         if bundle is not None:
             with as_output_error(partial, NOTHING_REPLACED):
                 shutil.copyfile(bundle, partial / BUNDLE_NAME)
-            write_settings(partial, done)
+            if settings:
+                write_settings(partial, done)
         for text in write_looks(partial, done):
             observer.notice(text)
         observer.add_seconds("report", time.perf_counter() - began)

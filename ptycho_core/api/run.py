@@ -36,7 +36,7 @@ from .leftovers import TRAINING_FOLDER, beside_results, put_by, take_away
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
 from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, tell_of_kept, write_run
-from .refine import ENGINE_FAILURES, error_words, refine_or_stop
+from .refining_stage import refined_or_first
 from .stages import (
     Engines,
     check_number_of_scans,
@@ -205,34 +205,8 @@ class _Job:
 
     def refined(self, first: Scored) -> tuple[Refined | None, Cancelled | None]:
         """What refining makes of an image; it costs a notice when it fails, and the interruption when it is stopped."""
-        refiner = self.engines.refiner
-        if refiner is None:
-            return None, None
-        if not len(self.scan.heldout_frames) and refiner.capabilities.stepping:
-            self.observer.notice(
-                "no frames are held out, so refining makes all its epochs and takes up neither modes nor positions"
-            )
-        try:
-            with self.observer.stage("refine"):
-                done, stopped = refine_or_stop(
-                    first,
-                    self.engines.config,
-                    self.runtime,
-                    backend=refiner.backend,
-                    tell=self.observer.notice,
-                    progress=self.progress,
-                    keep=self.observer.returns_partial,
-                )
-            if stopped is not None:
-                what = "the best image up to there is the result" if done.kept else "the image before it is the result"
-                self.observer.ended_early(f"refining was stopped ({stopped}); {what}")
-            return done, stopped
-        except Cancelled as error:
-            self.observer.notice(f"no refined image: {error}; the image that refining began with is the result")
-            return None, error
-        except ENGINE_FAILURES as error:
-            self.observer.notice(f"no refined image: {error_words(error)}")
-            return None, None
+        config, observer = self.engines.config, self.observer
+        return refined_or_first(first, self.engines.refiner, config, self.runtime, observer, self.progress)
 
     def half_data(self) -> tuple[_HalfData | None, Cancelled | None]:
         """The correlation of two images from half of the frames each; stopping it costs the correlation only."""

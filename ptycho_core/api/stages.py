@@ -106,8 +106,7 @@ class Engines:
         """Import the engines of the job that are not imported yet, and tell the observer what they work on."""
         for name in self._names():
             self.load(name)
-        words = [machine_words(self.load(name), self._work[name]) for name in self._names()]
-        self.observer.working("; ".join(words))
+        self.observer.working(machine_words([(self.load(name), self._work[name]) for name in self._names()]))
 
     def _names(self) -> list[str]:
         return list(dict.fromkeys([self.config.backend, *([self._refining] if self._refining else [])]))

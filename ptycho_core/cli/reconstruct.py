@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ..io.result_folder import default_folder
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
 from .progress import long_job
+from .refining import add_refine_option, with_refine_option
 from .session import Session
-from .settings import add_inference_options, build_inference
-from .words import files_given, reading, say_run
+from .settings import add_inference_options, build_inference, build_refinement, with_reading
+from .words import files_given, reading, said_how_to_go_on, say_run
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -41,6 +42,7 @@ def build_parser() -> Parser:
         help="the model was trained on this scan: use the probe and the intensity scale refined in training",
     )
     add_out_option(parser, "NAME-image for a scan NAME.npz")
+    add_refine_option(parser, default="none")
     add_scan_options(parser)
     add_inference_options(parser)
     return parser
@@ -52,24 +54,27 @@ def execute(options: Options, session: Session) -> int:
     from ..api.apply import apply_and_report, check_application
     from ..api.models import load_with_engine
 
+    options = with_reading(with_refine_option(options))
     data, bundle = Path(options["data"]), Path(options["model"])
     read: list[RawData | PtychoDataContainer] = []
 
     def look_first(of: Bundle, name: str, can: Capabilities | None) -> None:
         """What can be wrong is told before the engine's framework takes seconds to start."""
         inference, runtime = build_inference(options, of.config.inference)
-        check_application(inference, runtime, name, can)
+        plan = build_refinement(options, of.config.refinement)
+        check_application(of.config, inference, runtime, name, can, plan)
         read.append(read_source(reading(options, session), session))
 
     model, engine = load_with_engine(bundle, backend=options["backend"], observer=session, before_import=look_first)
     inference, runtime = build_inference(options, model.config.inference)
-    with long_job(session) as progress:
+    with said_how_to_go_on(session), long_job(session) as progress:
         done = apply_and_report(
             model,
             engine,
             read[0],
             inference,
             runtime,
+            refinement=build_refinement(options, model.config.refinement),
             out=options["out"] or default_folder(data, "-image"),
             overwrite=options["overwrite"],
             same_scan=options["same_scan"],

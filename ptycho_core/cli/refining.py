@@ -8,13 +8,14 @@ from .options import Options, Parser, merged
 __all__ = ["add_refine_option", "with_refine_option"]
 
 
-def add_refine_option(parser: Parser) -> None:
-    """Add ``--refine``."""
+def add_refine_option(parser: Parser, *, default: str = "auto") -> None:
+    """Add ``--refine``; `default` is what is done without it."""
     parser.add_argument(
         "--refine",
         metavar="none|ENGINE[:EPOCHS]",
         help="engine that refines the image, and its epochs at most; auto takes the engine that made it, none leaves "
-        "the image as it is; short for --refinement.engine and --refinement.epochs (default: auto)",
+        "the image as it is; short for --refinement.engine and --refinement.epochs "
+        f"(default: {default})",
     )
 
 

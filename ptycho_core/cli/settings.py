@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import InferenceConfig, TrainingConfig
+from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..config_checks import shown
 from ..config_mapping import config_from_mapping, resolve_names, settings_from_mapping, split_settings
 from ..errors import ConfigError, suggest
@@ -28,6 +28,7 @@ __all__ = [
     "add_field_options",
     "add_inference_options",
     "build_inference",
+    "build_refinement",
     "build_settings",
     "given_fields",
     "given_settings",
@@ -73,6 +74,7 @@ def add_inference_options(parser: Parser) -> None:
         InferenceConfig,
         prefix="inference.",
     )
+    parser.add_settings("settings of refining, with --refine", RefinementConfig, prefix="refinement.")
     parser.add_settings(_WORK, Runtime, omit=_OF_TRAINING)
 
 
@@ -187,15 +189,44 @@ def build_inference(options: Options, model: InferenceConfig) -> tuple[Inference
     given = given_settings(options, omit=_OF_TRAINING)
     inference, runtime = split_settings(given)
     own = inference.pop("inference", None) or {}
+    inference.pop("refinement", None)  # see build_refinement
     if inference:
         raise ConfigError(
             f"{options['config']}: {', '.join(map(repr, sorted(inference)))} has no effect on a trained model; only "
-            "'inference:' settings and those of what does the work are allowed here."
+            "'inference:', 'refinement:' and 'runtime:' settings are allowed here."
         )
     if not isinstance(own, Mapping):
         raise ConfigError(f"{options['config']}: 'inference' must hold 'name: value' settings.")
     changed = config_from_mapping(InferenceConfig, {**dataclasses.asdict(model), **own})
     return changed, config_from_mapping(Runtime, runtime)
+
+
+def build_refinement(options: Options, trained: RefinementConfig) -> RefinementConfig | None:
+    """How the image of a trained model is refined: as the model says, under the file, under the command line.
+
+    Args:
+        options: with ``--refine`` in its long form.
+        trained: of the model.
+
+    Returns:
+        None where ``--refine`` is not given, or says none.
+
+    Raises:
+        ConfigError: as :func:`build_settings`; or settings of refining without ``--refine``.
+    """
+    given = given_settings(options, omit=_OF_TRAINING).get("refinement") or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{options['config']}: 'refinement' must hold 'name: value' settings.")
+    engine = given.get("engine")
+    if engine in (None, "none"):
+        said = sorted(set(options["settings"].get("refinement", {})) - {"engine"})
+        if said:
+            raise ConfigError(
+                f"--refinement.{said[0]} has no effect without --refine ENGINE; give it, or leave it out."
+            )
+        return None
+    own = {} if trained.engine == "none" else dataclasses.asdict(trained)
+    return config_from_mapping(RefinementConfig, {**own, **given})
 
 
 def _current(values: Mapping[str, Any]) -> dict[str, Any]:

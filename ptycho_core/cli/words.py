@@ -25,6 +25,7 @@ __all__ = [
     "files_given",
     "interrupted_with_advice",
     "reading",
+    "said_how_to_go_on",
     "say_makers",
     "say_run",
     "taken_up",
@@ -150,6 +151,27 @@ def interrupted_with_advice(session: Session, data: Path | None) -> Iterator[Non
         else:
             advice = "no checkpoint was written"
         raise Cancelled(f"{error}; {advice}", error.checkpoint_path) from error
+
+
+@contextmanager
+def said_how_to_go_on(session: Session) -> Iterator[None]:
+    """Tell how the image of a trained model, or its refining, is gone on with when the block is interrupted.
+
+    Raises:
+        Cancelled: with the line.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Cancelled) as error:
+        words = ["ptycho", *session.command]
+        results = getattr(error, "results_path", None)
+        if results is None:
+            advice = f"make the image with: {shell_words(words)}"
+        else:
+            again = words if "--overwrite" in words else [*words, "--overwrite"]
+            advice = f"the image as the model made it is in {results}; refine it with: {shell_words(again)}"
+        said = str(error) or "interrupted"
+        raise Cancelled(f"{said}; {advice}", results_path=results, run=getattr(error, "run", None)) from error
 
 
 def _figures(figures: Figures) -> str:

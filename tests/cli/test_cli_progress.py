@@ -17,7 +17,7 @@ from ptycho_core.cli.progress import LINE_SECONDS, Reporter
 from ptycho_core.cli.session import Session
 from ptycho_core.cli.signals import Stop
 from ptycho_core.data.results import Image
-from ptycho_core.plugins.registry import LoadedBackend, backend_spec, load_backend
+from ptycho_core.plugins.registry import LoadedBackend, backend_spec, load_backend, load_described
 from ptycho_core.protocol import ProgressEvent
 from ptycho_core.runtime import Runtime
 
@@ -197,10 +197,14 @@ class _OnDevice:
 def test_an_engine_names_its_device(monkeypatch):
     monkeypatch.setattr(machine, "memory_left", lambda: 24_400_000_000)
     engine = LoadedBackend(_OnDevice(), backend_spec("numpy"), "x 1")  # type: ignore[arg-type]
-    assert machine.machine_words(engine, Runtime(accelerator="cuda")) == "numpy on cuda:1 (NVIDIA H100), 80 GB"
-    assert machine.machine_words(engine, Runtime(threads=1)) == "numpy, 1 thread, 24 GB memory free"
+    assert machine.machine_words([(engine, Runtime(accelerator="cuda"))]) == "numpy on cuda:1 (NVIDIA H100), 80 GB"
+    assert machine.machine_words([(engine, Runtime(threads=1))]) == "numpy, 1 thread, 24 GB memory free"
+    two = [(engine, Runtime(threads=1)), (load_described(backend_spec("numpy"), "x"), Runtime(threads=1))]
+    assert machine.machine_words(two) == "numpy, 1 thread, 24 GB memory free"
+    two[1] = (two[1][0], Runtime(threads=2))
+    assert machine.machine_words(two) == "numpy, 1 thread, 24 GB memory free; numpy, 2 threads, 24 GB memory free"
     monkeypatch.setattr(machine, "memory_left", lambda: None)
-    assert machine.machine_words(engine, Runtime(threads=3)) == "numpy, 3 threads"
+    assert machine.machine_words([(engine, Runtime(threads=3))]) == "numpy, 3 threads"
 
 
 @pytest.mark.spec("CMD-17")

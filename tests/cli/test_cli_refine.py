@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import types
@@ -66,7 +67,7 @@ def test_both_images_are_written_and_the_refined_one_is_the_result(scan, tmp_pat
         assert network["object"].attrs["origin_px"].shape == (2,)
         assert (network["object"][()] != file["entry/object"][()]).any()
         assert set(network) == {
-            "object", "coverage", "probe", "positions_px", "nominal_positions_px", "scale", "figures"
+            "object", "coverage", "probe", "positions_px", "nominal_positions_px", "scale", "figures", "frame_figures"
         }  # fmt: skip
     page = (folder / "report.html").read_text()
     assert "From network to refined" in page
@@ -237,3 +238,109 @@ def test_what_refining_took_up_unasked_is_said(engines, scan, capsys):
     assert taken_up({}) == "nothing"
     assert taken_up({"took_up_modes": 1}) == "1 more probe mode"
     assert taken_up({"took_up_modes": 2, "took_up_positions": 1}) == "2 more probe modes and positions"
+
+
+# ---- reconstruct --refine
+
+
+@pytest.fixture
+def trained(engines, scan):
+    """A model of the stub, trained on the scan."""
+    assert cli.main(["train", str(scan), "--epochs", "1", "--test_fraction", "0.25", "--out", "model"]) == 0
+    return ["reconstruct", str(scan), "--model", "model/model.ptycho", "--out", "image"]
+
+
+@pytest.mark.spec("CMD-20")
+@pytest.mark.usefixtures("real_pictures")
+def test_the_image_of_a_model_is_refined_as_a_run_does(trained, tmp_path, capsys):
+    assert cli.main([*trained, "--same_scan", "--refine", "numpy:5"]) == 0
+    summary = summary_of(tmp_path / "image")
+    first, refined = summary["stages"]
+    assert (first["name"], first["engine"], refined["engine"]) == ("network", "pytorch", "numpy")
+    assert refined["figures"]["heldout"]["deviance"] < first["figures"]["heldout"]["deviance"]
+    assert summary["frames"]["heldout"] == 6, "those that training held out"
+    assert summary["refinement"]["kept"] is True
+    assert summary["config"]["refinement"]["epochs"] == 5
+    assert summary["verdict"]["sentence"]
+    report = (tmp_path / "image" / "report.html").read_text(encoding="utf-8")
+    assert "refined" in report
+    assert "settings.yaml" not in summary["files"], "no run makes this image again"
+    assert "model.ptycho" not in summary["files"]
+    assert "\nrefined   " in capsys.readouterr().out
+
+
+@pytest.mark.spec("CMD-20")
+def test_held_out_frames_are_those_of_training_on_the_same_scan_and_no_others(trained, engines):
+    (scans, _) = engines.seen[0]
+    held = set(scans[0].heldout_frames)
+    assert cli.main([*trained, "--same_scan", "--refine", "numpy:2"]) == 0
+    _, applied, _ = engines.seen[-1]
+    assert set(applied.heldout_frames) == held
+    assert cli.main([*trained, "--refine", "none", "--overwrite"]) == 0
+    _, applied, _ = engines.seen[-1]
+    assert len(applied.heldout_frames) == 0
+    assert len(applied.train_frames) == 24
+
+
+@pytest.mark.spec("CMD-20")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--refine", "auto"], "engine 'pytorch': refinement.engine = 'auto' is not supported"),
+        (["--refine", "numpi"], "unknown engine 'numpi'"),
+        (["--refine", "numpy:0"], "--refine = 'numpy:0'"),
+        (["--refinement.probe", "false"], "--refinement.probe has no effect without --refine"),
+        (["--refine", "numpy", "--refinement.epochs", "0"], "epochs = 0"),
+    ],
+)
+def test_what_a_model_s_image_cannot_be_refined_with(trained, tmp_path, capsys, words, said):
+    assert cli.main([*trained, *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.spec("CMD-20")
+def test_settings_of_refining_reach_it(trained, tmp_path):
+    (tmp_path / "c.yaml").write_text("refinement: {probe: false, epochs: 9}\n")
+    assert cli.main([*trained, "--config", "c.yaml", "--refine", "numpy:3", "--refinement.patience", "2"]) == 0
+    refinement = summary_of(tmp_path / "image")["config"]["refinement"]
+    assert [refinement[name] for name in ("engine", "epochs", "probe", "patience")] == ["numpy", 3, False, 2]
+
+
+@pytest.mark.spec("CMD-20")
+def test_refining_that_is_interrupted_keeps_the_image_and_says_how_to_go_on(trained, tmp_path, monkeypatch, capsys):
+    from ptycho_core.api import refine
+
+    real = refine.refine_by_steps
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(refine, "refine_by_steps", interrupted)
+    words = [*trained, "--refine", "numpy:4"]
+    assert cli.main(words) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    said = "the image as the model made it is in image; refine it with: "
+    assert said in line
+    assert [stage["name"] for stage in summary_of(tmp_path / "image")["stages"]] == ["network"]
+    monkeypatch.setattr(refine, "refine_by_steps", real)
+    again = shlex.split(line.partition(said)[2])
+    assert again[0] == "ptycho"
+    assert cli.main(again[1:]) == 0
+    assert [stage["name"] for stage in summary_of(tmp_path / "image")["stages"]] == ["network", "refined"]
+
+
+@pytest.mark.spec("CMD-20")
+def test_an_image_that_is_interrupted_is_made_with_the_same_line(trained, monkeypatch, capsys, engines):
+    real = engines.reconstruct
+
+    def interrupted(self, *arguments, **more):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(engines, "reconstruct", interrupted)
+    assert cli.main(trained) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(engines, "reconstruct", real)
+    assert cli.main(shlex.split(line.partition("make the image with: ")[2])[1:]) == 0

@@ -148,7 +148,7 @@ def test_in_the_middle_of_anything(server: SignalServer, folder: Path, place: st
 def test_every_signal_leaves_a_checkpoint(server: SignalServer, folder: Path, name: str) -> None:
     shutil.rmtree(folder / "r")
     line = told(server.run(folder, RUN, sent_at("a step of training", (name,))))
-    assert "while training" in line
+    assert "while solving" in line
     again = shlex.split(line.partition("go on with: ")[2])
     assert Path(folder / again[-1]).is_file()
     assert not (folder / "r" / "summary.json").exists()

@@ -1,0 +1,58 @@
+"""Refining as one stage of a job: a failure or an interruption costs the refined image, and the first one is kept."""
+
+from __future__ import annotations
+
+from ..config import TrainingConfig
+from ..data.results import Refined, Scored
+from ..data.run import Stage
+from ..errors import Cancelled
+from ..plugins.registry import LoadedBackend
+from ..protocol import Progress
+from ..runtime import Runtime
+from .observe import Observer
+from .refine import ENGINE_FAILURES, error_words, refine
+
+__all__ = ["refined_or_first", "refined_stage"]
+
+
+def refined_or_first(
+    first: Scored,
+    refiner: LoadedBackend | None,
+    config: TrainingConfig,
+    runtime: Runtime,
+    observer: Observer,
+    progress: Progress,
+) -> tuple[Refined | None, Cancelled | None]:
+    """What refining makes of an image; it costs a notice when it fails, and the interruption when it is stopped.
+
+    Args:
+        first: the image.
+        refiner: engine that refines, or None where nothing is refined.
+        config: of the job.
+        runtime: what does the work.
+        observer: who watches.
+        progress: the caller's.
+    """
+    if refiner is None:
+        return None, None
+    if not len(first.scan.heldout_frames) and refiner.capabilities.stepping:
+        observer.notice(
+            "no frames are held out so refining makes all its epochs, and tries neither modes nor positions"
+        )
+    try:
+        with observer.stage("refine"):
+            done = refine(first, config, runtime, backend=refiner.backend, tell=observer.notice, progress=progress)
+            return done, None
+    except Cancelled as error:
+        observer.notice(f"no refined image: {error}; the image that refining began with is the result")
+        return None, error
+    except ENGINE_FAILURES as error:
+        observer.notice(f"no refined image: {error_words(error)}")
+        return None, None
+
+
+def refined_stage(refined: Refined | None, seconds: float) -> tuple[Stage, ...]:
+    """The stage of a refined image that is kept; none where it is not."""
+    if refined is None or not refined.kept:
+        return ()
+    return (Stage(name="refined", scored=refined.best, seconds=seconds),)
