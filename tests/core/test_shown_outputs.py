@@ -48,7 +48,7 @@ def missing(shown: str, printed: str) -> str | None:
     lines = [shape(line) for line in printed.splitlines()]
     pieces: list[list[str]] = [[]]
     for line in shown.splitlines():
-        if line == LEFT_OUT:
+        if line.strip() == LEFT_OUT:
             pieces.append([])
         else:
             pieces[-1].append(shape(line))
