@@ -132,7 +132,8 @@ def _scan_rows(raw: RawData) -> _Rows:
         f"{raw.n_frames} of {raw.side}×{raw.side} pixels"
         + ("" if raw.looked_at is None else f", {raw.n_looked_at} looked at"),
     )
-    yield "counts a frame", f"{rounded(known.mean())} on average, {rounded(known.min())} to {rounded(known.max())}"
+    if len(known):
+        yield "counts a frame", f"{_count(known.mean())} on average, {_count(known.min())} to {_count(known.max())}"
     yield "positions (y × x)", f"{size(span)} object pixels" + (f", {of_length}" if of_length else "")
     yield "object pixel", length(geometry.pixel_size_m) or "not known"
     yield "probe", "none" if raw.probe is None else f"{len(raw.probe)} mode{'s' if len(raw.probe) > 1 else ''}"
@@ -142,6 +143,11 @@ def _scan_rows(raw: RawData) -> _Rows:
     distance = "" if geometry.distance_m is None else f"detector at {length(geometry.distance_m)}"
     yield "beam", ", ".join(part for part in (beam, distance, str(raw.propagation)) if part)
     yield "read as", f"{raw.source.dialect}, {raw.source.measurement}"
+
+
+def _count(value: float) -> str:
+    """Counts in words: whole where there are many."""
+    return f"{value:,.0f}" if value >= 100 else rounded(value, 3)
 
 
 def _heading(raw: RawData) -> str:

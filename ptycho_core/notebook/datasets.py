@@ -11,6 +11,7 @@ from ..data.container import Role
 from ..data.results import Image
 from ..data.run import Run
 from ..errors import ConfigError, MissingPackageError
+from ..physics.gauge import shown_phase
 from ..physics.merit import SUMS
 
 if TYPE_CHECKING:
@@ -62,9 +63,16 @@ def image_dataset(image: Image, pixel_size_m: float | None = None) -> Dataset:
     unit, step = ("pixel", 1.0) if pixel_size_m is None else ("m", pixel_size_m)
     lit = image.coverage > 0
     y, x = (float(v) for v in image.origin_px)
+    phase, off = shown_phase(image.object, image.coverage)
+    about_phase = {
+        "units": "rad",
+        "long_name": "object phase, global phase and ramp removed",
+        "removed_global_phase_rad": off.phase_rad,
+        "removed_ramp_rad_per_px": off.ramp_rad_per_px,
+    }
     data: dict[str, Any] = {
         "object": (("y", "x"), image.object, {"units": "1", "long_name": "object"}),
-        "phase": (("y", "x"), _where(lit, np.angle(image.object)), {"units": "rad", "long_name": "object phase"}),
+        "phase": (("y", "x"), _where(lit, phase), about_phase),
         "amplitude": (("y", "x"), _where(lit, np.abs(image.object)), {"units": "1", "long_name": "object amplitude"}),
         "coverage": (("y", "x"), image.coverage, {"units": "1", "long_name": "times lit"}),
         "probe": (("mode", "probe_y", "probe_x"), image.probe, {"units": "sqrt(counts / scale)", "long_name": "probe"}),

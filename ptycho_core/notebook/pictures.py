@@ -16,7 +16,7 @@ from ..data.raw import RawData
 from ..data.results import Image, Scored
 from ..data.run import Run
 from ..physics.merit import SUMS
-from ..report.figures import (
+from ..report.canvas import (
     BLANK,
     FAINT,
     HELDOUT,
@@ -24,13 +24,14 @@ from ..report.figures import (
     TRAIN,
     colour_bar,
     draw_scale_bar,
+    framed,
     image_size,
     new_figure,
-    object_view,
     place,
     title,
 )
-from ..report.plots import framed
+from ..report.curves import epochs_told
+from ..report.views import object_view
 from .thumbnails import small_png
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ __all__ = [
 ]
 
 _UNITS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"))
+_MEASURES = {
+    "deviance": "reduced deviance (1: all that noise allows)",
+    "fourier_error": "Fourier error",
+    "loss": "loss (per measured count)",
+}
 _MOVED_PX = 0.01
 _MOST_ARROWS = 3000
 _SHOWN_FRAMES = 4
@@ -86,14 +92,15 @@ def object_figure(image: Image, pixel_size_m: float | None) -> Figure:
     import matplotlib
 
     view = object_view(image.object, image.coverage)
+    label = "phase (rad), unwrapped" if view.phase_unwrapped else "phase (rad)"
     across, up = image_size(view.phase.shape, 3.7, 4.4)
     step = max(across, 1.4) + 1.15
     figure = new_figure(2 * step, up + 0.5)
     parts: tuple[tuple[NDArray[np.float32], tuple[float, float], str, str, str], ...] = (
-        (view.phase, view.phase_limits, "twilight" if view.phase_wraps else "gray", "Object phase", "phase (rad)"),
+        (view.phase, view.phase_limits, "twilight" if view.phase_wraps else "gray", "Object phase", label),
         (view.amplitude, view.amplitude_limits, "gray", "Object amplitude", "amplitude"),
     )
-    for number, (values, limits, cmap, heading, label) in enumerate(parts):
+    for number, (values, limits, cmap, heading, quantity) in enumerate(parts):
         axes = place(figure, 0.12 + number * step, 0.12, across, up)
         colours = matplotlib.colormaps[cmap].with_extremes(bad=BLANK)
         drawn = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
@@ -101,7 +108,7 @@ def object_figure(image: Image, pixel_size_m: float | None) -> Figure:
         title(axes, heading)
         if number == 0:
             draw_scale_bar(axes, (across, up), values.shape[1] * view.step_px, pixel_size_m)
-        colour_bar(figure, drawn, axes, label, extend="neither" if cmap == "twilight" else "both")
+        colour_bar(figure, drawn, axes, quantity, extend="neither" if cmap == "twilight" else "both")
     return figure
 
 
@@ -225,20 +232,21 @@ def deviance_figure(scored: Scored) -> Figure:
 
 
 def losses_figure(run: Run) -> Figure:
-    """Losses of training and of refining against the epoch, side by side; each has an axis of its own."""
+    """How well frames were explained after each epoch, of training and of refining side by side, as in the report."""
     halves = [("Training", run.history)]
     if run.refined is not None and any(len(values) for values in run.refined.history.values()):
         halves.append(("Refining", run.refined.history))
     figure = new_figure(4.3 * len(halves) + 0.2, 3.2)
-    words = {"train_loss": ("frames trained on", TRAIN), "test_loss": ("held out", HELDOUT)}
+    words = {"train": ("frames trained on", TRAIN), "test": ("held out", HELDOUT)}
     for number, (heading, history) in enumerate(halves):
         axes = place(figure, 0.85 + 4.3 * number, 0.5, 3.3, 2.35)
         title(axes, heading)
-        framed(axes, "epoch", "loss (per measured count)" if number == 0 else "")
-        drawn = [name for name in words if len(history.get(name, ()))]
-        for name in drawn:
-            label, colour = words[name]
-            values = np.asarray(history[name], dtype=float)
+        measure = epochs_told(history)
+        framed(axes, "epoch", _MEASURES[measure])
+        drawn = [role for role in words if len(history.get(f"{role}_{measure}", ()))]
+        for role in drawn:
+            label, colour = words[role]
+            values = np.asarray(history[f"{role}_{measure}"], dtype=float)
             axes.plot(np.arange(1, len(values) + 1), values, color=colour, lw=1.4, marker="o", ms=2.5, label=label)
         if drawn:
             from matplotlib.ticker import MaxNLocator

@@ -16,7 +16,8 @@ from ..data.container import Role
 from ..data.raw import RawData
 from ..data.results import Image
 from ..physics.probe import mode_powers
-from ..report.figures import complex_colours, object_view
+from ..report.canvas import complex_colours
+from ..report.views import object_view
 
 __all__ = ["MOST_FRAMES", "SIDE_PX", "mean_of_some", "object_pair", "pattern", "positions", "probe", "small_png"]
 
