@@ -44,6 +44,7 @@ _COMMANDS: dict[str, str] = {
     "settings": "print all settings as a file for --config, with their meaning",
     "readers": "list the readers of scan files, in the order they are asked",
     "conform": "test whether an engine keeps the protocol",
+    "new-engine": "write a small engine of your own to start from",
 }
 
 _MODULES = {"settings": "all_settings", "new-engine": "new_engine"}

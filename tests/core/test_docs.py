@@ -259,7 +259,7 @@ def test_every_step_of_writing_an_engine(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(site)
     paths = [str(site), *([os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else [])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
-    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 7
+    assert tell(ROOT / "docs" / "write-an-engine.md", tmp_path, engine=True) == 8
 
 
 @pytest.mark.slow
