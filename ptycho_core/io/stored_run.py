@@ -133,7 +133,9 @@ def read_stored_run(folder: Path | str) -> StoredRun:
     if content.get("kind") != "run":
         raise DataError(f"{where}: the result of a training, without an image; load its {MODEL_NAME} by load_model.")
     changed = verify_result(where)
-    missing = [name for name in _NEEDED if name in changed or name not in content.get("files", {})]
+    files = content.get("files")
+    known = files if isinstance(files, dict) else {}
+    missing = [name for name in _NEEDED if name in changed or name not in known]
     if missing:
         raise DataError(
             f"{where}: {listed(missing)} is not the file that {SUMMARY_NAME} lists, by its hash; it was changed or is "
