@@ -1,36 +1,31 @@
-"""Scoring one image against another, or against the truth, whatever they are held in."""
+"""Scoring images against one another, or against the truth, whatever they are held in."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.compared import ComparedImage, ComparedImages
 from ..data.raw import ObjectGuess, RawData
 from ..data.results import Image, Scored
 from ..data.run import Run
-from ..errors import Cancelled, DataError, PtychoError
+from ..errors import ConfigError, DataError, EvaluationError
 
 if TYPE_CHECKING:
     from ..data.findings import Comparison
 
-__all__ = ["Comparable", "compare"]
+__all__ = ["Comparable", "compare", "compare_images"]
 
 Comparable = Path | str | Run | Scored | Image | ObjectGuess | RawData
-"""Whatever has an object in it; a path is a ``reconstruction.h5``, a scan with its object, or an NPZ that has one."""
+"""Whatever has an object in it; a path is a result folder, a ``reconstruction.h5``, an NPZ that has one, a product of
+ptychodus, or a scan with its object."""
 
-
-@dataclass(frozen=True)
-class _Placed:
-    """An object (H, W) and scan coordinates (y, x) of its first pixel; coverage (H, W) and frame centres if known."""
-
-    object: NDArray[np.complex64]
-    origin_px: NDArray[np.float64]
-    coverage: NDArray[np.float32] | None = None
-    positions_px: NDArray[np.float64] | None = None
+_PAIRS_FROM = 3
 
 
 def compare(estimate: Comparable, reference: Comparable, *, measurement: str | None = None) -> Comparison:
@@ -45,9 +40,83 @@ def compare(estimate: Comparable, reference: Comparable, *, measurement: str | N
         DataError: no object where one was given.
         EvaluationError: the two cannot be scored: constant, or without common pixels.
     """
+    return _score(_placed(estimate, measurement), _placed(reference, measurement))
+
+
+def compare_images(
+    images: Sequence[Comparable], truth: Comparable | None = None, *, measurement: str | None = None
+) -> ComparedImages:
+    """Score several images against a truth, or else against the last of them, and put all on its pixels.
+
+    Args:
+        images: at least one, and two without a truth.
+        truth: the true object, or None.
+        measurement: what the frames of a scan file are, where it does not say.
+
+    Returns:
+        Scores, the scores of each pair where there are three images or more, and the images on the reference's pixels.
+
+    Raises:
+        ConfigError: too few images.
+        DataError: no object where one was given.
+        EvaluationError: no image can be scored: constant, or without common pixels.
+    """
+    if len(images) < (2 if truth is None else 1):
+        raise ConfigError(f"{len(images)} image(s) cannot be compared; give another one, or a truth.")
+    found = _told_apart([_placed(image, measurement) for image in images])
+    reference = found[-1] if truth is None else _placed(truth, measurement)
+    scores: list[Comparison | None] = []
+    reasons: dict[str, str] = {}
+    first: EvaluationError | None = None
+    for image in found:
+        try:
+            scores.append(None if image is reference else _score(image, reference))
+        except EvaluationError as error:
+            first = first or error
+            scores.append(None)
+            reasons[image.name] = str(error)
+    if first is not None and all(score is None for score in scores):
+        raise first
+    known = [i for i, image in enumerate(found) if image.name not in reasons]
+    pairs = {}
+    if len(found) >= _PAIRS_FROM:
+        for place, i in enumerate(known):
+            for j in known[place + 1 :]:
+                to_reference = found[j] is reference
+                try:
+                    score = scores[i] if to_reference else _score(found[i], found[j])
+                except EvaluationError as error:
+                    reasons[f"{found[i].name} against {found[j].name}"] = str(error)
+                    continue
+                if score is not None:
+                    pairs[i, j] = score
+    on_reference = tuple(None if image.name in reasons else _on(reference, image) for image in found)
+    return ComparedImages(
+        images=tuple(found),
+        reference=reference,
+        is_truth=truth is not None,
+        scores=tuple(scores),
+        pairs=pairs,
+        aligned=on_reference,
+        reference_object=reference.object,
+        reasons=reasons,
+    )
+
+
+def _told_apart(images: Sequence[ComparedImage]) -> list[ComparedImage]:
+    """The images, those of one name numbered."""
+    seen: dict[str, int] = {}
+    out = []
+    for image in images:
+        seen[image.name] = seen.get(image.name, 0) + 1
+        again = seen[image.name]
+        out.append(image if again == 1 else replace(image, name=f"{image.name} ({again})"))
+    return out
+
+
+def _score(first: ComparedImage, second: ComparedImage) -> Comparison:
     from ..evaluation.metrics import compare_objects
 
-    first, second = _placed(estimate, measurement), _placed(reference, measurement)
     return compare_objects(
         first.object,
         first.origin_px,
@@ -58,80 +127,77 @@ def compare(estimate: Comparable, reference: Comparable, *, measurement: str | N
     )
 
 
-def _placed(given: Comparable, measurement: str | None) -> _Placed:
+def _on(reference: ComparedImage, image: ComparedImage) -> NDArray[np.complex64]:
+    """An image (H, W) on the reference's pixels, with its global phase, ramp and scale; NaN where either has none."""
+    from ..evaluation.alignment import align
+    from ..physics.gauge import ramp_wave
+
+    out = np.full(reference.object.shape, np.nan, np.complex64)
+    if image is reference:
+        return reference.object
+    # the other way round than scored: what is resampled is the image, and the reference keeps its pixels
+    done = align(
+        reference.object,
+        reference.origin_px,
+        image.object,
+        image.origin_px,
+        coverage=reference.coverage,
+        truth_coverage=image.coverage,
+        positions_px=image.positions_px if reference.positions_px is None else reference.positions_px,
+    )
+    shape = done.truth.shape
+    middle = ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+    k = (float(done.ramp_rad_per_px[0]), float(done.ramp_rad_per_px[1]))
+    turned = done.truth * ramp_wave(k, middle, shape) * (done.scale * np.exp(1j * done.phase_rad))
+    y, x = np.round(done.origin_px - reference.origin_px).astype(int)
+    out[y : y + shape[0], x : x + shape[1]] = np.where(done.region, turned, np.nan)
+    return out
+
+
+def _placed(given: Comparable, measurement: str | None) -> ComparedImage:
     if isinstance(given, (Path, str)):
-        return _read(Path(given), measurement)
+        from ..io.stored_images import read_image
+
+        return read_image(given, measurement=measurement)
     if isinstance(given, Run):
-        given = given.scored
+        pixel, verdict = given.scan.raw.geometry.pixel_size_m, given.verdict
+        return replace(
+            _placed(given.scored, measurement),
+            name=given.title,
+            pixel_size_m=pixel,
+            seconds=given.seconds.get("total"),
+            verdict="" if verdict is None else verdict.sentence,
+        )
     if isinstance(given, Scored):
-        image = given.image
-        return _Placed(image.object, image.origin_px, image.coverage, image.positions_px[given.scan.used_frames])
+        image, used = given.image, given.scan.used_frames
+        return ComparedImage(
+            name=f"image of {given.engine}",
+            object=image.object,
+            origin_px=image.origin_px,
+            coverage=image.coverage,
+            positions_px=image.positions_px[used],
+            figures={
+                "train": given.train.to_mapping(),
+                "heldout": None if given.heldout is None else given.heldout.to_mapping(),
+            },
+            engine=given.engine,
+        )
     if isinstance(given, Image):
-        return _Placed(given.object, given.origin_px, given.coverage, given.positions_px)
+        return ComparedImage(
+            name="image",
+            object=given.object,
+            origin_px=given.origin_px,
+            coverage=given.coverage,
+            positions_px=given.positions_px,
+        )
     if isinstance(given, RawData):
         if given.object_guess is None:
             raise DataError(f"{given.source.path or 'scan'}: a scan without an object; compare images.")
         given = given.object_guess
     if isinstance(given, ObjectGuess):
-        return _Placed(given.object, given.origin_px)
+        return ComparedImage(
+            name="object of a scan", object=given.object, origin_px=np.asarray(given.origin_px, np.float64)
+        )
     raise DataError(
         f"a {type(given).__name__} holds no image; allowed: a path, Run, Scored, Image, ObjectGuess, RawData."
     )
-
-
-def _plain_npz(path: Path) -> _Placed | None:
-    """An ``.npz`` that holds an ``object`` and no frames, or None."""
-    from ..io.guarded import in_child
-
-    found: _Placed | None = in_child(_object_of_npz, path, about=path)
-    return found
-
-
-def _object_of_npz(path: Path) -> _Placed | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "object" not in file.files:
-                return None
-            obj = np.asarray(file["object"])
-            origin = np.asarray(file["origin_px"] if "origin_px" in file.files else np.zeros(2), dtype=np.float64)
-    except MemoryError:
-        raise
-    except Exception:  # not an npz, or one that only the scan reader can judge; the library says so in many ways
-        return None
-    if obj.ndim != 2 or not np.iscomplexobj(obj) or origin.shape != (2,):
-        raise DataError(
-            f"{path}: 'object' is {obj.dtype} of shape {obj.shape} and 'origin_px' has shape {origin.shape}; "
-            "they must be complex (H, W) and (2,)."
-        )
-    return _Placed(obj.astype(np.complex64), origin)
-
-
-def _read(path: Path, measurement: str | None) -> _Placed:
-    """Read an object from any of the files that have one.
-
-    Raises:
-        DataError: no such file, or no object in it.
-    """
-    from ..io import read_scan
-    from ..io.reconstruction_file import read_reconstruction
-    from ..io.result_switch import where_it_lies
-
-    path = where_it_lies(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file.")
-    plain = _plain_npz(path)
-    if plain is not None:
-        return plain
-    try:
-        stored = read_reconstruction(path)
-        return _Placed(stored.object, stored.origin_px, stored.coverage, stored.positions_px)
-    except DataError as first:
-        try:
-            guess = read_scan(path, measurement=measurement).object_guess
-        except Cancelled:
-            raise
-        except PtychoError as second:
-            raise DataError(f"{path}: neither a reconstruction ({first}) nor a scan ({second})") from second
-    if guess is None:
-        raise DataError(f"{path}: a scan without an object; give a reconstruction.h5, or a scan that carries one.")
-    return _Placed(guess.object, guess.origin_px)

@@ -13,7 +13,7 @@ from ..io.reconstruction_file import plain_json
 from ..runtime import DEFAULT_RUNTIME, runtime_to_mapping
 from ..text import html_text as escape
 from ..text import shell_words
-from .parts import card, humanised, table, two_columns
+from .parts import card, humanised, table, two_columns, words
 
 __all__ = ["details", "total_seconds"]
 
@@ -44,7 +44,7 @@ def _command(run: Run) -> str:
 def _files(names: Sequence[str]) -> str:
     """Links to what lies beside the report."""
     items = "".join(
-        f'<li><a href="{name}">{name}</a>: {escape(text)}</li>' for name, text in _FILES.items() if name in names
+        f'<li><a href="{name}">{name}</a>: {words(text)}</li>' for name, text in _FILES.items() if name in names
     )
     return card("Beside this report", f'<ul class="notes">{items}</ul>') if items else ""
 

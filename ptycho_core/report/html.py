@@ -106,7 +106,7 @@ def _facts(run: Run) -> str:
 def _warnings(run: Run) -> str:
     if not run.warnings:
         return ""
-    items = "".join(f"<li>{escape(w)}</li>" for w in run.warnings)
+    items = "".join(f"<li>{words(w)}</li>" for w in run.warnings)
     n = len(run.warnings)
     return f'<aside class="warnings"><strong>{n} warning{"s" if n > 1 else ""}</strong><ul>{items}</ul></aside>'
 
@@ -134,8 +134,8 @@ def _pair(images: Mapping[str, bytes], names: tuple[str, str], when: str, captio
     phase, amplitude = names
     return (
         '<div class="grid">'
-        + captioned(images, phase, f"Phase of the object{when}", captions[0])
-        + captioned(images, amplitude, f"Amplitude of the object{when}", captions[1])
+        + captioned(images, phase, f"Phase of the object{when}", captions[0], "large")
+        + captioned(images, amplitude, f"Amplitude of the object{when}", captions[1], "large")
         + "</div>"
     )
 

@@ -19,20 +19,23 @@ def humanised(name: str) -> str:
 
 
 def words(text: str) -> str:
-    """A sentence, escaped, in which options of the command are never broken."""
-    return re.sub(r"--[a-z][\w.]*", r'<span class="option">\g<0></span>', escape(text))
+    """A sentence, escaped, in which options of the command are never broken, and paths after a slash alone."""
+    return re.sub(r"--[a-z][\w.]*", r'<span class="option">\g<0></span>', _breakable(text))
 
 
-def broken_at_slashes(text: str) -> str:
+def _breakable(text: str) -> str:
     """A text, escaped, in which a path may be broken after a slash, and so is not broken within a name."""
     return escape(text).replace("/", "/<wbr>")
 
 
 def _inches(png: bytes) -> float:
     """Width of a PNG as its dots a metre say; at 150 dots an inch where it does not."""
-    pixels, at = int.from_bytes(png[16:20], "big"), png.find(b"pHYs", 0, 4096)
-    per_m = int.from_bytes(png[at + 4 : at + 8], "big") if at > 0 else 0
-    return pixels / (per_m * 0.0254 if per_m else 150)
+    at, per_m = 8, 0
+    while at + 12 <= len(png) and png[at + 4 : at + 8] != b"IDAT":
+        if png[at + 4 : at + 8] == b"pHYs":
+            per_m = int.from_bytes(png[at + 8 : at + 12], "big")
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return int.from_bytes(png[16:20], "big") / (per_m * 0.0254 if per_m else 150)
 
 
 def captioned(images: Mapping[str, bytes], name: str, alt: str, caption: str, kind: str = "") -> str:
@@ -79,9 +82,7 @@ def table(rows: Iterable[Sequence[str]], heads: Sequence[str] = (), *, marked: f
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in heads)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(
-            f"<td{' class=changed' if row[0] in marked else ''}>{broken_at_slashes(text)}</td>" for text in row[1:]
-        )
+        + "".join(f"<td{' class=changed' if row[0] in marked else ''}>{_breakable(text)}</td>" for text in row[1:])
         + "</tr>"
         for row in rows
     )
