@@ -72,7 +72,9 @@ def test_the_recipe_names_what_is_there() -> None:
     for name in re.findall(r"`([\w./]+\.(?:md|py|toml|yml|cff))`", text):
         assert (ROOT / name).is_file(), name
     lines = [line.strip() for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    assert len([line for line in lines if line]) == 11
+    assert len([line for line in lines if line]) == 13
     named = set(re.findall(r"\.tox/(\w+)/bin", text))
-    assert named - {"bootstrap", "try"} == {"docs"}
-    assert "[testenv:docs]" in (ROOT / "tox.ini").read_text(encoding="utf-8")
+    environments = named - {"bootstrap", "try"}
+    assert environments == {"docs", "notebooks"}
+    text = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    assert all(f"[testenv:{name}]" in text for name in environments)

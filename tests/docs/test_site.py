@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -135,6 +136,37 @@ def test_markup_is_rendered(pages: dict[str, Loads]) -> None:
         text = "".join(page.shown)
         for mark in ("```", ":::", "](", ":func:", ":class:", ":meth:"):
             assert mark not in text, f"{name}: {text[max(text.find(mark) - 80, 0) :][:160]}"
+
+
+def test_a_notebook_that_has_run_shows_what_it_printed(tmp_path: Path) -> None:
+    def cell(kind: str, source: str, *outputs: dict[str, object]) -> dict[str, object]:
+        return {"cell_type": kind, "source": source.splitlines(keepends=True), "outputs": list(outputs)}
+
+    notebook = {
+        "cells": [
+            cell("markdown", "# Title\n\nwords"),
+            cell("code", "run()\nrun", {"output_type": "stream", "name": "stdout", "text": ["epoch 1\n", "epoch 2\n"]}),
+            cell("code", "a", {"output_type": "execute_result", "data": {"text/plain": "A", "text/html": "<b>A</b>"}}),
+            cell("code", "b", {"output_type": "display_data", "data": {"text/plain": "fig", "image/png": "iVBOR\n"}}),
+            cell("code", "c", {"output_type": "execute_result", "data": {"text/plain": ["C"]}}),
+            cell("code", ""),
+        ]
+    }
+    (tmp_path / "x.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from notebook import markdown_of_notebook;"
+        "print(markdown_of_notebook(open('x.ipynb').read()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(GATHER.parent)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    parts = [
+        "# Title\n\nwords", "```python\nrun()\nrun\n```", "```text\nepoch 1\nepoch 2\n```", "```python\na\n```",
+        '<div class="output">\n<b>A</b>\n</div>', "```python\nb\n```",
+        '<img alt="Figure that the code above makes" src="data:image/png;base64,iVBOR">', "```python\nc\n```",
+        "```text\nC\n```",
+    ]  # fmt: skip
+    assert done.stdout.strip() == "\n\n".join(parts)
 
 
 def test_a_link_that_leads_nowhere_ends_the_job(tmp_path: Path) -> None:
