@@ -41,8 +41,19 @@ def refined_or_first(
         )
     try:
         with observer.stage("refine"):
-            done = refine(first, config, runtime, backend=refiner.backend, tell=observer.notice, progress=progress)
-            return done, None
+            done, stopped = refine_or_stop(
+                first,
+                config,
+                runtime,
+                backend=refiner.backend,
+                tell=observer.notice,
+                progress=progress,
+                keep=observer.returns_partial,
+            )
+        if stopped is not None:
+            what = "the best image up to there is the result" if done.kept else "the image before it is the result"
+            observer.ended_early(f"refining was stopped ({stopped}); {what}")
+        return done, stopped
     except Cancelled as error:
         observer.notice(f"no refined image: {error}; the image that refining began with is the result")
         return None, error

@@ -43,6 +43,7 @@ def texts(figure: Any) -> str:
     return " | ".join(t.get_text() for t in figure.findobj(Text) if t.get_text())
 
 
+@pytest.mark.spec("NOTE-3")
 @pytest.mark.parametrize("kind", RUN_KINDS)
 def test_every_kind_of_a_run_is_a_figure_that_shows_itself(made: Run, kind: str) -> None:
     from matplotlib.figure import Figure
@@ -74,6 +75,7 @@ def test_each_value_has_its_kinds(made: Run, scan: RawData) -> None:
             assert value.plot(kind).axes
 
 
+@pytest.mark.spec("NOTE-3")
 @pytest.mark.parametrize("kind", ["", "probes", None, 3, "OBJECT"])
 def test_an_unknown_kind_is_told_which_there_are(made: Run, kind: Any) -> None:
     with pytest.raises(ConfigError, match=r"kind = .*it has object, probe, focus, positions, deviance, frames, losses"):
@@ -92,6 +94,7 @@ def test_a_kind_that_is_not_there_is_told_why(made: Run, scan: RawData) -> None:
         scan.plot("prob")
 
 
+@pytest.mark.spec("NOTE-3")
 def test_positions_are_drawn_in_metres_with_y_downwards_and_their_roles(made: Run) -> None:
     figure = made.plot("positions")
     axes = figure.axes[0]

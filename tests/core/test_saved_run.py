@@ -82,6 +82,7 @@ def same_images(one: Run, two: Run) -> None:
         assert a.scored.engine == b.scored.engine
 
 
+@pytest.mark.spec("NOTE-4")
 def test_what_is_read_back_is_what_was_written(made: Run) -> None:
     assert made.folder is not None
     back = load_run(made.folder)
@@ -121,6 +122,7 @@ def test_it_is_good_for_looking_and_comparing(made: Run) -> None:
     assert "'model.ptycho'" in repr(back.model)
 
 
+@pytest.mark.spec("NOTE-4")
 def test_what_the_folder_does_not_hold_is_said(made: Run) -> None:
     assert made.folder is not None
     back = load_run(made.folder)
@@ -150,6 +152,7 @@ def test_with_its_scan_it_is_whole_again(made: Run, scan: RawData, place: Path, 
         assert again.history["train_loss"]
 
 
+@pytest.mark.spec("NOTE-4")
 def test_another_scan_is_refused(made: Run, scan: RawData, place: Path, tmp_path: Path) -> None:
     assert made.folder is not None
     counts = scan.read_counts(range(scan.n_frames))
@@ -191,6 +194,7 @@ def change(folder: Path, name: str, edit: Callable[[Path], None]) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
 
 
+@pytest.mark.spec("NOTE-4")
 def test_saving_writes_what_the_command_writes(made: Run, tmp_path: Path) -> None:
     saved = made.save(tmp_path / "by hand")
     assert saved.folder == tmp_path / "by hand"
@@ -298,6 +302,7 @@ SPOILT: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.spec("NOTE-4")
 @pytest.mark.parametrize("what", SPOILT)
 def test_a_spoilt_folder_meets_one_error_that_names_it(folder: Path, what: str) -> None:
     SPOILT[what](folder)

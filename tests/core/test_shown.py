@@ -76,6 +76,7 @@ def values_of(made: Run, facade: CdiResult) -> list[Any]:
     return [*of_run, raw, raw.frames, raw.object_guess, facade, guess, made.config.refinement, made.config.inference]
 
 
+@pytest.mark.spec("NOTE-1")
 def test_one_line_says_what_it_is_and_prints_no_array(made: Run, facade: CdiResult) -> None:
     for value in values_of(made, facade):
         text = repr(value)
@@ -138,6 +139,7 @@ def shape_of(png: bytes) -> tuple[int, int]:
     return height, width
 
 
+@pytest.mark.spec("NOTE-2")
 @pytest.mark.parametrize("number", range(10))
 def test_a_card_escapes_what_files_say(made: Run, number: int) -> None:
     raw = replace(
@@ -167,6 +169,7 @@ def test_a_card_escapes_what_files_say(made: Run, number: int) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.spec("NOTE-2")
 def test_a_card_of_a_run_has_its_verdict_first_and_pictures_of_object_and_probe(made: Run) -> None:
     page = made._repr_html_()
     assert made.verdict is not None
@@ -227,6 +230,7 @@ def large(frames: Any, scan: RawData) -> RawData:
     )  # fmt: skip
 
 
+@pytest.mark.spec("NOTE-2")
 def test_a_look_at_a_large_scan_reads_few_frames_and_a_line_none(scan: RawData) -> None:
     frames = Counted((200_000, 24, 24))
     raw = large(frames, scan)
@@ -243,6 +247,7 @@ def test_a_look_at_a_large_scan_reads_few_frames_and_a_line_none(scan: RawData) 
     assert "4 of them looked at" in repr(some)
 
 
+@pytest.mark.spec("NOTE-2")
 def test_a_look_at_frames_that_are_gone_says_so_and_shows_the_rest(scan: RawData) -> None:
     page = large(Gone((70, 24, 24)), scan)._repr_html_()
     assert "not shown: the disk was unplugged" in page
@@ -307,6 +312,7 @@ def test_small_pictures_keep_their_values_and_transparency() -> None:
     assert (back[4:, :, 3] == 255).all()
 
 
+@pytest.mark.spec("NOTE-1")
 def test_a_line_needs_no_room_above_and_a_job_that_nobody_looks_at_imports_none(tmp_path: Path) -> None:
     import subprocess
     import sys

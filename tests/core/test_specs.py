@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.md"))
-ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|PTYD|RES|CMD|FIND|READ|SETTLE|VERDICT|PROBE)-\d+"
+ID = r"(?:CONV|DATA|FM|BE|PLUG|BUNDLE|CDI|NOTE|PTYD|RES|CMD|FIND|READ|SETTLE|VERDICT|PROBE)-\d+"
 PREFIX_OF = {
     "00": "CONV",
     "10": "DATA",
@@ -20,6 +20,7 @@ PREFIX_OF = {
     "40": "PLUG",
     "50": "BUNDLE",
     "60": "CDI",
+    "62": "NOTE",
     "65": "PTYD",
     "70": "RES",
     "75": "CMD",

@@ -21,6 +21,7 @@ def made() -> Run:
     return run(simulate(settings).raw, config, title="t")
 
 
+@pytest.mark.spec("NOTE-6")
 def test_axes_are_scan_coordinates_in_metres(made: Run) -> None:
     data, image = made.to_xarray(), made.image
     height, width = image.object.shape

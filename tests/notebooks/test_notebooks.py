@@ -46,6 +46,7 @@ def test_a_notebook_is_kept_without_outputs_and_without_anybodys_paths(path: Pat
         assert (path.parent / target).exists(), target
 
 
+@pytest.mark.spec("NOTE-7")
 @pytest.mark.slow
 @pytest.mark.parametrize("path", BOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
@@ -122,6 +123,7 @@ scan = simulate(SimulationConfig(N=32, grid_shape=(8, 9), photons=1e5, seed=2)).
 
 
 @pytest.mark.slow
+@pytest.mark.spec("NOTE-5")
 def test_a_stopped_cell_leaves_a_checkpoint_and_an_image_to_go_on_with(kernel: Kernel, tmp_path: Path) -> None:
     kernel.run(LONG)
     job = "result = run(scan, TrainingConfig(epochs=100000, refinement=RefinementConfig(engine='none')), out='here')"
