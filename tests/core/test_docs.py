@@ -267,6 +267,13 @@ def test_every_step_of_the_verdict(tmp_path: Path) -> None:
     assert tell(ROOT / "docs" / "verdict.md", tmp_path, engine=True) == 2
 
 
+@pytest.mark.slow
+def test_every_step_in_a_notebook(tmp_path: Path) -> None:
+    assert tell(ROOT / "docs" / "in-a-notebook.md", tmp_path, engine=True) == 5
+    assert (tmp_path / "object.png").stat().st_size > 10_000
+    assert (tmp_path / "star-result" / "report.html").is_file()
+
+
 # ---- nothing escapes
 
 
@@ -276,6 +283,7 @@ def test_every_document_is_in_a_story() -> None:
         "bring-your-data",
         "conventions",
         "first-reconstruction",
+        "in-a-notebook",
         "recipes",
         "security",
         "status",
@@ -290,7 +298,7 @@ def test_every_document_is_in_a_story() -> None:
         for document in DOCUMENTS
         if steps(document, engine=True, everything=True) != steps(document, engine=False)
     ]
-    names = ["README", "first-reconstruction", "recipes", "verdict", "which-engine", "write-an-engine"]
+    names = ["README", "first-reconstruction", "in-a-notebook", "recipes", "verdict", "which-engine", "write-an-engine"]
     assert [path.stem for path in with_an_engine] == names
 
 
