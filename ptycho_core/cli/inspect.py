@@ -8,7 +8,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, OutputError
+from ..io.result_folder import default_folder
 from ..limits import within
 from ..text import one_line
 from .options import Options, Parser, add_scan_options, make_parser
@@ -19,7 +20,10 @@ from .tables import facts, json_text
 from .words import reading, say_run
 
 if TYPE_CHECKING:
+    from ..data.raw import RawData
     from ..data.run import Run
+    from ..inspection.facts import Facts
+    from ..report.inspection import LookedAt
 
 __all__ = ["build_parser", "execute"]
 
@@ -31,6 +35,8 @@ EXAMPLE = "ptycho inspect scan.npz --measurement amplitude"
 _SAID_BELOW = {"findings", "assumptions", "usable"}
 _FOR_EXPERTS = {"facts", "propagation"}
 """Shown with ``--verbose``: what is to be known of them is among the findings, in words."""
+_DEFAULT = ""
+"""What --report is without a file."""
 _MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "error": "ERROR"}
 
 
@@ -40,6 +46,14 @@ def build_parser() -> Parser:
     parser.add_argument("data", metavar="DATA", help="file with the scan")
     add_scan_options(parser)
     parser.add_argument("--try", action="store_true", help="solve it quickly and give the verdict; seconds")
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const=_DEFAULT,
+        metavar="FILE",
+        help="also write a page with pictures of what is in the scan (default: DATA-inspection.html, here)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the page where it is there")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
     parser.add_argument(
         "--suggest_mapping",
@@ -93,14 +107,19 @@ def execute(options: Options, session: Session) -> int:
             raise ConfigError(
                 f"--{name} says something to 'ptycho inspect' with --try only; add --try, or leave it out."
             )
+    target = _page_of(options)
+    seen: list[LookedAt] = []
     inspection = inspect_scan(
         Path(options["data"]),
         dialect=options["dialect"],
         options=read_options(options),
         further=(check_orientation,),
+        seen=None if target is None else lambda raw, facts: seen.append(_looked_at(raw, facts)),
     )
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
     mapping = inspection.to_mapping()
+    if target is not None:
+        _write_page(target, mapping, seen[0] if seen else None, session, quiet=options["json"])
     if options["json"]:
         if options["try"]:
             with redirect_stdout(sys.stderr):  # what is said on the way is not part of the document
@@ -124,6 +143,45 @@ def execute(options: Options, session: Session) -> int:
     tried = _tried(options, session)
     say_run(tried, session)
     return _code(code, tried)
+
+
+def _page_of(options: Options) -> Path | None:
+    """The page to write, or None.
+
+    Raises:
+        ConfigError: --overwrite without a page.
+        OutputError: it is there and is not to be replaced, or it is the scan.
+    """
+    if options["report"] is None:
+        if options["overwrite"]:
+            raise ConfigError("--overwrite says something of --report only; give --report, or leave it out.")
+        return None
+    target = Path(options["report"] or default_folder(options["data"], "-inspection.html"))
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder; name the page to write with --report FILE.")
+    if target.exists() and Path(options["data"]).exists() and target.samefile(options["data"]):
+        raise OutputError(f"{target}: is the scan itself; name another file with --report FILE.")
+    if target.exists() and not options["overwrite"]:
+        raise OutputError(f"{target}: is there already; pass --overwrite to replace it, or --report FILE.")
+    return target
+
+
+def _looked_at(raw: RawData, facts: Facts) -> LookedAt:
+    from ..report.inspection import LookedAt
+
+    return LookedAt(raw=raw, mean=facts.mean, stuck=facts.stuck, at_peak=facts.at_peak, figures=facts.figures)
+
+
+def _write_page(
+    target: Path, mapping: Mapping[str, Any], seen: LookedAt | None, session: Session, *, quiet: bool
+) -> None:
+    from ..io.atomic import write_bytes
+    from ..report.inspection import inspection_page
+
+    page = inspection_page(mapping, seen, session.command)
+    write_bytes(target, page.encode("utf-8", errors="backslashreplace"))
+    if not quiet:
+        session.say(f"page      {one_line(str(target))}")
 
 
 def _tried(options: Options, session: Session) -> Run:

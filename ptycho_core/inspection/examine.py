@@ -151,6 +151,7 @@ def inspect_scan(
     dialect: str | None = None,
     options: ReadOptions | None = None,
     further: Sequence[Check] = (),
+    seen: Callable[[RawData, Facts], None] | None = None,
 ) -> ScanInspection:
     """Inspect a file of any known dialect; needs no measurement.
 
@@ -161,6 +162,7 @@ def inspect_scan(
         dialect: as for ``read_scan``.
         options: as for ``read_scan``.
         further: checks that the caller has besides, made last and only where nothing forbids a reconstruction.
+        seen: called with the scan and what was measured on it, usable or not, for whoever shows it.
 
     Returns:
         What was found; nothing in the file makes this raise. Of a scan above :data:`LARGE_BYTES` some frames only are
@@ -188,6 +190,8 @@ def inspect_scan(
             findings += examine(raw, facts)
             if all(finding.level != "error" for finding in findings):
                 findings += [finding for check in further for finding in check(raw, facts)]
+            if seen is not None:
+                seen(raw, facts)
     except DataError as error:  # a frame that cannot be read, of a file whose header is sound
         findings.append(Finding("error", str(error)))
         return ScanInspection(path=str(path), dialect=reader.name, contents=file.shapes, findings=findings)
