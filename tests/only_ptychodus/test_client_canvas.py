@@ -105,9 +105,12 @@ def test_settings_of_the_torch_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_engine_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ptycho_core_ptychodus import engine
 
-    monkeypatch.delenv("PTYCHO_BACKEND", raising=False)
     monkeypatch.setattr(engine, "_GPU", tmp_path / "no GPU")
-    assert engine.chosen_engine(network=False)[0] == "numpy"
+    for value in (None, "", "auto"):
+        monkeypatch.delenv("PTYCHO_BACKEND", raising=False)
+        if value is not None:
+            monkeypatch.setenv("PTYCHO_BACKEND", value)
+        assert engine.chosen_engine(network=False)[0] == "numpy"
     assert engine.chosen_engine(network=True)[0] == "pytorch"
     monkeypatch.setattr(engine, "_GPU", tmp_path)
     assert engine.chosen_engine(network=False) == ("pytorch", "for the GPU")
