@@ -99,6 +99,13 @@ def test_settings_of_the_torch_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (network.loss, network.gradient_clip_norm, job.runtime.num_workers) == ("amplitude", 0.5, 2)
     with pytest.raises(ConfigError, match=r"DataConfig\.C = 9 has no effect"):
         job_of_torch(DataConfig(C=9), ModelConfig(), TrainingConfig(), InferenceConfig())
+    unet = TrainingConfig(model_name="probe_unet")
+    with pytest.raises(ConfigError, match=r"C = 9 and grid_size = \(2, 2\)"):
+        job_of_torch(DataConfig(C=9), ModelConfig(), unet, InferenceConfig())
+    with pytest.raises(ConfigError, match="scheduler = 'Warm'; allowed: Default, Exponential, Cosine"):
+        job_of_torch(DataConfig(), ModelConfig(), TrainingConfig(model_name="cnn", scheduler="Warm"), InferenceConfig())
+    with pytest.raises(ConfigError, match="loss_function = 'L2'; allowed: Poisson, MAE"):
+        job_of_torch(DataConfig(), ModelConfig(loss_function="L2"), TrainingConfig(), InferenceConfig())
 
 
 @pytest.mark.spec("PTYD-5")

@@ -7,7 +7,8 @@ generators as the model name in its Torch plugin.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -21,6 +22,7 @@ __all__ = ["Job", "job_of_tf", "job_of_torch", "refuse_ineffective", "refuse_sup
 
 _GENERATORS = ("probe_unet", "unrolled", "cnn")
 _SCHEDULES = {"Default": "one_cycle", "Exponential": "exponential", "Cosine": "cosine"}
+_LOSSES = {"Poisson": "poisson", "MAE": "amplitude"}
 
 _NO_EFFECT = {"N", "model", "train_data_file", "test_data_file", "output_dir", "model_path", "debug"}
 """Fields of a config that are no settings: the data say N, and the client's paths are empty."""
@@ -84,6 +86,17 @@ def _loss(poisson: float, amplitude: float) -> str:
             "the loss is either Poisson (nll) or that of amplitudes (mae)."
         )
     return "poisson" if poisson > 0 else "amplitude"
+
+
+def _one_of(name: str, value: str, ours: Mapping[str, str]) -> str:
+    """Our word for one of the client's.
+
+    Raises:
+        ConfigError: the client has no such word.
+    """
+    if value not in ours:
+        raise ConfigError(f"{name} = {value!r}; allowed: {', '.join(ours)}.")
+    return ours[value]
 
 
 def _unless(value: Any, default: Any) -> Any:
@@ -151,15 +164,17 @@ def job_of_torch(
         "backend": engine,
         "epochs": training.epochs,
         "batch_size": _unless(training.batch_size, 16),
-        "loss": "poisson" if model.loss_function == "Poisson" else "amplitude",
+        "loss": _one_of("loss_function", model.loss_function, _LOSSES),
     }
     runtime: dict[str, Any] = {"accelerator": "auto" if training.device == "cuda" else training.device}
     if generator is not None:
+        if math.prod(data.grid_size) != data.C:
+            raise ConfigError(f"C = {data.C} and grid_size = {data.grid_size}; the channels must be those of the grid.")
         settings |= {
             "model": ModelConfig(generator=generator),
             "group_size": data.C,
             "learning_rate": training.learning_rate,
-            "schedule": _SCHEDULES[training.scheduler],
+            "schedule": _one_of("scheduler", training.scheduler, _SCHEDULES),
             "gradient_clip_norm": training.gradient_clip_val,
             "scale_trainable": model.intensity_scale_trainable,
         }
