@@ -169,14 +169,14 @@ class RefinementConfig:
             )
         if self.position_affine and self.batch_size is not None and self.batch_size < 6:
             raise ConfigError(
-                f"RefinementConfig.batch_size = {self.batch_size} is too few frames to fit what positions have in "
-                "common (position_affine); it must be at least 6, or leave it out."
+                f"RefinementConfig.batch_size = {self.batch_size} is too few frames to fit the stretch, rotation "
+                "and shear of all positions (position_affine); it must be at least 6, or leave it out."
             )
         self._refuse_without_effect("probe", not self.probe, "probe_support", "probe_power")
         if not self.probe and self.probe_modes is not None:
             raise ConfigError(
-                f"RefinementConfig.probe_modes = {self.probe_modes} adds modes that probe = False would leave the "
-                "guess that they start as; set probe to True, or leave the modes out."
+                f"RefinementConfig.probe_modes = {self.probe_modes} adds modes, and with probe = False they are not "
+                "refined; set probe to True, or leave the modes out."
             )
 
     def _refuse_without_effect(self, switch: str, off: bool, *names: str) -> None:

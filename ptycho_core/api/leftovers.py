@@ -55,7 +55,7 @@ def beside_results(runtime: Runtime, folder: ResultFolder | None, observer: Obse
     left = _left_in(folder.path, training)
     if runtime.resume_from == RESUME_AUTO and not RESUME_AUTO.exists():
         if left is None:
-            observer.notice(f"resume_from = auto: no run that ended early left a checkpoint in {training}; begun anew")
+            observer.notice(f"resume_from = auto: no interrupted run left a checkpoint in {training}; it begins anew")
         else:
             observer.notice(f"resume_from = auto: going on from {left.describe()}")
         asked = None if left is None else left.path
@@ -66,7 +66,7 @@ def beside_results(runtime: Runtime, folder: ResultFolder | None, observer: Obse
             kept = _move_aside(training, left.path)
             image = training / EARLIER / PUT_BY
             observer.notice(
-                f"a run that ended early left {left.describe()}; this one begins anew, and it is kept as {kept}. To go "
+                f"an interrupted run left {left.describe()}; this one begins anew, and it is kept as {kept}. To go "
                 f"on from it instead, give the same command with --resume_from {kept} (resume_from)"
             )
     if had_image:

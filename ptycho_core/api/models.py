@@ -144,7 +144,8 @@ def _refuse_unknown(bundle: Bundle, name: str, can: Capabilities, path: Path) ->
     """
     if bundle.generator is not None and bundle.generator not in can.generators:
         raise ArchiveError(
-            f"{path}: it holds the generator '{bundle.generator}', made by engine '{bundle.backend}'; engine '{name}' "
+            f"{path}: it holds a network of architecture '{bundle.generator}', made by engine "
+            f"'{bundle.backend}'; engine '{name}' "
             f"knows {', '.join(can.generators) or 'none'}. Load it with backend = {bundle.backend!r}."
         )
 

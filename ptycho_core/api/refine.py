@@ -205,7 +205,7 @@ def refine_or_stop(
                 image, stopped = error.image or initial.image, error
             check_image(image, scan, name, config.collapse_threshold)
         if _is_same(image, initial.image):
-            note = "no state that it went through explains the held-out frames better than the image it began with"
+            note = "no epoch lowered the loss of the validation frames"
             note = note if stopped is None else f"it was stopped ({stopped})"
         else:
             with to_its_end():
@@ -269,9 +269,9 @@ def _worse(found: Scored, initial: Scored, loss: str) -> str:
     before, after = heldout_loss(initial, loss), heldout_loss(found, loss)
     if after < before:
         return ""
-    which = "frames" if found.heldout is None else "held-out frames"
+    which = "frames" if found.heldout is None else "validation frames"
     # the sums themselves: a reduced deviance has a floor of its own in each image, and may fall where the sum rises
     what = "summed deviance" if loss == "poisson" else "summed squared error of amplitudes"
     return (
-        f"the {which} are explained no better than by the image it began with ({what} {after:.7g}, before {before:.7g})"
+        f"the loss of the {which} did not fall ({what} {after:.7g}, before {before:.7g})"
     )

@@ -10,7 +10,7 @@ from ..plugins.registry import LoadedBackend
 from ..protocol import Progress
 from ..runtime import Runtime
 from .observe import Observer
-from .refine import ENGINE_FAILURES, error_words, refine
+from .refine import ENGINE_FAILURES, error_words, refine_or_stop
 
 __all__ = ["refined_or_first", "refined_stage"]
 
@@ -37,7 +37,7 @@ def refined_or_first(
         return None, None
     if not len(first.scan.heldout_frames) and refiner.capabilities.stepping:
         observer.notice(
-            "no frames are held out so refining makes all its epochs, and tries neither modes nor positions"
+            "no frames are held out, so refining makes all its epochs and tries neither modes nor positions"
         )
     try:
         with observer.stage("refine"):
@@ -55,7 +55,7 @@ def refined_or_first(
             observer.ended_early(f"refining was stopped ({stopped}); {what}")
         return done, stopped
     except Cancelled as error:
-        observer.notice(f"no refined image: {error}; the image that refining began with is the result")
+        observer.notice(f"no refined image: {error}; the result is the image before refining")
         return None, error
     except ENGINE_FAILURES as error:
         observer.notice(f"no refined image: {error_words(error)}")

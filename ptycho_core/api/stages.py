@@ -225,8 +225,8 @@ def need_training_frames(scan: PtychoDataContainer) -> None:
     """
     if not len(scan.train_frames):
         raise DataError(
-            f"{scan.raw.source.path or 'scan'}: all its {len(scan.used_frames)} used frames are held out; an image is "
-            "made of the frames that are trained on, and there is none."
+            f"{scan.raw.source.path or 'scan'}: all its {len(scan.used_frames)} used frames are held out for "
+            "validation, and none is left to make an image from; lower test_fraction."
         )
 
 

@@ -141,10 +141,14 @@ def _failure(error: BaseException, session: Session) -> int:
         session.error(str(error), details)
         return EXIT_INPUT
     kept = session.log_path is not None and session.log_path.exists()  # a folder made for nothing is gone again
-    where = f"; the details are in {session.log_path}" if kept else ""
-    advice = "" if session.debug else "; run it again with --debug and report what it shows"
-    kind = "" if isinstance(error, PtychoError) else f"unexpected {type(error).__name__}: "
-    session.error(f"{kind}{error}{where}{advice}", details)
+    sentences = [str(error).rstrip(". ")]
+    if not isinstance(error, PtychoError):
+        sentences[0] = f"unexpected {type(error).__name__}: {sentences[0]}".rstrip(": ")
+    if kept:
+        sentences.append(f"The details are in {session.log_path}")
+    if not session.debug:
+        sentences.append("Run it again with --debug and report what it shows")
+    session.error(". ".join(sentences) + ".", details)
     return EXIT_FAULT
 
 

@@ -135,8 +135,8 @@ def _say(found: OrientationFinding, raw: RawData, session: Session) -> None:
         heading = ["orientation", "held-out deviance", "deviance", "Fourier error", "seconds", ""]
         session.say("\n" + table([heading, *(_row(trial, found) for trial in found.trials)]) + "\n")
         session.say(
-            f"tried on     {found.n_frames} frames, {found.n_heldout} of them held out; the winner gained "
-            f"{found.gained:.3g} a frame on the next, and {found.needed:.3g} were needed"
+            f"tried on     {found.n_frames} frames, {found.n_heldout} of them held out; the best is better than the "
+            f"next by {found.gained:.3g} a frame, and {found.needed:.3g} are needed to tell"
         )
     given = raw.source.details.get("read_with")
     session.say(f"found        {found.describe(given)}")

@@ -22,6 +22,7 @@ from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
 from ..text import one_line, printable, shell_words, shortened
 from .log_file import LogFile
+from .option_words import in_option_words
 from .signals import Stop
 from .terminal import PLAIN, give_up, is_loss, put
 
@@ -297,7 +298,7 @@ class Session(Observer):
 
     def notice(self, text: str) -> None:
         """Show a one-line notice on standard error once, and remember it."""
-        text = one_line(text)
+        text = one_line(in_option_words(text))
         if text in self.notices:
             return
         self.notices.append(text)
@@ -306,7 +307,7 @@ class Session(Observer):
 
     def error(self, text: str, traceback: str) -> None:
         """Show a one-line error on standard error; its traceback goes to the log, and is shown with ``--debug``."""
-        text = one_line(text)
+        text = one_line(in_option_words(text))
         self._put(sys.stderr, f"ptycho: {text}\n")
         if self.debug:
             self._put(sys.stderr, shortened(printable(traceback, keep=_LINES), _MOST_DETAILS))

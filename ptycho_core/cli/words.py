@@ -200,7 +200,7 @@ def say_makers(run: Run, session: Session) -> None:
     trials = [name.removeprefix("tried_").removesuffix("_gain") for name in stats if name.endswith("_gain")]
     if trials:
         tried = ", ".join(_trial(name, stats) for name in trials)
-        session.say(f"took up   {taken_up(stats)}; part of the held-out misfit that each trial gained: {tried}")
+        session.say(f"added     {taken_up(stats)}; trials lowered the validation misfit by: {tried}")
 
 
 def _epochs(history: Mapping[str, list[float]]) -> str:
@@ -216,9 +216,9 @@ def taken_up(stats: Mapping[str, Any]) -> str:
 
 
 def _trial(name: str, stats: Mapping[str, Any]) -> str:
-    """What a trial gained, and what it had to."""
+    """What a trial gained, and what it needed to be taken up."""
     gain, needed = (100 * stats[f"tried_{name}_{what}"] for what in ("gain", "gain_needed"))
-    return f"{name.replace('_', ' ')} {gain:.1f} % of {needed:.1f} % needed"
+    return f"{name.replace('_', ' ')} {gain:.1f} % ({needed:.1f} % needed)"
 
 
 def say_run(run: Run, session: Session) -> None:

@@ -161,7 +161,7 @@ def descend(
         BackendError: it diverged.
     """
     if not len(frames):
-        raise DataError(f"{name}: none of its frames is to be learned from.")
+        raise DataError(f"{name}: it has no training frames.")
     pace, best, epoch = _Pace(plan), None, first_epoch - 1
     pace.best = math.inf if least is None else least
     for epoch in range(first_epoch, plan.epochs):
@@ -170,7 +170,7 @@ def descend(
         if "probe" in plan.wanted:
             stepper.settle(plan.constraints)
         watched = _watch(stepper, heldout, plan)
-        _check(epoch, {"training": total, "held-out": watched})
+        _check(epoch, {"training": total, "validation": watched})
         if watched is not None and pace.note(epoch, watched) and choose:
             best = stepper.snapshot()
         try:
@@ -221,6 +221,6 @@ def _check(epoch: int, losses: dict[str, float | None]) -> None:
     for which, loss in losses.items():
         if loss is not None and not math.isfinite(loss):
             raise BackendError(
-                f"sweeps diverged in epoch {epoch + 1}: the loss of {which} frames is {loss}. Refine fewer things at "
-                "once (probe, positions), or look for frames that are not of this scan."
+                f"the solver diverged in epoch {epoch + 1}: the loss of the {which} frames is {loss}. Refine fewer "
+                "things at once (probe, positions), or look for frames that are not of this scan."
             )

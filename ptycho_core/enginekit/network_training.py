@@ -79,7 +79,7 @@ def check_trainable(
                 "are trained on together need frames of one size and as many modes (probe_modes)."
             )
     if not len(first.train_frames):
-        raise DataError(f"{first.raw.source.path or 'scan'}: none of its frames is to be trained on.")
+        raise DataError(f"{first.raw.source.path or 'scan'}: it has no training frames.")
     generator_shapes(config, first.raw.side, generators)  # before an engine asks for the memory of its weights
 
 

@@ -89,8 +89,8 @@ def _check_ignored(config: TrainingConfig, runtime: Runtime, fields: Iterable[st
         given, neutral = _value(config, runtime, field), _value(default, plain, field)
         if given != neutral:
             raise ConfigError(
-                f"engine '{engine_name}': {field} = {given!r} has no effect in this engine; allowed: leave it at its "
-                f"default {neutral!r}."
+                f"engine '{engine_name}': {field} = {given!r} has no effect in this engine; leave it out "
+                f"(default {neutral!r})."
             )
 
 
@@ -134,8 +134,8 @@ def check_capabilities(
         allowed = ", ".join(capabilities.generators) or "none"
         hint = suggest(config.model.generator, capabilities.generators)
         raise ConfigError(
-            f"engine '{engine_name}': model.generator = {config.model.generator!r} is not supported; allowed: "
-            f"{allowed}.{hint}"
+            f"engine '{engine_name}': model.generator = {config.model.generator!r} is not supported; allowed "
+            f"architectures: {allowed}.{hint}"
         )
     _check_ignored(config, runtime, ignored, engine_name)
     words = {"loss": capabilities.losses, "schedule": capabilities.schedules}
@@ -154,8 +154,8 @@ def check_capabilities(
             check_refinement_capabilities(config, capabilities, engine_name)
         elif config.refinement != RefinementConfig():
             raise ConfigError(
-                f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name an engine "
-                "that can in refinement.engine, or leave them at their defaults."
+                f"engine '{engine_name}' cannot refine an image, so refinement settings have no effect; name one that "
+                "can (refinement.engine = 'numpy'), or leave them out."
             )
 
 
@@ -188,11 +188,11 @@ def check_runtime_capabilities(runtime: Runtime, capabilities: Capabilities, eng
         if logger not in capabilities.loggers:
             raise _refuse(engine_name, "loggers", logger, ", ".join(capabilities.loggers) or "none")
     if runtime.resume_from is not None and not capabilities.resume:
-        raise _refuse(engine_name, "resume_from", str(runtime.resume_from), "None; this engine cannot resume")
+        raise _refuse(engine_name, "resume_from", str(runtime.resume_from), "none; this engine cannot resume")
     if runtime.devices > (capabilities.max_devices or runtime.devices):
         raise _refuse(engine_name, "devices", runtime.devices, f"at most {capabilities.max_devices}")
     if runtime.threads is not None and not capabilities.threads:
-        raise _refuse(engine_name, "threads", runtime.threads, "None; its libraries decide, by their own settings")
+        raise _refuse(engine_name, "threads", runtime.threads, "none; its libraries choose them")
 
 
 def check_refinement_capabilities(config: TrainingConfig, capabilities: Capabilities, engine_name: str) -> None:
@@ -237,7 +237,7 @@ def check_inference_capabilities(
     ignored = {f for f in _ignored(capabilities, engine_name) if f.startswith(("inference.", "runtime."))}
     once = {record.name for record in GENERATORS if not record.repeats}
     if config.passes is not None and once.issuperset(capabilities.generators):
-        raise _refuse(engine_name, "inference.passes", config.passes, "None; this engine has no generator that passes")
+        raise _refuse(engine_name, "inference.passes", config.passes, "none; this engine has no network with passes")
     # whether passes have an effect on the generator of the model, the engine says
     _check_ignored(TrainingConfig(inference=config), runtime, ignored, engine_name)
     check_runtime_capabilities(runtime, capabilities, engine_name)

@@ -92,6 +92,6 @@ def engine_at_work(name: str, doing: str, progress: Progress | None = None) -> I
             raise
         kind = BackendImportError if isinstance(error, ImportError) else BackendFaultError
         raise kind(
-            f"{origin_of(name)} failed in {doing}: {type(error).__name__}: {error}. That is a fault of the engine; "
-            "report it to its authors with the traceback, which --debug shows, or choose another engine."
+            f"{origin_of(name)} failed in {doing}: {type(error).__name__}: {error}. That is a fault of the engine: "
+            "take another engine, or report it to its authors with the traceback that --debug shows."
         ) from error

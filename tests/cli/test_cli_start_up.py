@@ -103,9 +103,8 @@ def test_a_model_is_not_applied_to_a_file_that_is_not_there(stub, scan, monkeypa
     assert main(["train", str(scan), "--epochs", "1", "--out", "model"]) == 0
     loaded: list[str] = []
     monkeypatch.setattr("ptycho_core.api.models.load_described", lambda *a: loaded.append("engine"))
-    for more, said in ((["gone.npz"], "no such file"), ([str(scan), "--accelerator", "mps"], "'mps'")):
-        assert main(["reconstruct", "--model", "model/model.ptycho", *more]) == 2
-        assert said in capsys.readouterr().err
+    assert main(["reconstruct", "--model", "model/model.ptycho", "gone.npz"]) == 2
+    assert "no such file" in capsys.readouterr().err
     assert loaded == []
 
 

@@ -176,7 +176,7 @@ def test_an_ignored_field_keeps_its_default_or_is_refused(field):
     config, runtime = (base, changed) if group == "runtime" else (base, Runtime())
     if group != "runtime":
         config = replace(base, **{group: changed}) if group else changed
-    with pytest.raises(ConfigError, match=rf"'eng': {field} = .* has no effect in this engine; allowed: leave it"):
+    with pytest.raises(ConfigError, match=rf"'eng': {field} = .* has no effect in this engine; leave it out"):
         check_capabilities(config, able, "eng", runtime)
 
 
@@ -190,7 +190,7 @@ def test_an_ignored_word_needs_not_be_one_of_the_engines_words():
 def test_a_solver_takes_no_network_settings():
     solver = Capabilities(methods=("solver", "network"), losses=("amplitude",), schedules=("one_cycle",))
     check_capabilities(TrainingConfig(), solver, "eng")
-    with pytest.raises(ConfigError, match=r"model.generator = 'probe_unet' is not supported; allowed: none"):
+    with pytest.raises(ConfigError, match=r"model.generator = 'probe_unet' is not supported; allowed architectures: none"):
         check_capabilities(TrainingConfig(model=ModelConfig(width=3)), solver, "eng")
 
 
@@ -201,7 +201,7 @@ def test_an_ignored_field_that_does_not_exist_is_the_engines_fault():
 
 def test_inference_config_alone():
     check_inference_capabilities(InferenceConfig(central_crop_px=3), NETWORK, "eng", Runtime(frames_at_once=3))
-    with pytest.raises(ConfigError, match=r"'eng': inference.passes = 3 is not supported; allowed: None"):
+    with pytest.raises(ConfigError, match=r"'eng': inference.passes = 3 is not supported; allowed: none"):
         check_inference_capabilities(InferenceConfig(passes=3), NETWORK, "eng")
     # whether the model is one that passes, the engine says
     check_inference_capabilities(InferenceConfig(passes=3), replace(NETWORK, generators=("cnn", "unrolled")), "eng")

@@ -55,7 +55,7 @@ def test_a_lower_poisson_loss_is_kept_though_every_amplitude_figure_rises(faint,
 @pytest.mark.usefixtures("stub")
 def test_a_higher_poisson_loss_is_discarded_though_every_amplitude_figure_falls(faint, monkeypatch) -> None:
     dark, right = too_dark(faint), as_truth(faint)
-    with pytest.warns(UserWarning, match="discarded: the held-out frames are explained no better") as caught:
+    with pytest.warns(UserWarning, match="discarded: the loss of the validation frames did not fall") as caught:
         done = refined_to(dark, right, monkeypatch)
     assert not done.kept
     assert done.best is right
@@ -87,7 +87,7 @@ def test_training_frames_have_no_say_where_frames_are_held_out(monkeypatch) -> N
     assert refined_to(bright, right, monkeypatch).kept
     alone = PtychoDataContainer.of(raw)
     right, bright = (score(image_of(alone, factor=f), alone, "stub") for f in (1.0, 1.9))
-    with pytest.warns(UserWarning, match="discarded: the frames are explained no better"):
+    with pytest.warns(UserWarning, match="discarded: the loss of the frames did not fall"):
         assert not refined_to(bright, right, monkeypatch).kept
 
 

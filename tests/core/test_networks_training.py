@@ -270,7 +270,7 @@ def test_scans_that_do_not_go_together():
             check_trainable([make_scan(), other], network())
     held = make_scan(heldout=range(9))
     check_trainable([make_scan(), held], network())
-    with pytest.raises(DataError, match="none of its frames is to be trained on"):
+    with pytest.raises(DataError, match="it has no training frames"):
         check_trainable([held, make_scan()], network())
     one, two = make_scan(), make_scan(seed=1, heldout=[3])
     assert training_scans([one, held, two]) == [one, two]

@@ -167,7 +167,7 @@ def test_an_image_that_is_as_good_as_it_gets_comes_back_itself(scan: PtychoDataC
     # one epoch of full steps brings noise only
     config = replace(CONFIG, refinement=RefinementConfig(epochs=1, probe_modes=2, batch_size=4))
     assert by_steps(good, scan, config) is good
-    with pytest.warns(UserWarning, match="no state that it went through explains the held-out frames better"):
+    with pytest.warns(UserWarning, match="no epoch lowered the loss of the validation frames"):
         done = refine(score(good, scan, "numpy"), config)
     assert not done.kept
     assert done.best is done.initial
@@ -292,8 +292,8 @@ def spoiled(answer: Any) -> ReconstructionBackend:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda image: replace(image, object=image.object[::-1].copy()), "held-out frames are explained no better"),
-        (lambda image: image, "no state that it went through explains the held-out frames better"),
+        (lambda image: replace(image, object=image.object[::-1].copy()), "loss of the validation frames did not fall"),
+        (lambda image: image, "no epoch lowered the loss of the validation frames"),
         (lambda image: replace(image, object=np.ones_like(image.object)), "constant"),
         (lambda image: replace(image, object=image.object * np.nan), "NaN or infinite"),
         (BackendError("it diverged in epoch 3"), "it diverged in epoch 3"),

@@ -248,7 +248,7 @@ class TestNothingIsLost:
         done = run(make_scan(), CONFIG)
         assert [stage.name for stage in done.stages] == ["network"]
         assert not done.refined.kept
-        assert any("was discarded: the held-out frames are explained no better" in text for text in done.warnings)
+        assert any("was discarded: the loss of the validation frames did not fall" in text for text in done.warnings)
 
     def test_warnings_of_reader_checks_and_preparation_are_collected(self, stub, tmp_path):
         config = replace(CONFIG, nphotons=9e9)
