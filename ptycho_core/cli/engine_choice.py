@@ -38,11 +38,11 @@ def with_engine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     wanted = _NETWORKS if network or hardware in _OTHER_HARDWARE else _SOLVERS
     name = _installed(wanted, "trains a network" if network else "solves", strangers=not network)
     if network:
-        why = f"trains the network; the first of {' and '.join(_NETWORKS)} that is installed"
+        why = "trains the network"
     elif hardware in _OTHER_HARDWARE:
-        why = f"solves; the first of {' and '.join(wanted)} that is installed, for {hardware}"
+        why = f"solves; the first that is installed for {hardware}"
     elif name == _SOLVERS[0]:
-        why = "solves; the fastest on a CPU, since no framework has to start"
+        why = "solves; the fastest on a CPU"
     else:
         why = "solves; the first engine that is installed"
     return {**settings, "backend": name}, f"{name} {why} (--backend names another)"

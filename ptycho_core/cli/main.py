@@ -30,7 +30,7 @@ _BEGAN = time.monotonic()
 """When this program began. The process may be older: a shell can replace itself by the command."""
 
 _COMMANDS: dict[str, str] = {
-    "demo": "simulate a scan, solve it, refine the image and compare with the truth",
+    "demo": "simulate a scan, make its image and compare with the truth",
     "run": "from a scan to an image and a report",
     "train": "train a network on one scan or several and write a model bundle",
     "reconstruct": "reconstruct a scan with a trained model bundle",
@@ -66,12 +66,13 @@ def _help() -> str:
         [
             "usage: ptycho COMMAND [options]",
             "",
-            "From a ptychography scan to an image, with any reconstruction engine behind one interface.",
+            "From a ptychography scan to an image, with any engine.",
             "",
             "commands:",
             *lines,
             "",
-            "'ptycho COMMAND --help' explains a command, with an example. 'ptycho --version' tells the version.",
+            "'ptycho COMMAND --help' explains a command, with an example.",
+            "'ptycho --version' tells the version.",
             "",
             "example:",
             "  ptycho demo --out demo",

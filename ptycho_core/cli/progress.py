@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendFaultError, Cancelled
+from ..notebook.bar import FIGURES as _FIGURES
+from ..notebook.bar import LABELS as _LABELS
 from ..protocol import ProgressEvent
 from ..text import printable
 from .signals import Stop
@@ -27,21 +29,6 @@ LINE_SECONDS = 30.0
 """Seconds between two lines of progress where there is no terminal."""
 
 _log = logging.getLogger("ptycho_core.cli")
-_LABELS = {
-    "train": "training",
-    "reconstruct": "reconstructing",
-    "refine": "refining",
-    "simulate": "simulating",
-    "write": "writing",
-    "probe": "searching for the probe",
-    "orient": "trying orientations",
-    "centre": "trying centres of the beam",
-    "diagnosis": "looking for the cause",
-}
-
-_FIGURES = {"epoch": "epoch", "train_loss": "loss", "test_loss": "validation loss"}
-"""Figures of a step that a line tells, and what they are called."""
-
 
 @contextmanager
 def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
@@ -82,7 +69,7 @@ def _bar() -> Iterator[Bar]:
 
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=12),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -163,7 +150,8 @@ class Reporter:
             if event.stage not in self._tasks:
                 self._tasks[event.stage] = self._bar.add_task(label, total=event.total, figures="")
             task = self._tasks[event.stage]
-            self._bar.update(task, completed=event.done, total=event.total, figures=figures)  # type: ignore[arg-type]
+            how: dict[str, Any] = {"completed": event.done, "total": event.total, "figures": _judged(event)}
+            self._bar.update(task, **how)  # type: ignore[arg-type]
         elif self._say is not None and now - self._said_at >= LINE_SECONDS:
             self._said_at = now
             self._say(_line(label, event, now - begun, event.done - first))
@@ -191,6 +179,12 @@ def _line(label: str, event: ProgressEvent, seconds: float, made: int) -> str:
     if made > 0:
         parts.append(f"about {_time(seconds / made * (event.total - event.done))} left")
     return ", ".join(parts)
+
+
+def _judged(event: ProgressEvent) -> str:
+    """The figure that judges a step, short enough for a bar: the validation loss, or else the loss."""
+    name = next((name for name in ("test_loss", "train_loss") if name in event.metrics), None)
+    return "" if name is None else f"{_FIGURES[name]} {event.metrics[name]:.4g}"
 
 
 def _time(seconds: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ from ..api.observe import Observer
 from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
 from ..text import one_line, printable, shell_words, shortened
+from .help import terminal_width, wrapped
 from .log_file import LogFile
 from .option_words import in_option_words
 from .signals import Stop
@@ -70,6 +72,25 @@ def is_own_warning(category: type[Warning], filename: str) -> bool:
     if "site-packages" in parts:  # a folder that packages are installed below may have any name
         parts = parts[len(parts) - parts[::-1].index("site-packages") :]
     return ours and any(part.startswith("ptycho_") for part in parts)
+
+
+_LABELLED = re.compile(r"[a-z][a-z ]{0,8} {1,9}(?<=^.{10})\S")
+"""How a line of the result begins: a word, padded to ten characters."""
+
+
+def _fitted(text: str) -> str:
+    """Lines of the result as a terminal shows them whole: the rest of a long one stands below its beginning.
+
+    In a pipe each line stays one; so do tables and documents everywhere.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return text
+    width = terminal_width()
+    lines = []
+    for line in text.split("\n"):
+        labelled = len(line) > width and _LABELLED.match(line) is not None
+        lines += wrapped(line[10:], width, line[:10], " " * 10) if labelled else [line]
+    return "\n".join(lines)
 
 
 class Session(Observer):
@@ -286,7 +307,7 @@ class Session(Observer):
     def say(self, text: str = "") -> None:
         """Write lines of the result to standard output, and to the log."""
         text = printable(text, keep=_LINES)
-        self._put(sys.stdout, f"{text}\n")
+        self._put(sys.stdout, f"{_fitted(text)}\n")
         self._to_log(logging.INFO, text)
 
     def detail(self, text: str) -> None:

@@ -66,7 +66,8 @@ def reading(
                 raw = probe_from_words(options["probe"], raw)
         for text in raw.source.assumptions:
             session.detail(text)
-        modes = "no probe given" if raw.probe is None else f"{len(raw.probe)} probe mode(s)"
+        n_modes = 0 if raw.probe is None else len(raw.probe)
+        modes = f"{n_modes} probe mode{'s' if n_modes > 1 else ''}" if n_modes else "no probe given"
         near = f", {raw.propagation}" if raw.propagation.is_near else ""
         if say:
             session.say(

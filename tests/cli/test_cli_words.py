@@ -9,7 +9,7 @@ import pytest
 
 from ptycho_core import config, runtime
 from ptycho_core.cli import main as cli
-from ptycho_core.cli import run
+from ptycho_core.cli import run, session
 from ptycho_core.cli.fields import fields_of
 from ptycho_core.cli.option_words import in_option_words
 from ptycho_core.config import TrainingConfig
@@ -113,3 +113,24 @@ def test_help_is_in_short_sentences_and_known_words():
     assert "validation" in texts["test_fraction"]
     assert not any(words in inspect.getsource(module) for words in BANNED for module in (config, runtime))
     assert run.build_parser().known
+
+
+LONG = "verdict   " + " ".join(["explained to 1.5 x the noise,"] * 6)
+
+
+@pytest.mark.parametrize("columns", ["60", "100"])
+def test_a_long_line_of_a_result_stands_below_its_beginning_on_a_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    lines = session._fitted(f"{LONG}\nresults   r").split("\n")
+    assert max(map(len, lines)) <= int(columns)
+    assert all(line.startswith(" " * 10 + "explained") or line[10] != " " for line in lines[1:-1])
+    assert " ".join(" ".join(lines).split()) == " ".join(f"{LONG} results r".split())
+    for whole in ("{" + "x " * 90, "engine      title       state " * 9, "  indented " * 20, "abcdefghijklm " * 9):
+        assert session._fitted(whole) == whole
+
+
+def test_a_line_in_a_pipe_stays_one(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False, raising=False)
+    assert session._fitted(LONG) == LONG
