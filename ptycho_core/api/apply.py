@@ -30,12 +30,13 @@ from .accept import ScanSource, look_at, read_source
 from .extras import extra
 from .judge import circumstances, judge
 from .machine import machine_words, refuse_absent
-from .models import BUNDLE_NAME, apply_model, check_applicable, container_for
+from .models import BUNDLE_NAME, apply_model, check_applicable, container_for, load_model
 from .observe import Observer
 from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, write_run
 from .prepare import ScanInput, ensure_container
 from .refine import refiner_runtime
 from .refining_stage import refined_or_first, refined_stage
+from .saved import StoredModel
 from .stages import image_of
 
 __all__ = ["apply_and_report", "check_application", "reconstruct"]
@@ -54,7 +55,7 @@ def reconstruct(
     """Make an image of a scan with a trained model, of each training frame once, and score it.
 
     Args:
-        model: from training or :func:`load_model`.
+        model: from training, :func:`load_model`, or a run that was loaded.
         data: a path or a RawData, of which every frame with counts is used; or a container, whose roles are kept.
         config: how the model is applied; None takes what the model was trained with.
         runtime: what does the work.
@@ -69,6 +70,9 @@ def reconstruct(
         BackendError: the engine is unknown, missing, broken, or returned what the protocol does not allow.
         CollapseError: the object is constant.
     """
+    if isinstance(model, StoredModel):
+        name = backend if isinstance(backend, str | None) else backend.name
+        model = load_model(model.path, backend=name)
     engine = load_backend(backend or model.backend) if isinstance(backend, str | None) else backend
     inference = model.config.inference if config is None else config
     return apply_model(engine, model, lambda: container_for(model, data, same_scan), inference, runtime, progress)

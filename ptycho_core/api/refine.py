@@ -272,6 +272,4 @@ def _worse(found: Scored, initial: Scored, loss: str) -> str:
     which = "frames" if found.heldout is None else "validation frames"
     # the sums themselves: a reduced deviance has a floor of its own in each image, and may fall where the sum rises
     what = "summed deviance" if loss == "poisson" else "summed squared error of amplitudes"
-    return (
-        f"the loss of the {which} did not fall ({what} {after:.7g}, before {before:.7g})"
-    )
+    return f"the loss of the {which} did not fall ({what} {after:.7g}, before {before:.7g})"

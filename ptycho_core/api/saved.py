@@ -57,7 +57,7 @@ _SAME_COUNTS = 1e-4
 class StoredModel:
     """The model of a run that was read back: its bundle, read by core alone, so that no framework is imported to look.
 
-    To make an image with it, load it with its engine: ``load_model(model.path)``.
+    :func:`ptycho_core.reconstruct` takes it as it is, and loads it with its engine; so does ``load_model(model.path)``.
 
     Attributes:
         path: of the bundle.

@@ -30,6 +30,7 @@ LINE_SECONDS = 30.0
 
 _log = logging.getLogger("ptycho_core.cli")
 
+
 @contextmanager
 def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
     """Yield a progress callback for an engine.

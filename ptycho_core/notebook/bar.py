@@ -17,7 +17,7 @@ from ..text import html_text, one_line
 if TYPE_CHECKING:
     from rich.progress import Progress as RichBar
 
-__all__ = ["LABELS", "ProgressBar", "is_interactive", "is_notebook"]
+__all__ = ["FIGURES", "LABELS", "ProgressBar", "is_interactive", "is_notebook"]
 
 LABELS = {
     "train": "training",
@@ -31,6 +31,9 @@ LABELS = {
     "diagnosis": "looking for the cause",
 }
 """Stage of an event → what it is in words."""
+
+FIGURES = {"epoch": "epoch", "train_loss": "loss", "test_loss": "validation loss"}
+"""Figure of a step → what it is called."""
 
 _EVERY_S = 0.15
 """Seconds between two updates: a page that is redrawn more often shows nothing more."""
@@ -175,4 +178,4 @@ def _label(event: ProgressEvent) -> str:
 
 def _figures(event: ProgressEvent) -> str:
     shown = ((name, value) for name, value in event.metrics.items() if name != "epoch")
-    return "  ".join(f"{one_line(name, 40)} {value:.4g}" for name, value in shown)
+    return "  ".join(f"{FIGURES.get(name) or one_line(name, 40)} {value:.4g}" for name, value in shown)

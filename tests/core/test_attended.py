@@ -297,8 +297,7 @@ def test_a_notebook_sees_bars_and_keeps_one_line(page: Page, monkeypatch: pytest
         bar.note("<i>wait")
     assert "<progress style='width:16em' value='2' max='5'>" in first
     assert "training" in first
-    assert "train_loss 0.125" in first
-    assert "epoch" not in first
+    assert "2/5 loss 0.125" in first
     second = page.shown[-2]._repr_html_()
     assert "&lt;b&gt;mine" in second
     assert "&lt;i&gt;wait" in second
@@ -352,7 +351,7 @@ def test_a_terminal_gets_a_bar_of_rich_that_leaves_nothing(monkeypatch: pytest.M
         assert bar._bar is not None
         task = bar._bar.tasks[0]
         assert (task.completed, task.total, task.description) == (40, 40, "refining")
-        assert "test_loss 0.5" in task.fields["figures"]
+        assert "validation loss 0.5" in task.fields["figures"]
     assert bar._bar is None
     assert "refining" in stream.getvalue()
 

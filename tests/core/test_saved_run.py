@@ -20,9 +20,11 @@ from ptycho_core import (
     SimulationConfig,
     TrainingConfig,
     compare,
+    load_backend,
     load_model,
     load_run,
     read_scan,
+    reconstruct,
     refine,
     run,
     simulate,
@@ -150,6 +152,14 @@ def test_with_its_scan_it_is_whole_again(made: Run, scan: RawData, place: Path, 
         plan = replace(back.config, refinement=RefinementConfig(epochs=2, positions=False))
         again = refine(back.scored, plan, tell=lambda text: None)
         assert again.history["train_loss"]
+
+
+def test_its_model_makes_images(made: Run, scan: RawData) -> None:
+    assert made.folder is not None
+    back = load_run(made.folder, scan=scan)
+    for backend in (None, "numpy", load_backend("numpy")):
+        image = reconstruct(back.model, back.scan, same_scan=True, backend=backend).image
+        assert np.array_equal(image.object, made.stages[0].scored.image.object)
 
 
 @pytest.mark.spec("NOTE-4")
