@@ -211,9 +211,8 @@ def _scored_rows(scored: Scored) -> _Rows:
         f"{rounded(scored.train.deviance)} trained on"
         + ("" if held is None else f", {rounded(held.deviance)} held out"),
     )
-    floors = (scored.train.r_factor_floor,) if held is None else (scored.train.r_factor_floor, held.r_factor_floor)
-    found = (scored.train.r_factor,) if held is None else (scored.train.r_factor, held.r_factor)
-    yield "R-factor", ", ".join(f"{r:.4f} (noise alone {floor:.4f})" for r, floor in zip(found, floors, strict=True))
+    parts = [("trained on", scored.train), *([] if held is None else [("held out", held)])]
+    yield "R-factor", ", ".join(f"{f.r_factor:.4f} {word} (noise alone {f.r_factor_floor:.4f})" for word, f in parts)
     yield from _image_rows(scored.image, scored.scan.raw.geometry.pixel_size_m)
     yield "left out", ", ".join(f"{n} {reason}" for reason, n in scored.dropped.items() if n)
 

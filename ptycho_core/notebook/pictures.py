@@ -50,7 +50,7 @@ __all__ = [
 
 _UNITS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"))
 _MEASURES = {
-    "deviance": "reduced deviance (1: all that noise allows)",
+    "deviance": "reduced deviance (1: noise)",
     "fourier_error": "Fourier error",
     "loss": "loss (per measured count)",
 }
