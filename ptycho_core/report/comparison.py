@@ -28,7 +28,7 @@ from .canvas import (
     title,
 )
 from .page import page, written_now
-from .parts import captioned, card, duration, length, switch, table
+from .parts import captioned, card, duration, length, switch, table, words
 from .resolution import comparison_rows
 from .values import array_values
 from .views import LIMITS
@@ -231,7 +231,7 @@ def comparison_page(compared: ComparedImages, command: tuple[str, ...] = ()) -> 
         content += f'<h2>Resolution</h2><div class="grid">{curve}</div>'
     if command:
         line = shell_words(["ptycho", *command])
-        content += f"<h2>How it was made</h2>{card('The command', f'<pre class=command>{escape(line)}</pre>')}"
+        content += f"<h2>How it was made</h2>{card('The command', f'<pre class=command>{words(line)}</pre>')}"
     names = ", ".join(image.name for image in compared.images)
     footer = "Images and numbers are all inside this file; comparison.json beside it has the numbers for programs."
     return page(f"Comparison of {len(compared.images)} images", f"{names} · {written_now()}", content, footer)

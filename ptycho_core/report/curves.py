@@ -47,9 +47,9 @@ def epochs_figure(history: Mapping[str, Sequence[float]], heading: str, floor: f
         return losses_figure.figure(history, heading)
     label, floor_name = _MEASURES[measure]
     floor = 1.0 if measure == "deviance" else floor
-    figure = new_figure(4.6, 3.35)
+    figure = new_figure(4.6, 3.55)
     axes = place(figure, 0.7, 0.5, 3.75, 2.5)
-    title(axes, heading)
+    axes.set_title(drawn_text(heading), loc="left", fontsize=10, color=INK, pad=22)
     framed(axes, "epoch", label)
     shown: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for role, (name, colour, marker) in _ROLES.items():
@@ -66,9 +66,17 @@ def epochs_figure(history: Mapping[str, Sequence[float]], heading: str, floor: f
     if floor is not None and np.isfinite(floor):
         axes.axhline(floor, color=INK, linewidth=1.0, linestyle="dashed", label=floor_name)
     _whole_epochs(axes)
-    axes.legend(loc="upper right", fontsize=8, framealpha=0.9, edgecolor="none")
+    _legend_above(axes)
     carry(figure, curve_values(axes, "epoch", shown))
     return figure
+
+
+def _legend_above(axes: Axes) -> None:
+    """A legend in one row between title and axes, where no curve can be."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 0.985), ncols=3, fontsize=8, frameon=False,
+        borderaxespad=0.2, columnspacing=1.2, handlelength=1.8,
+    )  # fmt: skip
 
 
 def _log_axis(axes: Axes, values: NDArray[np.float64], floor: float | None) -> None:
@@ -79,7 +87,7 @@ def _log_axis(axes: Axes, values: NDArray[np.float64], floor: float | None) -> N
     low, high = float(known.min()), float(known.max())
     low = min(low, floor) if floor is not None and np.isfinite(floor) and floor > 0 else low
     axes.set_yscale("log")
-    axes.set_ylim(low * 0.93, high * 1.25)
+    axes.set_ylim(low * 0.93, high * 1.08)
     steps = (1, 2, 3, 4, 5, 6, 8) if high / low < 8 else (1, 2, 5) if high / low < 200 else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=steps, numticks=30))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -97,7 +105,6 @@ def _whole_epochs(axes: Axes) -> None:
 @Picture
 def losses_figure(history: Mapping[str, Sequence[float]], heading: str = "Losses") -> Figure:
     """Every loss of the history against the epoch, on a log scale unless one is not positive."""
-    # wide on the left: over less than a decade every tick is labelled, as in 2.3 × 10⁻³
     figure = new_figure(4.6, 3.35)
     axes = place(figure, 0.95, 0.5, 3.5, 2.5)
     title(axes, heading)
@@ -108,7 +115,8 @@ def losses_figure(history: Mapping[str, Sequence[float]], heading: str = "Losses
         axes.text(0.5, 0.5, "no losses were recorded", transform=axes.transAxes, ha="center", color=FAINT, fontsize=9)
         return figure
     positive = all((v[np.isfinite(v)] > 0).all() for v in curves.values())
-    axes.set_yscale("log" if positive else "linear")
+    if positive:
+        _log_axis(axes, np.concatenate(list(curves.values())), None)
     shown = {}
     for (name, values), colour in zip(curves.items(), _COLOURS * len(curves), strict=False):
         epochs = np.arange(1, len(values) + 1)

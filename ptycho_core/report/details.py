@@ -38,7 +38,7 @@ def _command(run: Run) -> str:
     if not isinstance(given, (list, tuple)) or not given:
         return ""
     line = shell_words(["ptycho", *map(str, given)])
-    return card("The command", f'<pre class="command">{escape(line)}</pre>')
+    return card("The command", f'<pre class="command">{words(line)}</pre>')
 
 
 def _files(names: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def slices_figure(image: Image, pixel_size_m: float | None) -> Figure:
     chosen = _shown_slices(len(image.slices))
     views = [object_view(image.slices[number], image.coverage) for number in chosen]
     across, up = image_size(views[0].phase.shape, 1.45, 1.9)
-    gap, bar_room, head = 0.02, 0.82, 0.3
+    gap, bar_room, head = 0.02, 0.88, 0.3
     figure = new_figure(2 * (across + gap + bar_room) + 0.15, len(views) * (up + head) + 0.15, FINE_DPI)
     wraps = any(view.phase_wraps for view in views)
     parts: tuple[tuple[str, list[NDArray[np.float32]], list[tuple[float, float]], str, str], ...] = (
@@ -98,15 +98,13 @@ def weights_figure(scored: Scored) -> Figure:
     image, used = scored.image, scored.scan.used_frames
     assert image.mode_weights is not None
     maps = _columns(image.mode_weights)
-    across, up = image_size(image.object.shape, 3.05 if len(maps) == 1 else 1.05, 4.2 if len(maps) == 1 else 1.5)
-    n_columns = min(len(maps), 2)
-    n_rows, width, height = -(-len(maps) // n_columns), across + 1.55 if len(maps) == 1 else across + 1.3, up + 0.95
-    figure = new_figure(max(n_columns * width, 3.6), n_rows * height)
+    across, up = image_size(image.object.shape, 3.05, 4.2 if len(maps) == 1 else 2.2)
+    height = up + 0.95
+    figure = new_figure(max(across + 1.6, 3.4), len(maps) * height)
     y, x = image.positions_px[used].T
     size = float(np.clip(12000 / len(used), 3, 60))
     for number, (heading, weights) in enumerate(maps):
-        row, column = divmod(number, n_columns)
-        axes = scan_axes(figure, image, column * width + 0.65, (n_rows - 1 - row) * height + 0.5, (across, up))
+        axes = scan_axes(figure, image, 0.65, (len(maps) - 1 - number) * height + 0.5, (across, up))
         axes.set_facecolor("#f4f6f8")
         values = weights[used]
         low, high = (float(v) for v in np.percentile(values, (1, 99)))
@@ -148,7 +146,7 @@ def extra_pictures(image: Image) -> list[tuple[str, str, str]]:
                 "slices.png",
                 "Phase and amplitude of each slice of the object",
                 "The slices of the object, upstream first, on one scale; the object above is their product. In each a "
-                f"global phase was removed.{some}",
+                f"global phase and a ramp were taken off.{some}",
             )
         )
     if image.mode_weights is not None:

@@ -74,6 +74,8 @@ __all__ = [
     "title",
 ]
 
+_MOST_TOLD = 128
+
 MAX_SHOWN_MODES = 8
 """Modes of a probe that are drawn, the strongest."""
 
@@ -133,16 +135,19 @@ def probe_figure(probe: NDArray[np.complex64], pixel_size_m: float | None) -> Fi
     side, gap, legend = (2.9 if len(order) == 1 else 1.58), 0.12, 1.45
     height = max(rows * (side + 0.34) + 0.12, 2.05)
     figure = new_figure(columns * (side + gap) + gap + legend - 0.12, height)
+    told = []
     for place_number, mode in enumerate(order):
         row, column = divmod(place_number, columns)
         bottom = height - (row + 1) * (side + 0.34)
         axes = place(figure, gap + column * (side + gap), bottom, side, side)
         axes.imshow(complex_colours(probe[mode], float(np.abs(probe[mode]).max())), interpolation="nearest")
         axes.set(xticks=[], yticks=[])
+        told.append(array_values(axes, np.abs(probe[mode]), "amplitude", "", _MOST_TOLD))
         text = f"Mode {mode + 1}: {powers[mode]:.1%}"
         title(axes, f"{text} of the power" if len(order) == 1 else text)
         draw_scale_bar(axes, (side, side), probe.shape[-1], pixel_size_m)
     draw_colour_wheel(figure, columns * (side + gap) + gap + 0.28, height / 2 - 0.05)
+    carry(figure, *told)
     return figure
 
 

@@ -301,7 +301,7 @@ def inspection_page(mapping: Mapping[str, Any], seen: LookedAt | None, command: 
     )
     if command:
         line = shell_words(["ptycho", *command])
-        content += card("The command", f'<pre class="command">{escape(line)}</pre>')
+        content += card("The command", f'<pre class="command">{words(line)}</pre>')
     footer = "What 'ptycho inspect' measures, and no image of the object. All is inside this file."
     return page(f"Inspection of {_name(mapping)}", f"{mapping['path']} · {written_now()}", content, footer)
 

@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 _MOST_ARROWS = 3000
+_MOST_TOLD = 128
+"""Pixels along a side of each of nine patterns whose values are told."""
 
 
 def _marker_area(scored: Scored, width_in: float) -> float:
@@ -161,7 +163,7 @@ def patterns_figure(scored: Scored) -> Figure:
             if row == 0:
                 text = f"{name}: frame {raw.frame_numbers[frame]}\nR {r[frame]:.4f}"
                 axes.text(0, 1.24, text, transform=axes.transAxes, ha="left", va="bottom", fontsize=8, color=INK)
-            told.append(array_values(axes, true[row][column], heading, "√counts" if signed else "counts"))
+            told.append(array_values(axes, true[row][column], heading, "√counts" if signed else "counts", _MOST_TOLD))
             if column == len(chosen) - 1:
                 label = "√counts" if signed else "counts"
                 colour_bar(figure, drawn, axes, label, extend="both")

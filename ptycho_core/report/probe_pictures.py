@@ -227,6 +227,7 @@ def probe_words(guess: ProbeGuess | None) -> str:
     tried = table(rows, heads) if rows else ""
     more = f"<p>The best {len(best)} of {len(guess.trials)} trials.</p>" if rows else ""
     said = escape(guess.describe())
+    said = said[:1].upper() + said[1:]
     return f'<section class="card"><p>{said}.</p>{tried}{more}<ul class="notes">{items}</ul></section>'
 
 

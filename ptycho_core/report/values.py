@@ -23,8 +23,8 @@ __all__ = ["VALUES_KEY", "Values", "array_values", "curve_values", "point_values
 VALUES_KEY = "ptycho-values"
 """Keyword of the text chunk."""
 
-_MOST_VALUES = 320
-"""Pixels along a side of an array whose values a picture carries; of a larger one every second, third, …"""
+MOST_VALUES = 320
+"""Pixels along a side of an image that a picture carries the values of."""
 
 _MOST_POINTS = 5000
 _LEVELS = 65000
@@ -46,7 +46,7 @@ class Values:
     content: Mapping[str, Any]
 
 
-def array_values(axes: Axes, values: NDArray[Any], name: str, unit: str = "") -> Values:
+def array_values(axes: Axes, values: NDArray[Any], name: str, unit: str = "", most: int = MOST_VALUES) -> Values:
     """The values of an image that fills its axes.
 
     Args:
@@ -54,8 +54,9 @@ def array_values(axes: Axes, values: NDArray[Any], name: str, unit: str = "") ->
         values: (h, w) real, rows from the top; NaN where it is blank. Told to a 65000th of their range.
         name: what they are.
         unit: of them, or empty.
+        most: pixels along a side that are told; of a larger image every second, third, …
     """
-    step = max(1, -(-max(values.shape) // _MOST_VALUES))
+    step = max(1, -(-max(values.shape) // most))
     shown = np.asarray(values, np.float64)[::step, ::step]
     known = np.isfinite(shown)
     low, high = (float(shown[known].min()), float(shown[known].max())) if known.any() else (0.0, 0.0)

@@ -57,6 +57,7 @@ def folder(scored: Scored, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.spec("CMD-30")
 def test_each_is_scored_against_the_last_in_the_way_that_two_are(folder: Path) -> None:
     names = [folder / name for name in ("soft", "turned", "good")]
     found = compare_images(names)
@@ -122,6 +123,7 @@ def test_a_product_of_ptychodus_is_an_image_in_its_place(folder: Path, tmp_path:
     assert compare(tmp_path / "p.h5", folder / "good").correlation > 0.9999
 
 
+@pytest.mark.spec("CMD-30")
 def test_what_cannot_be_scored_costs_itself_alone(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "flat.npz", object=np.ones((80, 80), np.complex64), origin_px=np.array([-55.0, -4.0]))
     found = compare_images([tmp_path / "flat.npz", folder / "soft", folder / "good"])
@@ -141,6 +143,7 @@ def test_a_folder_without_an_image_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "gone.h5")
 
 
+@pytest.mark.spec("CMD-30")
 def test_the_command_prints_tables_and_writes_a_page(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ def test_beams_over_a_place_are_counted() -> None:
     assert at(0, -4) == 1
 
 
+@pytest.mark.spec("CMD-30")
 def test_the_command_writes_it_where_it_is_asked_to(
     scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
