@@ -112,7 +112,8 @@ class _Previewer:
         self._session.detail(f"preview   {_STAGES[self._session.doing]}, epoch {event.done} of {event.total}")
         if not self._told:
             self._told = True
-            self._session.say(f"preview   {path}, every {self._every} epochs")
+            often = "every epoch" if self._every == 1 else f"every {self._every} epochs"
+            self._session.say(f"preview   {path}, {often}")
 
 
 def preview_png(image: Image) -> bytes:

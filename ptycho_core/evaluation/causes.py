@@ -262,7 +262,7 @@ def unknown(known: Circumstances) -> Reason:
     searched = f"; {', '.join(known.searched)} did no better" if known.searched else ""
     return Reason(
         name="unknown",
-        text=f"of a cause that shows neither in single pixels nor in single frames{searched}",
+        text=f"the misfit shows neither in single pixels nor in single frames{searched}",
         figure=math.nan,
         advice="try --preset best, more modes, or a better probe",
     )

@@ -110,7 +110,9 @@ def _verdict(
 ) -> Verdict:
     """The line: what came out, why most likely (two causes at most), and what to do first."""
     sentence = lead
-    if likely:
+    if likely and likely[0].name == "unknown":
+        sentence += f"; no cause was found ({likely[0].text})"
+    elif likely:
         sentence += ", likely because " + "; and ".join(reason.text for reason in likely[:2])
     if beware:
         sentence += "; but " + "; and ".join(reason.text for reason in beware[:2])

@@ -351,7 +351,7 @@ def test_second_signal_stops_at_once(stub, scan, monkeypatch, capsys):
 
 def test_train_then_reconstruct(stub, scan, tmp_path):
     assert cli.main(["train", str(scan), *QUICK, "--out", "m"]) == 0
-    assert names(tmp_path / "m") == {"model.ptycho", "training", "ptycho.log", "summary.json"}
+    assert names(tmp_path / "m") == {"model.ptycho", "settings.yaml", "training", "ptycho.log", "summary.json"}
     assert zipfile.is_zipfile(tmp_path / "m" / "model.ptycho")
     assert summary_of(tmp_path / "m")["kind"] == "model"
     model = ["--model", "m/model.ptycho"]
