@@ -86,7 +86,7 @@ def object_of(folder: str) -> np.ndarray:
         return file["entry/object"][()]
 
 
-@pytest.mark.spec("CMD-19")
+@pytest.mark.spec("CMD-19", "BE-39")
 def test_a_picture_every_few_epochs_that_changes_no_bit(scan, monkeypatch, capsys):
     written: list[tuple[str, bytes]] = []
     real = preview.write_bytes
@@ -227,3 +227,39 @@ def test_the_stage_that_a_command_is_in():
             assert session.doing == "save"
         assert session.doing == "train"
     assert session.doing == ""
+
+
+# ---- engines of ours
+
+
+@pytest.mark.spec("BE-39")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "numpy",
+        pytest.param("pytorch", marks=pytest.mark.torch),
+        pytest.param("tensorflow", marks=pytest.mark.tensorflow),
+        pytest.param("ptychi", marks=pytest.mark.ptychi),
+    ],
+)
+def test_an_engine_that_says_so_shows_its_image_and_changes_nothing(name, scan):
+    from ptycho_core import RefinementConfig, TrainingConfig
+    from ptycho_core.api.run import run
+
+    assert backend_spec(name).capabilities.preview
+    config = TrainingConfig(backend=name, epochs=2, test_fraction=0.2, refinement=RefinementConfig(epochs=2))
+    shown: list[tuple[str, np.ndarray]] = []
+
+    def look(event: ProgressEvent) -> None:
+        if event.stage in ("train", "refine"):
+            assert event.image is not None
+            image = event.image()
+            assert image.coverage.shape == image.object.shape
+            shown.append((event.stage, image.object))
+
+    runtime = Runtime(threads=1)
+    seen = run(scan, config, runtime, progress=look)
+    unseen = run(scan, config, runtime)
+    assert [stage for stage, _ in shown] == ["train", "train", "refine", "refine"]
+    assert np.array_equal(seen.image.object, unseen.image.object)
+    assert not np.array_equal(shown[0][1], shown[1][1])
