@@ -67,6 +67,9 @@ def test_settings_of_the_tensorflow_plugin(monkeypatch: pytest.MonkeyPatch) -> N
     assert (said.epochs, said.batch_size, said.loss, said.nphotons, said.probe_trainable) == (
         7, 32, "amplitude", 3e5, True,
     )  # fmt: skip
+    for changed in (ModelConfig(n_filters_scale=3), ModelConfig(amp_activation="relu")):
+        with pytest.raises(ConfigError, match=r"ModelConfig\.\w+ = .* has no effect .* back to (2|'sigmoid')"):
+            job_of_tf(TrainingConfig(model=changed))
     with pytest.raises(ConfigError, match=r"nll_weight = 1 and mae_weight = 0\.5"):
         job_of_tf(TrainingConfig(mae_weight=0.5))
     monkeypatch.setenv("PTYCHO_BACKEND", "tensorflow")

@@ -205,9 +205,6 @@ def test_a_grid_size_above_one_trains_a_network(tmp_path: Path, monkeypatch: pyt
     product, log = reconstruct(pinn, few)
     assert "engine pytorch applies the network" in log
     assert np.abs(compared(product).shift_px).max() < 0.5
-    monkeypatch.setenv("PTYCHO_BACKEND", "tensorflow")
-    _, log = reconstruct(pinn, few)
-    assert "engine tensorflow applies the network" in log
     library.model_settings.gridsize.set_value(1)
     from ptychodus.model.processing._subprocess_protocol import ChildError
 

@@ -85,9 +85,7 @@ def test_defaults_are_those_that_the_client_sends() -> None:
 @pytest.mark.spec("PTYD-6")
 @pytest.mark.parametrize(
     ("which", "group", "name", "value"),
-    [(0, "model_settings", "n_filters_scale", 3), (0, "training_settings", "mae_weight", 0.5),
-     (0, "training_settings", "intensity_scale_trainable", False), (1, "training_settings", "learning_rate", 0.5),
-     (1, "model_settings", "cbam_decoder", True)],
+    [(0, "training_settings", "intensity_scale_trainable", False), (1, "training_settings", "learning_rate", 0.5)],
 )  # fmt: skip
 def test_a_setting_without_effect_is_refused_by_its_name(
     which: int, group: str, name: str, value: object, tmp_path: Path
