@@ -104,7 +104,8 @@ def fitted(markdown: str, home: str, at: str, known: set[str]) -> str:
         there = place(target)
         if there is not None:
             return f"{match['image']}[{text}]({there}{match['anchor'] or ''})"
-        return f"`{target}`" if text.strip("`") == target else f"{text} (`{target.removeprefix('../')}`)"
+        name = target.removeprefix("../").rstrip("/")
+        return f"`{name}`" if text.strip("`/") == name else f"{text} (`{name}`)"
 
     def picture(match: re.Match[str]) -> str:
         return f'{match[1]}{place(match[2])}"'
