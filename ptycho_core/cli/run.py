@@ -62,6 +62,7 @@ def execute(options: Options, session: Session) -> int:
 
     options = with_reading(with_refine_option(options))
     config, runtime = build_settings(options, session)
+    session.reading = reading_given(options)
     every = check_preview(options, config, refines=True)
     data = Path(options["data"])
     with interrupted_with_advice(session, data), long_job(session, config.method) as report:
@@ -76,7 +77,7 @@ def execute(options: Options, session: Session) -> int:
             title=data.name,
             despite_findings=options["despite_findings"],
             inputs=files_given(options),
-            provenance={"command": session.command, "reading": reading_given(options)},
+            provenance={"command": session.command, "reading": session.reading},
             progress=progress,
             observer=session,
         )

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ..api.observe import Observer
 from ..errors import OutputError
@@ -107,6 +107,7 @@ class Session(Observer):
         above_bar: writes above the bar that is drawn on the terminal, while there is one.
         doing: the stage that the command is in; empty between two.
         folder: of the results, from when it is held.
+        reading: how the scan is read, by options and files of settings together.
         lost: why standard output did not take what was said, where somebody misses it; else None.
     """
 
@@ -127,6 +128,7 @@ class Session(Observer):
         self.verbose = False
         self.doing = ""
         self.folder: Path | None = None
+        self.reading: dict[str, Any] = {}
         self.log_path: Path | None = None
         self.model_path: Path | None = None
         self._started = time.monotonic() if started is None else started

@@ -41,6 +41,7 @@ def execute(options: Options, session: Session) -> int:
 
     options = with_reading(options)
     config, runtime = build_settings(options, session, method="network")
+    session.reading = reading_given(options)
     every = check_preview(options, config, refines=False)
     paths = [Path(path) for path in options["data"]]
     folder = Path(options["out"] or default_folder(paths[0]))
@@ -54,7 +55,7 @@ def execute(options: Options, session: Session) -> int:
             overwrite=options["overwrite"],
             despite_findings=options["despite_findings"],
             inputs=[*paths, *files_given({**options, "data": str(paths[0])})],
-            provenance={"command": session.command, "reading": reading_given(options)},
+            provenance={"command": session.command, "reading": session.reading},
             progress=progress,
             observer=session,
         )

@@ -122,6 +122,10 @@ def _image_command(session: Session, data: Path | None, model: str) -> str:
         how = how_read.get(option)
         if word.startswith("--") and how is not None:
             words += session.command[number : number + (1 if "=" in word or "action" in how else 2)]
+    given = {word.partition("=")[0].replace("-", "_").lstrip("_") for word in words if word.startswith("--")}
+    for name, value in session.reading.items():  # what a file of settings says of the scan
+        if name not in given and f"--{name}" in how_read:
+            words += [f"--{name}"] if value is True else [f"--{name}={value}"]
     return f"training is done, get the image with: {shell_words(words)}"
 
 

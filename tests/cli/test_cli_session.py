@@ -42,7 +42,7 @@ def test_progress_draws_a_bar_with_time_left_on_a_terminal(monkeypatch):
     assert "training" in text
     assert "50%" in text
     assert "left" in text
-    assert "train_loss 0.125" in text
+    assert "loss 0.125" in text
 
 
 def test_progress_is_quiet_elsewhere(capsys):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,3 +215,23 @@ def test_a_program_leaves_the_same_file(unsaid, tmp_path):
     assert [options[n] for n in ("measurement", "crop", "rotate")] == ["counts", "16", "90.0"]
     train_scan(raw, replace(config, seed=3), out=tmp_path / "trained", despite_findings=True)
     assert taken(tmp_path / "trained" / "settings.yaml")[0].seed == 3
+
+
+@pytest.mark.spec("CMD-15")
+def test_the_line_that_goes_on_says_how_the_scan_was_read_by_the_file(unsaid, tmp_path, stub, monkeypatch, capsys):
+    (tmp_path / "c.yaml").write_text("reading: {measurement: counts, follow: true, frames: '0:20:1'}\nepochs: 1\n")
+    real = stub.reconstruct
+
+    def interrupted(self, *arguments, **more):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(stub, "reconstruct", interrupted)
+    words = ["run", unsaid, "--config", "c.yaml", "--frames", "0:22:1", "--despite-findings", "--out", "r"]
+    assert cli.main(words) == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    again = shlex.split(line.partition("get the image with: ")[2])
+    assert "--measurement=counts" in again
+    assert "--follow" in again
+    assert [word for word in again if "frames" in word] == ["--frames"], "the command line goes before the file"
+    assert again[again.index("--frames") + 1] == "0:22:1"
