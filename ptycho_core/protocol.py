@@ -121,7 +121,7 @@ class Capabilities:
         stepping: whether it offers ``stepper``; such an engine is a solver and refines, by the descent of core.
         refine: whether it offers ``refine``.
         refine_positions: whether ``refine`` can move the scan positions.
-        position_affine: whether it can fit what they have in common.
+        position_affine: whether it can fit a stretch, rotation and shear of all positions together.
         probe_constraints: whether it can keep a refined probe within a support, and leave its power free.
         frame_scale: whether it can fit an intensity for each frame.
         propagations: kinds of ``RawData.propagation`` that it has: ``far_field``, ``near_field``.
@@ -373,8 +373,8 @@ class StepLengths:
         position_step_px: see `positions`.
         position_limit_px: farthest that a position may be from where it was read, or from where the affine map of all
             puts it.
-        position_affine: whether what the positions' steps have in common, a linear map about their middle, is taken
-            besides, without that limit.
+        position_affine: whether a stretch, rotation and shear of all positions about their middle is taken besides,
+            without that limit.
     """
 
     object: float = 1.0
@@ -418,8 +418,8 @@ class Stepper(Protocol):
     def step(self, frames: NDArray[np.int64], lengths: StepLengths, wanted: Collection[Quantity]) -> SupportsFloat:
         """One step of what is wanted with some frames (n,), by the formulas of ``physics.steps`` (FM-21).
 
-        Gradients are taken at λ + ``physics.steps.DARK_COUNTS``. Where the object is wanted, what all positions of the
-        step have in common is left out of theirs: an object that moves with them explains the data as well.
+        Gradients are taken at λ + ``physics.steps.DARK_COUNTS``. Where the object is wanted, the global translation
+        of the step's positions is left out: an object that moves with them explains the data as well.
 
         Returns:
             The summed loss of the frames before the step, without those counts; a number that may wait to be read.

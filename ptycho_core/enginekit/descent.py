@@ -42,7 +42,7 @@ class Descent:
         batch_size: frames in one step.
         wanted: what is refined, the object among it.
         position_limit_px: farthest that a position may be from where it was read.
-        position_affine: whether what positions have in common is fitted too.
+        position_affine: whether a stretch, rotation and shear of all positions together is fitted too.
         constraints: what a refined probe is held to.
         patience: epochs without a better held-out loss after which steps begin to shrink, and so the end begins.
         seed: of the order of the frames.
