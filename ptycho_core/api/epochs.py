@@ -16,6 +16,8 @@ from ..physics.merit import SUMS
 __all__ = ["with_epoch_figures"]
 
 _BLOCK = 256
+_ROUNDING = 1e-3
+"""What the rounding of a float32 loss leaves below a figure of 0."""
 
 
 def _saturated(scan: PtychoDataContainer, frames: NDArray[np.int64], loss: str) -> float:
@@ -34,6 +36,8 @@ def with_epoch_figures(
         scored: the image that came of it, whose expectation of noise divides the deviance of every epoch.
         loss: ``poisson`` or ``amplitude``.
         training: whether ``train_loss`` counts each training frame once; a network's is of groups of them.
+
+    Losses that cannot be what they are called, below those of a perfect fit, are told as they are and no further.
     """
     out = {name: list(values) for name, values in history.items()}
     scan, mean = scored.scan, scored.scan.statistics.mean_counts
@@ -46,7 +50,9 @@ def with_epoch_figures(
         divisor = len(frames) * mean
         if loss == "poisson":
             perfect = _saturated(scan, frames, loss)
-            out[f"{role}_deviance"] = epoch_deviance(losses, divisor, perfect, sums["deviance_floor"]).tolist()
+            name, told = "deviance", epoch_deviance(losses, divisor, perfect, sums["deviance_floor"])
         else:
-            out[f"{role}_fourier_error"] = epoch_fourier_error(losses, divisor, sums["counts"]).tolist()
+            name, told = "fourier_error", epoch_fourier_error(losses, divisor, sums["counts"])
+        if not (told < -_ROUNDING).any():  # no figure is below 0: an engine tells something else than FM-8 by that name
+            out[f"{role}_{name}"] = told.tolist()
     return out

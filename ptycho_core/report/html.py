@@ -277,7 +277,8 @@ def render_report(
         + details(run, files)
     )
     footer = (
-        "Images, numbers and settings are all inside this file. Point at a picture for its values; the arrows in its "
-        "corner enlarge it. The same data for programs: reconstruction.h5 and summary.json in the folder of the run."
+        "Images, numbers and settings are all inside this file. Where its script may run, a picture tells values under "
+        "the pointer, and the arrows in its corner enlarge it. The same data for programs: reconstruction.h5 and "
+        "summary.json in the folder of the run."
     )
     return page(run.title, f"{source} · {written_now()}", content, footer)

@@ -62,14 +62,25 @@ def test_an_amplitude_loss_is_told_as_fourier_error(scored: Scored) -> None:
 
 
 def test_losses_of_groups_are_not_taken_for_losses_of_frames(scored: Scored) -> None:
-    told = with_epoch_figures({"train_loss": [-1.0], "test_loss": [-1.0]}, scored, "poisson", training=False)
+    last = losses_of(scored, 1.0, "poisson")
+    history = {f"{role}_loss": [value] for role, value in last.items()}
+    told = with_epoch_figures(history, scored, "poisson", training=False)
     assert set(told) == {"train_loss", "test_loss", "test_deviance"}
 
 
 def test_without_held_out_frames_or_losses_there_is_nothing_to_tell() -> None:
     bare = score(make_scored(bare=True).image, make_scored(bare=True).scan, "pytorch")
-    assert set(with_epoch_figures({"train_loss": [-1.0]}, bare, "poisson")) == {"train_loss", "train_deviance"}
+    frames, raw = bare.scan.train_frames, bare.scan.raw
+    divisor = len(frames) * bare.scan.statistics.mean_counts
+    loss = poisson_loss(oracle_counts(bare.image, bare.scan, frames), raw.read_counts(frames), raw.mask, divisor)
+    assert set(with_epoch_figures({"train_loss": [loss]}, bare, "poisson")) == {"train_loss", "train_deviance"}
     assert with_epoch_figures({}, bare, "poisson") == {}
+
+
+def test_a_loss_below_that_of_a_perfect_fit_is_no_loss_of_these_frames(scored: Scored) -> None:
+    last = losses_of(scored, 1.0, "poisson")
+    told = with_epoch_figures({"train_loss": [last["train"]], "test_loss": [last["test"] - 10.0]}, scored, "poisson")
+    assert set(told) == {"train_loss", "test_loss", "train_deviance"}
 
 
 def test_nothing_to_divide_by_is_no_number() -> None:
