@@ -278,6 +278,7 @@ SPOILT: dict[str, Callable[[Path], Any]] = {
     "a list": lambda f: (f / "summary.json").write_text("[]"),
     "a training": lambda f: rewrite(f, kind="model"),
     "image changed": lambda f: (f / "reconstruction.h5").write_bytes(b"x" + (f / "reconstruction.h5").read_bytes()),
+    "image touched": lambda f: edit_provenance(f / "reconstruction.h5", "another.npz"),
     "image gone": lambda f: (f / "reconstruction.h5").unlink(),
     "model changed": lambda f: (f / "model.ptycho").write_bytes(b"PK"),
     "model is no model": lambda f: change(f, "model.ptycho", lambda p: p.write_bytes(b"PK\x03\x04" + bytes(100))),

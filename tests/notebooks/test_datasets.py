@@ -26,6 +26,7 @@ def test_axes_are_scan_coordinates_in_metres(made: Run) -> None:
     data, image = made.to_xarray(), made.image
     height, width = image.object.shape
     assert height != width
+    assert image.origin_px[0] != image.origin_px[1]
     assert data["object"].dims == ("y", "x")
     assert data["object"].shape == (height, width)
     assert np.array_equal(data["object"].values, image.object)
