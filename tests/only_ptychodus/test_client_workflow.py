@@ -96,7 +96,8 @@ def test_a_workflow_of_the_running_client_reconstructs_and_loads(tmp_path: Path)
     assert len(product.losses) > 3
     power = float(np.sum(np.abs(product.probes.get_array()) ** 2))
     assert product.metadata.probe_photon_count == pytest.approx(power, rel=1e-5)
-    assert power == pytest.approx(2e5, rel=0.2)
+    # all of the light, as it was counted in the good pixels and is expected in the others, by an object near 1
+    assert power == pytest.approx(parts().diffraction_patterns.sum(axis=(1, 2)).mean(), rel=0.1)
     assert product.probe_positions.get_indexes().tolist() == given.product.probe_positions.get_indexes().tolist()
     assert (tmp_path / "output" / "ptycho-core" / "report.html").is_file()
 
