@@ -130,7 +130,7 @@ def _recognises(reader: InstalledReader, file: Candidate, passed_over: list[str]
 
 
 def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], wrong: list[str]) -> DataError:
-    known = "; ".join(f"{reader.name}: {reader.spec.title}" for reader in readers)
+    known = ", ".join(reader.name for reader in readers)
     if file.kind == "other":
         what = f"{path}: not a scan in any known dialect, by its first bytes."
     elif file.kind == "folder":
@@ -144,7 +144,7 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
             f"To say which array is what, draft a mapping (ptycho inspect --suggest-mapping {path} > mapping.yaml), "
             f"look it over, and give it (ptycho run {path} --map mapping.yaml)."
         )
-    return DataError(" ".join(filter(None, [what, draft, f"Known: {known or 'none'}.", *wrong])))
+    return DataError(" ".join(filter(None, [what, draft, f"Known: {known or 'none'} ('ptycho readers' tells more).", *wrong])))
 
 
 def read_recording(path: Path | str, options: ReadOptions, dialect: str | None = None) -> Recording:
