@@ -23,7 +23,7 @@ from ptycho_core.data.roles import draw_heldout
 from ptycho_core.enginekit import state
 from ptycho_core.enginekit.descent import Descended, Descent, _Pace, batch_size_for, descend
 from ptycho_core.enginekit.refining import refine_by_steps
-from ptycho_core.errors import BackendError, DataError
+from ptycho_core.errors import BackendError, Cancelled, DataError
 from ptycho_core.physics.steps import illumination, object_step
 from ptycho_core.protocol import Constraints, StepLengths, no_progress
 from ptycho_core.runtime import DEFAULT_RUNTIME
@@ -125,6 +125,28 @@ def test_the_state_with_the_lowest_held_out_loss_is_returned_not_the_last(scan: 
     found, after = run(scan, stepper, heldout=np.zeros(0, np.int64))
     np.testing.assert_array_equal(stepper.object, after[3])
     assert found == Descended(least=None, better=True, epochs=4)
+
+
+def test_one_that_is_stopped_is_in_its_best_state_too(scan: PtychoDataContainer) -> None:
+    after: list[np.ndarray] = []
+
+    def stopped(**more: Any) -> Asked:
+        stepper = asked(scan, [5.0, 3.0, 4.0, 3.5])
+        after.clear()
+
+        def stop(epoch: int, loss: float, watched: float | None) -> None:
+            after.append(stepper.object.copy())
+            if epoch == 2:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            descend(stepper, PLAN, frames=scan.train_frames, heldout=scan.heldout_frames, after_epoch=stop, **more)
+        return stepper
+
+    np.testing.assert_array_equal(stopped().object, after[1])
+    assert (after[1] != after[2]).any()
+    # where nothing is chosen it goes on from where it is
+    np.testing.assert_array_equal(stopped(choose=False).object, after[2])
 
 
 @pytest.mark.spec("BE-17")
