@@ -129,7 +129,7 @@ def _map_axes(
     axes.set_xlabel(f"x ({name})", fontsize=9, color=INK)
     axes.set_ylabel(f"y ({name})", fontsize=9, color=INK)
     spacing = np.sqrt(max(height * width, 1.0) / len(positions_px))
-    area = float(np.clip((0.8 * 72 * spacing * across / width) ** 2, 2, 160))
+    area = float(np.clip((0.65 * 72 * spacing * across / width) ** 2, 2, 160))
     return figure, axes, unit, name, area
 
 
