@@ -18,9 +18,12 @@ settings.register_profile(
 )
 settings.register_profile("nightly", max_examples=10_000, deadline=None, database=None, suppress_health_check=_HEALTH)
 
-# a shell without job control starts what stands before "&" with SIGINT ignored, and so would all that is started here
+# a shell without job control starts what stands before "&" with SIGINT ignored, and nohup with SIGHUP; so would be all
+# that is started here, while a signal that is heard is as usual in what is started
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from preloaded import environment
 
 from ptycho_core.data.frame_parts import bottom_sources
 from ptycho_core.data.frames import ArrayFrames, CentredFrames, ConcatenatedFrames, Hdf5Frames, SubsetFrames
@@ -253,7 +254,7 @@ def test_the_timer_ends_it_whatever_the_program_ignores_or_blocks(before):
         "in_child(here.spin, about='a', limits=Limits(seconds=0.5))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, cwd=HERE
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60, env=environment()
     )
     assert "more than 0.5 s of processor time" in done.stderr
 
