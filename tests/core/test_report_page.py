@@ -183,6 +183,10 @@ def test_pictures_carry_the_values_that_they_show(folder: Path, scored: Scored) 
     assert low < shown < high
     assert image[row, column, 0] < 1  # inside the picture
     (points,) = values_in((folder / "r_map.png").read_bytes())
+    left, top, width, height = points["frame"]  # the map is the upper part of its picture, with a bar to its right
+    assert top < 0.15
+    assert 0.3 < height < 0.75
+    assert left + width < 0.85
     assert points["texts"][33].startswith(f"frame {scored.scan.raw.frame_numbers[33]}: R ")
     assert points["texts"][SHAKEN[0]].endswith("not used")
     (curves,) = values_in((folder / "refinement.png").read_bytes())
