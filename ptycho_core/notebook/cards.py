@@ -13,7 +13,6 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..data.container import PtychoDataContainer, Role
 from ..data.raw import RawData
 from ..data.results import CdiResult, Image, Scored
@@ -21,7 +20,6 @@ from ..data.run import Run
 from ..data.shown import extent, length, rounded, size, stated
 from ..data.verdict import Verdict
 from ..errors import ConfigError
-from ..runtime import Runtime
 from ..text import html_text, one_line
 from . import thumbnails
 
@@ -273,7 +271,6 @@ _CARDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], ...] = (
     (Scored, _scored_card),
     (Image, _image_card),
     (CdiResult, _cdi_card),
-    ((TrainingConfig, InferenceConfig, RefinementConfig, Runtime), _settings_card),
 )
 
 
@@ -289,4 +286,6 @@ def card(value: Any) -> str:
     for kinds, make in _CARDS:
         if isinstance(value, kinds):
             return make(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # settings, of whichever room
+        return _settings_card(value)
     raise ConfigError(f"a {type(value).__name__} has no card; scans, images, runs and settings have.")

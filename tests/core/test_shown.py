@@ -195,6 +195,11 @@ def test_a_card_of_the_facade_and_of_settings(facade: CdiResult) -> None:
     page = TrainingConfig(seed=7)._repr_html_()
     assert page.index("seed") < page.index("by default")
     assert page.index("learning_rate") > page.index("by default")
+    settings = (SimulationConfig(N=48), Runtime(threads=2), RefinementConfig(epochs=3), InferenceConfig(passes=2))
+    for value, name in zip(settings, ("N", "threads", "epochs", "passes"), strict=True):
+        text = value._repr_html_()
+        assert f">{name}</th>" in text.partition("by default")[0]
+        assert f"<strong>{type(value).__name__}</strong>" in text
     with pytest.raises(ConfigError, match="a dict has no card"):
         card({})
 
