@@ -124,14 +124,16 @@ def kept_model(error: Cancelled, watcher: Observer, what: str) -> TrainedModel:
     Raises:
         Cancelled: `error`, where nothing is wanted or there is nothing.
     """
-    if error.model is None or not watcher.returns_partial:
+    if not watcher.returns_partial:
         raise error
-    model: TrainedModel = error.model
     go_on = (
         "no folder was given, so there is no checkpoint to go on from (out)"
         if error.checkpoint_path is None
         else f"to go on, give the same call with Runtime(resume_from=Path({error.checkpoint_path!r}))"
     )
+    if error.model is None:
+        raise Cancelled(f"training was stopped ({error}); {go_on}", error.checkpoint_path) from error
+    model: TrainedModel = error.model
     text = f"training was stopped ({error}); {what}; {go_on}"
     watcher.ended_early(text)
     return model

@@ -251,6 +251,16 @@ def test_a_wish_is_met_once() -> None:
     watcher.check("before y")
 
 
+def test_a_training_that_has_nothing_to_show_yet_says_how_to_go_on() -> None:
+    watcher = module.Attended(ProgressBar())
+    stopped = Cancelled("interrupted while training", "out/training/x.ckpt")
+    with pytest.raises(Cancelled, match=r"to go on, .*resume_from=Path\('out/training/x\.ckpt'\)") as caught:
+        module.kept_model(stopped, watcher, "the model is half")
+    assert caught.value.checkpoint_path == "out/training/x.ckpt"
+    with pytest.raises(Cancelled, match="^interrupted while training$"):
+        module.kept_model(stopped, Observer(), "the model is half")
+
+
 # ---- the bar
 
 
