@@ -257,7 +257,7 @@ def test_a_training_that_has_nothing_to_show_yet_says_how_to_go_on() -> None:
     with pytest.raises(Cancelled, match=r"to go on, .*resume_from=Path\('out/training/x\.ckpt'\)") as caught:
         module.kept_model(stopped, watcher, "the model is half")
     assert caught.value.checkpoint_path == "out/training/x.ckpt"
-    with pytest.raises(Cancelled, match="^interrupted while training$"):
+    with pytest.raises(Cancelled, match=r"^interrupted while training$"):
         module.kept_model(stopped, Observer(), "the model is half")
 
 
