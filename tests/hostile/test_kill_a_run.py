@@ -137,7 +137,7 @@ def test_the_next_command_says_how_to_go_on_and_begins_anew(server: KillServer, 
     assert again["code"] == 0, again["said"]
     assert_same_image(here / "out" / "reconstruction.h5", whole / "reconstruction.h5")
     third = server.command([*RUN, "--overwrite"], here)
-    assert "ended early" not in third["said"]
+    assert "an interrupted run left" not in third["said"]
 
 
 @pytest.mark.spec("RES-12")
@@ -154,7 +154,7 @@ def test_auto_goes_on_where_there_is_something_and_else_begins(server: KillServe
     assert_same_image(here / "out" / "reconstruction.h5", whole / "reconstruction.h5")
     fresh = server.command([*RUN[:-1], "fresh", "--resume_from", "auto"], here)
     assert fresh["code"] == 0
-    assert "no run that ended early left a checkpoint" in fresh["said"]
+    assert "no interrupted run left a checkpoint" in fresh["said"]
 
 
 @pytest.mark.spec("RES-12")
