@@ -13,7 +13,8 @@ NAMES = {
     "summary.json", "report.html", "reconstruction.h5", "model.ptycho", "settings.yaml", "object_amplitude.png",
     "object_phase.png",
     "probe.png", "coverage.png", "losses.png", "r_map.png", "patterns.png", "frc.png", "stage_amplitude.png",
-    "stage_phase.png", "refinement.png", "slices.png", "weights.png", "moves.png", "probe_focus.png", "probe_trials.png",
+    "stage_phase.png", "refinement.png", "slices.png", "weights.png", "moves.png",
+    "probe_focus.png", "probe_trials.png",
 }  # fmt: skip
 """What files of a result are called, written down a second time."""
 
