@@ -25,7 +25,7 @@ def words(text: str) -> str:
 
 def _breakable(text: str) -> str:
     """A text, escaped, in which a path may be broken after a slash, and so is not broken within a name."""
-    return escape(text).replace("/", "/<wbr>")
+    return re.sub(r"/(?!\w{1,2}\b(?!\.))", "/<wbr>", escape(text))  # no path: 1/7, rad/px
 
 
 def _inches(png: bytes) -> float:

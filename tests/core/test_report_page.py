@@ -246,6 +246,7 @@ def test_no_figure_is_wider_than_a_phone_can_show(folder: Path, scored: Scored) 
 
 
 def test_options_are_not_broken_and_paths_only_at_slashes() -> None:
+    assert "wbr" not in words("falls to 1/7, +0.1 rad/px")
     said = words("give --resume_from /tmp/<a>/b.npz")
     assert said == 'give <span class="option">--resume_from</span> /<wbr>tmp/<wbr>&lt;a&gt;/<wbr>b.npz'
 
