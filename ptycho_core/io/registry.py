@@ -144,7 +144,8 @@ def _unknown(path: Path | str, file: Candidate, readers: list[InstalledReader], 
             f"To say which array is what, draft a mapping (ptycho inspect --suggest-mapping {path} > mapping.yaml), "
             f"look it over, and give it (ptycho run {path} --map mapping.yaml)."
         )
-    return DataError(" ".join(filter(None, [what, draft, f"Known: {known or 'none'} ('ptycho readers' tells more).", *wrong])))
+    names = f"Known: {known or 'none'} ('ptycho readers' tells more)."
+    return DataError(" ".join(filter(None, [what, draft, names, *wrong])))
 
 
 def read_recording(path: Path | str, options: ReadOptions, dialect: str | None = None) -> Recording:

@@ -77,7 +77,7 @@ def main() -> None:
     for path in template.glob("*.kept-*"):
         path.unlink()
     old = json.loads((template / "summary.json").read_bytes())["run_id"]
-    pictures = {name: b"new " + name.encode() for name in report._drawings(done, None)}
+    pictures = {name: b"new " + name.encode() for name in report._drawings(done, (None,))}
     report._draw = lambda run, view: pictures  # drawing changes no file and takes a second
     folder = work / "result"
 
