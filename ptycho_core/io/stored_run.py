@@ -260,7 +260,7 @@ def verdict_in(given: Mapping[str, Any]) -> Verdict | None:
             advice=tuple(one_line(str(text)) for text in given["advice"]),
             figures={str(k): math.nan if v is None else float(v) for k, v in given["figures"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"the verdict is not what this program writes ({one_line(str(error), 200)}).") from error
 
 
@@ -282,7 +282,7 @@ def comparison_in(given: Mapping[str, Any] | None, frc: FourierRingCorrelation |
             name: (float(given[name][0]), float(given[name][1])) for name in ("shift_px", "ramp_rad_per_px")
         }
         return Comparison(**numbers, **pairs, n_pixels=int(given["n_pixels"]), frc=frc)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
             f"the comparison with the truth is not what this program writes ({one_line(str(error), 200)})."
         ) from error

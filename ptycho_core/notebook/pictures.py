@@ -184,7 +184,9 @@ def _draw_moves(
     step = -(-len(moves) // _MOST_ARROWS)
     some, start = moves[::step], nominal_px[used][::step]
     spacing = np.sqrt(max(float(np.prod(np.ptp(nominal_px, axis=0))), 1.0) / len(nominal_px))
-    times = max(1.0, float(f"{1.5 * spacing / float(np.percentile(lengths, 99)):.1g}"))
+    # of those that moved: where few did, most lengths are 0
+    usual = float(np.percentile(lengths[lengths >= _MOVED_PX], 99))
+    times = max(1.0, float(f"{1.5 * spacing / usual:.1g}"))
     axes.quiver(
         start[:, 1] * unit, start[:, 0] * unit, some[:, 1] * unit * times, some[:, 0] * unit * times,
         angles="xy", scale_units="xy", scale=1, color=INK, width=0.003,

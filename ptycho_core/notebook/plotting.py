@@ -84,7 +84,7 @@ def kinds(value: Any) -> _Kinds:
 
 _WHY_NOT = {
     "frames": "measured against predicted needs the frames, which a result folder does not hold (load_run, scan=True)",
-    "focus": "a near field has no focus within reach",
+    "focus": "a near field has no focus within reach, nor has a scan without a probe",
     "slices": "the object is a thin one",
     "probe": "the scan has none",
 }

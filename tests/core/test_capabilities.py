@@ -190,7 +190,7 @@ def test_an_ignored_word_needs_not_be_one_of_the_engines_words():
 def test_a_solver_takes_no_network_settings():
     solver = Capabilities(methods=("solver", "network"), losses=("amplitude",), schedules=("one_cycle",))
     check_capabilities(TrainingConfig(), solver, "eng")
-    with pytest.raises(ConfigError, match=r"model.generator = 'probe_unet' is not supported; allowed architectures: none"):
+    with pytest.raises(ConfigError, match=r"'probe_unet' is not supported; allowed architectures: none"):
         check_capabilities(TrainingConfig(model=ModelConfig(width=3)), solver, "eng")
 
 

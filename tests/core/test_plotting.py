@@ -130,6 +130,17 @@ def test_arrows_point_from_where_frames_were_read_to_where_they_are(made: Run) -
     assert "Moved" not in texts(still.plot("positions"))
 
 
+def test_arrows_are_finite_where_few_frames_moved() -> None:
+    from ptycho_core.notebook.pictures import positions_figure
+
+    nominal = np.random.default_rng(3).uniform(10, 90, (300, 2))
+    moved = nominal.copy()
+    moved[7] += (0.5, -0.3)
+    heading = texts(positions_figure(moved, 2e-8, nominal_px=nominal))
+    assert "arrows" in heading
+    assert "inf" not in heading
+
+
 def test_deviance_is_that_of_each_frame_over_its_noise(made: Run) -> None:
     sums = made.scored.frame_sums.copy()
     sums[:, SUMS.index("deviance")] = np.arange(len(sums)) * sums[:, SUMS.index("deviance_floor")]

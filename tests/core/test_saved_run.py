@@ -309,6 +309,7 @@ SPOILT: dict[str, Callable[[Path], Any]] = {
     ),
     "comparison is half": lambda f: rewrite(f, stages=stage(f, comparison={"correlation": 1})),
     "comparison is a text": lambda f: rewrite(f, stages=stage(f, comparison="good")),
+    "comparison is huge": lambda f: rewrite(f, stages=stage(f, comparison={"correlation": 10**400})),
     "nested": lambda f: rewrite(f, refinement=deep(500)),
 }
 

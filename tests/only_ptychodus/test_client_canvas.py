@@ -127,7 +127,7 @@ def test_an_engine_is_chosen_by_what_is_there(monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.mark.spec("PTYD-7")
-@pytest.mark.parametrize("damage", ["empty", "foreign", "cut", "version"])
+@pytest.mark.parametrize("damage", ["empty", "foreign", "cut", "arrays", "version"])
 def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
     import json
     import zipfile
@@ -137,16 +137,18 @@ def test_a_damaged_archive_is_refused(damage: str, tmp_path: Path) -> None:
     path = tmp_path / ARCHIVE_NAME
     if damage == "empty":
         path.write_bytes(b"")
-    elif damage == "cut":
+    elif damage in ("cut", "arrays"):
         with zipfile.ZipFile(path, "w") as out:
             for name in ("model.ptycho", "arrays.npz", "adapter.json"):
-                out.writestr(name, b"{")
+                out.writestr(name, b"{" if damage == "cut" else b"{}" if name.endswith("json") else b"PK\x03\x04")
     else:
         with zipfile.ZipFile(path, "w") as out:
             for name in ("model.ptycho", "arrays.npz", "adapter.json")[: 3 if damage == "version" else 1]:
                 about = {"format": "ptycho-core-ptychodus", "version": 99, "client": {}}
                 out.writestr(name, json.dumps(about) if name.endswith("json") else _npz() if "npz" in name else b"x")
-    with pytest.raises(ArchiveError, match=ARCHIVE_NAME.replace(".", r"\.") if damage != "cut" else "damaged"):
+    with pytest.raises(
+        ArchiveError, match=ARCHIVE_NAME.replace(".", r"\.") if damage not in ("cut", "arrays") else "damaged"
+    ):
         read_archive(tmp_path)
 
 

@@ -161,7 +161,7 @@ def read_archive(path: Path | str) -> Archive:
         probe, guess = (np.asarray(arrays[name], np.complex64) for name in ("probe", "probe_guess"))
         grid = tuple(int(side) for side in arrays["grid"]) if "grid" in arrays else None
         positions, client = np.asarray(arrays["positions_px"], np.float64), dict(about["client"])
-    except (KeyError, TypeError, ValueError, OSError, EOFError) as error:
+    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, ArchiveError):
             raise
         raise ArchiveError(f"{path}: it is damaged ({type(error).__name__}: {error}). Train again.") from error

@@ -64,6 +64,12 @@ def scan_of(parts: ReconstructInput) -> RawData:
             "they must be square."
         )
     probe = product.probes.get_probe_no_opr().get_array()
+    if product.probes.get_opr_weights_or_none() is not None:
+        logger.warning(
+            "%s: the probe of the product varies from frame to frame (OPR); its first coherent mode alone is begun "
+            "with, and the new product has no OPR weights",
+            product.metadata.name,
+        )
     layer = np.asarray(product.object_.get_layer(0), np.complex64)
     bad = parts.bad_pixels
     return RawData.from_arrays(
@@ -104,9 +110,7 @@ def new_product(product: Product, done: Run) -> Product:
         probes=ProbeSequence(array=probe, opr_weights=None, pixel_geometry=product.probes.get_pixel_geometry()),
         object_=Object(
             array=image.object if image.slices is None else image.slices,
-            layer_spacing_m=[]
-            if image.slices is None
-            else [float(image.slice_spacing_m or 0)] * (len(image.slices) - 1),
+            layer_spacing_m=_spacings(image),
             pixel_geometry=product.object_.get_pixel_geometry(),
             center=ObjectCenter(x_m=at.x_m, y_m=at.y_m),
         ),

@@ -63,7 +63,7 @@ def layers_of(stored: StoredReconstruction) -> NDArray[np.complex64]:
 
 
 def displayed(stored: StoredReconstruction) -> tuple[NDArray[np.float32], NDArray[np.float32], TakenOff]:
-    """Phase as it is shown everywhere and amplitude, (H, W) float32, NaN where no frame reached; and what was taken off."""
+    """Phase as shown everywhere and amplitude, (H, W) float32, NaN where no frame reached; and what was taken off."""
     phase, off = shown_phase(stored.object, stored.coverage)
     lit = stored.coverage > 0
     return (
