@@ -39,12 +39,12 @@ class Attended(Observer):
         """Begin, with a bar to show steps on."""
         super().__init__()
         self.bar = bar
-        self.asked = False
+        self.asked = self.met = False
 
     def check(self, doing: str = "") -> None:
         """Raise ``Cancelled`` where Ctrl-C was pressed; a wish is met once, so that what is left of it is finished."""
-        if self.asked:
-            self.asked = False
+        if self.asked and not self.met:
+            self.met = True
             raise Cancelled(f"interrupted {doing}".rstrip())
 
     def ended_early(self, text: str) -> None:
@@ -67,6 +67,8 @@ class Attended(Observer):
         signal.signal(signal.SIGINT, self._on_interrupt)
         try:
             yield
+            if self.asked and not self.met:
+                self.ended_early("Ctrl-C came when there was nothing left to stop; the result is whole")
         finally:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -158,7 +158,7 @@ def read_stored_run(folder: Path | str) -> StoredRun:
 def _assembled(summary: _Summary, image: StoredReconstruction, changed: list[str]) -> StoredRun:
     content = summary.content
     stages = summary.get("stages", list)
-    names = [summary.get("name", str, stage) for stage in stages if isinstance(stage, Mapping)]
+    names = [one_line(summary.get("name", str, stage)) for stage in stages if isinstance(stage, Mapping)]
     if not names or len(names) != len(stages) or set(names[:-1]) != set(image.stages) or len(set(names)) != len(names):
         raise DataError(
             f"{summary.folder}: {SUMMARY_NAME} tells of the stages {listed(map(str, names)) or 'none'}, {IMAGE_NAME} "
@@ -173,7 +173,7 @@ def _assembled(summary: _Summary, image: StoredReconstruction, changed: list[str
         folder=summary.folder,
         image=image,
         engine=one_line(summary.get("engine", str)),
-        makers=tuple(zip(map(one_line, names), map(one_line, engines), seconds, strict=True)),
+        makers=tuple(zip(names, map(one_line, engines), seconds, strict=True)),
         refinement=None if refinement is None else _refinement(summary, summary.get("refinement", dict)),
         comparison=comparisons,
         runtime=_runtime(summary.get("runtime", dict)),

@@ -220,6 +220,26 @@ def test_the_second_press_is_an_exception_at_once() -> None:
         press_twice()
 
 
+@pytest.mark.spec("NOTE-5")
+@pytest.mark.usefixtures("console")
+def test_the_second_press_is_one_also_when_the_first_was_met() -> None:
+    def press_again() -> None:
+        with module.attended(None, no_progress) as (watcher, _):
+            os.kill(os.getpid(), signal.SIGINT)
+            with pytest.raises(Cancelled):
+                watcher.check("before x")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        press_again()
+
+
+@pytest.mark.usefixtures("console")
+def test_a_press_that_comes_too_late_is_told_of() -> None:
+    with pytest.warns(UserWarning, match="nothing left to stop"), module.attended(None, no_progress):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.usefixtures("console")
 def test_a_program_with_a_handler_of_its_own_keeps_it_and_so_does_another_thread() -> None:
     def own(number: int, frame: Any) -> None:

@@ -114,12 +114,13 @@ def test_a_folder_without_frames_is_left_alone(tmp_path: Path, caplog: pytest.Lo
     assert not (tmp_path / "output").exists()
 
 
-def test_what_fails_is_in_the_log_and_no_product_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("settings", "word"), [("epoch: 4\n", "epoch"), ("backend: pytorch\n", "other workflow")])
+def test_what_fails_is_in_the_log_and_no_product_is_left(tmp_path: Path, settings: str, word: str) -> None:
     target = staged(tmp_path, parts())
-    (target / "ptycho_core.yaml").write_text("epoch: 4\n")
+    (target / "ptycho_core.yaml").write_text(settings)
     command = [sys.executable, "-m", "ptycho_core_ptychodus.product_run", str(target), "--engine", "numpy"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert "epoch" in done.stderr
+    assert word in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "output" / "product.h5").exists()

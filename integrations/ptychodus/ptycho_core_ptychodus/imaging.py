@@ -46,8 +46,10 @@ def _prepared(archive: Archive, scan: ClientScan) -> RawData:
             "%d pixels that were bad in training are left out; the client has filled them", int((~archive.mask).sum())
         )
         raw = RawData.from_arrays(
-            raw.frames, raw.positions_px, raw.probe, mask=archive.mask, object_guess=raw.object_guess, source=raw.source
-        )
+            raw.frames, raw.positions_px, raw.probe, probe_calibrated=raw.probe_calibrated, mask=archive.mask,
+            background=raw.background, object_guess=raw.object_guess, geometry=raw.geometry,
+            propagation=raw.propagation, frame_numbers=raw.frame_numbers, source=raw.source,
+        )  # fmt: skip
     if raw.probe is not None and np.array_equal(raw.probe, archive.probe_guess):
         logger.info("the probe is the one that training began with, so it goes on from what training made of it")
         return raw.with_probe(archive.probe)

@@ -103,6 +103,8 @@ def new_product(product: Product, done: Run) -> Product:
     if counts is not None:
         points = [replace(point, probe_photon_count=float(c)) for point, c in zip(points, counts, strict=True)]
     probe = (image.probe * np.sqrt(image.scale)).astype(np.complex64)
+    if image.mode_weights is not None:
+        logger.warning("the probe was fitted with an intensity for each frame, which the product has no place for here")
     history = done.refined.history if done.refined is not None and done.refined.kept else done.history
     return Product(
         metadata=replace(product.metadata, probe_photon_count=float(np.sum(np.abs(probe) ** 2))),
@@ -140,6 +142,11 @@ def _config(folder: Path, engine: str) -> TrainingConfig:
             raise ConfigError(f"{path}: it is no YAML: {error}.") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: it holds a {type(values).__name__}; it must hold settings by name.")
+    if values.get("backend", "auto") not in ("auto", engine):
+        raise ConfigError(
+            f"{path}: backend is {values['backend']!r}, and the workflow that was chosen is that of {engine!r}; leave "
+            "backend out of the file, or choose the other workflow."
+        )
     return config_from_mapping(TrainingConfig, values | {"backend": engine})
 
 

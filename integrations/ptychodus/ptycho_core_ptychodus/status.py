@@ -6,7 +6,9 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 
-from .engine import VARIABLE, chosen_engine
+from ptycho_core import available_backends
+
+from .engine import VARIABLE, chosen_engine, named_engine
 from .guard import NAMES, NAMES_FOLDER, foreign_claims
 
 __all__ = ["main", "status"]
@@ -31,6 +33,9 @@ def status() -> tuple[list[str], bool]:
                 *said,
                 f"Python does not find '{name}' in {NAMES_FOLDER}; install ptycho-core-ptychodus again.",
             ], False
+    named = named_engine()
+    if named is not None and named not in (ready := [e.name for e in available_backends() if e.state == "ready"]):
+        return [*said, f"{VARIABLE} = {named!r} is no engine that is installed; these are: {', '.join(ready)}."], False
     engine, why = chosen_engine(network=False)
     said.append(f"PtychoPINN (PINN): ptycho-core, engine {engine} ({why}; {VARIABLE} names another).")
     if find_spec("lightning") is None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.errors import ArchiveError, ConfigError, DataError
 
 from .archive import ARCHIVE_NAME, Archive, read_archive, write_archive
 from .canvas import on_grid
@@ -240,9 +240,14 @@ def load_inference_bundle(folder: Path | str) -> tuple[Model, TrainingConfig]:
         ConfigError: the client's settings of the network are others than in training, or have no effect.
     """
     archive = read_archive(folder)
-    trained = ModelConfig(**archive.client.get("model", {})) if archive.client.get("plugin") == "tensorflow" else None
-    if trained is None:
+    if archive.client.get("plugin") != "tensorflow":
         raise ConfigError("the model was trained by PtychoPINN-Torch; load it there.")
+    try:
+        trained, epochs = ModelConfig(**archive.client["model"]), int(archive.client["nepochs"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(
+            f"{folder}: its settings are damaged ({type(error).__name__}: {error}). Train again."
+        ) from error
     now = InferenceConfig(model=ModelConfig(**{name: cfg[name] for name in vars(trained) if name in cfg}))
     refuse_supervised(now.model.model_type)
     refuse_ineffective(now.model, {"gridsize", "model_type"})
@@ -251,4 +256,4 @@ def load_inference_bundle(folder: Path | str) -> tuple[Model, TrainingConfig]:
             f"gridsize = {now.model.gridsize}, and the model was trained with {trained.gridsize}; set it to that."
         )
     cfg["intensity_scale"] = 1.0
-    return Model(archive), TrainingConfig(model=trained, nepochs=archive.client["nepochs"])
+    return Model(archive), TrainingConfig(model=trained, nepochs=epochs)
