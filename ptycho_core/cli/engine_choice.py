@@ -33,7 +33,8 @@ def with_engine(settings: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     named = settings.get("backend")
     if named not in (None, "auto"):
         return dict(settings), one_line(str(named), 100)
-    network = settings.get("method") == "network" or settings.get("model") is not None
+    method = settings.get("method")  # a solver with sizes of a network is for the settings to refuse
+    network = method == "network" or (method != "solver" and settings.get("model") is not None)
     hardware = settings.get("accelerator")
     wanted = _NETWORKS if network or hardware in _OTHER_HARDWARE else _SOLVERS
     name = _installed(wanted, "trains a network" if network else "solves", strangers=not network)

@@ -248,7 +248,7 @@ def test_passes_at_inference_are_refused_for_a_generator_that_passes_once() -> N
         ({"probe_power": "lost"}, "probe_power = 'lost'; allowed: kept, free"),
         ({"probe_support": 0.0}, "probe_support = 0.0; it must be between"),
         ({"positions": True, "position_limit_px": 0.0}, "position_limit_px = 0.0; it must be between"),
-        ({"probe": False, "probe_modes": 2}, "probe_modes = 2 adds modes that probe = False would leave"),
+        ({"probe": False, "probe_modes": 2}, "probe_modes = 2 adds modes, and with probe = False they are not refined"),
         ({"loss": "mae"}, "loss = 'mae'; allowed: poisson, amplitude"),
         ({"patience": 0}, "patience = 0; it must be at least 1"),
     ],
@@ -262,5 +262,5 @@ def test_settings_of_refining_without_effect_are_refused(fields: dict[str, Any],
 @pytest.mark.spec("CONV-10")
 def test_a_map_of_all_positions_needs_enough_frames_in_a_step() -> None:
     RefinementConfig(positions=True, position_affine=True, batch_size=6)
-    with pytest.raises(ConfigError, match="batch_size = 5 is too few frames to fit what positions have in common"):
+    with pytest.raises(ConfigError, match="batch_size = 5 is too few frames to fit the stretch, rotation and shear"):
         RefinementConfig(positions=True, position_affine=True, batch_size=5)
