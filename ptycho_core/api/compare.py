@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,14 +91,20 @@ def compare_images(
                     continue
                 if score is not None:
                     pairs[i, j] = score
-    on_reference = tuple(None if image.name in reasons else _on(reference, image) for image in found)
+    on_reference: list[NDArray[np.complex64] | None] = []
+    for image in found:
+        try:
+            on_reference.append(None if image.name in reasons else _on(reference, image))
+        except EvaluationError as error:
+            on_reference.append(None)
+            reasons[f"{image.name}, as a picture"] = str(error)
     return ComparedImages(
         images=tuple(found),
         reference=reference,
         is_truth=truth is not None,
         scores=tuple(scores),
         pairs=pairs,
-        aligned=on_reference,
+        aligned=tuple(on_reference),
         reference_object=reference.object,
         reasons=reasons,
     )
@@ -105,12 +112,13 @@ def compare_images(
 
 def _told_apart(images: Sequence[ComparedImage]) -> list[ComparedImage]:
     """The images, those of one name numbered."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     out = []
     for image in images:
-        seen[image.name] = seen.get(image.name, 0) + 1
-        again = seen[image.name]
-        out.append(image if again == 1 else replace(image, name=f"{image.name} ({again})"))
+        numbered = (f"{image.name} ({again})" for again in count(2))
+        name = next(name for name in chain([image.name], numbered) if name not in taken)
+        taken.add(name)
+        out.append(image if name == image.name else replace(image, name=name))
     return out
 
 

@@ -77,7 +77,7 @@ def _targets(options: Options) -> tuple[Path, Path] | None:
     return targets
 
 
-def _write(targets: tuple[Path, Path], compared: ComparedImages, session: Session) -> None:
+def _write(targets: tuple[Path, Path], compared: ComparedImages, session: Session, *, quiet: bool) -> None:
     from ..io.atomic import write_bytes, write_text
     from ..io.made_folder import make_folder, remove_made
     from ..report.comparison import comparison_page
@@ -91,7 +91,8 @@ def _write(targets: tuple[Path, Path], compared: ComparedImages, session: Sessio
     except BaseException:
         remove_made(made)
         raise
-    session.say(f"page      {targets[0]}")
+    if not quiet:
+        session.say(f"page      {targets[0]}")
 
 
 def execute(options: Options, session: Session) -> int:
@@ -111,7 +112,7 @@ def execute(options: Options, session: Session) -> int:
     else:
         _say(compared, session)
     if targets is not None:
-        _write(targets, compared, session)
+        _write(targets, compared, session, quiet=options["json"])
     return 0
 
 

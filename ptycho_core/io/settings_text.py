@@ -65,7 +65,8 @@ def yaml_value(value: Any) -> str:
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _WORDS_WITH_MEANING:
             return value
-        return json.dumps(value, ensure_ascii=not value.isprintable())
+        text = json.dumps(value, ensure_ascii=False)
+        return "".join(char if char.isprintable() else rf"\U{ord(char):08x}" for char in text)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml_value(str(k))}: {yaml_value(v)}" for k, v in value.items()) + "}"
     return "[" + ", ".join(map(yaml_value, value)) + "]"

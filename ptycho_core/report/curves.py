@@ -29,7 +29,7 @@ _MEASURES = {
 
 def epochs_told(history: Mapping[str, Sequence[float]]) -> str:
     """What a history tells of each epoch: ``deviance``, ``fourier_error``, or ``loss`` where it has neither."""
-    known = [m for m in _MEASURES if any(len(history.get(f"{role}_{m}", ())) for role in _ROLES)]
+    known = [m for m in _MEASURES if any(np.isfinite(history.get(f"{role}_{m}", ())).any() for role in _ROLES)]
     return known[0] if known else "loss"
 
 

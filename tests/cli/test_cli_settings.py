@@ -99,6 +99,7 @@ def test_what_no_run_would_take_is_not_printed(capsys):
 @pytest.mark.parametrize(
     "value",
     ["plain", "32", "true", "null", "on", "a b", "", "1e-3", "µ: #x", "[1]", '"', "-", "\u202e", "tab\there", "it's",
+     "a\n\U0001f600\x7f\U000e0001",
      1, -1.5, 1e-12, 1.7976931348623157e308, 0.1, True, None, ["a", "1"], {}, [], {"a b": [1, {"c": None}]}],
     ids=repr,
 )  # fmt: skip

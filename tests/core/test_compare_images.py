@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from report_scan import make_run, make_scored
 
-from ptycho_core.api.compare import compare, compare_images
+from ptycho_core.api.compare import _told_apart, compare, compare_images
 from ptycho_core.cli import main as cli
+from ptycho_core.data.compared import ComparedImage
 from ptycho_core.data.raw import Geometry, ObjectGuess
 from ptycho_core.data.results import Scored
 from ptycho_core.errors import ConfigError, DataError, EvaluationError
@@ -165,6 +166,7 @@ def test_the_command_prints_tables_and_writes_a_page(
     assert cli.main(["compare", *names, "--out", out]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["compare", *names, "--out", out, "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == numbers  # one document, and nothing after it
     assert cli.main(["compare", "soft", "good", "--overwrite"]) == 2
     assert "--out" in capsys.readouterr().err
 
@@ -191,3 +193,30 @@ def test_names_of_files_only_show(folder: Path, tmp_path: Path) -> None:
     page = comparison_page(found, ("compare", str(wicked)))
     assert "<script>alert" not in page
     assert page.count("<script>") == 1
+
+
+@pytest.mark.spec("CMD-30")
+def test_what_cannot_be_shown_or_placed_costs_itself_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    obj = blurred(rng.normal(size=(64, 76)) + 1j * rng.normal(size=(64, 76)), 1.5)
+    broken = np.pad(obj, ((0, 0), (0, 30)), constant_values=np.nan)  # beyond what the others have
+    images = {"good": (obj, 0.0), "other": (obj * 1j, 0.0), "broken": (broken, 0.0), "lost": (obj, np.nan)}
+    for name, (values, at) in images.items():
+        np.savez(tmp_path / f"{name}.npz", object=values, origin_px=[at, 0.0])
+    found = compare_images([tmp_path / f"{name}.npz" for name in ("broken", "lost", "other", "good")])
+    broken_score, lost_score, other_score, _ = found.scores
+    assert broken_score is not None
+    assert other_score is not None
+    assert lost_score is None
+    assert "must be finite" in found.reasons[str(tmp_path / "lost.npz")]
+    assert "NaN" in found.reasons[f"{tmp_path / 'broken.npz'}, as a picture"]
+    assert [image is None for image in found.aligned] == [True, True, False, False]
+    assert "as a picture" in comparison_page(found)
+
+
+def test_images_of_one_name_are_told_apart() -> None:
+    given = [
+        ComparedImage(name=name, object=np.ones((8, 9), np.complex64), origin_px=np.zeros(2))
+        for name in ("a", "a (2)", "a", "a")
+    ]
+    assert [image.name for image in _told_apart(given)] == ["a", "a (2)", "a (3)", "a (4)"]

@@ -197,6 +197,9 @@ def test_epochs_are_told_as_deviance_where_it_is_known() -> None:
     assert epochs_told({"train_loss": [1.0], "test_deviance": [2.0]}) == "deviance"
     assert epochs_told({"train_loss": [1.0], "train_fourier_error": [2.0]}) == "fourier_error"
     assert epochs_told({"train_loss": [1.0], "test_deviance": []}) == "loss"
+    unknown = {"train_loss": [1.0, float("nan")], "test_deviance": [float("nan")] * 2}
+    assert epochs_told(unknown) == "loss"
+    assert values_in(epochs_figure(unknown, "Losses"))[0]["curves"]["training"] == [[1.0, 2.0], [1.0, None]]
     history = {"test_deviance": [4.0, 2.0], "train_deviance": [3.0, 1.2], "train_loss": [-4.0, -4.1]}
     (told,) = values_in(epochs_figure(history, "Refining"))
     assert told["curves"] == {"training": [[1.0, 2.0], [3.0, 1.2]], "held out": [[1.0, 2.0], [4.0, 2.0]]}
