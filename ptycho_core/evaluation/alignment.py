@@ -110,9 +110,9 @@ def align(
     if truth_coverage is not None and (b_weight > 0).any():
         b = np.where(b_weight > 0, b, b[b_weight > 0].mean())  # unlit pixels would ring into the lit ones
     origin, b_origin = (np.asarray(o, dtype=np.float64) for o in (estimate_origin_px, truth_origin_px))
-    for name, at in (("estimate", origin), ("truth", b_origin)):
-        if not (np.abs(at) < _FAR_PX).all():
-            raise EvaluationError(f"the {name} starts at {at.tolist()}; its origin (y, x) must be finite, in pixels.")
+    for name, start in (("estimate", origin), ("truth", b_origin)):
+        if not (np.abs(start) < _FAR_PX).all():
+            raise EvaluationError(f"the {name} starts at {start.tolist()}; its origin (y, x) must be finite, in pixels.")
     d = origin - b_origin
     low = np.maximum(np.floor(0.5 - d), 0).astype(int)
     high = np.minimum(np.ceil(np.array(b.shape) - 0.5 - d), a.shape).astype(int)
