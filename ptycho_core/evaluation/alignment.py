@@ -112,7 +112,9 @@ def align(
     origin, b_origin = (np.asarray(o, dtype=np.float64) for o in (estimate_origin_px, truth_origin_px))
     for name, start in (("estimate", origin), ("truth", b_origin)):
         if not (np.abs(start) < _FAR_PX).all():
-            raise EvaluationError(f"the {name} starts at {start.tolist()}; its origin (y, x) must be finite, in pixels.")
+            raise EvaluationError(
+                f"the {name} starts at {start.tolist()}; its origin (y, x) must be finite, in pixels."
+            )
     d = origin - b_origin
     low = np.maximum(np.floor(0.5 - d), 0).astype(int)
     high = np.minimum(np.ceil(np.array(b.shape) - 0.5 - d), a.shape).astype(int)
