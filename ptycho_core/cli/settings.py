@@ -103,6 +103,10 @@ def given_fields(config_type: type, options: Options) -> dict[str, Any]:
     }
 
 
+_TRUST = ("no_guard", "allow_external")
+"""Options of reading by which a user trusts a file: settings may have been mailed together with it."""
+
+
 def with_reading(options: Options) -> Options:
     """The options with what ``reading`` in the file of ``--config`` says of the scan, below the command line.
 
@@ -121,6 +125,11 @@ def with_reading(options: Options) -> Options:
     for name, value in said.items():
         if name not in known:
             raise ConfigError(f"{path}: {READING} has no option {name!r}.{suggest(str(name), known)}")
+        if name in _TRUST and value and not options.get(name):
+            raise ConfigError(
+                f"{path}: {READING}.{name} is to trust the file of the scan, which another file cannot say for you; "
+                f"give --{name} on the command line too, if you do."
+            )
         found[name] = _as_given(value, known[name], f"{path}: {READING}.{name}")
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     return {**options, **found, **given}

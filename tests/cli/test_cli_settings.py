@@ -185,6 +185,8 @@ def test_the_command_line_goes_before_the_file(unsaid, tmp_path):
         ("reading: {crop: null}\n", "reading.crop = None; it must be a text or a number"),
         ("reading: 3\n", "'reading' must hold 'name: value'"),
         ("reading: {epochs: 3}\n", "reading has no option 'epochs'"),
+        ("reading: {no_guard: true}\n", "reading.no_guard is to trust the file"),
+        ("reading: {allow_external: true}\n", "reading.allow_external is to trust the file"),
     ],
 )
 def test_what_is_wrong_in_it_is_told_by_the_name_of_the_file(tmp_path, text, said):
