@@ -257,9 +257,12 @@ def test_an_engine_that_says_so_shows_its_image_and_changes_nothing(name, scan):
             assert image.coverage.shape == image.object.shape
             shown.append((event.stage, image.object))
 
-    runtime = Runtime(threads=1)
+    # TensorFlow keeps the threads that the tests before this one have given it, and adds in no fixed order with several
+    tensorflow = name == "tensorflow"
+    runtime = Runtime(threads=None if tensorflow else 1)
     seen = run(scan, config, runtime, progress=look)
     unseen = run(scan, config, runtime)
     assert [stage for stage, _ in shown] == ["train", "train", "refine", "refine"]
-    assert np.array_equal(seen.image.object, unseen.image.object)
-    assert not np.array_equal(shown[0][1], shown[1][1])
+    largest = np.abs(unseen.image.object).max()
+    assert np.abs(seen.image.object - unseen.image.object).max() <= (1e-4 * largest if tensorflow else 0.0)
+    assert np.abs(shown[0][1] - shown[1][1]).max() > 1e-3 * largest
