@@ -121,7 +121,7 @@ def test_another_engine_names_both_where_it_lacks_the_generator(site, made, tmp_
     with pytest.raises(ArchiveError, match=r"architecture 'pixel_mlp'.* engine 'pixel'; engine 'numpy' knows none"):
         ptycho_core.load_model(path, backend="numpy")
     with pytest.raises(
-        ConfigError, match=r"engine 'pixel': model.generator = 'probe_unet' is not supported; allowed: p"
+        ConfigError, match=r"engine 'pixel': model.generator = 'probe_unet' is not supported; allowed architectures: p"
     ):
         ptycho_core.run(made.raw, config_of(model={"generator": "probe_unet"}))
 
