@@ -240,8 +240,7 @@ def reconstruct_solved(
     if weights is not None and len(weights) != raw.n_frames:
         raise DataError(
             f"{raw.source.path or 'scan'}: it has {raw.n_frames} frames, and the model of engine '{model.backend}' "
-            f"says for {len(weights)} what each takes of the probe; that holds for the scan it was made from. Train on "
-            "this scan."
+            f"holds the weights of the probe's modes for {len(weights)}; it is of another scan. Train on this scan."
         )
     stitcher = Stitcher.for_scan(scan, config.central_crop_px)
     corners, rest = integer_corners(raw.positions_px, raw.side)

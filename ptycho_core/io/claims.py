@@ -43,7 +43,7 @@ def check_claims(recording: Recording, path: Path, limits: Limits) -> None:
     allow = "If it does hold that, allow more with --max_memory (Limits.memory_mb)."
     if height * width > most_frame_px(limits):
         raise DataError(
-            f"{path}: frames are {height}×{width}; one may have {most_frame_px(limits)} pixels at most. {allow}"
+            f"{path}: frames are {height}×{width}; a frame may have {most_frame_px(limits)} pixels at most. {allow}"
         )
     most = limits.memory_mb * MEGABYTE / _BYTES_PER_FRAME
     if most < M:

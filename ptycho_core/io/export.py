@@ -67,7 +67,8 @@ def choose_export(path: Path | str | None, format: str | None) -> ExportFormat:
         found = next((export for export in EXPORTS if suffix in export.suffixes), None)
         if found is None:
             known = ", ".join(f"{export.name} ({' '.join(export.suffixes)})" for export in EXPORTS)
-            raise ConfigError(f"--format, or --out with the suffix of one, says what to write: {known}.")
+            given = "no format is named" if path is None else f"{path}: the suffix {suffix!r} names no format"
+            raise ConfigError(f"{given}; give --format, or --out with the suffix of one: {known}.")
         return found
     if path is not None and Path(path).suffix not in by_name[format].suffixes:
         raise ConfigError(
@@ -96,7 +97,7 @@ def read_result(result: Path | str, given: Geometry | None = None) -> StoredReco
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"{key} = {value!r}; it must be a finite number > 0.")
         if value is not None and said is not None and value != said:
-            raise DataError(f"{stored.path}: states {key} = {said:g}, but {value:g} was given; leave it out.")
+            raise DataError(f"{stored.path}: states {key} = {said:g}, but {value:g} was given; leave {key} out.")
         if value is not None:
             added[key] = value
     geometry = replace(stored.geometry, **added)

@@ -57,7 +57,9 @@ def read_table(path: Path) -> Table:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: is no text file of numbers ({type(error).__name__}).") from error
+        raise DataError(
+            f"{path}: is no text file of numbers ({type(error).__name__}); give text with columns of numbers, or .npy."
+        ) from error
     heads: list[str] = []
     rows: list[list[float]] = []
     for number, line in enumerate(lines, 1):
@@ -74,7 +76,11 @@ def read_table(path: Path) -> Table:
                 ) from error
             heads.append(line.split("#")[0])
     if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise DataError(f"{path}: must hold lines with one number of columns; found {len(rows)} lines.")
+        raise DataError(
+            f"{path}: {len(rows)} lines of numbers, which differ in length; each line must have the same columns."
+            if rows
+            else f"{path}: holds no line of numbers; give text with columns of numbers."
+        )
     values = np.array(rows, np.float64)
     names = (found for head in reversed(heads) if (found := _names(head, values.shape[1])))
     return Table(next(names, ()), values)

@@ -129,8 +129,11 @@ def test_the_suffix_of_out_chooses_and_lengths_have_units(result, tmp_path, caps
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["result"], "--format, or --out with the suffix of one, says what to write"),
-        (["result", "--out", "a.png"], "--format, or --out with the suffix of one"),
+        (["result"], "no format is named; give --format, or --out with the suffix of one"),
+        (
+            ["result", "--out", "a.png"],
+            "a.png: the suffix '.png' names no format; give --format, or --out with the suffix of one",
+        ),
         (["result", "--format", "ptyr"], "give --pixel_size_m, or --energy_eV"),
         (["result", "--format", "npz", "--pixel_size_m", "-1"], "it must be a finite number > 0"),
         (["nothing", "--format", "npz"], "nothing: no such file"),

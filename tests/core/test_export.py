@@ -74,7 +74,7 @@ def test_a_result_is_read_from_its_folder_or_its_file_and_completed(folder: Path
 def test_what_is_given_does_not_contradict_the_file(tmp_path: Path) -> None:
     write_reconstruction(tmp_path / "r.h5", make_run(make_scored(pixel_size_m=26e-9)))
     assert read_result(tmp_path / "r.h5", Geometry(pixel_size_m=26e-9)).geometry.pixel_size_m == 26e-9
-    with pytest.raises(DataError, match=r"states pixel_size_m = 2\.6e-08, but 2\.7e-08 was given; leave it out"):
+    with pytest.raises(DataError, match=r"states pixel_size_m = 2\.6e-08, but 2\.7e-08 was given; leave pixel_"):
         read_result(tmp_path / "r.h5", Geometry(pixel_size_m=27e-9))
 
 
@@ -237,7 +237,7 @@ def test_metres_are_asked_for_where_the_result_does_not_know_them(tmp_path: Path
 
 def test_what_cannot_be_said_is_refused_or_told(tmp_path: Path, stored: StoredReconstruction) -> None:
     electrons = replace(stored, geometry=replace(KNOWN, radiation="electron"))
-    with pytest.raises(DataError, match="of photons, and the scan is of electrons"):
+    with pytest.raises(DataError, match=r"the scan is of electrons; .* is for photons"):
         export_reconstruction(tmp_path / "p.h5", electrons)
     with pytest.raises(DataError, match="does not say how waves propagate"):
         export_reconstruction(tmp_path / "p.h5", replace(stored, propagation=None))

@@ -193,7 +193,7 @@ def test_a_thick_object_is_cut_out_of_a_model_slice_by_slice(scored: Scored, mod
     np.testing.assert_array_equal(image.mode_weights, model.mode_weights)
     assert (image.slice_spacing_m, image.forward_model) == (3e-5, "slab")
     fewer = PtychoDataContainer.of(make_raw().subset(np.arange(76)))
-    with pytest.raises(DataError, match=r"76 frames, and the model of engine 'slab' says for 77.*Train on this scan"):
+    with pytest.raises(DataError, match=r"76 frames, and the model of engine 'slab' holds .* for 77; .*Train on"):
         reconstruct_solved(model, fewer, InferenceConfig(), no_progress)
 
 

@@ -407,7 +407,7 @@ def test_what_is_in_memory_is_held_to_the_size_of_frames_too() -> None:
 
     recording = Recording(frames=ArrayFrames(np.ones((2, 64, 64))), positions=None)
     check_claims(recording, Path("scan"), DEFAULT_LIMITS)
-    with pytest.raises(DataError, match="one may have 4000 pixels at most"):
+    with pytest.raises(DataError, match="a frame may have 4000 pixels at most"):
         check_claims(recording, Path("scan"), Limits(memory_mb=0.096))
 
 

@@ -25,7 +25,9 @@ def write(path: Path, stored: StoredReconstruction, *, target: Path) -> list[str
     """
     at = instrument_of_image(stored, _NAME)
     if at.radiation != "photon":
-        raise DataError(f"{stored.path}: {_NAME} is of photons, and the scan is of {at.radiation}s.")
+        raise DataError(
+            f"{stored.path}: the scan is of {at.radiation}s; {_NAME} is for photons. Choose another format."
+        )
     probe, layers = probe_in_photons(stored), layers_of(stored)
     losses = stored.refinement_losses or stored.losses
     spacing = [] if stored.slice_spacing_m is None else [stored.slice_spacing_m] * (len(layers) - 1)

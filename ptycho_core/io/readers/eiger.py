@@ -153,7 +153,7 @@ def _blocks(
             notes.append(f"{path} is still being written: of its {dataset.shape[0]} frames the first {whole} are read.")
             break
     if not found:
-        raise DataError(f"{file.path}: no block of frames in {_DATA!r} holds one yet.")
+        raise DataError(f"{file.path}: {_DATA!r} holds no whole frame yet; try again later.")
     return found, dtypes[0]
 
 

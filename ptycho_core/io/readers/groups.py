@@ -53,7 +53,9 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     """
     groups = _groups(file)
     if not groups:
-        raise DataError(f"{file.path}: no group holds 'frames' and 'positions_px'.")
+        raise DataError(
+            f"{file.path}: no group holds 'frames' and 'positions_px', as this dialect has them. Leave out --dialect."
+        )
     entry = chosen_entry(groups, options.entry, str(file.path))
     start = f"{entry}/"
     inside = tuple(name.removeprefix(start) for name in file.names if name.startswith(start))

@@ -38,7 +38,9 @@ def counted_frames(
     if growing:
         whole = min([whole, *(len(values) for values in lists if values is not None)])
         if not whole:
-            raise DataError(f"{arrays.path}: {name!r} is still being written and holds no whole frame yet.")
+            raise DataError(
+                f"{arrays.path}: {name!r} is still being written and holds no whole frame yet; try again later."
+            )
         notes.append(f"The file is still being written: of {shape[0]} frames the first {whole} are read.")
         lists = [None if values is None else np.asarray(values[:whole]) for values in lists]
     layout = replace(Layout(shape, (0,), image_axes), shape=(whole, *shape[1:]))

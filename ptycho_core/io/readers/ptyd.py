@@ -155,7 +155,9 @@ def _good_pixels(
         if weights is None or weights.ndim < 2 or not weights.size:
             continue
         if weights.shape[-2:] != shape:
-            raise DataError(f"{name}: {path!r} is {weights.shape}, but frames are {shape[0]}×{shape[1]}.")
+            raise DataError(
+                f"{name}: {path!r} is {weights.shape}, but frames are {shape[0]}×{shape[1]}; a pixel has one weight."
+            )
         planes = np.nan_to_num(weights.reshape(-1, *shape))
         good &= (planes > 0).all(axis=0)
         graded |= bool(((planes > 0) & (planes != planes.max(initial=0))).any())

@@ -73,7 +73,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     """
     stacks = _stacks(file)
     if not stacks:
-        raise DataError(f"{file.path}: holds no 4-D dataset of frames (Ny, Nx, H, W).")
+        raise DataError(f"{file.path}: holds no 4-D dataset of frames (Ny, Nx, H, W). Leave out --dialect.")
     array = chosen_entry(stacks, options.entry, str(file.path))
     notes: list[str] = []
     whole = None

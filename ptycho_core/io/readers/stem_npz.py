@@ -49,7 +49,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     """
     stacks = _stacks(file)
     if not stacks:
-        raise DataError(f"{file.path}: holds no 4-D array of frames (Ny, Nx, H, W).")
+        raise DataError(f"{file.path}: holds no 4-D array of frames (Ny, Nx, H, W). Leave out --dialect.")
     array = chosen_entry(stacks, options.entry, str(file.path))
     others = sorted(set(file.names) - set(stacks))
     notes = [f"Ignored keys: {', '.join(others)}."] if others else []

@@ -168,9 +168,12 @@ def write_product(path: Path, raw: RawData, *, compress: bool) -> list[str]:
     probe = _probe_of(raw, _PRODUCT)
     at = instrument_of(raw, _PRODUCT)
     if at.radiation != "photon":
-        raise DataError(f"{raw.source.path or 'scan'}: {_PRODUCT} is of photons, and the scan is of {at.radiation}s.")
+        name = raw.source.path or "scan"
+        raise DataError(f"{name}: the scan is of {at.radiation}s; {_PRODUCT} is for photons. Choose another format.")
     if len(np.unique(raw.frame_numbers)) < raw.n_frames:
-        raise DataError(f"{raw.source.path or 'scan'}: {_PRODUCT} numbers each frame once; the scan has one twice.")
+        raise DataError(
+            f"{raw.source.path or 'scan'}: {_PRODUCT} numbers each frame once; the scan has one twice. Give --frames."
+        )
     guess = raw.object_guess
     obj, origin = (guess.object, np.asarray(guess.origin_px)) if guess is not None else _without_object(raw)
     power = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
