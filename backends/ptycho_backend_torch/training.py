@@ -253,7 +253,8 @@ def fit(
             fabric = Fabric(**settings)
         except (ValueError, MisconfigurationException) as error:
             given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
-            raise ConfigError(f"Lightning refuses {given}: {' '.join(str(error).split())}") from error
+            said = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(f"Lightning refuses {given}: {said}. Choose others, or leave them out.") from error
         if not has_own_processes(name):
             return Learnt(*fabric.launch(job(progress=progress)))
         with Listener(progress) as listener:

@@ -94,7 +94,7 @@ def _chosen(path: Path | str, dialect: str | None, options: ReadOptions) -> tupl
     if named is not None:
         if named.spec.kind != file.kind:
             kind = _KINDS.get(file.kind, file.kind.upper())
-            raise DataError(f"{path}: is {kind}, but dialect {dialect!r} is {named.spec.title}.")
+            raise DataError(f"{path}: is {kind}, but dialect {dialect!r} is {named.spec.title}. Leave out --dialect.")
         return named, file
     passed_over: list[str] = []
     for _, level in groupby(readers, key=lambda reader: reader.spec.priority):

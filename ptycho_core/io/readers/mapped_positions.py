@@ -96,7 +96,9 @@ def _position_unit(at: PositionsAt, arrays: ArrayFile) -> tuple[str, float]:
     assert item is not None
     units = {arrays.header(part.path).unit for part in (at.both, at.y, at.x) if part is not None}
     if at.unit is None and len(units) > 1:
-        raise DataError(f"{arrays.path}: positions state different units: {', '.join(sorted(units))}; give unit.")
+        raise DataError(
+            f"{arrays.path}: positions state different units: {', '.join(sorted(units))}; give unit in the mapping."
+        )
     text = at.unit if at.unit is not None else units.pop()
     if text.lower() in ("px", "pixel", "pixels"):
         return "px", 1.0

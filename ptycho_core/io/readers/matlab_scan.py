@@ -30,7 +30,7 @@ from ...reader_protocol import ReadOptions
 from ..h5_values import as_complex
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
-from ..units import length_unit
+from ..units import LENGTHS, length_unit
 from .array_header import read_whole
 from .arrays import ArrayFile, Hdf5Arrays
 from .growing import counted_frames
@@ -95,7 +95,9 @@ class _Names:
         unit = "" if path is None else self.headers[path].unit
         metres = length_unit(unit) if unit else 1.0
         if metres is None:
-            raise DataError(f"{self.arrays.path}: {path!r} states the unit {unit!r}, which is no unit of length.")
+            raise DataError(
+                f"{self.arrays.path}: {path!r} states the unit {unit!r}; a length has one of {', '.join(LENGTHS)}."
+            )
         return metres
 
 

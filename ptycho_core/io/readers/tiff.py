@@ -109,11 +109,13 @@ def _all_series(path: Path, tiff: Any) -> list[Any]:
     if len(series) != 1 and (len(images) > 1 or len(series[0].shape) != 2):
         shapes = ", ".join(str(tuple(s.shape)) for s in series[:6]) + (" …" if len(series) > 6 else "")
         raise DataError(
-            f"{path}: holds {len(series)} series of images ({shapes}); the frames of a scan have one shape."
+            f"{path}: holds {len(series)} series of images ({shapes}); frames have one shape. "
+            "Save them in a series of their own."
         )
     if "S" in series[0].axes:
         raise DataError(
-            f"{path}: its pages have colours ({series[0].axes} {series[0].shape}); frames have one value a pixel."
+            f"{path}: its pages have colours ({series[0].axes} {series[0].shape}); frames have one value a pixel. "
+            "Save grey values."
         )
     return series
 
