@@ -111,7 +111,8 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         model_path: bundle of the model, where training was over; else None.
         results_path: folder with the results as far as there are any, or None.
         run: the ``Run`` as far as it came, where an image was made; else None.
-        model: the ``TrainedModel`` of the epochs that were made, of a solver that was stopped; else None.
+        model: the ``TrainedModel`` of a training that was stopped: of a solver's epochs, of a network's best epoch so
+            far; None before there is one.
         image: the best ``Image`` of the epochs that were made, of refining that was stopped; else None.
     """
 
@@ -136,6 +137,8 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
 
 
 _COMPARED, _LONGEST = 2000, 200
+_FARTHER = 0.2
+"""Likeness below that of the nearest name at which another is no guess beside it."""
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
@@ -144,5 +147,9 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     Comparing takes long: of thousands of names the first are compared, and none that is far longer.
     """
     usual = [other for other in islice(allowed, _COMPARED) if len(other) <= _LONGEST]
-    near = difflib.get_close_matches(name[:_LONGEST], usual, n=3, cutoff=0.5)
+    likeness = [
+        (difflib.SequenceMatcher(None, other, name[:_LONGEST]).ratio(), other)
+        for other in difflib.get_close_matches(name[:_LONGEST], usual, n=3, cutoff=0.5)
+    ]
+    near = [other for like, other in likeness if like > likeness[0][0] - _FARTHER]
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -104,15 +104,15 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     name = str(file.path)
     notes: list[str] = []
     warnings: list[str] = []
-    positions = _positions(file, notes)
-    frames = _frames(file, len(positions), notes, warnings)
+    positions = _positions(file, options, notes)
+    frames = _frames(file, None if positions is None else len(positions), notes, warnings)
     sample = _sample(frames)
     stated = _text(file, "measurement")
     resolved = resolve_measurement(name, stated, options.measurement, sample)
     warnings += doubt(resolved, sample)
     if stated is None:
         notes.append(unstated_note(resolved))
-    positions = positions - _half_pixel(file, notes)
+    positions = None if positions is None else positions - _half_pixel(file, notes)
     index = file.load("scan_index") if "scan_index" in file.names else None
     chosen = frames_of_one_scan(index, frames.shape[0], options.entry, name, notes)
     mask, one_means = _mask(file, notes)
@@ -124,8 +124,8 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     whole = replace(frames, measurement=resolved)
     return Recording(
         frames=whole if chosen is None else SubsetFrames(whole, chosen),
-        positions=positions if chosen is None else positions[chosen],
-        position_unit="px",
+        positions=positions if positions is None or chosen is None else positions[chosen],
+        position_unit="" if positions is None else "px",
         probe=_probe(file, frames.shape[1], notes),
         probe_calibrated=_flag(file, "probe_calibrated"),
         mask=mask,
@@ -192,14 +192,18 @@ def _coordinate(file: Candidate, key: str) -> NDArray[np.float64]:
     return values.astype(np.float64).ravel()
 
 
-def _positions(file: Candidate, notes: list[str]) -> NDArray[np.float64]:
-    """Coordinates as stored, (M, 2) (y, x)."""
+def _positions(file: Candidate, options: ReadOptions, notes: list[str]) -> NDArray[np.float64] | None:
+    """Coordinates as stored, (M, 2) (y, x); None where there are none, and the caller says where they are."""
+    elsewhere = options.positions is not None or options.scan_step_m is not None
+    if elsewhere and {"xcoords", "ycoords", "xcoords_start", "ycoords_start"}.isdisjoint(file.names):
+        return None
     suffix = "" if "xcoords" in file.names else "_start" if "xcoords_start" in file.names else ""
     found = {}
     for axis in "yx":
         key = f"{axis}coords{suffix}"
         if key not in file.names:
-            raise missing_key(file, key, f"(M,) the {axis} coordinate of every frame, object pixels")
+            missing = missing_key(file, key, f"(M,) the {axis} coordinate of every frame, object pixels")
+            raise DataError(f"{missing} Or give a file with the positions (--positions FILE).")
         found[axis] = _coordinate(file, key)
     if len(found["x"]) != len(found["y"]):
         raise DataError(
@@ -232,11 +236,15 @@ def _half_pixel(file: Candidate, notes: list[str]) -> float:
     return 0.0 if stated.replace(" ", "") == "(N-1)/2" else 0.5
 
 
-def _frame_axes(file: Candidate, key: str, M: int, notes: list[str], warnings: list[str]) -> tuple[int, int, int]:
+def _frame_axes(
+    file: Candidate, key: str, M: int | None, notes: list[str], warnings: list[str]
+) -> tuple[int, int, int]:
     """Permutation that brings the stored frames to (M, N, N); an order that does not fit is left for the checks."""
     shape = file.members[key].shape
     if len(shape) != 3:
         raise DataError(f"{file.path}: {key!r} has shape {shape}; frames must be (M, N, N).")
+    if M is None:
+        return 0, 1, 2
     if shape[0] == shape[1] == shape[2] == M:
         warnings.append(f"{key!r} is {shape} with {M} coordinates: axis order cannot be told, (M, N, N) was taken.")
         return 0, 1, 2
@@ -251,7 +259,7 @@ def _frame_axes(file: Candidate, key: str, M: int, notes: list[str], warnings: l
     return 0, 1, 2
 
 
-def _frames(file: Candidate, M: int, notes: list[str], warnings: list[str]) -> ArrayFrames | NpzFrames:
+def _frames(file: Candidate, M: int | None, notes: list[str], warnings: list[str]) -> ArrayFrames | NpzFrames:
     """Frames as stored, not squared: mapped from disk when uncompressed, else in memory."""
     key = next((k for k in _FRAMES if k in file.names), None)
     if key is None:

@@ -112,6 +112,8 @@ def read_array(path: Path) -> NDArray[Any]:
                 if len(archive.files) != 1:
                     raise DataError(f"{path}: holds {listed(archive.files)}; give a file with one array.")
                 return np.asarray(archive[archive.files[0]])
+    except DataError:
+        raise
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error}); save it again with np.save.") from error
     return read_table(path).values

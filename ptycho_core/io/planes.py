@@ -195,6 +195,8 @@ def _of_npz(path: Path, key: str) -> NDArray[Any]:
             if key not in archive.files:
                 raise DataError(f"{path}: has no {key!r}; it holds {listed(archive.files)}.")
             return np.asarray(archive[key])
+    except DataError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read as an NPZ with {key!r} ({error}). Allowed: {_ALLOWED}.") from error
 

@@ -61,5 +61,6 @@ def test_cancelled_carries_the_checkpoint() -> None:
 def test_suggestions_are_near_or_absent() -> None:
     assert suggest("epoch", ["epochs", "seed"]) == " Did you mean 'epochs'?"
     assert suggest("train", ["training", "trains", "seed"]) == " Did you mean 'trains' or 'training'?"
+    assert suggest("measurment", ["resume_from", "max_seconds", "measurement"]) == " Did you mean 'measurement'?"
     assert suggest("zzz", ["epochs", "seed"]) == ""
     assert suggest("epochs", iter(())) == ""

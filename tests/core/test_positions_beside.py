@@ -465,3 +465,17 @@ def test_an_npz_scan_is_placed_by_a_product_in_the_end(tmp_path):
     )
     raw = read_scan(tmp_path / "scan.npz", positions=product(tmp_path / "product.h5"))
     np.testing.assert_allclose(raw.positions_px, PLACES / PIXEL)
+
+
+def test_an_npz_of_frames_alone_takes_positions_from_beside_it_or_from_a_raster(tmp_path):
+    counts = np.random.default_rng(3).poisson(40.0, (6, 16, 16))
+    np.savez(tmp_path / "frames.npz", diff3d=counts, measurement="counts")
+    places = np.array([[0.0, 0.5], [0.25, 7.0], [0.0, 13.75], [8.5, 1.0], [8.0, 7.25], [9.0, 13.0]])
+    np.savetxt(tmp_path / "places.csv", places, header="y_px,x_px", delimiter=",", comments="")
+    scan = read_scan(tmp_path / "frames.npz", positions=tmp_path / "places.csv")
+    np.testing.assert_array_equal(scan.positions_px, places)
+    np.testing.assert_array_equal(scan.read_counts(range(6)), counts)
+    with pytest.raises(DataError, match=r"no ycoords .* holds: diff3d, measurement\. Or give .*\(--positions FILE\)"):
+        read_scan(tmp_path / "frames.npz")
+    raster = read_scan(tmp_path / "frames.npz", scan_step_m=(3e-7, 2e-7), raster=(2, 3), pixel_size_m=5e-8)
+    np.testing.assert_allclose(np.ptp(raster.positions_px, axis=0), [6, 8])

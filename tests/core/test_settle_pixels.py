@@ -336,5 +336,10 @@ def test_masks_that_cannot_be_read_say_why(tmp_path):
     np.save(tmp_path / "wave.npy", np.ones((2, 2), complex))
     with pytest.raises(DataError, match="complex128 values; it must hold real numbers"):
         read_plane(tmp_path / "wave.npy")
+    np.savez(tmp_path / "both.npz", a=np.ones((4, 4)), b=np.ones((4, 4)))
+    with pytest.raises(DataError, match=r"^\S+both.npz: holds a, b; give a file with one array\.$"):
+        read_plane(tmp_path / "both.npz")
+    with pytest.raises(DataError, match=r"^\S+both.npz: has no 'c'; it holds a, b\.$"):
+        read_plane(tmp_path / "both.npz:c")
     with pytest.raises(DataError, match="no pixel is left"):
         settled(replace(recording(np.full_like(LIGHT, -1))))
