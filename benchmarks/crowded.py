@@ -1,7 +1,7 @@
 """The default number of threads beside one and all of them, on a quiet machine and on a crowded one.
 
     python benchmarks/crowded.py [--engines numpy …] [--jobs solve refine train] [--busy 0 1 2] [--long] [--rounds 1]
-        [--reach 1.3]
+        [--reach 1.3] [--tries 8]
 
 For each engine that is installed, what a user waits for: solving a scan, refining the image, training a network. Each
 is done with the default, with one thread and with all threads, alone and beside one and two processes that keep a
@@ -54,9 +54,6 @@ STEPS = 60
 
 STRANGERS = 0.15
 """Processors that others than a job and its crowd may keep busy beside it, in the mean."""
-
-TRIES = 8
-"""Times that a disturbed job is made, at most."""
 
 
 @dataclass(frozen=True)
@@ -212,15 +209,15 @@ def crowded(worker: Worker, job: str, kind: str, middle: float) -> tuple[float, 
     return seconds, others() or 0.0
 
 
-def undisturbed(worker: Worker, job: str, kind: str, middle: float) -> tuple[float, bool]:
+def undisturbed(worker: Worker, job: str, kind: str, middle: float, tries: int) -> tuple[float, bool]:
     """Seconds of a job beside its crowd and nothing else, and whether there was such a moment."""
     least = (float("inf"), 0.0)
-    for number in range(TRIES):
+    for number in range(tries):
         seconds, strangers = crowded(worker, job, kind, middle)
         least = min(least, (strangers, seconds))
         if strangers <= STRANGERS:
             return seconds, True
-        time.sleep(number)
+        time.sleep(number if number + 1 < tries else 0)
     return least[1], False
 
 
@@ -239,7 +236,7 @@ def measured(
                     turn = number % len(SETTINGS)
                     for setting in SETTINGS[turn:] + SETTINGS[:turn]:
                         middle = 0.5 + alone.get(setting, 0.0) / 2
-                        found[setting].append(undisturbed(workers[setting], job, kind, middle))
+                        found[setting].append(undisturbed(workers[setting], job, kind, middle, given.tries))
                 medians = {
                     setting: statistics.median(seconds for seconds, _ in runs) for setting, runs in found.items()
                 }
@@ -258,6 +255,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="of each job (default: 1; --long: 3)")
     parser.add_argument("--long", action="store_true", help="longer jobs, and a machine that changes meanwhile")
     parser.add_argument("--reach", type=float, default=REACH, help="ratio that is not missed")
+    parser.add_argument("--tries", type=int, default=8, help="times that a job is made, at most, where it is disturbed")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
