@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -148,8 +149,8 @@ def prepare(work: Path, engine: str) -> None:
 
 @contextlib.contextmanager
 def kept_busy(n: int) -> Iterator[None]:
-    """Keep some processes busy while the block runs: what else a shared machine has to do."""
-    spin = "while True: sum(range(10**6))"
+    """Keep some processes busy while the block runs, or until this process dies: what else a shared machine has to do."""
+    spin = f"import os\nwhile os.getppid() == {os.getpid()}: sum(range(10**6))"
     others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(n)]
     try:
         yield
