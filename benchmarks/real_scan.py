@@ -149,7 +149,7 @@ def prepare(work: Path, engine: str) -> None:
 
 @contextlib.contextmanager
 def kept_busy(n: int) -> Iterator[None]:
-    """Keep some processes busy while the block runs, or until this process dies: what else a shared machine has to do."""
+    """Keep some processes busy while the block runs, or until this one dies: what else a shared machine has to do."""
     spin = f"import os\nwhile os.getppid() == {os.getpid()}: sum(range(10**6))"
     others = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(n)]
     try:
