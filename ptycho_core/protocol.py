@@ -84,14 +84,17 @@ class ProgressEvent:
         done: units done, of `total`.
         total: units in all.
         metrics: the latest figures by name (``train_loss``, ``test_loss``, ``epoch``, …).
-        image: gives the image as it stands, where the engine can; it may be called before the callback returns, and
-            changes nothing. None where it cannot.
+        epoch: epochs that are done, of a step that ended one where `done` counts something smaller; else None.
+        image: gives the image as it stands, where the engine can: of a network, which shows one at the end of an epoch,
+            that of its best epoch so far. It may be called before the callback returns, and changes nothing. None
+            where it cannot.
     """
 
     stage: str
     done: int
     total: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    epoch: int | None = None
     image: Callable[[], Image] | None = field(default=None, compare=False, repr=False)
 
 
@@ -131,7 +134,8 @@ class Capabilities:
         accelerators: names accepted in ``accelerator``.
         schedules: names accepted in ``TrainingConfig.schedule``.
         loggers: names accepted in ``TrainingConfig.loggers``.
-        preview: whether the events of its solver and of its refining hold the image as it stands.
+        preview: whether the events of its solver, of its networks at the end of an epoch, and of its refining hold the
+            image as it stands.
         max_devices: most devices, or None for any number.
         threads: whether ``Runtime.threads`` has an effect; see ``enginekit.engine_threads`` for what None does then.
         ignored_fields: fields of the config (``epochs``, ``refinement.probe``) or, after ``runtime.``, of the runtime

@@ -17,8 +17,9 @@ from ptycho_core.data.results import Image
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.models import load_model, save_model
 from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
-from ptycho_core.enginekit.network_loop import Training, trained_network
+from ptycho_core.enginekit.network_loop import Training
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.network_result import NetworkResult
 from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.processors import available_cpus
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
@@ -104,9 +105,8 @@ class TensorFlowBackend:
         with tf.device(hardware.devices[0]):
             network = PtychoNetwork(config, data.scans, data.n_trained, hardware)
             learner = TensorflowLearner(network, data, hardware.devices, runtime.num_workers)
-        facts = run_facts(config, scans, runtime)
-        learnt = Training(learner, config, runtime, self.name, facts, progress).run()
-        return trained_network(learnt, scans, self.name, config)
+        facts, result = run_facts(config, scans, runtime), NetworkResult(self, scans, config, runtime)
+        return result.model(Training(learner, config, runtime, self.name, facts, progress, result).run())
 
     def reconstruct(
         self,

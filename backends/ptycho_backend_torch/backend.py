@@ -18,8 +18,8 @@ from ptycho_core.enginekit.engine_threads import EngineThreads
 from ptycho_core.enginekit.groups import Groups
 from ptycho_core.enginekit.models import load_model, save_model
 from ptycho_core.enginekit.network_inference import predict_groups, reconstruct_network
-from ptycho_core.enginekit.network_loop import trained_network
 from ptycho_core.enginekit.network_model import NetworkModel
+from ptycho_core.enginekit.network_result import NetworkResult
 from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.solver_model import SolverModel, reconstruct_solved
 from ptycho_core.enginekit.solving import solve
@@ -77,8 +77,8 @@ class TorchBackend:
         check_trainable(scans, config)
         data = TrainingGroups(scans, config)
         threads = self._threads.of(runtime.threads, SPINNING)
-        learnt = fit(data, config, runtime, self.name, run_facts(config, scans, runtime), progress, threads)
-        return trained_network(learnt, scans, self.name, config)
+        result = NetworkResult(self, scans, config, runtime)
+        return result.model(fit(data, result, run_facts(config, scans, runtime), progress, threads))
 
     def reconstruct(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch.multiprocessing
 
+from ptycho_core.enginekit.network_result import Learnt, NetworkResult
 from ptycho_core.errors import Cancelled, PtychoError
 from ptycho_core.protocol import Progress, ProgressEvent
 
@@ -59,9 +60,9 @@ class Mailbox:
         if self.stop.is_set():
             raise Cancelled
 
-    def error(self, error: PtychoError) -> None:
-        """Hand over the error that this process is about to raise."""
-        self.messages.put(("error", (type(error), str(error), getattr(error, "checkpoint_path", None))))
+    def error(self, error: PtychoError, learnt: Learnt | None) -> None:
+        """Hand over the error that this process is about to raise, and what was learnt until it was stopped."""
+        self.messages.put(("error", (type(error), str(error), getattr(error, "checkpoint_path", None), learnt)))
 
 
 class Listener:
@@ -69,17 +70,18 @@ class Listener:
 
     Args:
         progress: the caller's.
+        result: makes the model of a training that was stopped.
 
     Attributes:
         mailbox: to give to the training processes.
         error: the error to raise in the caller's process, or None.
     """
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, result: NetworkResult) -> None:
         context = torch.multiprocessing.get_context("spawn")
         self.mailbox = Mailbox(context.SimpleQueue(), context.Event())
         self.error: BaseException | None = None
-        self._progress = progress
+        self._progress, self._result = progress, result
         self._cancelled: Cancelled | None = None
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
@@ -116,8 +118,9 @@ class Listener:
                 stage, done, total, metrics = content
                 self._report(ProgressEvent(stage=stage, done=done, total=total, metrics=metrics))
             elif self.error is None:
-                error_type, text, checkpoint_path = content
+                error_type, text, checkpoint_path, learnt = content
                 if error_type is Cancelled:
-                    self.error = Cancelled(str(self._cancelled or text), checkpoint_path)
+                    model = None if learnt is None else self._result.model(learnt)
+                    self.error = Cancelled(str(self._cancelled or text), checkpoint_path, model=model)
                 else:
                     self.error = error_type(text)

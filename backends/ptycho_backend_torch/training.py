@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ptycho_core.config import TrainingConfig
 from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
-from ptycho_core.enginekit.network_loop import Learnt, Step, Training
+from ptycho_core.enginekit.network_loop import Step, Training
+from ptycho_core.enginekit.network_result import Learnt, NetworkResult
 from ptycho_core.enginekit.training_groups import TrainingGroups
-from ptycho_core.errors import ConfigError, PtychoError
+from ptycho_core.errors import Cancelled, ConfigError, PtychoError
 from ptycho_core.protocol import Progress
 from ptycho_core.runtime import Runtime
 
@@ -208,9 +208,10 @@ def _train(
     backend: str,
     progress: Progress | Mailbox,
     threads: Threads,
+    result: NetworkResult | None = None,
 ) -> tuple[Any, ...]:
     """Train in this process; where it was started for that, errors are handed over to the caller's too."""
-    mailbox = progress if isinstance(progress, Mailbox) else None
+    mailbox, training = progress if isinstance(progress, Mailbox) else None, None
     if mailbox is not None:
         mailbox.settle_in()
     try:
@@ -219,23 +220,25 @@ def _train(
             network = PtychoNetwork(data.config, data.scans, data.n_trained, reduced)
             learner = TorchLearner(network, data, fabric, runtime.num_workers, threads)
             tell = progress.progress if isinstance(progress, Mailbox) else progress
-            return tuple(Training(learner, data.config, runtime, backend, facts, tell).run())
+            training = Training(learner, data.config, runtime, backend, facts, tell, result)
+            return tuple(training.run())
     except PtychoError as error:
         if mailbox is not None:
-            mailbox.error(error)
+            stopped = isinstance(error, Cancelled) and training is not None
+            mailbox.error(error, training.so_far() if stopped else None)
         raise
 
 
 def fit(
-    data: TrainingGroups, config: TrainingConfig, runtime: Runtime, backend: str, facts: Mapping[str, Any],
-    progress: Progress, threads: Threads,
-) -> Learnt:  # fmt: skip
+    data: TrainingGroups, result: NetworkResult, facts: Mapping[str, Any], progress: Progress, threads: Threads
+) -> Learnt:
     """Train, in this process or in others; several divide the threads that nobody asked for among them.
 
     Raises:
         ConfigError: devices or a strategy that are not to be had here.
         CollapseError, BackendError, Cancelled, ArchiveError, OutputError: see ``enginekit.network_loop``.
     """
+    config, runtime, backend = result.config, result.runtime, result.engine.name
     name = strategy_of(runtime.strategy, runtime.devices)
     device = choose_device(runtime.accelerator).type
     settings: dict[str, Any] = {"accelerator": device, "devices": runtime.devices, "strategy": name}
@@ -256,6 +259,6 @@ def fit(
             said = " ".join(str(error).split()).rstrip(".")
             raise ConfigError(f"Lightning refuses {given}: {said}. Choose others, or leave them out.") from error
         if not has_own_processes(name):
-            return Learnt(*fabric.launch(job(progress=progress)))
-        with Listener(progress) as listener:
+            return Learnt(*fabric.launch(job(progress=progress, result=result)))
+        with Listener(progress, result) as listener:
             return Learnt(*fabric.launch(job(progress=listener.mailbox)))

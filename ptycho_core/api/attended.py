@@ -121,7 +121,7 @@ def kept_model(error: Cancelled, watcher: Observer, what: str) -> TrainedModel:
     Args:
         error: what stopped it.
         watcher: is told what there is, and how to go on.
-        what: there is, in words.
+        what: is of it: ``the model`` or ``the image``.
 
     Raises:
         Cancelled: `error`, where nothing is wanted or there is nothing.
@@ -134,8 +134,11 @@ def kept_model(error: Cancelled, watcher: Observer, what: str) -> TrainedModel:
         else f"to go on, give the same call with Runtime(resume_from=Path({error.checkpoint_path!r}))"
     )
     if error.model is None:
-        raise Cancelled(f"training was stopped ({error}); {go_on}", error.checkpoint_path) from error
+        what = "there is no model of it yet"
+        raise Cancelled(f"training was stopped ({error}); {what}; {go_on}", error.checkpoint_path) from error
     model: TrainedModel = error.model
-    text = f"training was stopped ({error}); {what}; {go_on}"
+    solved = model.config.method == "solver"
+    of = "the epochs that were made" if solved else "the network's best epoch so far"
+    text = f"training was stopped ({error}); {what} is that of {of}; {go_on}"
     watcher.ended_early(text)
     return model

@@ -129,7 +129,7 @@ def _train(
             with watcher.stage("train"):
                 model = train_on(engines.trainer, made, engines.config, runtime, progress)
         except Cancelled as error:
-            return kept_model(error, watcher, "the model is that of the epochs that were made")
+            return kept_model(error, watcher, "the model")
         if folder is not None:
             kept = provenance_of(engines.config, runtime, engines.trainer, *made) | (provenance or {})
             _write_model(model, kept, folder, engines, watcher)
@@ -188,7 +188,7 @@ class _Job:
                 model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
         except Cancelled as error:
             self.cut_short = error
-            return kept_model(error, self.observer, "the image is that of the epochs that were made")
+            return kept_model(error, self.observer, "the image")
         if self.folder is not None:
             with self.observer.stage("save", finishes=True):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME

@@ -152,7 +152,7 @@ def _abilities(can: Capabilities, spec: BackendSpec) -> Iterator[tuple[str, str]
     }
     if can.refine or can.stepping:
         yield "refines also", listed([name for name, there in extras.items() if there], "nothing else")
-    yield "preview", offered(can.preview, "the image is shown while a solver works (--preview)", "no")
+    yield "preview", offered(can.preview, "the image is shown while it works (--preview)", "no")
     yield "resumes", offered(can.resume, "yes", "no")
     yield "devices", listed(can.accelerators)
     yield "precision", listed(can.precisions)

@@ -1,17 +1,22 @@
-"""``--preview N``: the image as it stands, written as a picture every N epochs of a solver or of refining."""
+"""``--preview N``: the image as it stands, written as a picture every N epochs of solving, training or refining."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..config import TrainingConfig
 from ..config_checks import shown
-from ..errors import ConfigError
+from ..errors import Cancelled, ConfigError
 from ..io.atomic import write_bytes
 from ..protocol import Progress, ProgressEvent
+from ..runtime import Runtime
+from ..stopping import stoppable
 from .options import Options, Parser
 from .session import Session
 
@@ -29,7 +34,6 @@ _MOST_PX = 1200
 """Longest side of one of the two images in the picture; of larger objects rows and columns are left out."""
 
 _GAP_PX = 8
-_STAGES = {"train": "solving", "refine": "refining"}
 
 
 def add_preview_option(parser: Parser) -> None:
@@ -37,16 +41,18 @@ def add_preview_option(parser: Parser) -> None:
     parser.add_argument(
         "--preview",
         metavar="N",
-        help=f"write the image as it stands to {PREVIEW_NAME} every N epochs",
+        help=f"write the image as it stands to {PREVIEW_NAME} every N epochs; of a network that of its best epoch so "
+        "far, which takes as long each time as 'ptycho reconstruct'",
     )
 
 
-def check_preview(options: Options, config: TrainingConfig, *, refines: bool) -> int | None:
+def check_preview(options: Options, config: TrainingConfig, runtime: Runtime, *, refines: bool) -> int | None:
     """The N of ``--preview``, or None where none is asked for.
 
     Args:
         options: of the command.
         config: of the job.
+        runtime: of the job.
         refines: whether the command refines what is made.
 
     Raises:
@@ -58,8 +64,8 @@ def check_preview(options: Options, config: TrainingConfig, *, refines: bool) ->
     if not (text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 1):
         raise ConfigError(f"--preview = {shown(text)}; it must be a whole number of epochs, from 1.")
     why = []
-    if config.method == "network":
-        why.append("a network has no image while it trains")
+    if config.method == "network" and runtime.devices > 1:
+        why.append("a network on several devices shows no image while it trains")
     elif not _can_show(config.backend):
         why.append(f"engine '{config.backend}' shows no image while it works")
     else:
@@ -75,41 +81,56 @@ def check_preview(options: Options, config: TrainingConfig, *, refines: bool) ->
 
 
 def _can_show(engine: str) -> bool:
-    """Whether an engine shows the image while it works; one that does not say so beforehand is asked on the way."""
-    from ..plugins.registry import backend_spec
+    """Whether an engine shows the image while it works; one whose plugin does not tell is imported and asked."""
+    from ..plugins.registry import backend_spec, load_backend
 
-    can = backend_spec(engine).capabilities
-    return can is None or can.preview
+    can = backend_spec(engine).capabilities or load_backend(engine).capabilities
+    return can.preview
 
 
-def with_preview(progress: Progress, every: int | None, session: Session) -> Progress:
+def with_preview(progress: Progress, every: int | None, session: Session, config: TrainingConfig) -> Progress:
     """A progress callback that also writes the picture every so many epochs; the same one where none is asked for."""
-    return progress if every is None else _Previewer(progress, every, session)
+    return progress if every is None else _Previewer(progress, every, session, config)
 
 
 class _Previewer:
     """Hands events on, and draws."""
 
-    def __init__(self, progress: Progress, every: int, session: Session) -> None:
+    def __init__(self, progress: Progress, every: int, session: Session, config: TrainingConfig) -> None:
         self._progress, self._every, self._session = progress, every, session
+        self._doing = {"train": "solving" if config.method == "solver" else "training", "refine": "refining"}
+        self._epochs = config.epochs
+        self._shown = dict.fromkeys(self._doing, False)
         self._told = False
 
     def __call__(self, event: ProgressEvent) -> None:
         """Hand an event on, then draw where it is time; a picture that fails costs a notice."""
         self._progress(event)
-        folder = self._session.folder
+        folder, stage = self._session.folder, self._session.doing
         # images of half the frames, and of trials, are not the image
-        if event.image is None or folder is None or self._session.doing not in _STAGES:
+        if folder is None or stage not in self._doing:
             return
-        if event.done % self._every and event.done < event.total:
+        last = event.done >= event.total
+        if event.image is None:  # a network shows none between the ends of two epochs
+            if last and not self._shown[stage]:
+                self._session.notice(f"--preview: the engine shows no image while {self._doing[stage]}")
             return
-        path = folder / PREVIEW_NAME
+        self._shown[stage] = True
+        epoch, of = (event.done, event.total) if event.epoch is None else (event.epoch, self._epochs)
+        if last or epoch % self._every == 0:
+            self._draw(event.image, folder / PREVIEW_NAME, f"{self._doing[stage]}, epoch {epoch} of {of}")
+
+    def _draw(self, image: Callable[[], Image], path: Path, where: str) -> None:
         try:
-            write_bytes(path, preview_png(event.image()))
-        except (OSError, ValueError, MemoryError) as error:
+            with stoppable(partial(self._session.check, "while the preview was made")):
+                made = image()
+            write_bytes(path, preview_png(made))
+        except Cancelled:
+            raise
+        except Exception as error:  # an engine's library may fail in its own way, and it is only a picture
             self._session.notice(f"{path}: the preview was not written ({error})")
             return
-        self._session.detail(f"preview   {_STAGES[self._session.doing]}, epoch {event.done} of {event.total}")
+        self._session.detail(f"preview   {where}")
         if not self._told:
             self._told = True
             often = "every epoch" if self._every == 1 else f"every {self._every} epochs"

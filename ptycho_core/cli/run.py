@@ -63,10 +63,10 @@ def execute(options: Options, session: Session) -> int:
     options = with_reading(with_refine_option(options))
     config, runtime = build_settings(options, session)
     session.reading = reading_given(options)
-    every = check_preview(options, config, refines=True)
+    every = check_preview(options, config, runtime, refines=True)
     data = Path(options["data"])
     with interrupted_with_advice(session, data), long_job(session, config.method) as report:
-        progress = with_preview(report, every, session)
+        progress = with_preview(report, every, session, config)
         done = run(
             reading(options, session, config=config, progress=progress),
             config,

@@ -42,11 +42,11 @@ def execute(options: Options, session: Session) -> int:
     options = with_reading(options)
     config, runtime = build_settings(options, session, method="network")
     session.reading = reading_given(options)
-    every = check_preview(options, config, refines=False)
+    every = check_preview(options, config, runtime, refines=False)
     paths = [Path(path) for path in options["data"]]
     folder = Path(options["out"] or default_folder(paths[0]))
     with interrupted_with_advice(session, paths[0]), long_job(session, config.method) as report:
-        progress = with_preview(report, every, session)
+        progress = with_preview(report, every, session, config)
         train(
             [reading({**options, "data": str(path)}, session, config=config, progress=progress) for path in paths],
             config,

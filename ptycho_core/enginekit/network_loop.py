@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,21 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import TrainingConfig
-from ..data.container import PtychoDataContainer
+from ..data.results import Image
 from ..errors import ArchiveError, Cancelled
-from ..generators import Generator
 from ..io.atomic import ensure_output_folder
 from ..protocol import Progress, ProgressEvent
 from ..runtime import Runtime
 from ..text import one_line
-from .architectures import GENERATORS
 from .checkpoint import CHECKPOINT_SECONDS, read_checkpoint, write_checkpoint
-from .network_model import NetworkModel
+from .network_result import Learnt, NetworkResult
 from .network_training import HISTORY_FILE, check_loss, check_resumable, check_variation, write_history
 from .schedules import learning_rate_factor
 from .tracking import Trackers, check_trackers
 
-__all__ = ["Learner", "Learnt", "Step", "Training", "trained_network"]
+__all__ = ["Learner", "Step", "Training"]
 
 _STEPS_BETWEEN_LOOKS = 10
 """Batches from one look at how much the object varies to the next."""
@@ -95,51 +93,6 @@ class Learner(Protocol):
         """Whether any of the processes that train together wishes so; the wish itself where there is one only."""
 
 
-class Learnt(NamedTuple):
-    """What a training ends with.
-
-    Attributes:
-        values: name → parameter.
-        history: name → one float an epoch.
-        checkpoint_path: where it can be gone on from, or None when nothing is written.
-    """
-
-    values: dict[str, NDArray[np.float32]]
-    history: dict[str, list[float]]
-    checkpoint_path: Path | None
-
-
-def trained_network(
-    learnt: Learnt,
-    scans: Sequence[PtychoDataContainer],
-    backend: str,
-    config: TrainingConfig,
-    generators: Sequence[Generator] = GENERATORS,
-) -> NetworkModel:
-    """The model of a training, with the probe, scale and statistics of the first scan.
-
-    Args:
-        learnt: with parameters called ``generator.`` and a canonical name, ``probes.0`` (P, N, N, 2) and
-            ``log_scales.0`` ().
-        scans: as given to the engine.
-        backend: name of the engine.
-        config: of the training.
-        generators: records of the engine's generators.
-    """
-    values = learnt.values
-    return NetworkModel(
-        backend=backend,
-        config=config,
-        weights=_named(values, "generator."),
-        statistics=scans[0].statistics,
-        scale=float(np.exp(values["log_scales.0"])),
-        probe=np.ascontiguousarray(values["probes.0"]).view(np.complex64)[..., 0],
-        history=learnt.history,
-        checkpoint_path=learnt.checkpoint_path,
-        generators=generators,
-    )
-
-
 @dataclass
 class State:
     """Where a training stands: plain values, which a checkpoint keeps.
@@ -177,6 +130,8 @@ class Training:
         backend: name of the engine.
         facts: what decides this training; see ``network_training.run_facts``.
         progress: called after each step, in the process that leads.
+        result: makes the model that a training leaves when it is stopped, and the image of it on the way; None makes
+            neither, where they are wanted in another process.
 
     Raises:
         ConfigError: a tracker that cannot be used.
@@ -190,17 +145,19 @@ class Training:
         backend: str,
         facts: Mapping[str, Any],
         progress: Progress,
+        result: NetworkResult | None = None,
     ) -> None:
         check_trackers(runtime)
         assert config.epochs is not None  # a config of a network says it
         self.learner, self.config, self.runtime = learner, config, runtime
-        self.backend, self.facts, self.progress = backend, facts, progress
+        self.backend, self.facts, self.progress, self.result = backend, facts, progress, result
         self.epochs = config.epochs
         self.total_steps = config.epochs * learner.steps_an_epoch
         self.state = State()
         self.best: dict[str, NDArray[np.float32]] | None = None
         self._folder = None if runtime.output_dir is None else runtime.output_dir / _FOLDER
         self._watched = "test_loss" if learner.n_heldout else "train_loss"
+        self._checkpoint: Path | None = None
         self._saved_at = time.monotonic()
 
     def run(self) -> Learnt:
@@ -229,7 +186,14 @@ class Training:
                         self._stop(cancelled)
         stopping = self.config.early_stopping_patience is not None and self.best is not None
         values = self.best if stopping and self.best is not None else self.learner.values()
-        return Learnt(values, self.state.history, None if self._folder is None else self._folder / _LAST)
+        return Learnt(values, self.state.history, self._checkpoint)
+
+    def so_far(self) -> Learnt | None:
+        """The best epoch so far, by the loss that is watched; None before one is finished."""
+        if self.best is None:
+            return None
+        history = {name: list(values) for name, values in self.state.history.items()}
+        return Learnt(self.best, history, self._checkpoint)
 
     def _is_over(self) -> bool:
         """Whether all epochs are done, or stopping early is due.
@@ -250,20 +214,31 @@ class Training:
             Cancelled: the wish to stop came earlier; a checkpoint was left.
         """
         state, learner = self.state, self.learner
-        cancelled = None
         for batch in learner.batches(state.epoch, state.batch):
             metrics = {"loss": self._step(batch), "epoch": float(state.epoch)}
-            event = ProgressEvent(stage="train", done=state.steps, total=self.total_steps, metrics=metrics)
-            cancelled = self._told(event)
             if state.batch == learner.steps_an_epoch:
-                break
+                self._end_epoch()
+                return self._told(self._event(metrics, epoch=state.epoch))
+            cancelled = self._told(self._event(metrics))
             if cancelled is not None:
                 self._stop(cancelled)
             late = time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
             if self._folder is not None and learner.agree(late):
                 self._save(_LAST)
-        self._end_epoch()
-        return cancelled
+        self._end_epoch()  # of a learner that gives fewer batches than it says
+        return None
+
+    def _event(self, metrics: Mapping[str, float], epoch: int | None = None) -> ProgressEvent:
+        """What is told of a step; of one that ended an epoch, with the way to see the network so far."""
+        image = None if epoch is None else self._image()
+        return ProgressEvent(
+            stage="train", done=self.state.steps, total=self.total_steps, metrics=metrics, epoch=epoch, image=image
+        )
+
+    def _image(self) -> Callable[[], Image] | None:
+        """Gives the image of the best epoch so far, where there is one and somebody makes images."""
+        result, learnt = self.result, self.so_far()
+        return None if result is None or learnt is None else lambda: result.image(learnt)
 
     def _told(self, event: ProgressEvent) -> Cancelled | None:
         """Tell of a step; the wish to stop that comes back, of any process."""
@@ -315,10 +290,11 @@ class Training:
             write_history(self.runtime.output_dir / HISTORY_FILE, self.state.history)
 
     def _stop(self, cancelled: Cancelled) -> None:
-        """Leave a checkpoint where one is wanted, and stop."""
+        """Leave a checkpoint where one is wanted, and stop with the model of the best epoch so far."""
         self._save(_INTERRUPTED)
-        path = None if self._folder is None else str(self._folder / _INTERRUPTED)
-        raise Cancelled(str(cancelled), path) from cancelled
+        path, learnt = None if self._checkpoint is None else str(self._checkpoint), self.so_far()
+        model = None if self.result is None or learnt is None else self.result.model(learnt)
+        raise Cancelled(str(cancelled), path, model=model) from cancelled
 
     def _save(self, name: str) -> None:
         """Write a checkpoint where a folder is wanted; every one holds the weights of the best epoch too."""
@@ -330,7 +306,7 @@ class Training:
             write_checkpoint(
                 self._folder / name, self.backend, arrays, {"run": self.facts, "state": asdict(self.state)}
             )
-        self._saved_at = time.monotonic()
+        self._saved_at, self._checkpoint = time.monotonic(), self._folder / name
 
     def _resume(self, path: Path) -> None:
         """Go on where a checkpoint of the same training stopped."""

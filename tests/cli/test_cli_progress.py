@@ -129,10 +129,13 @@ def test_a_picture_that_cannot_be_written_costs_a_line(scan, monkeypatch, capsys
     [
         (["run", "--preview", "0"], "--preview = '0'; it must be a whole number of epochs, from 1"),
         (["run", "--preview", "x"], "--preview = 'x'"),
-        (["train", "--preview", "2"], "--preview 2: a network has no image while it trains; leave --preview out"),
         (
-            ["run", "--preview", "2", "--method", "network", "--refine", "none"],
-            "a network has no image while it trains, and nothing is refined",
+            ["train", "--preview", "2", "--devices", "2"],
+            "--preview 2: a network on several devices shows no image while it trains; leave --preview out",
+        ),
+        (
+            ["run", "--preview", "2", "--method", "network", "--devices", "2", "--refine", "none"],
+            "a network on several devices shows no image while it trains, and nothing is refined",
         ),
     ],
 )

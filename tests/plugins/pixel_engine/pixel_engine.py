@@ -6,8 +6,9 @@ import numpy as np
 from pixel_generator import GENERATORS
 
 from ptycho_core.enginekit.network_inference import ScanLayout, predict_groups, reconstruct_network
-from ptycho_core.enginekit.network_loop import Step, Training, trained_network
+from ptycho_core.enginekit.network_loop import Step, Training
 from ptycho_core.enginekit.network_model import load_network, save_network
+from ptycho_core.enginekit.network_result import NetworkResult
 from ptycho_core.enginekit.network_training import check_trainable, run_facts
 from ptycho_core.enginekit.training_groups import TrainingGroups
 from ptycho_core.enginekit.weights import initial_weights, network_of
@@ -146,7 +147,7 @@ class PixelEngine:
     name = "pixel"
     capabilities = Capabilities(
         methods=("network",), generators=("pixel_mlp",), losses=("amplitude",), schedules=("constant", "cosine"),
-        mask=True, background=True, resume=True,
+        mask=True, background=True, resume=True, preview=True,
         ignored_fields=("weight_decay", "gradient_clip_norm", "weight_average", "runtime.num_workers",
                         "runtime.strategy", "probe_learning_rate", "scale_learning_rate"),
     )  # fmt: skip
@@ -155,9 +156,8 @@ class PixelEngine:
         check_trainable(scans, config, GENERATORS)
         runtime = runtime or Runtime()
         learner = PixelLearner(config, TrainingGroups(scans, config))
-        facts = run_facts(config, scans, runtime)
-        learnt = Training(learner, config, runtime, self.name, facts, progress).run()
-        return trained_network(learnt, scans, self.name, config, GENERATORS)
+        facts, result = run_facts(config, scans, runtime), NetworkResult(self, scans, config, runtime, GENERATORS)
+        return result.model(Training(learner, config, runtime, self.name, facts, progress, result).run())
 
     def reconstruct(self, model, scan, config, runtime=None, *, progress=no_progress):
         return reconstruct_network(model, scan, config, runtime or Runtime(), PixelScan, progress)
