@@ -15,6 +15,7 @@ from ..data.results import Scored
 from ..data.run import Run, Stage
 from ..errors import Cancelled
 from ..io.result_folder import RESULT_NAMES
+from ..io.settings_text import APPLY
 from ..plugins.capabilities import check_inference_capabilities, check_refinement_capabilities
 from ..plugins.registry import (
     LoadedBackend,
@@ -121,7 +122,7 @@ def _config_of(
 ) -> TrainingConfig:
     """What decides an image that a trained model makes, and that is refined afterwards or not."""
     if refinement is None:
-        return replace(trained, inference=config)
+        return replace(trained, inference=config, refinement=RefinementConfig(engine="none"))
     taking_part = {name, refinement.engine}
     options = tuple(o for o in trained.options if o.engine in taking_part)
     return replace(trained, backend=name, inference=config, refinement=refinement, options=options)
@@ -201,7 +202,8 @@ def apply_and_report(
         title: heading of the report; None takes the name of the file.
         despite_findings: see :func:`ptycho_core.run`.
         inputs: further files that the caller has read, which are left alone wherever they lie.
-        provenance: further plain data to keep with the results.
+        provenance: further plain data to keep with the results. Where it has ``apply``, which model is applied, from
+            where and by which engine, the settings that make the image again are left beside it.
         progress: called after each step; it may raise ``Cancelled``.
         observer: who watches.
 
@@ -235,7 +237,7 @@ def apply_and_report(
         done = made_run(stages, model, engine, full, runtime, watcher, refined=refined, title=title)
         done = replace(done, provenance={**done.provenance, **(provenance or {})}, verdict=verdict)
         if folder is not None:
-            done = write_run(done, folder, watcher, None, settings=False)
+            done = write_run(done, folder, watcher, None, settings=APPLY in done.provenance)
     if stopped is not None:
         where = None if done.folder is None else str(done.folder)
         raise Cancelled(str(stopped), results_path=where, run=done) from stopped

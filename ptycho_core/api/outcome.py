@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -105,23 +104,22 @@ def write_run(
         folder: of the results.
         observer: who watches.
         bundle: file of the model, which becomes one of the results, or None.
-        settings: whether the settings in it make the image again; those of a model that was applied do not.
+        settings: whether it is known which settings make the image again.
     """
     from ..report.settings_file import write_settings
     from ..report.write import write_image, write_looks, write_summary
 
-    began = time.perf_counter()
     with to_its_end(), folder.staged() as partial:
-        write_image(partial, done)
-        folder.secure(partial)
-        if bundle is not None:
-            with as_output_error(partial, NOTHING_REPLACED):
-                shutil.copyfile(bundle, partial / BUNDLE_NAME)
+        with observer.stage("report", finishes=True):
+            write_image(partial, done)
+            folder.secure(partial)
+            if bundle is not None:
+                with as_output_error(partial, NOTHING_REPLACED):
+                    shutil.copyfile(bundle, partial / BUNDLE_NAME)
             if settings:
                 write_settings(partial, done)
-        for text in write_looks(partial, done):
-            observer.notice(text)
-        observer.add_seconds("report", time.perf_counter() - began)
+            for text in write_looks(partial, done):
+                observer.notice(text)
         done = replace(
             done,
             warnings=tuple(observer.notices),

@@ -104,6 +104,7 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _run(arguments: Sequence[str], session: Session) -> int:
     from ..io.guarded.client import while_waiting
+    from .beat import beating
     from .options import parse
 
     name, rest = _choose(arguments)
@@ -116,7 +117,7 @@ def _run(arguments: Sequence[str], session: Session) -> int:
     session.configure(verbose=bool(options.get("verbose")), debug=bool(options.get("debug")))
     session.add_seconds("start_up", session.age())
     session.check("at the start")
-    with stoppable(session.check), while_waiting(safe_point):
+    with beating(session.at_work, session.stop), stoppable(session.check), while_waiting(safe_point):
         code: int = module.execute(options, session)
     session.check("when all was done; what this command makes is whole")
     return code

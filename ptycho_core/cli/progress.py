@@ -1,4 +1,4 @@
-"""Progress of a long job: a bar on a terminal, a line now and then elsewhere and in the log, and the wish to stop."""
+"""Progress of a long job: a bar on a terminal, what ``beat`` says elsewhere, lines in the log, and the wish to stop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackendFaultError, Cancelled
-from ..notebook.bar import FIGURES as _FIGURES
-from ..notebook.bar import LABELS as _LABELS
+from ..notebook.bar import FIGURES, LABELS
 from ..protocol import ProgressEvent
 from ..text import printable
+from .beat import Step, of_total
 from .signals import Stop
 from .terminal import put
 
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-__all__ = ["LINE_SECONDS", "Reporter", "long_job"]
-
-LINE_SECONDS = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
+__all__ = ["Reporter", "long_job"]
 
 _log = logging.getLogger("ptycho_core.cli")
 
@@ -35,8 +32,9 @@ _log = logging.getLogger("ptycho_core.cli")
 def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
     """Yield a progress callback for an engine.
 
-    On a terminal it draws a bar with the time left; elsewhere it says a line every :data:`LINE_SECONDS`. When the end
-    was asked for it raises ``Cancelled`` at the next step, so that the engine leaves a loadable checkpoint.
+    On a terminal it draws a bar with the time left; elsewhere it remembers the last step, of which ``beat`` says a line
+    now and then. When the end was asked for it raises ``Cancelled`` at the next step, so that the engine leaves a
+    loadable checkpoint.
 
     Args:
         session: of the command; it hears whether the end was asked for, and what it says stands above the bar.
@@ -54,7 +52,8 @@ def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
                 finally:
                     session.above_bar = None
         else:
-            yield Reporter(stop, None, say=_to_standard_error, method=method)
+            session.reporter = Reporter(stop, None, method=method)
+            yield session.reporter
     except (SystemExit, BackendFaultError) as error:
         left = isinstance(error, SystemExit) or isinstance(error.__cause__, SystemExit)
         if stop.asked and left:  # a framework that answers an interruption by leaving the process
@@ -106,19 +105,18 @@ class _Patient:
         return sys.stderr.fileno()
 
 
-def _to_standard_error(line: str) -> None:
-    put(sys.stderr, line + "\n")
-
-
 class Reporter:
     """The progress callback.
 
     Args:
         stop: whether the end was asked for.
         bar: that is drawn on a terminal, or None.
-        say: takes a line every :data:`LINE_SECONDS`, where no bar is drawn; None says nothing.
         clock: seconds, of any beginning.
         method: see :func:`long_job`.
+
+    Attributes:
+        labels: stage of an event → what it is in words.
+        last: the last step, or None; it is replaced as a whole, so that another thread may look at it.
     """
 
     def __init__(
@@ -126,36 +124,43 @@ class Reporter:
         stop: Stop,
         bar: Bar | None,
         *,
-        say: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         method: str | None = None,
     ) -> None:
+        self.labels = {**LABELS, **({"train": "solving"} if method == "solver" else {})}
+        self.last: Step | None = None
         self._stop = stop
         self._bar = bar
-        self._say, self._clock = say, clock
-        self._said_at = clock()
-        self._labels = {**_LABELS, **({"train": "solving"} if method == "solver" else {})}
+        self._clock = clock
         self._tasks: dict[str, int] = {}
-        self._begun: dict[str, tuple[float, int]] = {}
         self._tenth: dict[str, int] = {}
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show a step; raise ``Cancelled`` when the end was asked for."""
-        label = self._labels.get(event.stage, printable(event.stage))
-        self._stop.check(f"while {label}, {event.done} of {event.total}")
-        now = self._clock()
-        begun, first = self._begun.setdefault(event.stage, (now, event.done))
+        label = self.labels.get(event.stage, printable(event.stage))
+        self._stop.check(f"while {label}, {of_total(event.done, event.total)}")
+        step = self.last = self._step(event, label)
         figures = "  ".join(f"{printable(name)} {value:.4g}" for name, value in event.metrics.items())
-        self._to_log(event, figures, now - begun)
+        self._to_log(event, figures, step.at - step.begun)
         if self._bar is not None:
             if event.stage not in self._tasks:
                 self._tasks[event.stage] = self._bar.add_task(label, total=event.total, figures="")
             task = self._tasks[event.stage]
             how: dict[str, Any] = {"completed": event.done, "total": event.total, "figures": _judged(event)}
             self._bar.update(task, **how)  # type: ignore[arg-type]
-        elif self._say is not None and now - self._said_at >= LINE_SECONDS:
-            self._said_at = now
-            self._say(_line(label, event, now - begun, event.done - first))
+
+    def _step(self, event: ProgressEvent, label: str) -> Step:
+        """An event without its image, which may hold much, and when its stage began.
+
+        A stage that counts from its beginning again, as images of halves do, has begun anew.
+        """
+        now, last = self._clock(), self.last
+        again = last is None or last.stage != event.stage or event.done <= last.done
+        begun, first = (now, event.done) if last is None or again else (last.begun, last.first)
+        return Step(
+            stage=event.stage, label=label, done=event.done, total=event.total, at=now, begun=begun, first=first,
+            figures=dict(event.metrics),
+        )  # fmt: skip
 
     def _to_log(self, event: ProgressEvent, figures: str, seconds: float) -> None:
         """Log a line at the start, at each tenth and at the end of a stage."""
@@ -165,30 +170,7 @@ class Reporter:
             _log.info("%s %d/%d %.1f s %s", event.stage, event.done, event.total, seconds, figures)
 
 
-def _line(label: str, event: ProgressEvent, seconds: float, made: int) -> str:
-    """A step in a line: what is done, the figures, the time it took and the time left.
-
-    Args:
-        label: of the stage.
-        event: the step.
-        seconds: since the first step that was told of.
-        made: units in them; those that an earlier run made are not among them.
-    """
-    parts = [f"{label}: {event.done} of {event.total} ({100 * event.done // max(event.total, 1)} %)"]
-    parts += [f"{_FIGURES[name]} {value:.4g}" for name, value in event.metrics.items() if name in _FIGURES]
-    parts.append(f"{_time(seconds)} elapsed")
-    if made > 0:
-        parts.append(f"about {_time(seconds / made * (event.total - event.done))} left")
-    return ", ".join(parts)
-
-
 def _judged(event: ProgressEvent) -> str:
     """The figure that judges a step, short enough for a bar: the validation loss, or else the loss."""
     name = next((name for name in ("test_loss", "train_loss") if name in event.metrics), None)
-    return "" if name is None else f"{_FIGURES[name]} {event.metrics[name]:.4g}"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return "" if name is None else f"{FIGURES[name]} {event.metrics[name]:.4g}"

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..io.result_folder import default_folder
+from ..io.settings_text import APPLY, READING
+from .applying import applied, with_applied
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
 from .progress import long_job
 from .refining import add_refine_option, with_refine_option
 from .session import Session
-from .settings import add_inference_options, build_inference, build_refinement, with_reading
+from .settings import add_inference_options, build_inference, build_refinement, reading_given, with_reading
 from .words import files_given, reading, said_how_to_go_on, say_run
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ Apply a trained model to a scan, and write the same results as 'ptycho run'.
 
 The probe is the scan's own. A scan without one takes the model's; --probe FILE takes another. All frames with counts
 are part of the image. With --refine some are held out for validation, as in 'ptycho run'; the report shows the image
-before and after."""
+before and after. --config with the settings.yaml of the result makes the same image again."""
 EXAMPLE = "ptycho reconstruct --model result/model.ptycho scan.npz --measurement amplitude --out image"
 
 
@@ -34,7 +36,9 @@ def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = make_parser("reconstruct", "--model BUNDLE DATA", _SUMMARY, EXAMPLE)
     parser.add_argument("data", metavar="DATA", help="file with the scan")
-    parser.add_argument("--model", metavar="BUNDLE", required=True, help="model.ptycho, as 'run' wrote it")
+    parser.add_argument(
+        "--model", metavar="BUNDLE", help="model.ptycho, as 'run' wrote it (default: that of the file of --config)"
+    )
     parser.add_argument("--backend", metavar="NAME", help="engine (default: the one that made the bundle)")
     parser.add_argument(
         "--same_scan",
@@ -54,7 +58,7 @@ def execute(options: Options, session: Session) -> int:
     from ..api.apply import apply_and_report, check_application
     from ..api.models import load_with_engine
 
-    options = with_reading(with_refine_option(options))
+    options = with_applied(with_reading(with_refine_option(options)))
     data, bundle = Path(options["data"]), Path(options["model"])
     read: list[RawData | PtychoDataContainer] = []
 
@@ -81,7 +85,12 @@ def execute(options: Options, session: Session) -> int:
             title=data.name,
             despite_findings=options["despite_findings"],
             inputs=[*files_given(options), bundle],
-            provenance={"command": session.command, "model": str(bundle)},
+            provenance={
+                "command": session.command,
+                "model": str(bundle),
+                READING: reading_given(options),
+                APPLY: applied(options, engine.name),
+            },
             progress=progress,
             observer=session,
         )

@@ -22,6 +22,7 @@ from ..api.observe import Observer
 from ..errors import OutputError
 from ..io.result_folder import LOG_NAME
 from ..text import one_line, printable, shell_words, shortened
+from .beat import AtWork, Listener
 from .help import terminal_width, wrapped
 from .log_file import LogFile
 from .option_words import in_option_words
@@ -105,7 +106,7 @@ class Session(Observer):
         owns_process: whether this process was started for the command, and not by a program that calls ``main``.
         stop: whether a signal has asked for the end.
         above_bar: writes above the bar that is drawn on the terminal, while there is one.
-        doing: the stage that the command is in; empty between two.
+        reporter: hears of the steps of a long job, where no bar is drawn; None before there is one.
         folder: of the results, from when it is held.
         reading: how the scan is read, by options and files of settings together.
         lost: why standard output did not take what was said, where somebody misses it; else None.
@@ -126,12 +127,13 @@ class Session(Observer):
         self.above_bar: Callable[[str], None] | None = None
         self.debug = False
         self.verbose = False
-        self.doing = ""
+        self.reporter: Listener | None = None
         self.folder: Path | None = None
         self.reading: dict[str, Any] = {}
         self.log_path: Path | None = None
         self.model_path: Path | None = None
         self._started = time.monotonic() if started is None else started
+        self._doing = ("", self._started, "")
         self._handlers: list[tuple[logging.Logger, logging.Handler, int]] = []
         self._has_engine = False
         self._terminal: tuple[TextIO, TextIO] | None = None
@@ -156,12 +158,29 @@ class Session(Observer):
     @contextmanager
     def stage(self, name: str, *, finishes: bool = False) -> Iterator[None]:
         """As an observer has it; ``doing`` names the stage while the block runs."""
-        before, self.doing = self.doing, name
+        before, self._doing = self._doing, (name, time.monotonic(), "")
         try:
             with super().stage(name, finishes=finishes):
                 yield
         finally:
-            self.doing = before
+            self._doing = before if before[0] else ("", time.monotonic(), name)
+
+    @property
+    def doing(self) -> str:
+        """The stage that the command is in; empty between two."""
+        return self._doing[0]
+
+    def at_work(self) -> AtWork:
+        """What the command is at, for whoever says so from another thread."""
+        (stage, since, before), reporter = self._doing, self.reporter
+        return AtWork(
+            stage=stage,
+            since=since,
+            before=before,
+            step=None if reporter is None else reporter.last,
+            labels={} if reporter is None else reporter.labels,
+            stopping=self.stop.asked,
+        )
 
     def check(self, doing: str = "") -> None:
         """Raise ``Cancelled`` where a signal has asked for the end."""

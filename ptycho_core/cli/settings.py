@@ -11,7 +11,7 @@ from ..config import InferenceConfig, RefinementConfig, TrainingConfig
 from ..config_checks import shown
 from ..config_mapping import config_from_mapping, resolve_names, settings_from_mapping, split_settings
 from ..errors import ConfigError, suggest
-from ..io.settings_text import READING
+from ..io.settings_text import APPLY, READING
 from ..presets import PRESETS, preset
 from ..runtime import Runtime
 from .engine_choice import with_engine
@@ -202,7 +202,7 @@ def build_inference(options: Options, model: InferenceConfig) -> tuple[Inference
     if inference:
         raise ConfigError(
             f"{options['config']}: {', '.join(map(repr, sorted(inference)))} has no effect on a trained model; only "
-            "'inference:', 'refinement:' and 'runtime:' settings are allowed here."
+            f"'{APPLY}:', 'inference:', 'refinement:', '{READING}:' and 'runtime:' settings are allowed here."
         )
     if not isinstance(own, Mapping):
         raise ConfigError(f"{options['config']}: 'inference' must hold 'name: value' settings.")
@@ -258,6 +258,10 @@ def _file_layer(options: Options, omit: Mapping[str, str]) -> dict[str, Any]:
         content = {name: value for name, value in content.items() if name != READING}
         if "measurement" not in options:
             raise ConfigError(f"{path}: '{READING}' has no effect here: this command reads no scan.")
+    if APPLY in content:
+        content = {name: value for name, value in content.items() if name != APPLY}
+        if "same_scan" not in options:
+            raise ConfigError(f"{path}: '{APPLY}' has no effect here: the file is for 'ptycho reconstruct'.")
     try:
         layer = _current(content)
     except ConfigError as error:

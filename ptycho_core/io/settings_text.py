@@ -15,10 +15,13 @@ from typing import Any
 from ..config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
 from ..runtime import Runtime
 
-__all__ = ["READING", "attribute_docs", "comment", "meanings", "reading_of", "settings_lines", "yaml_value"]
+__all__ = ["APPLY", "READING", "attribute_docs", "comment", "meanings", "reading_of", "settings_lines", "yaml_value"]
 
 READING = "reading"
 """Name of the part that says how a scan is read."""
+
+APPLY = "apply"
+"""Name of the part that says which model is applied, in the settings of an image that a model made."""
 
 _WIDTH = 100
 

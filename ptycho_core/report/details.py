@@ -21,7 +21,7 @@ _FILES = {
     "reconstruction.h5": "object, probe, positions, coverage and figures, for programs; NeXus viewers plot it",
     "summary.json": "figures, verdict and settings, for programs",
     "model.ptycho": "the trained model",
-    "settings.yaml": "the settings, for ptycho run --config",
+    "settings.yaml": "the settings, which --config takes as they are",
     "object_phase.png": "the phase alone",
     "object_amplitude.png": "the amplitude alone",
 }

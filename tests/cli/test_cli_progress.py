@@ -1,4 +1,4 @@
-"""What a long job says and shows while it works: lines, pictures, and what it works on (CMD-17 to CMD-19)."""
+"""What a long job shows while it works: pictures, and what it works on (CMD-17, CMD-19); lines are test_cli_beat's."""
 
 from __future__ import annotations
 
@@ -13,70 +13,11 @@ from PIL import Image as Picture
 from ptycho_core.api import machine
 from ptycho_core.cli import main as cli
 from ptycho_core.cli import preview
-from ptycho_core.cli.progress import LINE_SECONDS, Reporter
 from ptycho_core.cli.session import Session
-from ptycho_core.cli.signals import Stop
 from ptycho_core.data.results import Image
 from ptycho_core.plugins.registry import LoadedBackend, backend_spec, load_backend, load_described
 from ptycho_core.protocol import ProgressEvent
 from ptycho_core.runtime import Runtime
-
-# ---- lines
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def events(clock: Clock, seconds: float, n: int, total: int, *, first: int = 1, stage: str = "train") -> list[str]:
-    said: list[str] = []
-    report = Reporter(Stop(), None, say=said.append, clock=clock)
-    for done in range(first, first + n):
-        clock.now += seconds
-        metrics = {"train_loss": 1 / done, "test_loss": 2.0, "other": 7.0}
-        report(ProgressEvent(stage=stage, done=done, total=total, metrics=metrics))
-    return said
-
-
-@pytest.mark.spec("CMD-18")
-def test_a_line_every_thirty_seconds_with_what_is_done_and_what_is_left():
-    said = events(Clock(), 10.0, 12, 40)
-    assert len(said) == 4
-    assert said[0] == (
-        "training: 3 of 40 (7 %), loss 0.3333, validation loss 2, 0:20 elapsed, about 6:10 left"
-    )  # two epochs in 20 s, and 37 to go
-    assert said[3].startswith("training: 12 of 40 (30 %), loss 0.08333,")
-
-
-@pytest.mark.spec("CMD-18")
-def test_a_short_job_says_nothing_and_a_slow_step_says_one_line():
-    assert events(Clock(), 0.5, 40, 40) == []
-    (only,) = events(Clock(), 4000.0, 1, 2, stage="refine")
-    assert only == "refining: 1 of 2 (50 %), loss 1, validation loss 2, 0:00 elapsed"
-    assert "1:06:40 elapsed, about 1:06:40 left" in events(Clock(), 4000.0, 2, 3)[-1]
-
-
-@pytest.mark.spec("CMD-18")
-def test_epochs_of_an_earlier_run_are_not_counted_as_made():
-    said = events(Clock(), 30.0, 3, 100, first=51)
-    assert said[-1].endswith("1:00 elapsed, about 23:30 left")  # two epochs in a minute, and 47 to go
-
-
-@pytest.mark.spec("CMD-18")
-def test_what_is_no_terminal_gets_lines_and_a_program_its_own_standard_error(stub, scan, monkeypatch, capsys):
-    from ptycho_core.cli import progress
-
-    ticks = iter(range(0, 100000, 20))
-    monkeypatch.setattr(progress.Reporter.__init__, "__kwdefaults__", {"say": None, "clock": lambda: next(ticks)})
-    assert cli.main(["run", str(scan), "--epochs", "6", "--refine", "none"]) == 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("solving: ")]
-    assert [line.split("(")[0] for line in lines] == [f"solving: {n} of 6 " for n in (2, 4, 6)]
-    assert LINE_SECONDS == 30
-
 
 # ---- pictures
 
