@@ -10,16 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
-from ..physics.propagation import check_sampling, wavelength_m
+from ..physics.propagation import check_sampling
 from ..stopping import safe_point
 from ..text import one_line, storable
-from .frames import ArrayFrames, FrameSource, SubsetFrames
+from .frames import FrameSource, SubsetFrames
+from .geometry import RADIATIONS, Geometry
 from .propagation import FAR_FIELD, Propagation
 from .raw_checks import (
     MAX_CANVAS_PX,
     check_canvas,
     check_counts,
-    checked_plane,
+    checked_background,
+    checked_frames,
+    checked_mask,
     checked_positions,
     checked_probe,
     read_only,
@@ -48,60 +51,7 @@ SIDES = range(8, 4097, 2)
 SIDES_IN_WORDS = f"even, from {SIDES[0]} to {SIDES[-1]}"
 """The same for messages."""
 
-RADIATIONS = ("photon", "electron")
-"""What a beam may be made of."""
-
-BEYOND_SENSE = {
-    "energy_eV": (1e-3, 1e9),
-    "distance_m": (1e-9, 1e6),
-    "detector_pixel_size_m": (1e-12, 1e3),
-    "pixel_size_m": (1e-15, 1e3),
-}
-"""Figures of an instrument and between what they must be."""
-
 _CHUNK_BYTES = 32 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """The instrument, as far as it is known.
-
-    Attributes:
-        energy_eV: energy of a photon, or kinetic energy of an electron, electronvolts.
-        distance_m: sample to detector, metres.
-        detector_pixel_size_m: side of a detector pixel of the frames (a binned one where they are binned), metres.
-        pixel_size_m: side of an object pixel, metres.
-        radiation: ``photon`` or ``electron``.
-    """
-
-    energy_eV: float | None = None
-    distance_m: float | None = None
-    detector_pixel_size_m: float | None = None
-    pixel_size_m: float | None = None
-    radiation: str = "photon"
-
-    def __post_init__(self) -> None:
-        if self.radiation not in RADIATIONS:
-            raise DataError(f"radiation = {self.radiation!r}; allowed: {', '.join(RADIATIONS)}.")
-
-    def check(self, name: str) -> None:
-        """Refuse figures that no instrument has and no arithmetic survives; what is merely odd, reading refuses.
-
-        Args:
-            name: of the scan, for the message.
-
-        Raises:
-            DataError: one is out of its range.
-        """
-        for figure, (low, high) in BEYOND_SENSE.items():
-            value = getattr(self, figure)
-            if value is not None and not low <= value <= high:
-                raise DataError(f"{name}: {figure} = {value:.6g}; it must be {low:g} to {high:g} (--{figure}).")
-
-    @property
-    def wavelength_m(self) -> float | None:
-        """Wavelength, metres, where the energy is known."""
-        return None if self.energy_eV is None else wavelength_m(self.energy_eV, self.radiation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,23 +203,8 @@ class RawData:
         """
         source = source or Source()
         name = source.path or "scan"
-        if isinstance(counts, (np.ndarray, list, tuple)) or not hasattr(counts, "read"):
-            try:
-                values = np.asarray(counts)
-            except ValueError as error:
-                raise DataError(f"{name}: frames must be one array (M, N, N): {error}.") from error
-            if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
-                raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
-            if np.iscomplexobj(values):
-                raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
-            frames: FrameSource = ArrayFrames(read_only(values.copy() if values.flags.writeable else values))
-        else:
-            frames = counts  # type: ignore[assignment]
-        if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
-            raise DataError(f"{name}: frames have shape {frames.shape}; they must be (M, N, N).")
+        frames = checked_frames(counts, name)
         M, N = frames.shape[:2]
-        if M == 0:
-            raise DataError(f"{name}: no frames.")
         numbers = np.arange(M) if frame_numbers is None else np.array(frame_numbers)
         positions = checked_positions(positions_px, M, name)
         if N not in SIDES:
@@ -278,19 +213,13 @@ class RawData:
         check_sampling(propagation, N, name)
         known = geometry or Geometry()
         known.check(name)
-        good = checked_plane(mask, N, name, "mask", bool)
-        if good is not None and not good.any():
-            raise DataError(f"{name}: the mask hides every pixel (True means good; is it inverted?).")
-        level = checked_plane(background, N, name, "background", np.float32)
-        if level is not None and not (np.isfinite(level).all() and (level >= 0).all()):
-            raise DataError(f"{name}: the background must be finite expected counts ≥ 0.")
         raw = cls(
             frames=frames,
             positions_px=positions,
+            mask=checked_mask(mask, N, name),
+            background=checked_background(background, N, name),
             probe=checked_probe(probe, N, name),
             probe_calibrated=probe_calibrated,
-            mask=good,
-            background=level,
             object_guess=object_guess,
             geometry=known,
             propagation=propagation,

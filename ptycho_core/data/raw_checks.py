@@ -9,12 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..limits import DEFAULT_LIMITS, limits_at_work, memory_left
+from .frames import ArrayFrames, FrameSource
 
 __all__ = [
     "MAX_CANVAS_PX",
     "check_canvas",
     "check_counts",
-    "checked_plane",
+    "checked_background",
+    "checked_frames",
+    "checked_mask",
     "checked_positions",
     "checked_probe",
     "read_only",
@@ -40,6 +43,35 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     array = array.view() if array.flags.owndata or array.base is not None else array
     array.flags.writeable = False
     return array
+
+
+def checked_frames(counts: ArrayLike | FrameSource, name: str) -> FrameSource:
+    """A source of frames (M, N, N), M at least 1; an array that its owner can still write to is copied.
+
+    Args:
+        counts: an array, or a source, which is taken as it is.
+        name: of the scan, for messages.
+
+    Raises:
+        DataError: another shape, no frames, or no real numbers.
+    """
+    if isinstance(counts, (np.ndarray, list, tuple)) or not hasattr(counts, "read"):
+        try:
+            values = np.asarray(counts)
+        except ValueError as error:
+            raise DataError(f"{name}: frames must be one array (M, N, N): {error}.") from error
+        if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+            raise DataError(f"{name}: frames hold {values.dtype} values; they must be real numbers.")
+        if np.iscomplexobj(values):
+            raise DataError(f"{name}: frames are complex; a detector records counts. Pass |wave|² in photons.")
+        frames: FrameSource = ArrayFrames(read_only(values.copy() if values.flags.writeable else values))
+    else:
+        frames = counts  # type: ignore[assignment]
+    if len(frames.shape) != 3 or frames.shape[1] != frames.shape[2]:
+        raise DataError(f"{name}: frames have shape {frames.shape}; they must be (M, N, N).")
+    if frames.shape[0] == 0:
+        raise DataError(f"{name}: no frames.")
+    return frames
 
 
 def checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.float64]:
@@ -137,7 +169,7 @@ def checked_probe(probe: ArrayLike | None, N: int, name: str) -> NDArray[np.comp
     return read_only(out)
 
 
-def checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
+def _checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: type) -> NDArray[Any] | None:
     """A plane (N, N) of a dtype, read-only, or None; `what` it is stands in messages.
 
     Raises:
@@ -154,6 +186,30 @@ def checked_plane(plane: ArrayLike | None, N: int, name: str, what: str, dtype: 
     if out.shape != (N, N):
         raise DataError(f"{name}: the {what} has shape {out.shape} but frames are {N}×{N}.")
     return read_only(out)
+
+
+def checked_mask(mask: ArrayLike | None, N: int, name: str) -> NDArray[np.bool_] | None:
+    """A mask (N, N) bool, True = good pixel, read-only, or None.
+
+    Raises:
+        DataError: another shape, or no good pixel.
+    """
+    good = _checked_plane(mask, N, name, "mask", bool)
+    if good is not None and not good.any():
+        raise DataError(f"{name}: the mask hides every pixel (True means good; is it inverted?).")
+    return good
+
+
+def checked_background(background: ArrayLike | None, N: int, name: str) -> NDArray[np.float32] | None:
+    """Expected background counts (N, N) float32, read-only, or None.
+
+    Raises:
+        DataError: another shape, or values that are negative or not finite.
+    """
+    level = _checked_plane(background, N, name, "background", np.float32)
+    if level is not None and not (np.isfinite(level).all() and (level >= 0).all()):
+        raise DataError(f"{name}: the background must be finite expected counts ≥ 0.")
+    return level
 
 
 def check_counts(indices: NDArray[np.int64], counts: NDArray[np.float32], name: str) -> None:

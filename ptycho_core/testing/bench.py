@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..api.refine import chosen_loss, refined_by
 from ..api.score import oracle_counts, score
-from ..config import InferenceConfig, ModelConfig, TrainingConfig
-from ..config_mapping import config_to_mapping, settings_from_mapping
+from ..config import InferenceConfig, TrainingConfig
+from ..config_mapping import config_to_mapping
 from ..data.container import PtychoDataContainer, integer_corners
 from ..data.propagation import FAR_FIELD, Propagation
 from ..data.raw import RawData
@@ -29,7 +29,6 @@ from ..errors import Cancelled
 from ..physics.likelihood import amplitude_loss, poisson_loss
 from ..physics.patches import extract
 from ..plugins.capabilities import check_capabilities
-from ..plugins.generators import installed_generators
 from ..plugins.returned import check_image, check_model
 from ..protocol import (
     Capabilities,
@@ -42,12 +41,11 @@ from ..protocol import (
 )
 from ..runtime import Runtime
 from .problems import Problem, make_object, make_problem, make_scan
+from .tiny_settings import tiny_config
 from .traces import advance_global_generators, arrays_in, arrays_of, differences, digest, process_state
 
 __all__ = ["Bench", "Refined", "Stopped", "Watched", "tiny_config", "with_counts", "with_other_counts"]
 
-_NETWORK_EPOCHS = 3
-_SOLVER_EPOCHS = 6
 _HELD_OUT = (0, 8, 15, 22)
 """Frames of the scan that are held out; the first reaches beyond what the others light."""
 _UNUSED = (13, 29)
@@ -75,56 +73,6 @@ def with_counts(scan: PtychoDataContainer, frames: NDArray[np.int64], counts: ND
 def with_other_counts(scan: PtychoDataContainer, frames: NDArray[np.int64]) -> PtychoDataContainer:
     """The same with counts in some frames (n,) that nothing explains: three times as many, upside down."""
     return with_counts(scan, frames, 3 * scan.raw.read_counts(frames)[:, ::-1, ::-1])
-
-
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(low)
-    for name, value in high.items():
-        below = out.get(name)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        out[name] = _merged(below, value) if both and below is not None else value
-    return out
-
-
-def _first(preferred: str, offered: tuple[str, ...]) -> str:
-    return preferred if preferred in offered or not offered else offered[0]
-
-
-def tiny_config(
-    engine_name: str, capabilities: Capabilities, settings: Mapping[str, Any] | None = None
-) -> tuple[TrainingConfig, Runtime]:
-    """Settings of a training that takes a second or so, and that the engine accepts, and what does the work.
-
-    Args:
-        engine_name: name of the engine.
-        capabilities: of the engine; a field that it ignores keeps its default.
-        settings: plain data over that, as in a YAML file: ``{"epochs": 9, "model": {"width": 8}}``. An engine with both
-            methods is asked for its network, unless they say ``{"method": "solver"}``.
-
-    Raises:
-        ConfigError: a setting that does not exist or that the engine does not honour.
-    """
-    ignored = capabilities.ignored_fields
-    method = (settings or {}).get("method") or _first("network", capabilities.methods)
-    solver = method == "solver"
-    wanted: dict[str, Any] = {
-        "method": method,
-        "epochs": _SOLVER_EPOCHS if solver else _NETWORK_EPOCHS,
-        "seed": 1,
-        "loss": _first("amplitude", capabilities.losses),
-        "precision": _first("32", capabilities.precisions),
-        "accelerator": _first("cpu", capabilities.accelerators),
-    }
-    if not solver:
-        wanted |= {"group_size": 4, "schedule": _first("constant", capabilities.schedules)}
-    chosen: dict[str, Any] = {name: value for name, value in wanted.items() if name not in ignored}
-    if not solver:
-        name = _first(ModelConfig().generator, capabilities.generators)
-        small = next((record.small for _, record in installed_generators() if record.name == name), {})
-        chosen["model"] = {"generator": name, **small}
-    config, runtime = settings_from_mapping(_merged(chosen, settings or {}) | {"backend": engine_name})
-    check_capabilities(config, capabilities, engine_name, runtime)
-    return config, runtime
 
 
 @dataclass(frozen=True)
