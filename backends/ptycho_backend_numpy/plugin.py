@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from ptycho_core.data.propagation import PROPAGATIONS
+from dataclasses import replace
+
+from ptycho_core.enginekit.shipped import SOLVER_CAPABILITIES
 from ptycho_core.plugins.hookspecs import hookimpl
-from ptycho_core.protocol import BackendSpec, Capabilities
+from ptycho_core.protocol import BackendSpec
 
 __all__ = ["CAPABILITIES", "ptycho_backend"]
 
-CAPABILITIES = Capabilities(
-    methods=("solver",),
-    losses=("poisson", "amplitude"),
-    mask=True,
-    background=True,
-    probe_trainable=True,
-    stepping=True,
-    preview=True,
-    refine_positions=True,
-    position_affine=True,
-    probe_constraints=True,
-    frame_scale=True,
-    propagations=PROPAGATIONS,
-    resume=True,
-    precisions=("auto", "32", "64"),
-    threads=True,
-)
+CAPABILITIES = replace(SOLVER_CAPABILITIES, precisions=("auto", "32", "64"))
 """What the engine can do: said here too, where no framework is imported."""
 
 
