@@ -138,6 +138,11 @@ def test_markup_is_rendered(pages: dict[str, Loads]) -> None:
             assert mark not in text, f"{name}: {text[max(text.find(mark) - 80, 0) :][:160]}"
 
 
+def test_what_a_function_returns_is_told_in_one_piece(pages: dict[str, Loads]) -> None:
+    text = " ".join("".join(pages["reference/python/stages.html"].shown).split())
+    assert "what looks wrong and which reader was passed over because it failed" in text
+
+
 def test_a_notebook_that_has_run_shows_what_it_printed(tmp_path: Path) -> None:
     def cell(kind: str, source: str, *outputs: dict[str, object]) -> dict[str, object]:
         return {"cell_type": kind, "source": source.splitlines(keepends=True), "outputs": list(outputs)}
