@@ -56,6 +56,17 @@ checkpoint = interrupted(engine, scan, vary(config, output_dir=Path("stopped")),
 whole = train(engine, scan, config, held_out)
 assert_same_model(train(engine, scan, vary(config, resume_from=checkpoint), held_out), whole)
 
+def enough(event):
+    if event.done == 8:
+        raise Cancelled("enough")
+
+try:
+    train(engine, scan, config, held_out, progress=enough)
+except Cancelled as stopped:  # after its first epoch of 6 steps, in whichever process
+    assert_same_model(stopped.model, train(engine, scan, vary(config, epochs=1), held_out))
+else:
+    raise AssertionError("it went on")
+
 def fault(event):
     raise ZeroDivisionError("the caller's")
 
@@ -85,6 +96,7 @@ def test_two_devices_train_on_two_scans(engine, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.spec("BE-40")
 def test_stopping_and_failing_with_several_devices(engine, tmp_path):
     fork = engine.name == "pytorch" and "fork" in multiprocessing.get_all_start_methods()
     strategy = "ddp_fork" if fork else "auto"  # forked processes need not import everything anew

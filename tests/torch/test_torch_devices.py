@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 from torch_scans import make_scan, train, vary
 
 from ptycho_backend_torch.relay import Listener, has_own_processes, strategy_of
+from ptycho_core.enginekit.network_result import Learnt
 from ptycho_core.errors import Cancelled, CollapseError, ConfigError
 from ptycho_core.protocol import ProgressEvent
 
@@ -33,18 +36,30 @@ def event(done: int) -> ProgressEvent:
     return ProgressEvent(stage="train", done=done, total=9, metrics={"loss": 0.5})
 
 
+class Made:
+    """Makes a model of what is learnt, as far as a listener sees."""
+
+    @staticmethod
+    def model(learnt: Learnt) -> tuple[str, Learnt]:
+        return "model", learnt
+
+
+def listening(progress) -> Listener:
+    return Listener(progress, Made())
+
+
 def test_listener_passes_events_on():
     seen = []
-    with Listener(lambda got: seen.append((got, threading.current_thread() is threading.main_thread()))) as listener:
+    with listening(lambda got: seen.append((got, threading.current_thread() is threading.main_thread()))) as listener:
         listener.mailbox.progress(event(1))
         listener.mailbox.progress(event(2))
     assert seen == [(event(1), False), (event(2), False)]
 
 
-def hand_over(*errors) -> None:
-    with Listener(lambda got: None) as listener:
+def hand_over(*errors, learnt=None) -> None:
+    with listening(lambda got: None) as listener:
         for error in errors:
-            listener.mailbox.error(error)
+            listener.mailbox.error(error, learnt)
         raise RuntimeError("what the framework says of a process that ended")
 
 
@@ -53,10 +68,22 @@ def test_listener_raises_the_first_error_handed_over():
         hand_over(Cancelled("stop", "there.ckpt"), CollapseError("later"))
     assert caught.value.checkpoint_path == "there.ckpt"
     assert isinstance(caught.value.__cause__, RuntimeError)
+    assert caught.value.model is None
     with pytest.raises(CollapseError, match="flat"):
         hand_over(CollapseError("flat"))
     with pytest.raises(RuntimeError, match="what the framework says"):
         hand_over()
+
+
+@pytest.mark.spec("BE-40")
+def test_listener_makes_the_model_of_a_training_that_was_stopped():
+    learnt = Learnt({"generator.x": np.arange(3.0, dtype=np.float32)}, {"train_loss": [1.0]}, Path("there.ckpt"))
+    with pytest.raises(Cancelled, match="stop") as caught:
+        hand_over(Cancelled("stop", "there.ckpt"), learnt=learnt)
+    what, brought = caught.value.model
+    assert what == "model"
+    np.testing.assert_array_equal(brought.values["generator.x"], [0, 1, 2])
+    assert brought[1:] == learnt[1:]
 
 
 def test_listener_carries_the_wish_to_stop():
@@ -64,12 +91,12 @@ def test_listener_carries_the_wish_to_stop():
         raise Cancelled("enough")
 
     def work():
-        with Listener(stop) as listener:
+        with listening(stop) as listener:
             for n in range(1, 1000):
                 try:
                     listener.mailbox.progress(event(n))
                 except Cancelled as error:
-                    listener.mailbox.error(Cancelled(str(error), "here.ckpt"))
+                    listener.mailbox.error(Cancelled(str(error), "here.ckpt"), None)
                     return
                 listener.mailbox.stop.wait(timeout=30)
 
