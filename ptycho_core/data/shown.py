@@ -26,6 +26,7 @@ __all__ = [
     "file_name",
     "from_above",
     "length",
+    "length_unit",
     "line",
     "plot",
     "rounded",
@@ -87,12 +88,17 @@ def rounded(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
 
 
-def length(metres: float | None) -> str:
+def length_unit(metres: float) -> tuple[float, str]:
+    """The unit that suits a length, metres, and its name: the largest of which it is one at least."""
+    return next((known for known in _UNITS if metres >= known[0] * (1 - 1e-9)), _UNITS[-1])
+
+
+def length(metres: float | None, digits: int = 4) -> str:
     """A length with its unit, empty where it is not known."""
     if metres is None:
         return ""
-    factor, unit = next((known for known in _UNITS if metres >= known[0] * (1 - 1e-9)), _UNITS[-1])
-    return f"{metres / factor:.4g} {unit}"
+    factor, unit = length_unit(metres)
+    return f"{metres / factor:.{digits}g} {unit}"
 
 
 def extent(shape: tuple[int, ...], pixel_size_m: float | None) -> str:

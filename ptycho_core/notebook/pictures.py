@@ -15,6 +15,7 @@ from ..data.container import Role
 from ..data.raw import RawData
 from ..data.results import Image, Scored
 from ..data.run import Run
+from ..data.shown import length, length_unit
 from ..physics.merit import SUMS
 from ..report.canvas import (
     BLANK,
@@ -48,7 +49,6 @@ __all__ = [
     "shown",
 ]
 
-_UNITS = ((1.0, "m"), (1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"))
 _MEASURES = {
     "deviance": "reduced deviance (1: noise)",
     "fourier_error": "Fourier error",
@@ -83,7 +83,7 @@ def _unit(span_px: float, pixel_size_m: float | None) -> tuple[float, str]:
     """Length of an object pixel in a unit that suits a span, and the name of the unit."""
     if pixel_size_m is None:
         return 1.0, "object pixels"
-    factor, name = next((known for known in _UNITS if span_px * pixel_size_m >= known[0]), _UNITS[-1])
+    factor, name = length_unit(span_px * pixel_size_m)
     return pixel_size_m / factor, name
 
 
@@ -114,8 +114,8 @@ def object_figure(image: Image, pixel_size_m: float | None) -> Figure:
 
 def _map_axes(
     positions_px: NDArray[np.float64], pixel_size_m: float | None, *, bar: bool
-) -> tuple[Figure, Axes, float, str, float]:
-    """A figure with axes in scan coordinates, y downwards; the unit, its name, and the area of a dot, points²."""
+) -> tuple[Figure, Axes, float, float]:
+    """A figure with axes in scan coordinates, y downwards; an object pixel in their unit; area of a dot, points²."""
     low, high = positions_px.min(axis=0), positions_px.max(axis=0)
     margin = 0.04 * max(float((high - low).max()), 1.0)
     height, width = (high - low) + 2 * margin
@@ -130,7 +130,7 @@ def _map_axes(
     axes.set_ylabel(f"y ({name})", fontsize=9, color=INK)
     spacing = np.sqrt(max(height * width, 1.0) / len(positions_px))
     area = float(np.clip((0.65 * 72 * spacing * across / width) ** 2, 2, 160))
-    return figure, axes, unit, name, area
+    return figure, axes, unit, area
 
 
 def positions_figure(
@@ -149,7 +149,7 @@ def positions_figure(
         nominal_px: (M, 2) float64 as read, or None.
     """
     known = np.full(len(positions_px), Role.TRAIN, np.int8) if role is None else role
-    figure, axes, unit, name, area = _map_axes(positions_px, pixel_size_m, bar=False)
+    figure, axes, unit, area = _map_axes(positions_px, pixel_size_m, bar=False)
     looks: tuple[tuple[Role, str, dict[str, Any]], ...] = (
         (Role.TRAIN, "trained on", {"c": TRAIN, "s": min(area, 12)}),
         (Role.HELDOUT, "held out", {"c": HELDOUT, "s": min(1.8 * area, 26), "marker": "D"}),
@@ -161,7 +161,7 @@ def positions_figure(
             axes.scatter(x, y, label=f"{word} ({len(x)})", linewidths=0.8 if what == Role.UNUSED else 0, **look)
     heading = f"{len(positions_px)} frame centres"
     if nominal_px is not None:
-        heading = _draw_moves(axes, nominal_px, positions_px, known != Role.UNUSED, unit, name) or heading
+        heading = _draw_moves(axes, nominal_px, positions_px, known != Role.UNUSED, unit, pixel_size_m) or heading
     title(axes, heading)
     if role is not None:
         axes.legend(loc="lower right", fontsize=7.5, framealpha=0.9)
@@ -174,7 +174,7 @@ def _draw_moves(
     positions_px: NDArray[np.float64],
     used: NDArray[np.bool_],
     unit: float,
-    name: str,
+    pixel_size_m: float | None,
 ) -> str:
     """Arrows of the moves of the used frames, and words for them; nothing where none moved."""
     moves = (positions_px - nominal_px)[used]
@@ -192,16 +192,8 @@ def _draw_moves(
         angles="xy", scale_units="xy", scale=1, color=INK, width=0.003,
     )  # fmt: skip
     rms = float(np.sqrt(np.mean(lengths**2)))
-    long = f"{rms:.2f} px" if name == "object pixels" else f"{rms:.2f} px ({_short(rms * unit, name)})"
+    long = f"{rms:.2f} px" if pixel_size_m is None else f"{rms:.2f} px ({length(rms * pixel_size_m, 3)})"
     return f"Moved by {long} rms; arrows {times:g}×"
-
-
-def _short(value: float, name: str) -> str:
-    """A length in the largest unit that does not make it a small fraction."""
-    factors = {"m": 1.0, "mm": 1e-3, "µm": 1e-6, "nm": 1e-9}
-    metres = value * factors[name]
-    factor, unit = next((known for known in (*_UNITS, (1e-12, "pm")) if metres >= known[0]), (1e-12, "pm"))
-    return f"{metres / factor:.3g} {unit}"
 
 
 def deviance_figure(scored: Scored) -> Figure:
@@ -214,7 +206,7 @@ def deviance_figure(scored: Scored) -> Figure:
     np.divide(error, floor, out=ratio, where=floor > 0)
     known = np.isfinite(ratio)
     positions = scored.image.positions_px
-    figure, axes, unit, _, area = _map_axes(positions, scored.scan.raw.geometry.pixel_size_m, bar=True)
+    figure, axes, unit, area = _map_axes(positions, scored.scan.raw.geometry.pixel_size_m, bar=True)
     y, x = (positions * unit).T
     low, high = np.percentile(ratio[known], (1, 99)) if known.any() else (0.0, 1.0)
     dots = axes.scatter(
