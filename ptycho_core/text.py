@@ -15,6 +15,7 @@ from typing import Any
 
 __all__ = [
     "MOST_CHARACTERS",
+    "counted",
     "html_text",
     "json_escaped",
     "listed",
@@ -62,6 +63,17 @@ def listed(names: Iterable[str], most: int = 20) -> str:
     found = list(names)
     shown = ", ".join(shortened(printable(name), 100) for name in found[:most])
     return f"{shown} and {len(found) - most} more" if len(found) > most else shown
+
+
+def counted(n: int, one: str, several: str = "") -> str:
+    """A number with its word, which may bring a verb: ``1 frame``, ``3 frames``; ``1 pixel is``, ``3 pixels are``.
+
+    Args:
+        n: how many.
+        one: the word of one.
+        several: that of none and of several; empty adds an s.
+    """
+    return f"{n} {one if n == 1 else several or f'{one}s'}"
 
 
 def one_line(text: str, most: int = MOST_CHARACTERS) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.probe_guess import ProbeGuess
+from ..data.probe_guess import ProbeGuess, part_words
 from ..data.raw import RawData
 from ..physics.lattice import scan_lattice
+from ..text import counted
 
 __all__ = ["doubts_of", "lattice_sentence", "sentences_of"]
 
@@ -85,9 +86,10 @@ def doubts_of(guess: ProbeGuess, raw: RawData, words: tuple[str, ...]) -> tuple[
         best = max((trial.explained for trial in guess.trials if np.isfinite(trial.explained)), default=0.0)
         ways = "" if len(words) > 1 else ", search the orientation too (--orientation auto)"
         found.append(
-            f"no probe was found that explains frames it has not seen: the best of {len(guess.trials)} trials explains "
-            f"{100 * best:.1f} % of their misfit, which chance or a wrong orientation does as well; give the probe "
-            f"(--probe FILE or aperture(…)){ways}, or check positions and units"
+            "no probe was found that explains frames it has not seen: the best of "
+            f"{counted(len(guess.trials), 'trial')} explains {part_words(best)} of their misfit, which chance or "
+            f"a wrong orientation does as well; give the probe (--probe FILE or aperture(…)){ways}, or check "
+            "positions and units"
         )
     if (lattice := lattice_sentence(raw)) is not None:
         found.append(lattice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,14 +47,19 @@ def build_parser() -> Parser:
 
 
 def _rows(scores: dict[str, Comparison]) -> list[tuple[str, ...]]:
+    from ..report.parts import NOT_DEFINED, decibels
+
+    def known(value: float) -> str:
+        return f"{value:.4f}" if math.isfinite(value) else NOT_DEFINED
+
     shift = {name: f"{s.shift_px[0]:+.2f}, {s.shift_px[1]:+.2f}" for name, s in scores.items()}
     return [
         ("figure", *scores),
-        ("amplitude PSNR (dB)", *(f"{s.amplitude_psnr_db:.2f}" for s in scores.values())),
-        ("phase PSNR (dB)", *(f"{s.phase_psnr_db:.2f}" for s in scores.values())),
-        ("amplitude SSIM", *(f"{s.amplitude_ssim:.4f}" for s in scores.values())),
-        ("phase SSIM", *(f"{s.phase_ssim:.4f}" for s in scores.values())),
-        ("correlation, mean removed", *(f"{s.correlation:.4f}" for s in scores.values())),
+        ("amplitude PSNR", *(decibels(s.amplitude_psnr_db) for s in scores.values())),
+        ("phase PSNR", *(decibels(s.phase_psnr_db) for s in scores.values())),
+        ("amplitude SSIM", *(known(s.amplitude_ssim) for s in scores.values())),
+        ("phase SSIM", *(known(s.phase_ssim) for s in scores.values())),
+        ("correlation, mean removed", *(known(s.correlation) for s in scores.values())),
         ("FRC falls to half-bit at (1/px)", *(f"{s.frc_half_bit_cutoff:.4f}" for s in scores.values())),
         ("FRC falls to 1/2 at (1/px)", *(f"{s.frc_half_cutoff:.4f}" for s in scores.values())),
         ("shift removed (y, x; px)", *shift.values()),
@@ -118,7 +124,7 @@ def execute(options: Options, session: Session) -> int:
 
 def _say(compared: ComparedImages, session: Session) -> None:
     """The tables on the terminal."""
-    from ..report.comparison import figures_table, pairs_table
+    from ..report.comparison import figures_table, pairs_table, why_not_defined
 
     heads, rows = figures_table(compared.images)
     if rows:
@@ -129,5 +135,7 @@ def _say(compared: ComparedImages, session: Session) -> None:
     if compared.pairs:
         heads, rows = pairs_table(compared)
         session.say("\n" + table([heads, *rows]))
+    for text in why_not_defined(compared):
+        session.say(f"not defined  {text}")
     for name, why in compared.reasons.items():
         session.say(f"not scored  {name}: {why}")

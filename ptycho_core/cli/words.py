@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Cancelled
 from ..limits import within
 from ..protocol import Progress, no_progress
-from ..text import shell_words
+from ..text import counted, shell_words
 from .options import Options
 from .reading_options import AUTO, READING, read_options
 from .session import Session
@@ -71,7 +72,7 @@ def reading(
         near = f", {raw.propagation}" if raw.propagation.is_near else ""
         if say:
             session.say(
-                f"scan      {raw.n_frames} frames of {raw.side}×{raw.side} ({raw.source.measurement}), "
+                f"scan      {counted(raw.n_frames, 'frame')} of {raw.side}×{raw.side} ({raw.source.measurement}), "
                 f"{raw.frame_totals.mean():.4g} photons a frame, {modes}{near}"
             )
         return _on_found_axes(raw, session, config, progress) if options.get("orientation") == AUTO else raw
@@ -189,9 +190,11 @@ def _figures(figures: Figures) -> str:
 def _say_stage(stage: Stage, session: Session) -> None:
     """One line for the frames that were trained on, and one for those that were held out."""
     scored = stage.scored
-    session.say(f"{stage.name:<10}{_figures(scored.train)}; {scored.train.n_frames} frames, {stage.seconds:.1f} s")
+    session.say(
+        f"{stage.name:<10}{_figures(scored.train)}; {counted(scored.train.n_frames, 'frame')}, {stage.seconds:.1f} s"
+    )
     if scored.heldout is not None:
-        session.say(f"{'held out':<10}{_figures(scored.heldout)}; {scored.heldout.n_frames} frames")
+        session.say(f"{'held out':<10}{_figures(scored.heldout)}; {counted(scored.heldout.n_frames, 'frame')}")
 
 
 def say_makers(run: Run, session: Session) -> None:
@@ -205,11 +208,11 @@ def say_makers(run: Run, session: Session) -> None:
     trials = [name.removeprefix("tried_").removesuffix("_gain") for name in stats if name.endswith("_gain")]
     if trials:
         tried = ", ".join(_trial(name, stats) for name in trials)
-        session.say(f"added     {taken_up(stats)}; trials lowered the validation misfit by: {tried}")
+        session.say(f"added     {taken_up(stats)}; the validation misfit in trials: {tried}")
 
 
 def _epochs(history: Mapping[str, list[float]]) -> str:
-    return f"{len(history.get('train_loss', ()))} epochs"
+    return counted(len(history.get("train_loss", ())), "epoch")
 
 
 def taken_up(stats: Mapping[str, Any]) -> str:
@@ -221,9 +224,16 @@ def taken_up(stats: Mapping[str, Any]) -> str:
 
 
 def _trial(name: str, stats: Mapping[str, Any]) -> str:
-    """What a trial gained, and what it needed to be taken up."""
+    """What a trial changed, and by how much it had to lower the misfit to be taken up."""
     gain, needed = (100 * stats[f"tried_{name}_{what}"] for what in ("gain", "gain_needed"))
-    return f"{name.replace('_', ' ')} {gain:.1f} % ({needed:.1f} % needed)"
+    change, least = f"{abs(gain):.1f}", f"{needed:.1f} % needed"
+    if not math.isfinite(gain):
+        said = "no figure"
+    elif float(change) == 0:
+        said = f"unchanged ({least})"
+    else:
+        said = f"{'lowered' if gain > 0 else 'raised'} by {change} % ({least})"
+    return f"{name.replace('_', ' ')} {said}"
 
 
 def say_run(run: Run, session: Session) -> None:
@@ -236,15 +246,18 @@ def say_run(run: Run, session: Session) -> None:
         session.say(f"positions {run.refined.positions.describe()}")
     if run.scored.dropped:
         session.say("left out  " + ", ".join(f"{count} {reason}" for reason, count in run.scored.dropped.items()))
+    from ..report.parts import decibels
+
     score, frc = run.result.comparison, run.result.half_data_frc
     if score is not None:
         session.say(
-            f"truth     amplitude PSNR {score.amplitude_psnr_db:.1f} dB, phase PSNR {score.phase_psnr_db:.1f} dB, "
-            f"correlation {score.correlation:.3f}"
+            f"truth     amplitude PSNR {decibels(score.amplitude_psnr_db, 1)}, "
+            f"phase PSNR {decibels(score.phase_psnr_db, 1)}, correlation {score.correlation:.3f}"
         )
     if frc is not None:
         cutoff = frc.cutoff_one_seventh
-        session.say(f"half data FRC 1/7 at {cutoff:.3f} cycles/px, half period {frc.half_period_px(cutoff):.2f} px")
+        half = f"at {cutoff:.3f} cycles/px, half period {frc.half_period_px(cutoff):.2f} px"
+        session.say(f"half data FRC 1/7 {half if cutoff > 0 else 'nowhere: the halves have nothing in common'}")
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in session.seconds.items())
     session.say(f"time      {session.age():.1f} s ({stages})")
     if run.folder is not None:

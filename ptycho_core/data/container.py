@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..physics.probe import initial_scale
+from ..text import counted
 from .probe_guess import ProbeGuess
 from .raw import RawData, read_only
 from .roles import outlying_frames
@@ -137,8 +138,8 @@ class PtychoDataContainer:
         roles = (f"{len(self.frames(role))} {word}" for role, word in _WORDS.items() if len(self.frames(role)))
         return line(
             "PtychoDataContainer", file_name(self.raw.source.path), " + ".join(roles),
-            f"of {self.raw.n_frames} frames of {self.raw.side}×{self.raw.side}", f"probe {size(self.probe.shape)}",
-            f"mean counts {rounded(self.statistics.mean_counts)}",
+            f"of {counted(self.raw.n_frames, 'frame')} of {self.raw.side}×{self.raw.side}",
+            f"probe {size(self.probe.shape)}", f"mean counts {rounded(self.statistics.mean_counts)}",
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -306,7 +307,8 @@ def _refuse_blank_reasons(reasons: Mapping[str, NDArray[np.int64]], name: str) -
     for reason, frames in reasons.items():
         if not isinstance(reason, str) or not reason.strip():
             raise DataError(
-                f"{name}: {len(frames)} frames are unused for the reason {reason!r}; it must be a text that says why."
+                f"{name}: {counted(len(frames), 'frame is', 'frames are')} unused for the reason {reason!r}; it "
+                "must be a text that says why."
             )
 
 

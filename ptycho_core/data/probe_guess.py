@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import counted
 from .shown import line
 from .trials import Trial
 
-__all__ = ["Aperture", "ProbeGuess", "ProbeTrial"]
+__all__ = ["Aperture", "ProbeGuess", "ProbeTrial", "part_words"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +139,16 @@ class ProbeGuess:
             what = f"a disc of radius {self.disc_radius_px:.3g} px at the sample"
         else:
             what = f"from the {self.how}"
-        more = f", {100 * self.explained:.0f} % of the misfit explained" if self.trials else ""
+        more = f", {part_words(self.explained, 0)} of the misfit explained" if self.trials else ""
         turn = f", positions {self.orientation}" if self.orientation != "none" else ""
         doubt = "" if self.convincing or not self.trials else "; not convincing"
-        return f"{what}{turn}; {len(self.trials)} trials in {self.seconds:.1f} s{more}{doubt}"
+        return f"{what}{turn}; {counted(len(self.trials), 'trial')} in {self.seconds:.1f} s{more}{doubt}"
+
+
+def part_words(part: float, digits: int = 1) -> str:
+    """A part of a misfit that is explained, in words: one that grew is not explained by less than nothing."""
+    text = f"{max(100 * part, 0.0):.{digits}f}"
+    return f"{text} %" if float(text) > 0 else "nothing"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..physics.merit import SUMS, Figures
+from ..text import counted
 from .shown import card, from_above, line, plot, rounded, size
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class Image:
         """One line: what it is and how large, never an array."""
         return line(
             "Image", f"object {size(self.object.shape)} px", f"probe {size(self.probe.shape)}",
-            "" if self.slices is None else f"{len(self.slices)} slices", f"{len(self.positions_px)} positions",
-            f"scale {rounded(self.scale)}", self.forward_model and f"explained by {self.forward_model}",
+            "" if self.slices is None else counted(len(self.slices), "slice"),
+            counted(len(self.positions_px), "position"), f"scale {rounded(self.scale)}",
+            self.forward_model and f"explained by {self.forward_model}",
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -202,7 +204,7 @@ class Refined:
         epochs = max((len(values) for values in self.history.values()), default=0)
         before = f"before: {figures_words(self.initial)}"
         after = f"after: {figures_words(self.best)}" if self.kept else f"discarded: {self.note}"
-        return line("Refined", self.engine, f"{epochs} epochs", before, after)
+        return line("Refined", self.engine, counted(epochs, "epoch"), before, after)
 
 
 class CdiResults(TypedDict):

@@ -22,6 +22,7 @@ from ..errors import ArchiveError, DataError
 from ..physics.patches import extract
 from ..physics.relative import peak_intensity
 from ..protocol import Progress, ProgressEvent
+from ..text import counted
 from .checkpoint import read_checkpoint, write_checkpoint
 from .model_file import common_of, write_model
 from .network_training import HISTORY_FILE, check_resumable, write_history
@@ -82,7 +83,7 @@ class SolverModel:
 
     def __repr__(self) -> str:
         """One line: what it is and how large, never an array."""
-        epochs = f"{len(self.history.get('train_loss', ()))} epochs"
+        epochs = counted(len(self.history.get("train_loss", ())), "epoch")
         return line("SolverModel", self.backend, epochs, f"object {size(self.object.shape)} px")
 
     @classmethod

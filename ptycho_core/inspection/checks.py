@@ -25,6 +25,7 @@ from ..io.measurement import guess_measurement
 from ..io.shadow_axes import axes_of_shadow
 from ..physics.forward import mode_intensity
 from ..physics.propagation import fresnel_number_of, propagate, wavelength_m
+from ..text import counted
 from .facts import Facts
 from .finding import DESPITE_FINDINGS, Finding, grave, some
 from .pixel_checks import check_lines, check_pixels, check_stuck
@@ -40,12 +41,20 @@ def _frame_names(raw: RawData, chosen: NDArray[np.bool_]) -> str:
     return some(raw.frame_numbers[chosen])
 
 
+def _are(chosen: NDArray[np.bool_]) -> str:
+    return "is" if chosen.sum() == 1 else "are"
+
+
 def check_size(raw: RawData, facts: Facts) -> list[Finding]:
     """How much there is, and how bright; grave where the mask leaves less than 1 % of the pixels."""
     N, mask = raw.side, raw.mask
     bad = 0 if mask is None else int((~mask).sum())
     facts.figures["masked_pixels"] = bad
-    out = [Finding("ok", f"{raw.n_frames} frames of {N}×{N}, {facts.figures['mean_counts']:.4g} counts a frame.")]
+    out = [
+        Finding(
+            "ok", f"{counted(raw.n_frames, 'frame')} of {N}×{N}, {facts.figures['mean_counts']:.4g} counts a frame."
+        )
+    ]
     if raw.looked_at is not None:
         text = f"The scan is large: {raw.n_looked_at} of its {raw.n_frames} frames, spread over it, were looked at."
         out.append(Finding("note", f"{text} What is said of counts and pixels holds for those."))
@@ -94,17 +103,22 @@ def check_totals(raw: RawData, facts: Facts) -> list[Finding]:
     out = []
     if empty.any():
         out.append(
-            Finding("warning", f"{empty.sum()} frames have no counts, so are not used: {_frame_names(raw, empty)}.")
+            Finding(
+                "warning",
+                f"{counted(empty.sum(), 'frame has', 'frames have')} no counts, so {_are(empty)} not used: "
+                f"{_frame_names(raw, empty)}.",
+            )
         )
     if glaring.any():
         text = (
-            f"{glaring.sum()} frames have {totals[glaring].min():.4g} counts or more, ten times as many as any other "
-            f"(median {middle:.4g}), so are not used: {_frame_names(raw, glaring)}. Leave them out with --frames."
+            f"{counted(glaring.sum(), 'frame has', 'frames have')} {totals[glaring].min():.4g} counts or more, ten "
+            f"times as many as any other (median {middle:.4g}), so {_are(glaring)} not used: "
+            f"{_frame_names(raw, glaring)}. Leave them out with --frames."
         )
         out.append(Finding("warning", text))
     if odd.any():
         text = (
-            f"{odd.sum()} frames do not fit: their totals are far from the median {middle:.4g} "
+            f"{counted(odd.sum(), 'frame does', 'frames do')} not fit, with a total far from the median {middle:.4g} "
             f"(from {totals[odd].min():.4g} to {totals[odd].max():.4g}): {_frame_names(raw, odd)}. "
             "Shutter, beam loss or a wrong frame? Look at them, and leave out what is wrong with --frames."
         )
@@ -131,7 +145,8 @@ def check_repeats(raw: RawData, facts: Facts) -> list[Finding]:
     if not again.any():
         return []
     text = (
-        f"{again.sum()} frames are copies, count by count, of one at another position: {_frame_names(raw, again)}. The "
+        f"{counted(again.sum(), 'frame is a copy', 'frames are copies')}, count by count, of one at another position: "
+        f"{_frame_names(raw, again)}. The "
         "detector or its writer repeated them, so they are not of their positions, and frames after them may be "
         "shifted too. Leave them out with --frames."
     )
@@ -185,11 +200,12 @@ def check_positions(raw: RawData, facts: Facts) -> list[Finding]:
     text = f"Positions span {extent[0]:.1f} × {extent[1]:.1f} px (y × x), median step to the nearest {step:.2f} px."
     out = [Finding("ok", text)]
     if twins.any():
-        text = f"{twins.sum()} frames share their position with another: {_frame_names(raw, twins)}."
+        text = f"{counted(twins.sum(), 'frame shares its', 'frames share their')} position with another: "
+        text += f"{_frame_names(raw, twins)}."
         out.append(Finding("warning", f"{text} Repeats, or positions that were not recorded?"))
     alone = nearest > N
     if alone.any():
-        text = f"{alone.sum()} frames overlap with no other: {_frame_names(raw, alone)}."
+        text = f"{counted(alone.sum(), 'frame overlaps', 'frames overlap')} with no other: {_frame_names(raw, alone)}."
         lost = f"{text} Are positions in object pixels, as they must be?"
         out.append(grave(lost) if alone.mean() >= 0.9 else Finding("warning", text))
     return out + _overlap(raw, facts, step)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..data.raw import RawData
 from ..io.settle.pixels import bright_lines, dead_and_hot, is_cut_off
+from ..text import counted
 from .facts import Facts
 from .finding import Finding, grave, pixels_of, some
 
@@ -28,8 +29,8 @@ def check_stuck(raw: RawData, facts: Facts) -> list[Finding]:
     facts.figures["stuck_share"] = share
     values = some(f"{v:.10g}" for v in np.unique(facts.stuck[stuck]))
     text = (
-        f"{stuck.sum()} pixels hold {values} in every frame, {share:.0%} of all counts, as files mark gaps, dead and "
-        f"overflown pixels: {pixels_of(stuck)}. They would be fitted as light. {_MASK}"
+        f"{counted(stuck.sum(), 'pixel holds', 'pixels hold')} {values} in every frame, {share:.0%} of all counts, as "
+        f"files mark gaps, dead and overflown pixels: {pixels_of(stuck)}. They would be fitted as light. {_MASK}"
     )
     return [grave(text) if share >= 0.2 else Finding("warning", text)]
 
@@ -43,15 +44,18 @@ def check_pixels(raw: RawData, facts: Facts) -> list[Finding]:
     facts.figures.update({name: int(pixels.sum()) for name, pixels in found.items()})
     out = []
     if saturated.any():
-        text = f"{saturated.sum()} pixels look saturated at {facts.peak:.6g} counts ({n_peak} times)"
+        text = f"{counted(saturated.sum(), 'pixel looks', 'pixels look')} saturated at {facts.peak:.6g} counts"
+        text += f" ({counted(n_peak, 'time')})"
         share = n_peak * facts.peak / (n * float(facts.mean.sum()))
         text = f"{text}: {pixels_of(saturated)}. {_MASK}"
         out.append(grave(f"{text} They hold {share:.0%} of all counts.") if share > 0.5 else Finding("warning", text))
     if dead.any():
-        text = f"{dead.sum()} pixels are 0 amid or beside light, so dead: {pixels_of(dead)}"
+        text = f"{counted(dead.sum(), 'pixel is', 'pixels are')} 0 amid or beside light, so dead: {pixels_of(dead)}"
         out.append(Finding("warning", f"{text}. {_MASK}"))
     if hot.any():
-        text = f"{hot.sum()} pixels are hot, steady and far above their surroundings: {pixels_of(hot)}"
+        text = (
+            f"{counted(hot.sum(), 'pixel is', 'pixels are')} hot, steady and far above what is around: {pixels_of(hot)}"
+        )
         out.append(Finding("warning", f"{text}. {_MASK}"))
     return out or [Finding("ok", "No saturated, dead or hot pixels.")]
 

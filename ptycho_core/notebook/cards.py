@@ -20,7 +20,7 @@ from ..data.run import Run
 from ..data.shown import extent, length, rounded, size, stated
 from ..data.verdict import Verdict
 from ..errors import ConfigError
-from ..text import html_text, one_line
+from ..text import counted, html_text, one_line
 from . import thumbnails
 
 __all__ = ["card"]
@@ -113,7 +113,7 @@ def _scan_pictures(raw: RawData, scan: PtychoDataContainer | None) -> list[_Pict
     return [
         ("frame centres", lambda: thumbnails.positions(raw.positions_px, role)),
         (
-            f"mean of {few} frames, log" if few < raw.n_frames else "mean frame, log",
+            f"mean of {counted(few, 'frame')}, log" if few < raw.n_frames else "mean frame, log",
             lambda: thumbnails.pattern(thumbnails.mean_of_some(raw)[0], raw.mask),
         ),
         *([] if modes is None else [("probe, strongest mode", lambda: thumbnails.probe(modes))]),
@@ -168,7 +168,7 @@ def _raw_card(raw: RawData) -> str:
 def _container_card(scan: PtychoDataContainer) -> str:
     words = {Role.TRAIN: "trained on", Role.HELDOUT: "held out", Role.UNUSED: "not used"}
     roles = ", ".join(f"{len(scan.frames(role))} {word}" for role, word in words.items() if len(scan.frames(role)))
-    reasons = [f"{len(frames)} frames: {reason}" for reason, frames in scan.unused.items()]
+    reasons = [f"{counted(len(frames), 'frame')}: {reason}" for reason, frames in scan.unused.items()]
     return _framed(
         "Scan with roles",
         _heading(scan.raw),

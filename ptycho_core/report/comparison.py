@@ -28,12 +28,12 @@ from .canvas import (
     title,
 )
 from .page import page, written_now
-from .parts import captioned, card, duration, length, switch, table, words
+from .parts import captioned, card, decibels, duration, length, switch, table, words
 from .resolution import comparison_rows
 from .values import array_values
 from .views import LIMITS
 
-__all__ = ["comparison_page", "figures_table", "pairs_table"]
+__all__ = ["comparison_page", "figures_table", "pairs_table", "why_not_defined"]
 
 _MOST_SIDES = 8
 """Images that the switch of a page holds."""
@@ -77,8 +77,27 @@ def pairs_table(compared: ComparedImages) -> tuple[list[str], list[tuple[str, ..
         half = score.frc.half_period_px(score.frc.cutoff_half_bit)
         agree = f"{half:.2f} px" if math.isfinite(half) else "nowhere"
         names = compared.images[i].name, compared.images[j].name
-        rows.append((*names, f"{score.correlation:.4f}", f"{score.phase_psnr_db:.2f}", agree))
-    return ["image", "and", "correlation", "phase PSNR (dB)", "agree to (half period, half-bit)"], rows
+        rows.append((*names, f"{score.correlation:.4f}", decibels(score.phase_psnr_db), agree))
+    return ["image", "and", "correlation", "phase PSNR", "agree to (half period, half-bit)"], rows
+
+
+def why_not_defined(compared: ComparedImages) -> list[str]:
+    """Why scores are not defined, one sentence each; none where all are."""
+    scores = [*(score for score in compared.scores if score is not None), *compared.pairs.values()]
+    named = {
+        "amplitude": [(score.amplitude_psnr_db, score.amplitude_ssim) for score in scores],
+        "phase": [(score.phase_psnr_db, score.phase_ssim) for score in scores],
+    }
+    return [
+        f"scores of the {what} need contrast, and what an image is compared with has one and the same {what} where "
+        "both are known"
+        for what, pairs in named.items()
+        if any(math.isnan(psnr) for psnr, _ in pairs)
+    ] + (
+        ["SSIM needs a window of 7 × 7 pixels that both images know"]
+        if any(math.isnan(ssim) and not math.isnan(psnr) for pairs in named.values() for psnr, ssim in pairs)
+        else []
+    )
 
 
 @dataclass(frozen=True)
@@ -214,6 +233,8 @@ def comparison_page(compared: ComparedImages, command: tuple[str, ...] = ()) -> 
     if compared.pairs:
         pair_heads, pair_rows = pairs_table(compared)
         content += card("Each against each", table(pair_rows, pair_heads))
+    undefined = "".join(f"<li>{escape(text)}.</li>" for text in why_not_defined(compared))
+    content += card("Not defined", f'<ul class="notes">{undefined}</ul>') if undefined else ""
     shown = _shown(compared)
     if shown is not None:
         images, differences = _sides(compared, shown)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..data.run import Run, heldout_chose
+from ..text import counted
 from ..text import html_text as escape
 from .curves import epochs_told
 from .details import details, total_seconds
@@ -74,7 +75,7 @@ def _figures_card(label: str, figures: Figures, text: str) -> str:
     return (
         f'<section class="card"><div class="label">{escape(label)}: reduced deviance</div>'
         f'<div class="value">{figures.deviance:.3g}</div>'
-        f"<p>1 is all that noise allows, for {figures.n_frames} frames. {escape(text)}</p>{lines}</section>"
+        f"<p>1 is all that noise allows, for {counted(figures.n_frames, 'frame')}. {escape(text)}</p>{lines}</section>"
     )
 
 

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..text import html_text as escape
 
-__all__ = ["captioned", "card", "duration", "humanised", "length", "switch", "table", "two_columns", "words"]
+__all__ = [
+    "NOT_DEFINED",
+    "captioned",
+    "card",
+    "decibels",
+    "duration",
+    "half_period_words",
+    "humanised",
+    "length",
+    "switch",
+    "table",
+    "two_columns",
+    "words",
+]
 
 _CSS_PX_PER_IN = 118
+
+NOT_DEFINED = "not defined"
+"""In place of a score that needs contrast, where what is compared with is constant."""
 
 
 def humanised(name: str) -> str:
@@ -101,6 +118,23 @@ def two_columns(content: str) -> str:
 def card(heading: str, content: str) -> str:
     """A piece of a page with a heading of its own."""
     return f'<section class="card"><h3>{escape(heading)}</h3>{content}</section>'
+
+
+def decibels(value: float, digits: int = 2) -> str:
+    """A ratio of a peak to an error: in dB; in words where there is no error, and where there is no peak.
+
+    Args:
+        value: decibels; infinite for no error, NaN where what is compared with is constant.
+        digits: behind the point.
+    """
+    if math.isnan(value):
+        return NOT_DEFINED
+    return f"{value:.{digits}f} dB" if math.isfinite(value) else "no error"
+
+
+def half_period_words(pixels: float) -> str:
+    """A half-period resolution, pixels; infinite where nothing is resolved."""
+    return f"{pixels:.2f} px" if math.isfinite(pixels) else "nothing resolved"
 
 
 def length(metres: float) -> str:

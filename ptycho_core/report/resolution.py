@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..data.run import Run
-from .parts import captioned, card, length, table
+from .parts import NOT_DEFINED, captioned, card, decibels, length, table
 
 if TYPE_CHECKING:
     from ..data.findings import Comparison, FourierRingCorrelation
@@ -16,7 +16,12 @@ __all__ = ["comparison_rows", "resolution", "resolution_rows", "resolution_secti
 
 
 def _known(value: float, text: str) -> str:
-    return text if math.isfinite(value) else "not defined"
+    return text if math.isfinite(value) else NOT_DEFINED
+
+
+def _psnr(value: float, peak: str) -> str:
+    """A PSNR, with the peak that it is of, where there is one."""
+    return decibels(value) + (f", peak {peak}" if math.isfinite(value) else "")
 
 
 def resolution(curve: FourierRingCorrelation, cutoff: float, pixel_size_m: float | None) -> str:
@@ -45,11 +50,11 @@ def resolution_rows(curve: FourierRingCorrelation, pixel_size_m: float | None) -
 def comparison_rows(c: Comparison, pixel_size_m: float | None) -> list[tuple[str, str]]:
     """Scores against a truth, in words."""
     return [
-        ("Amplitude PSNR", _known(c.amplitude_psnr_db, f"{c.amplitude_psnr_db:.2f} dB, peak {c.amplitude_peak:.3g}")),
-        ("Phase PSNR", _known(c.phase_psnr_db, f"{c.phase_psnr_db:.2f} dB, peak {c.phase_peak_rad:.3g} rad")),
+        ("Amplitude PSNR", _psnr(c.amplitude_psnr_db, f"{c.amplitude_peak:.3g}")),
+        ("Phase PSNR", _psnr(c.phase_psnr_db, f"{c.phase_peak_rad:.3g} rad")),
         ("Amplitude SSIM", _known(c.amplitude_ssim, f"{c.amplitude_ssim:.4f}")),
         ("Phase SSIM", _known(c.phase_ssim, f"{c.phase_ssim:.4f}")),
-        ("Complex correlation, mean removed", f"{c.correlation:.4f}"),
+        ("Complex correlation, mean removed", _known(c.correlation, f"{c.correlation:.4f}")),
         *resolution_rows(c.frc, pixel_size_m),
         ("Shift undone", f"y {c.shift_px[0]:+.2f}, x {c.shift_px[1]:+.2f} px"),
         ("Phase ramp undone", f"y {c.ramp_rad_per_px[0]:+.2g}, x {c.ramp_rad_per_px[1]:+.2g} rad/px"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ..data.findings import Comparison
 from ..data.results import Refined
 from ..data.run import Stage
 from ..io.reconstruction_file import figures_of
+from ..text import counted
 from ..text import html_text as escape
 from . import figures, plots
-from .parts import table
+from .parts import decibels, half_period_words, table
 
 __all__ = ["draw_stages", "refinement_sentence", "stage_summaries", "stages_table"]
 
@@ -74,12 +77,18 @@ def _cells(stage: Stage, scored: bool, halved: bool) -> list[str]:
     ]
     if scored:
         c = stage.comparison
-        psnr = "" if c is None else f"{c.amplitude_psnr_db:.1f} / {c.phase_psnr_db:.1f} dB, "
-        cells.append("–" if c is None else f"{psnr}correlation {c.correlation:.4f}")
+        cells.append("–" if c is None else f"{_psnrs(c)}, correlation {c.correlation:.4f}")
     if halved:
         frc = stage.half_data_frc
-        cells.append("–" if frc is None else f"{frc.half_period_px(frc.cutoff_half_bit):.2f} px")
+        cells.append("–" if frc is None else half_period_words(frc.half_period_px(frc.cutoff_half_bit)))
     return cells
+
+
+def _psnrs(c: Comparison) -> str:
+    """The PSNR of amplitude and phase, with one unit where both are numbers."""
+    if math.isfinite(c.amplitude_psnr_db) and math.isfinite(c.phase_psnr_db):
+        return f"{c.amplitude_psnr_db:.1f} / {c.phase_psnr_db:.1f} dB"
+    return f"{decibels(c.amplitude_psnr_db, 1)} / {decibels(c.phase_psnr_db, 1)}"
 
 
 def stages_table(stages: tuple[Stage, ...], refined: Refined | None) -> str:
@@ -102,7 +111,7 @@ def refinement_sentence(refined: Refined | None) -> str:
     if refined is None:
         return ""
     epochs = max((len(values) for values in refined.history.values()), default=0)
-    text = f"Refined by engine {refined.engine} in {epochs} passes over the frames. "
+    text = f"Refined by engine {refined.engine} in {counted(epochs, 'pass', 'passes')} over the frames. "
     if "test_loss" in refined.history:
         text += "The held-out frames decided when to stop, and which state is shown. "
     if not refined.kept:

@@ -19,7 +19,7 @@ from stub_engines import offer_only
 from ptycho_core.cli import demo
 from ptycho_core.cli import main as cli
 from ptycho_core.cli.engine_choice import with_engine
-from ptycho_core.cli.words import taken_up
+from ptycho_core.cli.words import _trial, taken_up
 from ptycho_core.errors import BackendUnavailableError
 from ptycho_core.plugins.hookspecs import hookimpl
 from ptycho_core.protocol import BackendSpec
@@ -144,7 +144,7 @@ def test_the_numpy_engine_solves_and_refines_by_itself(engines, scan, tmp_path, 
     summary = summary_of(tmp_path / "result")
     assert [stage["name"] for stage in summary["stages"]] == ["solver", "refined"]
     assert summary["config"]["algorithm"] == "lsq"
-    assert "solved    by numpy, 1 epochs; refined by numpy, 2 epochs" in capsys.readouterr().out
+    assert "solved    by numpy, 1 epoch; refined by numpy, 2 epochs" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -235,12 +235,25 @@ def test_a_stranger_is_taken_only_where_no_engine_of_this_project_is(engines, mo
 def test_what_refining_took_up_unasked_is_said(engines, scan, capsys):
     assert cli.main(["run", str(scan), *SOLVER, "--refinement.epochs", "30", "--threads", "1"]) == 0
     out = capsys.readouterr().out
-    gain = r"-?\d+\.\d % \(\d+\.\d % needed\)"
-    said = rf"^added     (nothing|\d more .*|positions); trials lowered .* by: mode_2 {gain}, positions {gain}"
+    gain = r"(lowered|raised) by \d+\.\d % \(\d+\.\d % needed\)"
+    said = rf"^added     (nothing|\d more .*|positions); the validation .* trials: mode_2 {gain}, positions {gain}"
     assert re.search(said.replace("_", " "), out, flags=re.MULTILINE), out
     assert taken_up({}) == "nothing"
     assert taken_up({"took_up_modes": 1}) == "1 more probe mode"
     assert taken_up({"took_up_modes": 2, "took_up_positions": 1}) == "2 more probe modes and positions"
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (0.0123, "mode 2 lowered by 1.2 % (0.5 % needed)"),
+        (-0.039, "mode 2 raised by 3.9 % (0.5 % needed)"),
+        (-0.0002, "mode 2 unchanged (0.5 % needed)"),
+        (float("nan"), "mode 2 no figure"),
+    ],
+)
+def test_a_trial_that_made_it_worse_lowered_nothing(gain, said):
+    assert _trial("mode_2", {"tried_mode_2_gain": gain, "tried_mode_2_gain_needed": 0.005}) == said
 
 
 # ---- reconstruct --refine

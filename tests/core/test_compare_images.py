@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -220,3 +221,36 @@ def test_images_of_one_name_are_told_apart() -> None:
         for name in ("a", "a (2)", "a", "a")
     ]
     assert [image.name for image in _told_apart(given)] == ["a", "a (2)", "a (3)", "a (4)"]
+
+
+def test_what_is_not_defined_says_why_and_no_error_is_said_as_that(folder: Path, tmp_path: Path) -> None:
+    """A pure phase object has no contrast of amplitude to score by; an image beside itself has no error."""
+    from ptycho_core.cli.compare import _rows
+    from ptycho_core.report.comparison import pairs_table, why_not_defined
+    from ptycho_core.report.resolution import comparison_rows
+
+    wave = np.exp(1j * np.angle(read_image(folder / "good").object)).astype(np.complex64)
+    for name in ("one", "two", "three"):
+        np.savez(tmp_path / f"{name}.npz", object=wave, origin_px=np.array([-55.0, -4.0]))
+    found = compare_images([tmp_path / f"{name}.npz" for name in ("one", "two", "three")])
+    score = found.scores[0]
+    score = replace(score, amplitude_psnr_db=math.nan, amplitude_ssim=math.nan, phase_psnr_db=math.inf)
+    found = replace(found, scores=(score, score, None), pairs={(0, 1): score})
+    text = [" ".join(row) for row in _rows({"a": score})]
+    assert text[1:5] == [
+        "amplitude PSNR not defined", "phase PSNR no error", "amplitude SSIM not defined",
+        f"phase SSIM {score.phase_ssim:.4f}",
+    ]  # fmt: skip
+    assert comparison_rows(score, None)[:3] == [
+        ("Amplitude PSNR", "not defined"), ("Phase PSNR", "no error"), ("Amplitude SSIM", "not defined"),
+    ]  # fmt: skip
+    assert pairs_table(found)[1][0][3] == "no error"
+    (why,) = why_not_defined(found)
+    assert "scores of the amplitude need contrast" in why
+    page = comparison_page(found)
+    assert why in page
+    assert ">nan<" not in page.lower()
+    assert "inf dB" not in page
+    whole = compare_images([folder / "turned", folder / "soft", folder / "good"])
+    assert why_not_defined(whole) == []
+    assert "Not defined" not in comparison_page(whole)

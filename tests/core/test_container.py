@@ -83,7 +83,7 @@ def test_frames_without_counts_are_unused_whatever_is_asked_of_them() -> None:
         ({"heldout": [0.5]}, r"named by float64 \(1,\); they must be whole numbers"),
         ({"heldout": [[1, 2]]}, r"named by int64 \(1, 2\)"),
         ({"heldout": np.ones(M, bool)}, r"named by bool \(23,\)"),
-        ({"unused": {" ": [4]}}, "1 frames are unused for the reason ' '; it must be a text that says why"),
+        ({"unused": {" ": [4]}}, "1 frame is unused for the reason ' '; it must be a text that says why"),
         ({"unused": {"blank": np.arange(M)}}, "none of its 23 frames can be used: 23 blank"),
     ],
 )

@@ -87,8 +87,8 @@ def test_zero_frames_and_outliers(tmp_path):
     counts[17] = np.round(counts[17] / 2)
     found = inspect(tmp_path, counts=counts)
     empty, odd = levels(found, "warning")
-    assert "1 frames have no counts, so are not used: 5." in empty
-    assert "1 frames do not fit" in odd
+    assert "1 frame has no counts, so is not used: 5." in empty
+    assert "1 frame does not fit, with a total far from" in odd
     assert odd.split("): ")[1].startswith("17.")
     assert (found.facts["zero_count_frames"], found.facts["outlying_frames"]) == (1, 1)
 
@@ -126,8 +126,8 @@ def test_dead_hot_and_masked_pixels(tmp_path):
     mask = np.ones((N, N), bool)
     found = inspect(tmp_path, counts=counts)
     dead, hot = levels(found, "warning")
-    assert "1 pixels are 0 amid or beside light, so dead: (15, 19)" in dead
-    assert "1 pixels are hot" in hot
+    assert "1 pixel is 0 amid or beside light, so dead: (15, 19)" in dead
+    assert "1 pixel is hot" in hot
     assert "(3, 28)" in hot
     mask[15, 19] = mask[3, 28] = False
     found = inspect(tmp_path, counts=counts, mask=mask)
@@ -162,7 +162,7 @@ def test_duplicate_positions_and_lonely_frames(tmp_path):
     positions[63] += 200
     twins, lonely = levels(inspect(tmp_path, positions_px=positions), "warning")
     assert "2 frames share their position with another: 9, 40." in twins
-    assert "1 frames overlap with no other: 63." in lonely
+    assert "1 frame overlaps with no other: 63." in lonely
 
 
 def test_small_overlap(tmp_path):
@@ -318,7 +318,7 @@ def test_a_gap_at_a_made_up_value_is_grave_and_one_that_weighs_little_is_not(tmp
     scan["counts"][:, 31, 31] = 32767
     faint = RawData.from_arrays(**scan)
     (finding,) = [finding for finding in examine(faint) if finding.level == "warning"]
-    assert "1 pixels hold 32767 in every frame" in finding.text
+    assert "1 pixel holds 32767 in every frame" in finding.text
     refuse_grave([finding], faint)
 
 

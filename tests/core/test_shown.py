@@ -338,4 +338,4 @@ def test_a_container_says_its_roles(made: Run) -> None:
     assert "51 train + 2 held out + 1 unused" in repr(scan)
     page = scan._repr_html_()
     assert "51 trained on, 2 held out, 1 not used" in page
-    assert "1 frames: shutter" in page
+    assert "1 frame: shutter" in page
