@@ -228,7 +228,9 @@ def read_members(path: Path, where: str) -> tuple[dict[str, Any], bytes, bytes]:
             _check_names(names, where)
             _check_places(archive, where)
             if MANIFEST not in names:
-                raise ArchiveError(f"{where}: no {MANIFEST} among its {len(names)} members; this is not a bundle.")
+                raise ArchiveError(
+                    f"{where}: no {MANIFEST} among its {len(names)} members, so no model; give a model.ptycho."
+                )
             manifest = _read_manifest(_read_member(archive, MANIFEST, where), where)
             if set(names) != set(_LIMITS):
                 raise ArchiveError(f"{where}: members {shown(sorted(names))}; allowed: exactly {sorted(_LIMITS)}.")

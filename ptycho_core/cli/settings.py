@@ -58,7 +58,7 @@ def add_config_options(parser: Parser, *, omit: Mapping[str, str] = OMIT, preset
     own: dict[str, dict[str, Any]] = {
         "--preset": {
             "choices": list(PRESETS),
-            "help": "quick: an image in seconds. best: the best image, whatever time it takes",
+            "help": "an image in seconds, or the best one in its own time",
         }
     }
     parser.add_group("settings from elsewhere", {**_CONFIG, **(own if presets else {})})
