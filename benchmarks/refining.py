@@ -25,8 +25,8 @@ from ptycho_core import (
 )
 from ptycho_core.api.apply import reconstruct
 from ptycho_core.api.refine import refine, refined_by
-from ptycho_core.api.run import train
 from ptycho_core.api.score import score
+from ptycho_core.api.train import train
 from ptycho_core.data.results import Scored
 from ptycho_core.plugins.registry import load_backend
 from ptycho_core.protocol import ReconstructionBackend, no_progress

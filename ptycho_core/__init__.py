@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from .api.orient import find_orientation
     from .api.prepare import ensure_container
     from .api.refine import refine
-    from .api.run import run, train
+    from .api.run import run
     from .api.saved import load_run
     from .api.score import score
+    from .api.train import train
     from .api.try_out import try_out
     from .config import EngineOptions, InferenceConfig, ModelConfig, RefinementConfig, TrainingConfig
     from .config_mapping import config_from_mapping, config_to_mapping
@@ -64,9 +65,10 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "api.orient": ("find_orientation",),
     "api.prepare": ("ensure_container",),
     "api.refine": ("refine",),
-    "api.run": ("run", "train"),
+    "api.run": ("run",),
     "api.saved": ("load_run",),
     "api.score": ("score",),
+    "api.train": ("train",),
     "api.try_out": ("try_out",),
     "config": ("EngineOptions", "InferenceConfig", "ModelConfig", "RefinementConfig", "TrainingConfig"),
     "config_mapping": ("config_from_mapping", "config_to_mapping"),

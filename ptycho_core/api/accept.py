@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..inspection.examine import examine, refuse_grave
 from ..protocol import Progress, no_progress
+from ..runtime import Runtime
 from .observe import Observer
 from .prepare import ProbeSearch, ScanInput, ensure_container, ensure_raw
 from .stages import Engines
 
-__all__ = ["ScanSource", "accepted_scans", "known_side", "look_at", "read_source"]
+__all__ = ["ScanSource", "accepted_scans", "files_read", "known_side", "look_at", "read_source"]
 
 ScanSource = ScanInput | Callable[[], RawData]
 """A scan, or a function that reads it: it is called when the engines have accepted the config."""
@@ -92,3 +94,9 @@ def _with_roles(
     search = ProbeSearch(runtime=engines.runtime, most_modes=engines.most_modes(), progress=progress)
     with observer.stage("probe"):
         return ensure_container(read, engines.config, tell=observer.notice, search=search)
+
+
+def files_read(scans: Sequence[PtychoDataContainer], runtime: Runtime) -> list[Path]:
+    """Files that a job reads and must leave alone."""
+    given = [scan.raw.source.path for scan in scans]
+    return [Path(path) for path in (*given, runtime.resume_from) if path is not None]

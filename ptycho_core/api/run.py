@@ -1,4 +1,4 @@
-"""One way from a scan to an image and a report: ``run``; and ``train``, its first part.
+"""One way from a scan to an image and a report: ``run``; its first part by itself is ``train``, in ``train.py``.
 
 Whoever wants an image comes through here: the command, ``run_cdi_example``, and any application. Each engine is made
 once, the frames get their roles once, every image is scored once, and nothing is written before the input is accepted.
@@ -19,13 +19,12 @@ from ..data.results import Image, Refined, Scored
 from ..data.run import Run, Stage
 from ..data.verdict import Verdict
 from ..enginekit.loss_choice import training_loss
-from ..errors import Cancelled, ConfigError
-from ..io.result_folder import SUMMARY_NAME, ResultFolder
-from ..io.result_names import SETTINGS_NAME
+from ..errors import Cancelled
+from ..io.result_folder import ResultFolder
 from ..protocol import Progress, TrainedModel, no_progress
 from ..runtime import DEFAULT_RUNTIME, Runtime
 from ..stopping import stoppable, to_its_end
-from .accept import ScanSource, accepted_scans, known_side
+from .accept import ScanSource, accepted_scans, files_read, known_side
 from .attended import attended, kept_model
 from .diagnose import diagnose
 from .epochs import with_epoch_figures
@@ -35,15 +34,13 @@ from .judge import Judgement, circumstances
 from .leftovers import TRAINING_FOLDER, beside_results, put_by, take_away
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
-from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, tell_of_kept, write_run
+from .outcome import check_room_for_image, first_stage_name, made_run, opened_folder, write_run
 from .refining_stage import refined_or_first
 from .stages import (
     Engines,
-    check_number_of_scans,
     image_of,
     need_training_frames,
     of_model,
-    provenance_of,
     train_on,
 )
 
@@ -52,109 +49,10 @@ if TYPE_CHECKING:
 
     _HalfData = tuple[FourierRingCorrelation, FourierRingCorrelation | None]
 
-__all__ = ["TRAINING_FOLDER", "compare_with_truth", "run", "train"]
+__all__ = ["TRAINING_FOLDER", "compare_with_truth", "run"]
 
 
 _T = TypeVar("_T")
-
-
-def train(
-    scans: ScanSource | Sequence[ScanSource],
-    config: TrainingConfig,
-    runtime: Runtime = DEFAULT_RUNTIME,
-    *,
-    out: Path | str | None = None,
-    overwrite: bool = False,
-    despite_findings: bool = False,
-    inputs: Sequence[Path] = (),
-    provenance: dict[str, Any] | None = None,
-    progress: Progress = no_progress,
-    observer: Observer | None = None,
-) -> TrainedModel:
-    """Train the engine that ``config.backend`` names, on one scan or several.
-
-    Args:
-        scans: one scan, or several; a path or a RawData gets its roles here, so make a container with
-            :func:`ensure_container` first to make an image of the same frames afterwards.
-        config: everything else that decides the result.
-        runtime: what does the work.
-        out: folder for the model's bundle, with the checkpoints in ``training`` below it, whatever
-            ``runtime.output_dir`` says; None writes nothing but checkpoints, where that says so.
-        overwrite: replace a finished result that lies there.
-        despite_findings: see :func:`run`.
-        inputs: see :func:`run`.
-        provenance: further plain data to keep with the model.
-        progress: called after each step; it may raise ``Cancelled``.
-        observer: who watches.
-
-    Raises:
-        ConfigError: a field that the engine does not honour, before data are read; or more scans than it takes.
-        PtychoError: as :func:`run`.
-    """
-    with attended(observer, progress) as (watcher, step):
-        return _train(
-            scans, config, runtime, watcher, step, out=out, overwrite=overwrite, despite_findings=despite_findings,
-            inputs=inputs, provenance=provenance,
-        )  # fmt: skip
-
-
-def _train(
-    scans: ScanSource | Sequence[ScanSource],
-    config: TrainingConfig,
-    runtime: Runtime,
-    watcher: Observer,
-    progress: Progress,
-    *,
-    out: Path | str | None,
-    overwrite: bool,
-    despite_findings: bool,
-    inputs: Sequence[Path],
-    provenance: dict[str, Any] | None,
-) -> TrainedModel:
-    """:func:`train`, watched."""
-    several = isinstance(scans, Sequence) and not isinstance(scans, (str, Path))
-    given: list[ScanSource] = list(scans) if several else [scans]  # type: ignore[arg-type, list-item]
-    if not given:
-        raise ConfigError("train needs at least one scan, and none is given.")
-    how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
-    with stoppable(watcher.check):
-        engines = Engines(config, runtime, watcher)
-        check_number_of_scans(engines.config.backend, engines.capabilities, len(given))
-        made = accepted_scans(given, engines, watcher, **how)
-    need_training_frames(made[0])
-    files, writes = [*inputs, *_paths(made, runtime)], {BUNDLE_NAME, SETTINGS_NAME, SUMMARY_NAME}
-    with opened_folder(out, overwrite, files, watcher, writes) as folder:
-        runtime = beside_results(runtime, folder, watcher)
-        try:
-            with watcher.stage("train"):
-                model = train_on(engines.trainer, made, engines.config, runtime, progress)
-        except Cancelled as error:
-            return kept_model(error, watcher, "the model")
-        if folder is not None:
-            kept = provenance_of(engines.config, runtime, engines.trainer, *made) | (provenance or {})
-            _write_model(model, kept, folder, engines, watcher)
-    return model
-
-
-def _write_model(
-    model: TrainedModel, provenance: dict[str, Any], folder: ResultFolder, engines: Engines, observer: Observer
-) -> None:
-    """Put a model into its folder, in one step."""
-    from ..report.settings_file import write_model_settings
-    from ..report.write import write_model_summary
-
-    with folder.staged() as partial:
-        with observer.stage("save", finishes=True):
-            save_model(model, partial / BUNDLE_NAME, backend=engines.trainer.backend)
-        write_model_settings(partial, engines.config, engines.runtime, provenance)
-        write_model_summary(partial, model, provenance, observer.notices, observer.facts())
-    tell_of_kept(folder, observer)
-
-
-def _paths(scans: Sequence[PtychoDataContainer], runtime: Runtime) -> list[Path]:
-    """Files that a job reads and must leave alone."""
-    given = [scan.raw.source.path for scan in scans]
-    return [Path(path) for path in (*given, runtime.resume_from) if path is not None]
 
 
 @dataclass
@@ -329,7 +227,7 @@ def _run(
         how: dict[str, Any] = {"despite_findings": despite_findings, "progress": progress}
         (container,) = accepted_scans([scan], engines, watcher, **how)
     need_training_frames(container)
-    files = [*inputs, *_paths([container], runtime)]
+    files = [*inputs, *files_read([container], runtime)]
     with opened_folder(out, overwrite, files, watcher) as folder, stoppable(watcher.check):
         check_room_for_image(folder, container)
         job = _Job(engines, container, beside_results(runtime, folder, watcher), folder, watcher, progress)

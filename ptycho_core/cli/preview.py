@@ -42,7 +42,7 @@ def add_preview_option(parser: Parser) -> None:
         "--preview",
         metavar="N",
         help=f"write the image as it stands to {PREVIEW_NAME} every N epochs; of a network that of its best epoch so "
-        "far, which takes as long each time as 'ptycho reconstruct'",
+        "far, which takes up to half an epoch each time",
     )
 
 

@@ -37,7 +37,7 @@ def build_parser() -> Parser:
 def execute(options: Options, session: Session) -> int:
     """Train and write the bundle."""
     from ..api.models import BUNDLE_NAME
-    from ..api.run import train
+    from ..api.train import train
 
     options = with_reading(options)
     config, runtime = build_settings(options, session, method="network")

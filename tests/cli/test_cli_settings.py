@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ptycho_core.api.run import run as run_scan
-from ptycho_core.api.run import train as train_scan
+from ptycho_core.api.train import train as train_scan
 from ptycho_core.cli import main as cli
 from ptycho_core.cli import run
 from ptycho_core.cli.options import parse

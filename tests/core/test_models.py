@@ -13,7 +13,7 @@ from run_engine import CONFIG, N, make_scan
 from ptycho_core import legacy
 from ptycho_core.api.apply import apply_and_report, reconstruct
 from ptycho_core.api.models import load_model, load_with_engine, save_model
-from ptycho_core.api.run import train
+from ptycho_core.api.train import train
 from ptycho_core.bundle import Bundle, write_bundle
 from ptycho_core.config import InferenceConfig, ModelConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics

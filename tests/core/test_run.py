@@ -18,8 +18,9 @@ from ptycho_core.api import prepare
 from ptycho_core.api.models import load_model
 from ptycho_core.api.observe import Observer
 from ptycho_core.api.refine import refine
-from ptycho_core.api.run import run, train
+from ptycho_core.api.run import run
 from ptycho_core.api.score import score
+from ptycho_core.api.train import train
 from ptycho_core.config import InferenceConfig, RefinementConfig, TrainingConfig
 from ptycho_core.data.container import NO_COUNTS, PtychoDataContainer
 from ptycho_core.data.raw import RawData, Source

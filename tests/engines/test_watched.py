@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_scans import assert_same_model, config_for, make_scan, train, vary, weights_of
 
+from ptycho_core import Run, run
+from ptycho_core.config import RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer
 from ptycho_core.errors import Cancelled
+from ptycho_core.notebook.bar import ProgressBar
 
 BASE = vary(epochs=4, batch_size=2, learning_rate=3e-3, probe_trainable=True, scale_trainable=True, weight_average=0.5)
 """9 groups: 5 steps an epoch, 20 in all, at a rate at which 4 epochs are as many steps as 2 and 2 more."""
@@ -103,3 +109,29 @@ def test_before_an_epoch_is_finished_there_is_a_checkpoint_and_no_model(engine, 
     at_the_end, _ = stopped(engine, scan, vary(BASE, output_dir=tmp_path), 5)
     assert len(at_the_end.model.history["train_loss"]) == 1
     assert at_the_end.model.checkpoint_path == tmp_path / "checkpoints" / "interrupted.ckpt"
+
+
+@pytest.mark.spec("NOTE-5", "BE-40")
+def test_at_a_console_the_first_ctrl_c_gives_a_run_of_its_best_epoch(engine, scan, monkeypatch, tmp_path):
+    def press(self, event):
+        if event.stage == "train" and event.done == 12:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    monkeypatch.setattr(ProgressBar, "__call__", press)
+    config, runtime = config_for(engine, BASE, n_groups=9, refinement=RefinementConfig(engine="none"))
+    with pytest.warns(
+        UserWarning, match=r"after 12 of 20\); the image is that of the network's best epoch so far; to go"
+    ):
+        done = run(scan, config, runtime, out=tmp_path / "out")
+    assert isinstance(done, Run)
+    assert len(done.history["train_loss"]) == 2
+    assert done.verdict is not None
+    assert done.scored.heldout.deviance > 0
+    best = int(np.argmin(done.history["test_loss"])) + 1
+    for name, value in weights_of(train(engine, scan, vary(BASE, epochs=best))).items():
+        np.testing.assert_array_equal(weights_of(done.model)[name], value, err_msg=name)
+    checkpoint = tmp_path / "out" / "training" / "checkpoints" / "interrupted.ckpt"
+    assert repr(str(checkpoint)) in done.warnings[-1]
+    assert done.folder is None
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["training"]
