@@ -117,15 +117,3 @@ def test_a_variable_that_names_no_engine_is_not_well(monkeypatch: pytest.MonkeyP
     said, well = status.status()
     assert not well
     assert "PTYCHO_BACKEND = 'nonesuch' is no engine" in said[-1]
-
-
-def test_settings_of_an_archive_that_are_not_ours_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
-    from ptycho_core_ptychodus import tf_flow
-
-    for client in ({"model": {"N": 4, "nonsense": 1}, "nepochs": 3}, {"nepochs": 3}, {"model": {}, "nepochs": "many"}):
-        held = SimpleNamespace(client={"plugin": "tensorflow", **client})
-        monkeypatch.setattr(tf_flow, "read_archive", lambda folder, held=held: held)
-        with pytest.raises(ArchiveError, match="settings are damaged"):
-            tf_flow.load_inference_bundle(tmp_path)

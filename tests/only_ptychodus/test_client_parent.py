@@ -82,6 +82,51 @@ def test_defaults_are_those_that_the_client_sends() -> None:
     assert inference == torch_configs.InferenceConfig()
 
 
+@pytest.mark.spec("PTYD-2")
+def test_numbers_that_are_left_to_ptycho_core_are_the_ones_that_the_client_sends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is told from one that somebody has chosen by the client's default alone; a drift of it must be seen."""
+    import inspect
+
+    from ptycho.raw_data import RawData
+    from ptychodus.model.ptychopinn import reconstructor as tf
+    from ptychodus.model.ptychopinn_torch import reconstructor as torch
+
+    from ptycho_core_ptychodus import tf_configs, tf_flow, torch_configs
+    from ptycho_core_ptychodus.settings import job_of_tf, job_of_torch
+
+    monkeypatch.setenv("PTYCHO_BACKEND", "numpy")
+    library, other = libraries()
+    sent = library.inference_settings.n_nearest_neighbors.get_value(), library.inference_settings.n_samples.get_value()
+    assert sent == (tf_flow._NEIGHBOURS, tf_flow._SAMPLES)
+    defaults = inspect.signature(RawData.generate_grouped_data).parameters
+    assert (defaults["K"].default, defaults["nsamples"].default) == sent
+
+    def of_tf(**changed: object) -> object:
+        return job_of_tf(tf_configs.TrainingConfig(**changed)).config
+
+    def of_torch(**changed: object) -> object:
+        training = torch_configs.TrainingConfig(model_name="probe_unet", device="cpu", **changed)
+        return job_of_torch(
+            torch_configs.DataConfig(), torch_configs.ModelConfig(), training, torch_configs.InferenceConfig()
+        )
+
+    training = tf._build_training_config(library.model_settings, library.training_settings, "PINN")
+    batch, photons = training.batch_size, training.nphotons
+    assert of_tf(batch_size=batch).batch_size is None
+    assert of_tf(batch_size=2 * batch).batch_size == 2 * batch
+    assert (of_tf(nphotons=photons).nphotons, of_tf(nphotons=3e5).nphotons) == (None, 3e5)
+    _, _, training, _, _ = torch._build_configs(
+        "Unsupervised", other.data_settings, other.model_settings, other.training_settings, other.inference_settings
+    )
+    batch, workers = training.batch_size, training.num_workers
+    assert of_torch(batch_size=batch).config.batch_size not in (batch, 2 * batch), "what suits the network"
+    assert of_torch(batch_size=2 * batch).config.batch_size == 2 * batch
+    assert of_torch(num_workers=workers).runtime.num_workers == 0
+    assert of_torch(num_workers=workers + 1).runtime.num_workers == workers + 1
+
+
 @pytest.mark.spec("PTYD-6")
 @pytest.mark.parametrize(
     ("which", "group", "name", "value"),

@@ -114,7 +114,46 @@ def test_a_folder_without_frames_is_left_alone(tmp_path: Path, caplog: pytest.Lo
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize(("settings", "word"), [("epoch: 4\n", "epoch"), ("backend: pytorch\n", "other workflow")])
+@pytest.mark.spec("PTYD-9")
+def test_the_object_of_a_product_with_layers_is_the_product_of_them(caplog: pytest.LogCaptureFixture) -> None:
+    from dataclasses import replace
+
+    from client_scan import truth
+    from ptychodus.api.object import Object
+
+    from ptycho_core_ptychodus.product_run import scan_of
+
+    given = parts()
+
+    def of_layers(layers: np.ndarray) -> object:
+        old = given.product.object_
+        spacing = [1e-6] * (len(layers) - 1)
+        made = Object(layers, old.get_pixel_geometry(), old.get_center(), spacing)
+        return scan_of(replace(given, product=replace(given.product, object_=made)))
+
+    first = truth()
+    second = np.exp(0.3j * np.abs(first)).astype(np.complex64)
+    raw = of_layers(np.stack([first, second]))
+    np.testing.assert_allclose(raw.object_guess.object, first * second, rtol=1e-5)
+    assert "2 layers; their product was taken, as of a thin stack" in " ".join(raw.source.assumptions)
+    one = of_layers(first[None])
+    assert np.array_equal(one.object_guess.object, first)
+    assert "layers" not in " ".join(one.source.assumptions)
+    spoiled = np.stack([first, second])
+    spoiled[1, 4, 5] = np.nan
+    assert of_layers(spoiled).object_guess is None
+    assert "values that are not finite, so it is left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ("epoch: 4\n", "epoch"),
+        ("backend: pytorch\n", "other workflow"),
+        ("a: &a [1, 2]\nb: &b [*a, *a]\nc: [" + "*b, " * 9000 + "*b]\n", "aliases"),
+    ],
+    ids=["unknown", "engine", "bomb"],
+)
 def test_what_fails_is_in_the_log_and_no_product_is_left(tmp_path: Path, settings: str, word: str) -> None:
     target = staged(tmp_path, parts())
     (target / "ptycho_core.yaml").write_text(settings)

@@ -3,7 +3,7 @@
 ``model.ptycho`` is a bundle as any other. ``arrays.npz`` holds the probe as refined, the one it was refined from, the
 mask of the detector and the positions trained on; ``adapter.json`` the client's settings. Nothing in it is code. The
 client hands it over as ``wts.h5.zip`` in a folder, or unpacked into one, or under the name of a checkpoint; all are
-read.
+read, and looked at before they are used (``archive_checks``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from ptycho_core import TrainedModel, TrainingConfig, load_model, save_model
 from ptycho_core.bundle import read_bundle
 from ptycho_core.errors import ArchiveError
 from ptycho_core.io.atomic import write_bytes
+from ptycho_core.text import one_line
+
+from .archive_checks import ABOUT, ARRAYS, MODEL, damaged, read_about, read_arrays, read_members
 
 __all__ = ["ARCHIVE_NAME", "Archive", "read_archive", "write_archive"]
 
@@ -30,10 +33,6 @@ ARCHIVE_NAME = "wts.h5.zip"
 """What the client calls it; there is no HDF5 in it."""
 
 _FORMAT, _VERSION = "ptycho-core-ptychodus", 1
-_MODEL, _ARRAYS, _ABOUT = "model.ptycho", "arrays.npz", "adapter.json"
-_MEMBERS = (_MODEL, _ARRAYS, _ABOUT)
-_MOST_BYTES = 2**33
-"""Largest archive that is read: eight times a network of the reference's size is far below."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Archive:
             ArchiveError, BackendError: see ``ptycho_core.load_model``.
         """
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / _MODEL
+            path = Path(folder) / MODEL
             path.write_bytes(self.bundle)
             return load_model(path, backend=backend)
 
@@ -77,7 +76,7 @@ class Archive:
 def bundle_of(model: TrainedModel) -> bytes:
     """A model as the bytes of its bundle."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / _MODEL
+        path = Path(folder) / MODEL
         save_model(model, path)
         return path.read_bytes()
 
@@ -103,37 +102,10 @@ def write_archive(archive: Archive, path: Path) -> None:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as out:
         for name, content in (
-            (_MODEL, archive.bundle), (_ARRAYS, packed.getvalue()), (_ABOUT, json.dumps(about, indent=1).encode()),
+            (MODEL, archive.bundle), (ARRAYS, packed.getvalue()), (ABOUT, json.dumps(about, indent=1).encode()),
         ):  # fmt: skip
             out.writestr(zipfile.ZipInfo(name), content)
     write_bytes(path, whole.getvalue())
-
-
-def _members(path: Path) -> dict[str, bytes]:
-    """The three members, out of a file, or out of a folder that it was unpacked into.
-
-    Raises:
-        ArchiveError: they are not there.
-    """
-    if path.is_dir():
-        missing = [name for name in _MEMBERS if not (path / name).is_file()]
-        if not missing:
-            return {name: (path / name).read_bytes() for name in _MEMBERS}
-        raise ArchiveError(f"{path}: no model of ptycho-core lies there; {ARCHIVE_NAME} and {missing[0]} are missing.")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename: info.file_size for info in archive.infolist()}
-            missing = [name for name in _MEMBERS if name not in sizes]
-            if missing:
-                raise ArchiveError(
-                    f"{path}: it has no {missing[0]}, so it is no model of ptycho-core (one of PtychoPINN, perhaps); "
-                    "train again."
-                )
-            if sum(sizes[name] for name in _MEMBERS) > _MOST_BYTES:
-                raise ArchiveError(f"{path}: it unpacks to more than {_MOST_BYTES >> 30} GiB; no model is so large.")
-            return {name: archive.read(name) for name in _MEMBERS}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ArchiveError(f"{path}: it is no readable model archive: {error}. Train again.") from error
 
 
 def read_archive(path: Path | str) -> Archive:
@@ -148,35 +120,29 @@ def read_archive(path: Path | str) -> Archive:
     path = Path(path)
     if (path / ARCHIVE_NAME).is_file():
         path = path / ARCHIVE_NAME
-    members = _members(path)
-    try:
-        about = json.loads(members[_ABOUT])
-        with np.load(io.BytesIO(members[_ARRAYS]), allow_pickle=False) as held:
-            arrays = {name: held[name] for name in held.files}
-        if about["format"] != _FORMAT or about["version"] != _VERSION:
-            raise ArchiveError(
-                f"{path}: it is {about['format']} {about['version']}; this version reads {_FORMAT} {_VERSION}. Train "
-                "again."
-            )
-        probe, guess = (np.asarray(arrays[name], np.complex64) for name in ("probe", "probe_guess"))
-        grid = tuple(int(side) for side in arrays["grid"]) if "grid" in arrays else None
-        positions, client = np.asarray(arrays["positions_px"], np.float64), dict(about["client"])
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, ArchiveError):
-            raise
-        raise ArchiveError(f"{path}: it is damaged ({type(error).__name__}: {error}). Train again.") from error
+    members = read_members(path, ARCHIVE_NAME)
+    about = read_about(members[ABOUT], path)
+    if about["format"] != _FORMAT or about["version"] != _VERSION:
+        said = one_line(f"{about['format']} {about['version']}", 80)
+        raise ArchiveError(f"{path}: it is {said}; this version reads {_FORMAT} {_VERSION}. Train again.")
     with tempfile.TemporaryDirectory() as folder:
-        unpacked = Path(folder) / _MODEL
-        unpacked.write_bytes(members[_MODEL])
-        bundle = read_bundle(unpacked)
+        aside = Path(folder)
+        for name in (MODEL, ARRAYS):
+            (aside / name).write_bytes(members[name])
+        try:
+            bundle = read_bundle(aside / MODEL)
+        except ArchiveError as error:  # names a file that is gone when it is read
+            raise damaged(path, str(error).replace(str(aside / MODEL), MODEL).rstrip(".")) from error
+        arrays = read_arrays(aside / ARRAYS, path, bundle.side)
+    grid = arrays.get("grid")
     return Archive(
-        bundle=members[_MODEL],
+        bundle=members[MODEL],
         config=bundle.config,
         network=bundle.generator is not None,
-        probe=probe,
-        probe_guess=guess,
+        probe=arrays["probe"],
+        probe_guess=arrays["probe_guess"],
         mask=arrays.get("mask"),
-        positions_px=positions,
-        grid=grid,  # type: ignore[arg-type]
-        client=client,
+        positions_px=arrays["positions_px"],
+        grid=None if grid is None else (int(grid[0]), int(grid[1])),
+        client=about["client"],
     )

@@ -24,6 +24,8 @@ from ptychodus.api.reconstruct import ReconstructInput, prepare_reconstruct_inpu
 
 from ptycho_core import Geometry, Image, ObjectGuess, RawData, Run, Source, TrainingConfig, config_from_mapping, run
 from ptycho_core.errors import ConfigError, DataError, PtychoError
+from ptycho_core.io.plain_yaml import MOST_TEXT, read_yaml
+from ptycho_core.io.small_text import read_small_text
 
 from .training import tell_progress
 from .workflow import output_folder
@@ -70,21 +72,38 @@ def scan_of(parts: ReconstructInput) -> RawData:
             "with, and the new product has no OPR weights",
             product.metadata.name,
         )
-    layer = np.asarray(product.object_.get_layer(0), np.complex64)
+    guess, said = _transmission(product)
     bad = parts.bad_pixels
     return RawData.from_arrays(
         parts.diffraction_patterns,
         positions,
         probe if probe.size else None,
         mask=None if bad is None or not np.any(bad) else ~np.asarray(bad, bool),
-        object_guess=ObjectGuess(object=layer, origin_px=np.zeros(2)) if layer.size else None,
+        object_guess=guess,
         geometry=Geometry(
             energy_eV=product.metadata.photon_energy_eV or None,
             distance_m=product.metadata.detector_distance_m or None,
             pixel_size_m=geometry.pixel_width_m or None,
         ),
-        source=Source(dialect="ptychodus", assumptions=("what ptychodus hands over are counts",)),
+        source=Source(dialect="ptychodus", assumptions=("what ptychodus hands over are counts", *said)),
     )
+
+
+def _transmission(product: Product) -> tuple[ObjectGuess | None, tuple[str, ...]]:
+    """The object of a product as one layer (H, W), and what was assumed for it.
+
+    A wave that does not spread from one layer to the next leaves a stack multiplied by each transmission in turn,
+    O = Π_l O_l, as ptychodus flattens one. No layer by itself is the object. An image does not begin with it.
+    """
+    flat = np.asarray(product.object_.get_layers_flattened(), np.complex64)
+    if not flat.size:
+        return None, ()
+    name, L = product.metadata.name, product.object_.num_layers
+    if not np.isfinite(flat).all():
+        logger.warning("%s: the object of the product has values that are not finite, so it is left out", name)
+        return None, ()
+    said = f"the object of the product has {L} layers; their product was taken, as of a thin stack"
+    return ObjectGuess(object=flat, origin_px=np.zeros(2)), (said,) if L > 1 else ()
 
 
 def new_product(product: Product, done: Run) -> Product:
@@ -131,15 +150,11 @@ def _config(folder: Path, engine: str) -> TrainingConfig:
     Raises:
         ConfigError: they are no settings.
     """
-    import yaml
-
     values: Any = {}
     path = folder / SETTINGS_NAME
-    if path.is_file():
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: it is no YAML: {error}.") from error
+    if path.exists():
+        text = read_small_text(path, ConfigError, what="a YAML file of settings", most_bytes=MOST_TEXT)
+        values = read_yaml(text, str(path)) or {}
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: it holds a {type(values).__name__}; it must hold settings by name.")
     if values.get("backend", "auto") not in ("auto", engine):

@@ -121,12 +121,13 @@ def job_of_tf(config: tf_configs.TrainingConfig) -> Job:
         | ({"intensity_scale_trainable"} if network else set()),
     )
     engine, why = chosen_engine(network=network)
+    sent = tf_configs.TrainingConfig()
     settings: dict[str, Any] = {
         "backend": engine,
         "epochs": config.nepochs,
-        "batch_size": _unless(config.batch_size, 16),
+        "batch_size": _unless(config.batch_size, sent.batch_size),
         "loss": _loss(config.nll_weight, config.mae_weight),
-        "nphotons": _unless(config.nphotons, 1e6),
+        "nphotons": _unless(config.nphotons, sent.nphotons),
         "probe_trainable": config.probe_trainable,
     }
     if network:
@@ -160,10 +161,11 @@ def job_of_torch(
     of_networks = {"learning_rate", "scheduler", "gradient_clip_val", "num_workers", "model_name", "n_devices"}
     refuse_ineffective(training, {"epochs", "batch_size", "device", "notes", *(of_networks if network else ())})
     engine, why = chosen_engine(network=network)
+    sent = torch_configs.TrainingConfig()
     settings: dict[str, Any] = {
         "backend": engine,
         "epochs": training.epochs,
-        "batch_size": _unless(training.batch_size, 16),
+        "batch_size": _unless(training.batch_size, sent.batch_size),
         "loss": _one_of("loss_function", model.loss_function, _LOSSES),
     }
     runtime: dict[str, Any] = {"accelerator": "auto" if training.device == "cuda" else training.device}
@@ -180,6 +182,6 @@ def job_of_torch(
         }
         runtime |= {
             "devices": training.n_devices,
-            "num_workers": 0 if training.num_workers == 4 else training.num_workers,
+            "num_workers": 0 if training.num_workers == sent.num_workers else training.num_workers,
         }
     return Job(TrainingConfig(**settings), Runtime(**runtime), f"engine {engine} ({why})")

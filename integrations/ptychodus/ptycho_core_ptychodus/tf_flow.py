@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ptycho_core.errors import ArchiveError, ConfigError, DataError
+from ptycho_core.errors import ConfigError, DataError
+from ptycho_core.text import one_line
 
 from .archive import ARCHIVE_NAME, Archive, read_archive, write_archive
+from .archive_checks import client_config, damaged
 from .canvas import on_grid
 from .imaging import ClientImage, image_of
 from .scans import ClientFrames, ClientScan
@@ -242,12 +244,10 @@ def load_inference_bundle(folder: Path | str) -> tuple[Model, TrainingConfig]:
     archive = read_archive(folder)
     if archive.client.get("plugin") != "tensorflow":
         raise ConfigError("the model was trained by PtychoPINN-Torch; load it there.")
-    try:
-        trained, epochs = ModelConfig(**archive.client["model"]), int(archive.client["nepochs"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArchiveError(
-            f"{folder}: its settings are damaged ({type(error).__name__}: {error}). Train again."
-        ) from error
+    trained = client_config(ModelConfig, archive.client.get("model"), "model", folder)
+    epochs = archive.client.get("nepochs")
+    if type(epochs) is not int or epochs < 1:
+        raise damaged(folder, f"nepochs = {one_line(repr(epochs), 80)}; it must be a whole number from 1")
     now = InferenceConfig(model=ModelConfig(**{name: cfg[name] for name in vars(trained) if name in cfg}))
     refuse_supervised(now.model.model_type)
     refuse_ineffective(now.model, {"gridsize", "model_type"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ptycho_core.errors import ArchiveError, ConfigError, DataError
 
 from . import torch_configs
 from .archive import Archive, read_archive, write_archive
+from .archive_checks import client_config
 from .imaging import image_of
 from .scans import ClientScan
 from .settings import Job, job_of_torch
@@ -92,15 +93,7 @@ def _configs(client: Mapping[str, Any], path: str) -> tuple[Any, ...]:
     Raises:
         ArchiveError: they are not there, or of another version.
     """
-    made = []
-    for name, kind in _SAVED.items():
-        values = client.get(name)
-        names = {f.name for f in fields(kind)}
-        if not isinstance(values, dict) or set(values) != names:
-            raise ArchiveError(f"{path}: it has no {name} of this version (a model of PtychoPINN trained elsewhere?).")
-        pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        made.append(kind(**pairs))
-    return tuple(made)
+    return tuple(client_config(kind, client.get(name), name, path) for name, kind in _SAVED.items())
 
 
 class PtychoDataLoader:
