@@ -244,7 +244,9 @@ def read_members(path: Path, where: str) -> tuple[dict[str, Any], bytes, bytes]:
         raise ArchiveError(f"{where}: cannot be read ({error.strerror or error}).") from error
     except Exception as error:  # zipfile lets many kinds out when its list of members or their headers are damaged
         said = one_line(str(error) or type(error).__name__, 200)
-        raise ArchiveError(f"{where}: not a complete zip file ({said}); it is truncated or no bundle.") from error
+        raise ArchiveError(
+            f"{where}: not a complete zip file ({said}), so truncated or no model; give a model.ptycho."
+        ) from error
     for name, content in zip((WEIGHTS, PROBE), contents, strict=True):
         stated = manifest["members"][name]
         if stated != {"bytes": len(content), "sha256": sha256(content)}:

@@ -16,6 +16,7 @@ _CLASSES = {
     "RefinementConfig": "--refinement.",
     "InferenceConfig": "--inference.",
     "ModelConfig": "--model.",
+    "SimulationConfig": "--",
     "PtychiOptions": "--options.ptychi.",
     "TensorflowOptions": "--options.tensorflow.",
 }

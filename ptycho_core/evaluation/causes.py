@@ -254,7 +254,7 @@ def _coherence(known: Circumstances) -> list[Reason]:
     if known.refined:
         return []
     text = "the image was not refined (probe modes and positions are as they were given)"
-    return [Reason(name="not_refined", text=text, figure=math.nan, advice="refine it: run without --preset quick")]
+    return [Reason(name="not_refined", text=text, figure=math.nan, advice="refine it (--refine auto)")]
 
 
 def unknown(known: Circumstances) -> Reason:

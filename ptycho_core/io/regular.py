@@ -51,4 +51,5 @@ def check_regular(path: Path | str, error: type[PtychoError] = DataError, *, wha
     except ValueError as reason:  # a name with a null character
         raise error(f"{str(path)!r}: no name of a file ({reason}).") from reason
     if kind:
-        raise error(f"{path}: is {kind}; {what} is read from a regular file only. Write it to one first.")
+        advice = "Name the file in it" if kind == "a folder" else "Write it to one first"
+        raise error(f"{path}: is {kind}; {what} is read from a regular file only. {advice}.")

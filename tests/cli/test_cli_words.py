@@ -29,6 +29,7 @@ from ptycho_core.runtime import Runtime
         ),
         ("Runtime.threads = 0 and InferenceConfig.passes = 3", "--threads = 0 and --inference.passes = 3"),
         ("a: PtychiOptions.slices = 3", "a: --options.ptychi.slices = 3"),
+        ("SimulationConfig.object = 'star'; allowed", "--object = 'star'; allowed"),
         (
             "TrainingConfig has no field 'epoch'. Did you mean 'epochs'?",
             "there is no setting 'epoch'. Did you mean 'epochs'?",
