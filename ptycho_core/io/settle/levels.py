@@ -2,7 +2,7 @@
 
 Counts that were divided by something are whole multiples of one number, their quantum, which is what one photon is.
 Where noise of the readout or rounding has blurred that, the noise itself tells it: the variance of a pixel is the gain
-times its mean, plus that of the readout, see :func:`gain_by_noise`.
+times its mean, plus that of the readout, see :mod:`~ptycho_core.io.settle.noise`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
 from ..planes import read_plane
+from .noise import gain_by_noise, gain_of_white_noise
 from .sampling import spread_frames
 from .window import Window
 
@@ -31,15 +32,6 @@ _VALUES = 2**18  # looked at for a quantum
 _NEAR = 1e-3  # of a quantum, and the rounding of the value
 _TELLING = 0.1  # where rounding reaches farther than this part of a quantum, any value is near a multiple
 _CHANCE = 1e-2  # that as many values lie so near to multiples of a number that is not their quantum
-_ORDERS = (4, 6, 8)
-_CLEAN = 1.3  # light adds to the variance at low orders, where it does at all
-_MIDDLE = 256  # side of the part of a frame in which noise is looked at
-_GROUP = 32  # pixels of one level
-_TRIED = 48  # groups through pairs of which lines are tried
-_NEAR_LINE = 0.25
-_MOST_ON_LINE = 0.4
-_RANGE = 0.4
-_ALIKE = 1.25
 _ODD_GAIN = 3.0
 
 
@@ -144,7 +136,7 @@ def gain_of(
     whole = _are_whole(values)
     no_photons = not whole and float(values.max()) <= 1.0
     if given is None and not no_photons:
-        _doubt(frames, good, whole, warnings)
+        _doubt(frames, values, good, whole, warnings)
         return 1.0
     return _estimated(frames, values, good, given == "auto", name, notes, warnings)
 
@@ -167,7 +159,9 @@ def _estimated(
     quantum, gain = quantum_of(values), None
     if quantum is None or quantum == 1.0:  # photons, or whole numbers with the noise of a readout in them
         gain = gain_by_noise(frames, good)
-    if gain is not None and (quantum is None or not 1 / _ODD_GAIN < gain < _ODD_GAIN):
+        if quantum == 1.0 and gain is not None and gain < 1.0:  # less noise than photons have: shared among pixels?
+            gain = gain_of_white_noise(frames, good)
+    if gain is not None and (quantum is None or _is_odd(gain)):
         notes.append(
             f"By their noise a photon is {gain:.4g} in the stored values; they were divided by it, {why} (--gain)."
         )
@@ -189,16 +183,39 @@ def _estimated(
     return 1.0
 
 
-def _doubt(frames: NDArray[np.float32], good: NDArray[np.bool_] | None, whole: bool, warnings: list[str]) -> None:
-    """Say where the noise is not that of photons, so that figures against it would mislead."""
-    gain = gain_by_noise(frames, good)
-    if gain is None or 1 / _ODD_GAIN < gain < _ODD_GAIN:
-        return
-    values = "whole numbers" if whole else "values"
+def _doubt(
+    frames: NDArray[np.float32],
+    values: NDArray[np.float32],
+    good: NDArray[np.bool_] | None,
+    whole: bool,
+    warnings: list[str],
+) -> None:
+    """Say where values cannot be photons, by their quantum or their noise, so that figures against it would mislead.
+
+    A quantum is exact, whatever the object. Noise is believed only where it is no texture of the object.
+    """
+    quantum = quantum_of(values)
+    if quantum is not None and _is_odd(quantum) and _tells(values, quantum):
+        found = f"their values are whole multiples of {quantum:.4g}, so that a photon is that much"
+    else:
+        gain = gain_by_noise(frames, good)
+        if gain is None or not _is_odd(gain) or gain_of_white_noise(frames, good) is None:
+            return
+        found = f"by the noise of their {'whole numbers' if whole else 'values'} a photon is about {gain:.2g} of them"
     warnings.append(
-        f"Frames were read as photons, but by the noise of their {values} a photon is about {gain:.2g} of them; "
-        "figures against the noise would be off by that. If so, give --gain auto, or --gain NUMBER."
+        f"Frames were read as photons, but {found}; figures against the noise would be off by that. If so, give "
+        "--gain auto, or --gain NUMBER."
     )
+
+
+def _is_odd(gain: float) -> bool:
+    return not 1 / _ODD_GAIN < gain < _ODD_GAIN
+
+
+def _tells(values: NDArray[np.float32], quantum: float) -> bool:
+    """Whether more different values are multiples of a whole number than chance lets be; one always is, of itself."""
+    more = len(np.unique(values[values > 0])) - 1
+    return quantum < 1 or more * math.log(quantum) > -math.log(_CHANCE)
 
 
 def _sample(recording: Recording, good: NDArray[np.bool_] | None, look_at: int | None) -> NDArray[np.float32]:
@@ -277,115 +294,3 @@ def _round(quantum: float) -> float:
     """A whole number where rounding alone keeps it from being one: ADU of whole gains."""
     whole = float(np.rint(quantum))
     return whole if whole >= 1 and abs(quantum - whole) < 1e-5 * whole else quantum
-
-
-def gain_by_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | None = None) -> float | None:
-    """What a photon is in the values of some frames, by how their noise grows with their brightness.
-
-    A diffraction pattern is the power spectrum of a wave that fills part of its window, so the pattern's own Fourier
-    transform ends at twice that part: the finest detail of a frame, from pixel to pixel in both directions, is noise.
-    So the n-th difference along both axes, D, with coefficients c, measures the variance of the pixels it covers,
-
-        E|D|² = Σ c² var,   var = gain · mean + readout²,
-
-    and a straight line through (mean, var), binned by the mean over the frames, has the gain as its slope. Where the
-    wave fills so much of its window that light reaches that detail, it adds to the variance, the less the higher the
-    order of the difference: the orders must agree.
-
-    Args:
-        frames: (n, H, W) values, with or without a pedestal.
-        good: (H, W) pixels to look at, or None for all.
-
-    Returns:
-        The gain, or None where the frames do not tell.
-    """
-    shape = frames.shape[1:]
-    if min(shape) <= 2 * _ORDERS[-1]:
-        return None
-    middle = (slice(None), *(slice(max(0, (n - _MIDDLE) // 2), (n + _MIDDLE) // 2) for n in shape))
-    frames, good = frames[middle], None if good is None else good[middle[1:]]
-    seen = np.ones(frames.shape[1:], bool) if good is None else good
-    maps = [_variances(frames, seen, order) for order in _ORDERS]
-    (_, rough, _), (_, fine, _), (level, finest, covered) = maps
-    clean = covered & (rough < _CLEAN * finest) & (finest < _CLEAN * rough)
-    slopes = [_line_through(level[clean], variance[clean]) for variance in (fine, finest)]
-    if slopes[0] is None or slopes[1] is None or not 1 / _ALIKE < slopes[0] / slopes[1] < _ALIKE:
-        return None
-    return slopes[1]
-
-
-def _variances(
-    frames: NDArray[np.float32], good: NDArray[np.bool_], order: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Mean and variance around each pixel, from differences of an order along both axes, and where all is good.
-
-    They are cut to the pixels that the widest difference covers.
-    """
-    line = _difference(order)
-    weights = line**2 / np.sum(line**2)
-    cut = (_ORDERS[-1] - order) // 2
-    inner = (slice(cut, -cut or None),) * 2
-    level = _correlated(np.mean(frames, axis=0, dtype=np.float64), weights)
-    variance = np.zeros(level.shape)
-    for frame in frames:
-        variance += np.square(_correlated(frame.astype(np.float64), line))
-    variance /= len(frames) * np.sum(line**2) ** 2
-    return level[inner], variance[inner], (_correlated(good.astype(np.float64), weights) > 1 - 1e-9)[inner]
-
-
-def _difference(order: int) -> NDArray[np.float64]:
-    """Coefficients of a difference of an order."""
-    line = np.ones(1)
-    for _ in range(order):
-        line = np.convolve(line, [1.0, -1.0])
-    return line
-
-
-def _correlated(image: NDArray[np.float64], line: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An image with the same line of weights along both axes, where it is covered whole."""
-    size = len(line)
-    rows = sum(weight * image[k : image.shape[0] - size + 1 + k] for k, weight in enumerate(line))
-    both = sum(weight * rows[:, k : image.shape[1] - size + 1 + k] for k, weight in enumerate(line))
-    return np.asarray(both)
-
-
-def _line_through(level: NDArray[np.float64], variance: NDArray[np.float64]) -> float | None:
-    """Slope of the line that most groups of pixels of one level lie on.
-
-    Where light itself has detail as fine as noise, as at the rim of an aperture, the variance is far above the line.
-    """
-    n = len(level) // _GROUP
-    if n < 8:
-        return None
-    order = np.argsort(level, kind="stable")
-    x = np.array([part.mean() for part in np.array_split(level[order], n)])
-    y = np.array([part.mean() for part in np.array_split(variance[order], n)])
-    if not (y > 0).any():
-        return None
-    chosen = np.unique(np.linspace(0, n - 1, min(n, _TRIED)).astype(np.int64))
-    first, second = (chosen[side] for side in np.triu_indices(len(chosen), 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = (y[second] - y[first]) / (x[second] - x[first])
-    offsets = y[first] - slopes * x[first]
-    usable = np.isfinite(slopes) & (slopes > 0)
-    best, most = None, 0.0
-    for slope, offset in zip(slopes[usable], offsets[usable], strict=True):
-        on = np.abs(y - slope * x - offset) < _NEAR_LINE * (slope * x + offset)
-        if on.mean() > most:
-            best, most = on, float(on.mean())
-    if best is None or most < _MOST_ON_LINE:
-        return None
-    if not np.ptp(x[best]) > max(0.3 * np.ptp(x), _RANGE * x.max()):  # a slope needs brighter and darker pixels
-        return None
-    return _weighted_slope(x[best], y[best])
-
-
-def _weighted_slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
-    """Slope of the line through points (x, y), each known to a part of y."""
-    weight, slope = 1 / np.maximum(y, 1e-3 * y.max()) ** 2, 0.0
-    for _ in range(8):
-        centre = np.sum(weight * x) / np.sum(weight)
-        slope = float(np.sum(weight * (x - centre) * y) / np.sum(weight * (x - centre) ** 2))
-        offset = float(np.sum(weight * y) / np.sum(weight)) - slope * float(centre)
-        weight = 1 / np.maximum(slope * x + offset, 1e-3 * y.max()) ** 2
-    return slope if slope > 0 else None
