@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import errors
     from .api.apply import reconstruct
     from .api.centre import find_centre
-    from .api.compare import compare
+    from .api.compare import compare, compare_images
     from .api.facade import run_cdi_example, train_cdi_model
     from .api.find_probe import find_probe
     from .api.judge import judge
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 _HOMES: dict[str, tuple[str, ...]] = {
     "api.apply": ("reconstruct",),
     "api.centre": ("find_centre",),
-    "api.compare": ("compare",),
+    "api.compare": ("compare", "compare_images"),
     "api.facade": ("run_cdi_example", "train_cdi_model"),
     "api.find_probe": ("find_probe",),
     "api.judge": ("judge",),
@@ -139,6 +139,7 @@ __all__ = [
     "available_backends",
     "backend_spec",
     "compare",
+    "compare_images",
     "config_from_mapping",
     "config_to_mapping",
     "ensure_container",

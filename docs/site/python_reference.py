@@ -37,7 +37,7 @@ THEMES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "What comes back, and how far to trust it.",
         (
             "Run", "Stage", "Image", "Refined", "Scored", "Figures", "Verdict", "Reason", "CdiResult", "CdiResults",
-            "score", "judge", "try_out", "compare",
+            "score", "judge", "try_out", "compare", "compare_images",
         ),
     ),
     "engines": (

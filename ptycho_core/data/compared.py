@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..text import one_line
+from ..text import counted, one_line
 from .findings import Comparison
+from .shown import card, line, size
 
 __all__ = ["ComparedImage", "ComparedImages"]
 
@@ -48,6 +49,10 @@ class ComparedImage:
     def __post_init__(self) -> None:
         for name in ("name", "engine", "verdict"):
             object.__setattr__(self, name, one_line(getattr(self, name)))
+
+    def __repr__(self) -> str:
+        """One line: what it is and how large, never an array."""
+        return line("ComparedImage", repr(self.name), self.engine, f"object {size(self.object.shape)} px")
 
     def figure(self, role: str, name: str) -> float | None:
         """A figure of merit of a role, or None where it is not known."""
@@ -94,6 +99,16 @@ class ComparedImages:
     aligned: tuple[NDArray[np.complex64] | None, ...] = ()
     reference_object: NDArray[np.complex64] | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: what was compared with what, never an array."""
+        against = f"against {'the truth ' if self.is_truth else ''}{self.reference.name!r}"
+        not_scored = f"{len(self.reasons)} not scored" if self.reasons else ""
+        return line("ComparedImages", counted(len(self.images), "image"), against, not_scored)
+
+    def _repr_html_(self) -> str:
+        """The tables of ``ptycho compare`` for a notebook."""
+        return card(self)
 
     def to_mapping(self) -> dict[str, Any]:
         """Everything but the arrays as plain JSON data."""

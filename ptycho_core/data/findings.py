@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import counted
+from .shown import card, line, rounded
+
 __all__ = ["Comparison", "FourierRingCorrelation", "PositionReport"]
 
 
@@ -36,6 +39,11 @@ class FourierRingCorrelation:
     cutoff_half: float
     cutoff_one_seventh: float
     cutoff_half_bit: float
+
+    def __repr__(self) -> str:
+        """One line: how far the two agree, never an array."""
+        rings = counted(len(self.frequency), "ring")
+        return line("FourierRingCorrelation", rings, f"falls to half-bit at {rounded(self.cutoff_half_bit)} cycles/px")
 
     def half_period_px(self, cutoff: float) -> float:
         """Half-period resolution 1 / (2 f) of a cut-off, pixels; 1 at Nyquist, infinite when nothing is resolved."""
@@ -91,6 +99,16 @@ class Comparison:
     scale: float
     phase_rad: float
     n_pixels: int
+
+    def __repr__(self) -> str:
+        """One line: the figures that are defined, never an array."""
+        psnr = {"amplitude": self.amplitude_psnr_db, "phase": self.phase_psnr_db}
+        known = (f"{name} PSNR {value:.1f} dB" for name, value in psnr.items() if math.isfinite(value))
+        return line("Comparison", *known, f"correlation {rounded(self.correlation)}", repr(self.frc))
+
+    def _repr_html_(self) -> str:
+        """All figures for a notebook, in words where one is not defined."""
+        return card(self)
 
     @property
     def frc_half_cutoff(self) -> float:

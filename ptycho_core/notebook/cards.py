@@ -13,13 +13,17 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..data.compared import ComparedImages
 from ..data.container import PtychoDataContainer, Role
+from ..data.findings import Comparison
 from ..data.raw import RawData
 from ..data.results import CdiResult, Image, Scored
 from ..data.run import Run
 from ..data.shown import extent, length, rounded, size, stated
 from ..data.verdict import Verdict
 from ..errors import ConfigError
+from ..report.comparison import figures_table, pairs_table, why_not_defined
+from ..report.resolution import comparison_rows
 from ..text import counted, html_text, one_line
 from . import thumbnails
 
@@ -264,6 +268,47 @@ def _words(value: Any) -> str:
     return value if isinstance(value, str) and value else repr(value)
 
 
+def _comparison_card(score: Comparison) -> str:
+    return _framed("Comparison", "after registration, and without what no image can know",
+                   _table(comparison_rows(score, None)))  # fmt: skip
+
+
+def _columns(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table with headings."""
+    cell = "padding:2px 14px 2px 0;text-align:left;border:0;vertical-align:top"
+    above = "".join(f'<th style="{cell};font-weight:normal;opacity:.75">{_shown(text)}</th>' for text in heads)
+    below = "".join(
+        '<tr style="background:none">' + "".join(f'<td style="{cell}">{_shown(text)}</td>' for text in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div style="overflow-x:auto"><table style="border-collapse:collapse;margin:4px 0"><tr>{above}</tr>{below}'
+        "</table></div>"
+    )
+
+
+def _compared_card(compared: ComparedImages) -> str:
+    """The tables of the command: what the files tell, the scores, and each pair."""
+    heads, rows = figures_table(compared.images)
+    parts = [_columns(heads, rows)] if rows else []
+    scored = [(i.name, s) for i, s in zip(compared.images, compared.scores, strict=True) if s is not None]
+    by_name = [(name, dict(comparison_rows(score, compared.reference.pixel_size_m))) for name, score in scored]
+    if by_name:
+        lines = [(row, *(column[row] for _, column in by_name)) for row in by_name[0][1]]
+        parts.append(_columns(["figure", *(name for name, _ in by_name)], lines))
+    if compared.pairs:
+        parts.append(_columns(*pairs_table(compared)))
+    against = f"against {'the truth ' if compared.is_truth else ''}{compared.reference.name}"
+    not_scored = (f"{name}: {why}" for name, why in compared.reasons.items())
+    return _framed(
+        "Comparison",
+        against,
+        *parts,
+        _notes("not defined", why_not_defined(compared)),
+        _notes("not scored", not_scored),
+    )
+
+
 _CARDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], ...] = (
     (RawData, _raw_card),
     (PtychoDataContainer, _container_card),
@@ -271,6 +316,8 @@ _CARDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], ...] = (
     (Scored, _scored_card),
     (Image, _image_card),
     (CdiResult, _cdi_card),
+    (Comparison, _comparison_card),
+    (ComparedImages, _compared_card),
 )
 
 
@@ -278,7 +325,7 @@ def card(value: Any) -> str:
     """The card of a value, HTML.
 
     Args:
-        value: a scan, a container, an image, a scored image, a run, a result of the facade, or settings.
+        value: a scan, a container, an image, a scored image, a run, a result of the facade, a comparison, or settings.
 
     Raises:
         ConfigError: it is none of these.
@@ -288,4 +335,4 @@ def card(value: Any) -> str:
             return make(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):  # settings, of whichever room
         return _settings_card(value)
-    raise ConfigError(f"a {type(value).__name__} has no card; scans, images, runs and settings have.")
+    raise ConfigError(f"a {type(value).__name__} has no card; scans, images, runs, comparisons and settings have.")

@@ -254,3 +254,29 @@ def test_what_is_not_defined_says_why_and_no_error_is_said_as_that(folder: Path,
     whole = compare_images([folder / "turned", folder / "soft", folder / "good"])
     assert why_not_defined(whole) == []
     assert "Not defined" not in comparison_page(whole)
+
+
+@pytest.mark.spec("NOTE-1", "NOTE-2")
+def test_what_was_compared_shows_itself_in_a_line_and_a_card(folder: Path, tmp_path: Path) -> None:
+    import ptycho_core
+
+    np.savez(tmp_path / "flat.npz", object=np.ones((80, 80), np.complex64), origin_px=np.array([-55.0, -4.0]))
+    found = ptycho_core.compare_images([folder / "soft", tmp_path / "flat.npz", folder / "turned", folder / "good"])
+    good, soft = str(folder / "good"), str(folder / "soft")
+    assert repr(found) == f"ComparedImages(4 images, against '{good}', 1 not scored)"
+    score = found.scores[0]
+    assert repr(score).startswith(f"Comparison(amplitude PSNR {score.amplitude_psnr_db:.1f} dB, phase PSNR ")
+    assert "FourierRingCorrelation(" in repr(score)
+    assert "nan" not in repr(replace(score, amplitude_psnr_db=math.nan))
+    assert repr(found.images[0]) == f"ComparedImage('{soft}', engine of soft, object 65×85 px)"
+    for value in (found, score, *found.images):
+        assert "\n" not in repr(value)
+        assert "array" not in repr(value)
+    card = found._repr_html_()
+    assert f"against {good}" in card
+    assert f"{score.amplitude_psnr_db:.2f} dB" in card
+    assert "not scored (1)" in card
+    assert f"{found.pairs[(0, 2)].correlation:.4f}" in card
+    assert f"{score.correlation:.4f}" in score._repr_html_()
+    wicked = replace(found, images=tuple(replace(i, name="<script>x</script>") for i in found.images))
+    assert "<script" not in wicked._repr_html_()
