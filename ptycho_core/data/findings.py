@@ -71,7 +71,7 @@ class Comparison:
 
     Attributes:
         amplitude_psnr_db: 10 log₁₀(peak² / mean squared error) of the amplitude, decibels; infinite for no error, NaN
-            when the truth's amplitude is constant.
+            when the truth's amplitude is constant, to a thousandth of it.
         amplitude_peak: the peak used: range of the truth's amplitude in the region.
         phase_psnr_db: the same of the phase, with the error as the angle of estimate / truth, so that it never wraps.
         phase_peak_rad: the peak used: range of the truth's phase about its mean in the region, at most 2π.

@@ -31,6 +31,10 @@ __all__ = [
     "soft_window",
 ]
 
+_LEAST_CONTRAST = 1e-3
+"""Range of a truth, relative to its modulus or in radians, up to which it has no contrast to score by: interpolation by
+the last thousandth of a pixel leaves as much, and the ratio of an error to it means nothing."""
+
 _SSIM_WINDOW_PX = 7
 _FIRST_RINGS = 5
 
@@ -208,10 +212,10 @@ def compare_objects(
     )
     a, b, region = aligned.estimate, aligned.truth, aligned.region
     mean_modulus = float(np.abs(b[region]).mean())
-    amplitude = _score(np.abs(a), np.abs(b), region, CONSTANT_BELOW * mean_modulus)
+    amplitude = _score(np.abs(a), np.abs(b), region, _LEAST_CONTRAST * mean_modulus)
     # phases about their mean, and the estimate's as the truth's plus the error: both wrap at the same pixels
     truth_phase = np.angle(b * np.conj(b[region].sum()))
-    phase = _score(truth_phase + np.angle(a * np.conj(b)), truth_phase, region, CONSTANT_BELOW)
+    phase = _score(truth_phase + np.angle(a * np.conj(b)), truth_phase, region, _LEAST_CONTRAST)
     u, v = a[region] - a[region].mean(), b[region] - b[region].mean()
     return Comparison(
         amplitude_psnr_db=amplitude[0],

@@ -250,6 +250,7 @@ def test_a_pure_phase_truth_has_no_amplitude_score_and_says_so_in_json() -> None
     assert math.isnan(exact.amplitude_psnr_db)
     assert math.isnan(exact.amplitude_ssim)
     assert math.isfinite(result.phase_psnr_db)
+    assert math.isnan(result.amplitude_psnr_db), "what interpolation leaves is no peak"
     plain = json.loads(json.dumps(exact.to_mapping(), allow_nan=False))
     assert plain["amplitude_psnr_db"] is None
     assert plain["n_pixels"] == truth.size
