@@ -71,9 +71,9 @@ def gain_of_white_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | N
 
     Of noise of single pixels S is flat. The texture of the object is the second term, which ends where the wave does;
     noise that pixels share falls by the detector's transfer function (MTF). Both fall as lags grow, so what does not
-    fall is neither. Four more differences look at shorter lags than that of order 8 along both axes, which looks at
-    (N/2, N/2): order 8 along one axis and none along the other, (N/2, all), and order 6 over every second pixel there,
-    (N/2, N/4). Over the pixels on the line the median of their variances over its must be within 1.2 of 1.
+    fall is neither. The difference of order 8 along both axes looks at lags near (N/2, N/2). Order 8 along one of them
+    and order 6 over every second pixel along the other looks at (N/2, N/4) and (N/4, N/2). Over the pixels on the line
+    the median of these variances over that one must be within 1.2 of 1.
 
     A wave that fills its window evenly has texture that is flat too. In few frames its bright speckles are the bright
     pixels of the mean frame, and their variance the square of that. So the line is drawn again with the level of a
@@ -93,7 +93,7 @@ def gain_of_white_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | N
     if gain is None or len(frames) < 2:
         return None
     frames, seen = _middle(frames, good)
-    finest, every, middle = _difference(_ORDERS[-1]), np.ones(1), _spread(_difference(6), 2)
+    finest, middle = _difference(_ORDERS[-1]), _spread(_difference(6), 2)
     reach = len(middle) // 2
     if min(frames.shape[1:]) <= 2 * reach:
         return None
@@ -113,7 +113,7 @@ def gain_of_white_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | N
     slope = _weighted_slope(x[on], y[on])
     if slope is None or not 1 / _HALVES_ALIKE < slope / gain < _HALVES_ALIKE:
         return None
-    for lines in ((finest, every), (every, finest), (finest, middle), (middle, finest)):
+    for lines in ((finest, middle), (middle, finest)):
         if not 1 / _WHITE < np.median(by_level(*lines)[on] / y[on]) < _WHITE:
             return None
     return gain
