@@ -12,6 +12,7 @@ from ..errors import ConfigError, OutputError
 from ..io.result_folder import default_folder
 from ..limits import within
 from ..text import one_line
+from .option_words import in_option_words
 from .options import Options, Parser, add_scan_options, make_parser
 from .progress import long_job
 from .reading_options import limits_given, read_options
@@ -135,7 +136,7 @@ def execute(options: Options, session: Session) -> int:
         session.say(f"assumed  {text}")
     width = max(map(len, (*_MARKS.values(), "assumed")))
     for finding in inspection.findings:
-        session.say(f"{_MARKS[finding.level].ljust(width)}  {finding.text}")
+        session.say(f"{_MARKS[finding.level].ljust(width)}  {in_option_words(finding.text)}")
     session.say(f"\n{'not usable' if code else 'usable'}: {one_line(options['data'])}")
     if not options["try"] or code:
         return code

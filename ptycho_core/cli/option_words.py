@@ -39,7 +39,8 @@ _IN_WORDS = {
 }
 _YAML = {"True": "true", "False": "false", "None": "null"}
 _FOR_PROGRAMS = re.compile(
-    r" \((?:overwrite=True|allow_external=True|out|resume_from|Limits\.\w+|Limits\(guard=False\))\)"
+    r" \((?:overwrite=True|allow_external=True|measurement='amplitude' or 'counts'|out|resume_from|Limits\.\w+"
+    r"|Limits\(guard=False\))\)"
 )
 """What stands behind an option for those who call the library."""
 

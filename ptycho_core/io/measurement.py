@@ -96,7 +96,7 @@ def resolve_measurement(name: str, stated: str | None, given: str | None, sample
     hint = f" They look like {_LOOKS[guess]}." if guess else ""
     raise UnstatedMeasurementError(
         f"{name}: does not say whether its frames are amplitudes (square roots of photon counts) or counts. "
-        f"State it: --measurement amplitude|counts.{hint}",
+        f"State it: --measurement amplitude|counts (measurement='amplitude' or 'counts').{hint}",
         guess,
     )
 

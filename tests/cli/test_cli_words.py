@@ -37,6 +37,7 @@ from ptycho_core.runtime import Runtime
         ("PtychiOptions has no field 'x'.", "there is no setting 'options.ptychi.x'."),
         ("RefinementConfig: 'epochs' is given twice", "'epochs' is given twice"),
         ("pass --overwrite (overwrite=True) to replace", "pass --overwrite to replace"),
+        ("--measurement amplitude|counts (measurement='amplitude' or 'counts').", "--measurement amplitude|counts."),
         ("allow more with --max_memory (Limits.memory_mb).", "allow more with --max_memory."),
         (
             "PtychiOptions.alpha = 'x' is a str; it must be float | None.",

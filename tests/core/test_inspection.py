@@ -205,7 +205,7 @@ def test_unstated_measurement_is_an_error_that_does_not_stop_the_inspection(tmp_
     found = inspect_scan(path)
     assert not found.usable
     assert found.measurement is None
-    assert "--measurement amplitude|counts" in levels(found, "error")[0]
+    assert "--measurement amplitude|counts (measurement=" in levels(found, "error")[0]
     assert any("supposes amplitude" in text for text in levels(found, "note"))
     assert found.facts["values_look_like"] == "amplitude"
     assert found.facts["mean_counts"] == pytest.approx(scan["counts"].sum() / M, rel=1e-5)
