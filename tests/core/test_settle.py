@@ -320,7 +320,7 @@ def test_frames_are_chosen_with_their_positions(tmp_path):
     ("frames", "error", "match"),
     [
         ("20:", DataError, "leaves none of its 11"),
-        ("::0", ConfigError, "a step of 0"),
+        ("::0", ConfigError, "its step must not be 0"),
         ("4", ConfigError, "is one frame"),
         ("[11]", DataError, "scan has 0 to 10"),
         ("[1, 1]", DataError, "a frame twice"),

@@ -68,7 +68,7 @@ def _numbers(chosen: str, M: int, name: str) -> NDArray[np.int64]:
     if 2 <= len(parts) <= 3 and all(part.strip().lstrip("-").isdigit() or not part.strip() for part in parts):
         start, stop, step = (int(part) if part.strip() else None for part in (*parts, "")[:3])
         if step == 0:
-            raise ConfigError(f"frames = {chosen!r}: a step of 0 goes nowhere.")
+            raise ConfigError(f"frames = {chosen!r}: its step must not be 0.")
         numbers = np.arange(M)[slice(start, stop, step)]
     elif chosen.strip().lstrip("-").isdigit():
         raise ConfigError(f"frames = {chosen!r} is one frame; give START:STOP:STEP, or a file with frame numbers.")

@@ -89,7 +89,7 @@ def background_of(
         what = f"background = {given:g}: it"
         notes.append(f"A background of {given:g} counts a pixel was taken, as given.")
     if level.shape != shape:
-        raise DataError(f"{what} has shape {level.shape} but frames are {shape[0]}×{shape[1]}; it must have theirs.")
+        raise DataError(f"{what} has shape {level.shape} but frames are {shape[0]}×{shape[1]}; they must agree.")
     judged = level if good is None else level[good]
     if not np.isfinite(judged).all() or (judged < 0).any():
         least = float(np.nanmin(judged))

@@ -94,7 +94,7 @@ def _looked_at(recording: Recording, options: ReadOptions, *, every: bool) -> Pi
 def _checked_shape(mask: NDArray[np.bool_], recording: Recording, what: str) -> NDArray[np.bool_]:
     height, width = recording.frames.shape[1:]
     if mask.shape != (height, width):
-        raise DataError(f"{what} has shape {mask.shape} but frames are {height}×{width}; it must have theirs.")
+        raise DataError(f"{what} has shape {mask.shape} but frames are {height}×{width}; they must agree.")
     return mask.astype(bool)
 
 
