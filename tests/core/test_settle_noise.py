@@ -163,6 +163,12 @@ def test_whole_multiples_tell_a_gain_whatever_the_texture(gain, kind, n, diamete
     assert "--gain auto" in text
 
 
+def test_a_gain_that_is_not_far_from_1_is_left_alone():
+    counts = drawn(rates("dead_leaves", 64, 0.5, 0.18) * 1e4, 64)
+    for gain in (0.4, 2.0):
+        assert warned((gain * counts).astype(np.float32)) == []
+
+
 def test_few_different_values_tell_no_multiple():
     counts = np.zeros((4, H, W))
     counts[:, 20:30, 9:40] = 12 * (np.random.default_rng(1).random((4, 10, 31)) > 0.8)

@@ -108,7 +108,7 @@ def gain_of_white_noise(frames: NDArray[np.float32], good: NDArray[np.bool_] | N
 
     x, y = np.array([level[group].mean() for group in groups]), by_level(finest, finest)
     on = _on_line(x, y)
-    if on is None or on.sum() < _LEAST_GROUPS:
+    if on is None:
         return None
     slope = _weighted_slope(x[on], y[on])
     if slope is None or not 1 / _HALVES_ALIKE < slope / gain < _HALVES_ALIKE:
