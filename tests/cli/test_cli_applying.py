@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from ptycho_core.cli import main as cli
+from ptycho_core.cli.applying import with_applied
+from ptycho_core.cli.options import parse
+from ptycho_core.cli.reconstruct import build_parser
 from ptycho_core.io.plain_yaml import read_yaml
 from ptycho_core.io.result_folder import verify_result
 
@@ -85,7 +88,10 @@ def test_of_another_scan_a_network_makes_the_same_image_again(stub, scan, capsys
     assert said["inference"]["central_crop_px"] == 20
     assert "refinement" not in said, "nothing was refined"
     assert said["reading"] == {"frames": "0:20:1"}
-    assert cli.main(["reconstruct", "other.npz", "--config", "first/settings.yaml", "--out", "again"]) == 0
+    given = ["other.npz", "--config", "first/settings.yaml"]
+    assert with_applied(parse(build_parser(), given))["backend"] == "pytorch", "whoever the bundle is of"
+    assert with_applied(parse(build_parser(), [*given, "--backend", "tensorflow"]))["backend"] == "tensorflow"
+    assert cli.main(["reconstruct", *given, "--out", "again"]) == 0
     assert np.array_equal(object_of("first"), object_of("again"))
     two = json.loads(Path("again/summary.json").read_text())
     assert two["config"]["inference"]["central_crop_px"] == 20
