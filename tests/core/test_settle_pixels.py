@@ -128,7 +128,7 @@ def test_auto_masks_what_an_inspection_warns_of():
     frames[:, 30, 5] = 123456
     raw = settled(recording(frames))
     warned = " ".join(finding.text for finding in examine(raw) if finding.level in ("warning", "error"))
-    for words in ("hold 123456 in every frame", "(18, 24)", "(2, 5)"):
+    for words in ("1 pixel holds 123456 in every frame", "(18, 24)", "(2, 5)"):
         assert words in warned
     masked = settled(recording(frames), mask="auto")
     assert {(18, 22), (2, 3), (30, 5)} <= bad_of(masked)
