@@ -303,8 +303,9 @@ def _object_guess(file: Candidate, notes: list[str]) -> ObjectGuess | None:
     if values.dtype.kind not in "biufc":
         raise DataError(f"{file.path}: 'objectGuess' holds {values.dtype} values; it must hold complex numbers.")
     if values.ndim == 3 and len(values):
-        notes.append(f"objectGuess has {len(values)} layers; the first is used.")
-        values = values[0]
+        if len(values) > 1:
+            notes.append(f"objectGuess has {len(values)} layers; their product was taken, as of a thin stack.")
+        values = np.prod(values, axis=0)
     if values.ndim != 2 or not np.isfinite(values).all():
         raise DataError(f"{file.path}: 'objectGuess' has shape {values.shape}; it must be a finite (H, W) image.")
     origin = np.zeros(2)

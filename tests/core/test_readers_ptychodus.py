@@ -131,6 +131,25 @@ def test_training_data_in_hdf5(tmp_path):
     assert recording.geometry == Geometry(energy_eV=7100.0, distance_m=1.9, pixel_size_m=2.5e-8)
 
 
+def test_layers_of_an_object_are_a_thin_stack(tmp_path):
+    """No layer by itself is the object: a wave that does not spread between them is multiplied by each."""
+    layers = np.stack([OBJECT, np.exp(0.4j * np.abs(OBJECT)), 0.9 * OBJECT.conj()]).astype(np.complex64)
+
+    def both(name, given):
+        raw = read_scan(training_npz(tmp_path / f"{name}.npz", objectGuess=given))
+        recording = read_recording(training_h5(tmp_path / f"{name}.h5", object=given), ReadOptions())
+        return [(raw.object_guess, raw.source.assumptions), (recording.object_guess, recording.source.assumptions)]
+
+    for guess, assumed in both("three", layers):
+        np.testing.assert_allclose(guess.object, layers[0] * layers[1] * layers[2], rtol=1e-5)
+        assert any("3 layers; their product was taken, as of a thin stack" in note for note in assumed)
+    for guess, assumed in both("one", layers[:1]):
+        np.testing.assert_array_equal(guess.object, layers[0])
+        assert not any("layers" in note for note in assumed)
+    none = read_recording(training_h5(tmp_path / "none.h5", object=layers[:0]), ReadOptions())
+    assert none.object_guess is None
+
+
 def test_zero_is_what_ptychodus_writes_where_it_knows_nothing(tmp_path):
     path = training_h5(
         tmp_path / "t.h5", photon_energy_eV=0.0, detector_object_distance_m=0.0, bad_pixels=np.zeros((H, W), bool)

@@ -151,9 +151,11 @@ def _training(h5: Any, file: Candidate, notes: list[str], warnings: list[str]) -
         notes.append(NO_PROBE)
     notes.append("Positions are pixels of the object's array, of the pixel (N-1)/2 of a frame.")
     guess = None
-    if obj is not None and obj.ndim in (2, 3) and np.isfinite(obj).all():
-        layer = obj if obj.ndim == 2 else obj[0]
-        guess = ObjectGuess(object=layer.astype(np.complex64), origin_px=np.zeros(2))
+    if obj is not None and obj.ndim in (2, 3) and obj.size and np.isfinite(obj).all():
+        if obj.ndim == 3 and len(obj) > 1:
+            notes.append(f"The object has {len(obj)} layers; their product was taken, as of a thin stack.")
+        flat = obj if obj.ndim == 2 else np.prod(obj, axis=0)
+        guess = ObjectGuess(object=flat.astype(np.complex64), origin_px=np.zeros(2))
     return {
         "positions": np.stack(positions, axis=-1),
         "position_unit": "px",
