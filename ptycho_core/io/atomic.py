@@ -25,7 +25,7 @@ try:
 except ImportError:  # no POSIX
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_path", "ensure_output_folder", "sweep_temporaries", "write_bytes", "write_text"]
+__all__ = ["atomic_path", "ensure_output_folder", "flush_folder", "sweep_temporaries", "write_bytes", "write_text"]
 
 _TEMPORARY = re.compile(r"\.(?P<of>.+)\.(?P<id>[0-9a-f]{32}|[a-z0-9_]{8})\.partial(?P<suffix>\.[^.]+)?", re.DOTALL)
 """The short ids are of temporaries that earlier versions made, and did not lock."""
@@ -143,6 +143,16 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 def write_text(path: Path | str, content: str) -> None:
     """Write a UTF-8 text file atomically."""
     write_bytes(path, content.encode("utf-8"))
+
+
+def flush_folder(path: Path) -> None:
+    """Have the names in a folder on the disk, where platform and file system can."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def ensure_output_folder(path: Path | str) -> Path:

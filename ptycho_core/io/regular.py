@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, PtychoError
 
-__all__ = ["check_regular", "irregular"]
+__all__ = ["check_regular", "irregular", "is_same_file"]
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -53,3 +53,11 @@ def check_regular(path: Path | str, error: type[PtychoError] = DataError, *, wha
     if kind:
         advice = "Name the file in it" if kind == "a folder" else "Write it to one first"
         raise error(f"{path}: is {kind}; {what} is read from a regular file only. {advice}.")
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Whether two paths lead to one file or folder, by whatever names and links."""
+    try:
+        return a.samefile(b)
+    except OSError:  # one of them is not there
+        return False

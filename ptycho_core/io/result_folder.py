@@ -19,16 +19,17 @@ import shutil
 import stat
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
 from ..text import plain_name
-from .atomic import sweep_temporaries
+from .atomic import flush_folder, sweep_temporaries
 from .folder_lock import LOCK_NAME, hold_folder, sweep_locks
 from .made_folder import as_output_error, make_folder, remove_made
+from .regular import is_same_file
 from .result_names import (
     COMMIT_NAME,
     IMAGE_NAME,
@@ -189,7 +190,7 @@ class ResultFolder:
             with as_output_error(self.path, NOTHING_REPLACED):
                 self._seal(partial)
                 os.rename(partial, commit)
-                _flush_folder(self.path)
+                flush_folder(self.path)
         except OutputError as error:
             if (rescued := self._rescue(partial)) is None:
                 raise
@@ -256,10 +257,10 @@ class ResultFolder:
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
             (partial / name).write_text(text + "\n", encoding="utf-8")
             _flush(partial / name)
-        _flush_folder(partial)
+        flush_folder(partial)
 
     def _is_input(self, name: str) -> bool:
-        return any(_is_same(source, self.path / name) for source in self.inputs)
+        return any(is_same_file(source, self.path / name) for source in self.inputs)
 
     def _settle(self) -> None:
         """Clear what killed commands left before their one step, and complete what they left after it."""
@@ -318,26 +319,18 @@ def _refuse_inputs(folder: Path, inputs: Sequence[Path], writes: frozenset[str])
     pending = RESULT_NAMES & {path.name for path in folder.glob(".commit-*/*")}
     for source in inputs:
         for name in sorted(writes | pending | {LOCK_NAME, LOG_NAME}):
-            if _is_same(source, folder / name):
+            if is_same_file(source, folder / name):
                 raise OutputError(
                     f"{source}: the input would be replaced by {name} of the result in {folder}; choose another folder "
                     "with --out."
                 )
         for parent in Path(os.path.realpath(source)).parents:  # Path.resolve raises where links lead in a circle
             ours = PARTIAL_NAME.fullmatch(parent.name) or COMMIT_NAME.fullmatch(parent.name)
-            if ours and _is_same(parent.parent, folder):
+            if ours and is_same_file(parent.parent, folder):
                 raise OutputError(
                     f"{source}: the input lies in {parent.name}, which a command that was killed left in {folder} and "
                     "the next one there removes; copy it elsewhere or choose another folder with --out."
                 )
-
-
-def _is_same(a: Path, b: Path) -> bool:
-    """Whether two paths lead to one file, by whatever names and links."""
-    try:
-        return a.samefile(b)
-    except OSError:  # one of them is not there
-        return False
 
 
 def _listed(summary: Mapping[str, Any]) -> dict[str, str | None]:
@@ -378,12 +371,3 @@ def _flush(path: Path) -> str:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush_folder(path: Path) -> None:
-    with suppress(OSError):  # not every platform and file system can
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .atomic import flush_folder
 from .result_names import COMMIT_NAME, PLAN_NAME, RESULT_NAMES, SUMMARY_NAME
 
 __all__ = ["Switch", "is_switch_link", "where_it_lies"]
@@ -165,8 +166,8 @@ class Switch:
             path = self.folder / name
             if name in self.writes or self._is_link(path) or self.is_ours(path, name):
                 self._set_aside(path, linked=linked)
-        _flush_folder(self.folder)
-        _flush_folder(self.commit / _OLD)
+        flush_folder(self.folder)
+        flush_folder(self.commit / _OLD)
         self._point(_AFTER)
 
     def _is_link(self, path: Path) -> bool:
@@ -218,7 +219,7 @@ class Switch:
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(following, now)
-        _flush_folder(self.commit)
+        flush_folder(self.commit)
 
     def _end(self) -> None:
         """Put the files in the places of the links, give back what is not ours, and tidy up."""
@@ -236,7 +237,7 @@ class Switch:
         for aside in sorted(old.iterdir()) if old.is_dir() else []:
             if not self.is_ours(aside, aside.name):
                 self.keep(aside, aside.name)
-        _flush_folder(self.folder)
+        flush_folder(self.folder)
         gone = self.commit.with_name(self.commit.name.replace(".commit-", ".partial-"))
         os.rename(self.commit, gone)  # one step, after which it is nothing but a leftover
         shutil.rmtree(gone, ignore_errors=True)
@@ -266,12 +267,3 @@ class Switch:
 def _is_one(a: Path, b: Path) -> bool:
     """Whether two names are of one thing; a link is itself, wherever it leads."""
     return os.path.samestat(a.lstat(), b.lstat())
-
-
-def _flush_folder(path: Path) -> None:
-    with suppress(OSError):  # not every platform and file system can
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

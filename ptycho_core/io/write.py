@@ -19,6 +19,7 @@ from ..data.raw import RawData
 from ..errors import ConfigError, OutputError, suggest
 from ..protocol import Progress, ProgressEvent, no_progress
 from .atomic import atomic_path
+from .regular import is_same_file
 from .writers.common import provenance_json
 
 __all__ = ["WRITERS", "ScanWriter", "choose_writer", "provenance_json", "write_scan"]
@@ -155,7 +156,7 @@ def write_scan(
     """
     target = Path(path)
     writer = choose_writer(target, format)
-    if any(_is_same(origin, target) for origin in _files_behind(raw.frames)):
+    if any(is_same_file(origin, target) for origin in _files_behind(raw.frames)):
         raise OutputError(f"{target}: the frames of this scan are still read from this file; choose another name.")
     write: Callable[..., list[str]] = getattr(
         importlib.import_module(f".writers.{writer.module}", __package__), writer.function
@@ -163,13 +164,6 @@ def write_scan(
     with atomic_path(target) as temporary:
         told = replace(raw, frames=_ToldFrames(raw.frames, progress))
         return tuple(write(temporary, told, compress=compress))
-
-
-def _is_same(a: Path, b: Path) -> bool:
-    try:
-        return a.samefile(b)
-    except OSError:  # one of them is not there
-        return False
 
 
 def _files_behind(source: object) -> list[Path]:
