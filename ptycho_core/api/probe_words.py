@@ -32,7 +32,7 @@ def sentences_of(guess: ProbeGuess, raw: RawData) -> tuple[str, ...]:
         assert guess.defocus_px2 is not None
         said.append(
             f"the scan brought no probe; one was found from the mean pattern with a defocus of {guess.defocus_px2:.4g} "
-            f"square object pixels{_in_metres(guess.defocus_px2, raw)}, by {len(guess.trials)} trials"
+            f"square object pixels{_in_metres(guess.defocus_px2, raw)}, by {counted(len(guess.trials), 'trial')}"
         )
         other = "the sign of the defocus follows from the orientation as it was read"
         if guess.orientation != "none":
@@ -44,7 +44,7 @@ def sentences_of(guess: ProbeGuess, raw: RawData) -> tuple[str, ...]:
     elif guess.how == "disc":
         said.append(
             f"the scan brought no probe; it is explained best by a disc of radius {guess.disc_radius_px:.3g} object "
-            f"pixels at the sample, by {len(guess.trials)} trials"
+            f"pixels at the sample, by {counted(len(guess.trials), 'trial')}"
         )
     else:
         said.append("the scan brought no probe; one was estimated from the mean pattern, in focus")

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from ..notebook.bar import FIGURES, LABELS
 from .signals import Stop
-from .terminal import PLAIN, put
+from .terminal import PLAIN, is_terminal, put
 
 __all__ = ["LINE_SECONDS", "AtWork", "Listener", "Step", "beating", "line_of", "of_total", "span"]
 
@@ -151,7 +151,7 @@ def beating(at_work: Callable[[], AtWork], stop: Stop) -> Iterator[None]:
         at_work: tells what the command is at, on the clock of ``time.monotonic``; it is called in another thread.
         stop: of the command, which knows where to write.
     """
-    if sys.stderr is None or sys.stderr.isatty():
+    if sys.stderr is None or is_terminal(sys.stderr):
         yield
         return
     handle = None

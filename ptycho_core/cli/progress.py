@@ -16,7 +16,7 @@ from ..protocol import ProgressEvent
 from ..text import printable
 from .beat import Step, of_total
 from .signals import Stop
-from .terminal import put
+from .terminal import is_terminal, put
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -42,7 +42,7 @@ def long_job(session: Session, method: str | None = None) -> Iterator[Reporter]:
     """
     stop = session.stop
     try:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if is_terminal(sys.stderr):
             with _bar() as bar:
                 session.above_bar = partial(
                     bar.console.print, markup=False, highlight=False, emoji=False, soft_wrap=True, end=""

@@ -14,7 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-__all__ = ["PLAIN", "HelpAsked", "can_show", "fill_missing_handles", "forgiving_streams", "give_up", "is_loss", "put"]
+__all__ = [
+    "PLAIN",
+    "HelpAsked",
+    "can_show",
+    "fill_missing_handles",
+    "forgiving_streams",
+    "give_up",
+    "is_loss",
+    "is_terminal",
+    "put",
+]
 
 PLAIN = "ptycho.plain"
 """Name of the error handler of encoding that writes a plain character for one that a terminal lacks."""
@@ -84,6 +94,14 @@ def forgiving_streams() -> Iterator[None]:
         for stream, errors in changed:
             with suppress(OSError, ValueError):
                 stream.reconfigure(errors=errors)  # type: ignore[attr-defined]
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a stream is a terminal; one that is closed, or of a program and cannot tell, is none."""
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def put(stream: TextIO | None, text: str) -> OSError | None:

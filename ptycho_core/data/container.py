@@ -107,7 +107,7 @@ class Statistics:
         totals = raw.frame_totals if frames is None else raw.frame_totals[frames]
         mean_counts = float(totals.mean()) if len(totals) else 0.0
         if mean_counts == 0:
-            raise DataError(f"{name}: all {len(totals)} frames are empty; choose other frames.")
+            raise DataError(f"{name}: no frame has counts; choose other frames.")
         known = (raw.probe, raw.mask, raw.background, raw.propagation)
         scale = 1.0 if raw.probe_calibrated else initial_scale(mean_counts, *known)
         return cls(mean_counts=mean_counts, n_frames=len(totals), scale=scale)

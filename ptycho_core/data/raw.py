@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import DataError
 from ..physics.propagation import check_sampling
 from ..stopping import safe_point
-from ..text import one_line, storable
+from ..text import counted, one_line, storable
 from .frames import FrameSource, SubsetFrames
 from .geometry import RADIATIONS, Geometry
 from .propagation import FAR_FIELD, Propagation
@@ -140,7 +140,8 @@ class RawData:
         modes = "no probe" if self.probe is None else f"probe {size(self.probe.shape)}"
         pixel = length(self.geometry.pixel_size_m)
         return line(
-            "RawData", file_name(self.source.path), f"{self.n_frames} frames of {self.side}×{self.side}", seen,
+            "RawData", file_name(self.source.path),
+            f"{counted(self.n_frames, 'frame')} of {self.side}×{self.side}", seen,
             f"positions over {size(tuple(int(n) for n in np.ptp(self.positions_px, axis=0)))} px", modes,
             f"object pixel {pixel}" if pixel else "", str(self.propagation), self.source.dialect,
         )  # fmt: skip

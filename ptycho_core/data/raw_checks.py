@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import DataError
 from ..limits import DEFAULT_LIMITS, limits_at_work, memory_left
+from ..text import counted
 from .frames import ArrayFrames, FrameSource
 
 __all__ = [
@@ -93,7 +94,8 @@ def checked_positions(positions: ArrayLike, M: int, name: str) -> NDArray[np.flo
     bad = ~np.isfinite(out).all(axis=1)
     if bad.any():
         first = int(bad.argmax())
-        raise DataError(f"{name}: {bad.sum()} positions are not finite (first: frame {first}); remove those frames.")
+        those = counted(int(bad.sum()), "position is", "positions are")
+        raise DataError(f"{name}: {those} not finite (first: frame {first}); leave such frames out.")
     span = np.ptp(out, axis=0)
     if M > 1 and not span.any():
         raise DataError(f"{name}: all {M} positions are the same point; ptychography needs a scan.")

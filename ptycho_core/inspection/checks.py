@@ -65,7 +65,7 @@ def check_size(raw: RawData, facts: Facts) -> list[Finding]:
     elif bad:
         out.append(Finding("note", text))
     if 1 < raw.n_frames < _LEAST_FRAMES:
-        text = f"Only {raw.n_frames} frames: they fit almost any image, so that good figures prove nothing."
+        text = f"Only {counted(raw.n_frames, 'frame')}: almost any image fits so few, and good figures prove nothing."
         out.append(Finding("warning", text))
     if facts.figures["mean_counts"] < 1000:
         out.append(Finding("warning", f"Only {facts.figures['mean_counts']:.3g} counts a frame; expect a noisy image."))

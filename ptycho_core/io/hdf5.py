@@ -33,6 +33,7 @@ from ..data.recording import Recording
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
+from ..text import counted
 from .candidate import Candidate, missing_key
 from .h5_values import array_at, dataset_at, open_h5, units_of, whole, whole_frames
 from .measurement import doubt, resolve_measurement, unstated_note
@@ -226,7 +227,9 @@ def read_group(file: Candidate, options: ReadOptions, group: str) -> Recording:
         frames, positions = replace(frames, stored_shape=(whole, *frames.stored_shape[1:])), positions[:whole]
     notes = [] if mask is None or how == "True as good" else [f"The mask was read with {how}."]
     notes += ([] if stated else [unstated_note(resolved)]) + ([NO_PROBE] if probe is None else told)
-    notes += [f"The file is still being written: its first {len(positions)} frames are read."] if live else []
+    if live:
+        first = counted(len(positions), "frame is", "frames are")
+        notes.append(f"The file is still being written: its first {first} read.")
     return Recording(
         frames=frames,
         positions=positions,

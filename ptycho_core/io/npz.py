@@ -41,6 +41,7 @@ from ..data.recording import Recording
 from ..errors import DataError
 from ..plugins.hookspecs import hookimpl
 from ..reader_protocol import ReaderSpec, ReadOptions
+from ..text import counted
 from .candidate import Candidate, missing_key
 from .measurement import doubt, resolve_measurement, unstated_note
 from .planes import good_pixels, one_in
@@ -325,12 +326,12 @@ def _mask(file: Candidate, notes: list[str]) -> tuple[NDArray[np.bool_] | None, 
     if "mask" in file.names:
         good, how = good_pixels(_real(file, "mask"))
         if how != "True as good":
-            notes.append(f"mask was read with {how}; it hides {int((~good).sum())} pixels.")
+            notes.append(f"mask was read with {how}; it hides {counted(int((~good).sum()), 'pixel')}.")
         return good, one_in(how)
     if "bad_pixels" not in file.names:
         return None, "good"
     bad = _real(file, "bad_pixels").astype(bool)
-    notes.append(f"bad_pixels (True = bad) was read as the mask; it hides {int(bad.sum())} pixels.")
+    notes.append(f"bad_pixels (True = bad) was read as the mask; it hides {counted(int(bad.sum()), 'pixel')}.")
     return ~bad, "bad"
 
 

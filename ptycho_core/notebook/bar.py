@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ class ProgressBar:
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show a step."""
-        self._events[event.stage] = event
+        self._events[event.stage] = replace(event, image=None)  # which may hold the scan and a network's weights
         last = event.done >= event.total
         if last or time.monotonic() - self._drawn >= _EVERY_S:
             self._draw(over=False)

@@ -33,6 +33,7 @@ from ..report.canvas import (
 )
 from ..report.curves import epochs_told
 from ..report.views import object_view
+from ..text import counted
 from .thumbnails import small_png
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def mean_figure(raw: RawData) -> Figure:
     """Mean pattern of all frames that were looked at, on a log scale; every one of them is read."""
     figure = new_figure(5.0, 4.1)
     axes, drawn = _log_panel(figure, (0.15, 0.15, 3.6), raw.mean_pattern(), raw.mask)
-    title(axes, f"Mean of {raw.n_looked_at} frames")
+    title(axes, f"Mean of {counted(raw.n_looked_at, 'frame')}")
     colour_bar(figure, drawn, axes, "counts", extend="min")
     return figure
 

@@ -269,6 +269,22 @@ def test_a_job_that_is_done_before_says_none(stub, scan, capsys):
     assert capsys.readouterr().err == ""
 
 
+class Mute(io.StringIO):
+    """A stream of a program, which cannot tell what it is."""
+
+    isatty = None
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_standard_error_that_cannot_tell_what_it_is_stops_no_command(stub, monkeypatch, capsys, closed):
+    stream = io.StringIO() if closed else Mute()
+    if closed:
+        stream.close()
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert cli.main(["readers"]) == 0
+    assert "cxi" in capsys.readouterr().out
+
+
 SCRIPT = """
 import sys
 from ptycho_core.cli import beat

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,20 @@ def test_the_second_press_is_one_also_when_the_first_was_met() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         press_again()
+
+
+def test_a_bar_keeps_no_image_alive() -> None:
+    """Behind the image of an event are the scan, and a network's weights or all that a solver has on a device."""
+
+    def image() -> Any:
+        return None
+
+    kept = weakref.ref(image)
+    bar = ProgressBar()
+    bar(ProgressEvent(stage="train", done=3, total=3, image=image))
+    del image
+    assert kept() is None
+    assert "3/3" in bar._line()
 
 
 @pytest.mark.usefixtures("console")

@@ -221,7 +221,7 @@ def test_ptychodus_training_keys(tmp_path):
     np.testing.assert_array_equal(raw.positions_px[:, 1], content["xcoords"])
     np.testing.assert_array_equal(raw.object_guess.origin_px, [0, 0])
     assert raw.read_counts([0])[0, 3, 5] == 0
-    assert any("hides 1 pixels" in text for text in raw.source.assumptions)
+    assert any("hides 1 pixel." in text for text in raw.source.assumptions)
 
 
 def test_bad_pixels_may_hold_anything(tmp_path):

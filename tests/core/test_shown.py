@@ -30,6 +30,7 @@ from ptycho_core import (
     run_cdi_example,
     simulate,
 )
+from ptycho_core.data.frames import SubsetFrames
 from ptycho_core.data.verdict import Verdict
 from ptycho_core.errors import ConfigError, DataError
 from ptycho_core.notebook import thumbnails
@@ -92,6 +93,7 @@ def test_one_line_has_shapes_units_engine_and_figures(made: Run, scan: RawData, 
     height, width = made.image.object.shape
     assert height != width
     assert "54 frames of 24×24" in repr(scan)
+    assert ", 1 frame of 24×24" in repr(replace(scan, frames=SubsetFrames(scan.frames, np.array([7]))))
     assert "probe 2×24×24" in repr(scan)
     assert "object pixel 20 nm" in repr(scan)
     assert "px, " in repr(scan)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...data.frames import CentredFrames, FrameSource, Hdf5Frames
 from ...errors import DataError
 from ...reader_protocol import ReadOptions
+from ...text import counted
 from ..h5_values import (
     array_at,
     attribute,
@@ -91,7 +92,8 @@ def frames_at(
         whole = min(whole, n_positions)
     if h5.swmr_mode:
         notes.append(
-            f"The file is still being written: of {shape[0]} frames (or rows of them) the first {whole} are read."
+            f"The file is still being written: of {shape[0]} frames (or rows of them) the first "
+            f"{counted(whole, 'is', 'are')} read."
         )
         shape = (whole, *shape[1:])
         if not whole:
@@ -167,7 +169,7 @@ def good_pixels(h5: Any, paths: tuple[str, ...], shifted: bool, notes: list[str]
         bad |= ((values.astype(np.int64) & ~harmless) != 0).any(axis=0)
     each = dataset.ndim > 2 and int(np.prod(dataset.shape[:-2])) > 1
     notes.append(
-        f"{path.rsplit('/', 1)[-1]} is a bit field in which 0 is good; it hides {int(bad.sum())} pixels"
+        f"{path.rsplit('/', 1)[-1]} is a bit field in which 0 is good; it hides {counted(int(bad.sum()), 'pixel')}"
         f"{', those that are bad in any frame' if each else ''}."
     )
     return ~(np.fft.fftshift(bad) if shifted else bad)

@@ -34,6 +34,7 @@ from ...errors import DataError
 from ...physics.propagation import energy_of_eV
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import counted
 from ..candidate import Candidate
 from ..h5_values import array_at, dataset_at, energy_at, group_at, length_at, number_at, open_h5, units_of, whole_frames
 from ..measurement import resolve_measurement
@@ -94,7 +95,10 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
         frames: FrameSource = parts[0] if len(parts) == 1 else ConcatenatedFrames(parts)
         wanted = _asked_for(h5)
         if wanted is not None and wanted != frames.shape[0]:
-            warnings.append(f"The detector was asked for {wanted} frames; {frames.shape[0]} are in the file.")
+            warnings.append(
+                f"The detector was asked for {counted(wanted, 'frame')}; "
+                f"{counted(frames.shape[0], 'is', 'are')} in the file."
+            )
         mask = _mask(h5, file, size, notes)
         geometry = _geometry(h5, file, options, notes)
         centre = _centre(h5, size, notes)
@@ -150,7 +154,8 @@ def _blocks(
             found.append((path, (whole, *map(int, dataset.shape[1:]))))
             dtypes.append(dataset.dtype)
         if whole < dataset.shape[0]:
-            notes.append(f"{path} is still being written: of its {dataset.shape[0]} frames the first {whole} are read.")
+            first = counted(whole, "is", "are")
+            notes.append(f"{path} is still being written: of its {dataset.shape[0]} frames the first {first} read.")
             break
     if not found:
         raise DataError(f"{file.path}: {_DATA!r} holds no whole frame yet; try again later.")
@@ -193,7 +198,7 @@ def _mask(h5: Any, file: Candidate, size: tuple[int, int], notes: list[str]) -> 
                 f"{file.path}: {path!r} is {bits.shape}, but frames are {size[0]}×{size[1]}. Give --mask FILE."
             )
         good: NDArray[np.bool_] = bits == 0
-        notes.append(f"pixel_mask is a bit field in which 0 is good; it hides {int((~good).sum())} pixels.")
+        notes.append(f"pixel_mask is a bit field in which 0 is good; it hides {counted(int((~good).sum()), 'pixel')}.")
         return good
     return None
 

@@ -20,6 +20,7 @@ from ...data.recording import Recording
 from ...errors import DataError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import counted
 from ..candidate import Candidate
 from ..measurement import doubt
 from ..probes import NO_PROBE
@@ -152,7 +153,8 @@ def _still_written(paths: list[Path], kind: str, notes: list[str]) -> list[Path]
     try:
         read_frame(paths[-1], kind, frame_dataset(paths[-1]) if kind == "hdf5" else "")
     except (DataError, OSError):
-        notes.append(f"{paths[-1].name} is not whole yet and was left out; {len(paths) - 1} frames are there.")
+        there = counted(len(paths) - 1, "frame is", "frames are")
+        notes.append(f"{paths[-1].name} is not whole yet and was left out; {there} there.")
         return paths[:-1]
     return paths
 
@@ -178,7 +180,8 @@ def _check_gaps(name: str, paths: list[Path], numbers: list[int], options: ReadO
     shown = ", ".join(map(str, missing[:_SHOWN])) + (
         f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
     )
-    text = f"{len(missing)} frames are missing in the series from {paths[0].name} to {paths[-1].name}: {shown}"
+    text = counted(len(missing), "frame is", "frames are")
+    text += f" missing in the series from {paths[0].name} to {paths[-1].name}: {shown}"
     places = _places(options)
     if places is not None and places != len(paths):
         raise DataError(

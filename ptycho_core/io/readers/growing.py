@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DataError
+from ...text import counted
 from ..h5_values import open_h5, whole_frames
 from .arrays import Hdf5Arrays
 from .stored_frames import Layout, StoredFrames, stored_frames
@@ -41,7 +42,10 @@ def counted_frames(
             raise DataError(
                 f"{arrays.path}: {name!r} is still being written and holds no whole frame yet; try again later."
             )
-        notes.append(f"The file is still being written: of {shape[0]} frames the first {whole} are read.")
+        notes.append(
+            f"The file is still being written: of {counted(shape[0], 'frame')} the first "
+            f"{counted(whole, 'is', 'are')} read."
+        )
         lists = [None if values is None else np.asarray(values[:whole]) for values in lists]
     layout = replace(Layout(shape, (0,), image_axes), shape=(whole, *shape[1:]))
     return stored_frames(arrays, name, layout, "counts"), lists

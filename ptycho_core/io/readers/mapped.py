@@ -19,7 +19,7 @@ from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...physics.propagation import energy_of_eV
 from ...reader_protocol import ReadOptions
-from ...text import listed
+from ...text import counted, listed
 from ..candidate import Candidate
 from ..h5_values import one_number, text_of, unit_factor
 from ..measurement import doubt, resolve_measurement
@@ -244,7 +244,7 @@ def _mask(
         return None, "good"
     values = arranged(at, ("y", "x"), ("y", "x"), arrays, options, said_by, "biuf")
     good, how = good_pixels(values, at.one_means or "good", stated=at.one_means is not None)
-    notes.append(f"The mask was read with {how}; it hides {int((~good).sum())} pixels.")
+    notes.append(f"The mask was read with {how}; it hides {counted(int((~good).sum()), 'pixel')}.")
     return good, one_in(how)
 
 

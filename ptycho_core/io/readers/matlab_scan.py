@@ -27,6 +27,7 @@ from ...data.raw import Source
 from ...data.recording import Recording
 from ...errors import DataError
 from ...reader_protocol import ReadOptions
+from ...text import counted
 from ..h5_values import as_complex
 from ..measurement import doubt, resolve_measurement
 from ..probes import NO_PROBE, normalise_probe
@@ -230,5 +231,5 @@ def _mask(found: _Names, shape: tuple[int, ...], notes: list[str], warnings: lis
         warnings.append(f"fmask is {good.shape} and frames are {shape}, so that it was not used; give --mask FILE.")
         return None
     told = ", those that are bad in any frame" if each else ""
-    notes.append(f"fmask (1 = good) was read as the mask; it hides {int((~good).sum())} pixels{told}.")
+    notes.append(f"fmask (1 = good) was read as the mask; it hides {counted(int((~good).sum()), 'pixel')}{told}.")
     return good

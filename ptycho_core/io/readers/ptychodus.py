@@ -28,6 +28,7 @@ from ...data.recording import Recording
 from ...errors import DataError
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import counted
 from ..candidate import Candidate, missing_key
 from ..h5_values import array_at, attribute, dataset_at, number_at, open_h5
 from ..measurement import doubt, resolve_measurement
@@ -127,7 +128,9 @@ def good_pixels(bad: NDArray[Any] | None, notes: list[str]) -> NDArray[np.bool_]
     """The mask (H, W), True = good, of bad pixels, or None where all are good."""
     if bad is None or not bad.any():
         return None
-    notes.append(f"bad_pixels (True = bad) was read as the mask; it hides {int(bad.astype(bool).sum())} pixels.")
+    notes.append(
+        f"bad_pixels (True = bad) was read as the mask; it hides {counted(int(bad.astype(bool).sum()), 'pixel')}."
+    )
     return np.asarray(~bad.astype(bool))
 
 

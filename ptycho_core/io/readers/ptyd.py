@@ -31,6 +31,7 @@ from ...errors import DataError
 from ...physics.propagation import wavelength_m
 from ...plugins.hookspecs import hookimpl
 from ...reader_protocol import ReaderSpec, ReadOptions
+from ...text import counted
 from ..candidate import Candidate, missing_key
 from ..h5_values import array_at, dataset_at, energy_at, length_at, open_h5, text_at
 from ..measurement import resolve_measurement
@@ -165,7 +166,7 @@ def _good_pixels(
     if not used:
         return None
     notes.append(
-        f"Weights of 0 hide {int((~good).sum())} pixels, those that have one in any frame"
+        f"Weights of 0 hide {counted(int((~good).sum()), 'pixel')}, each that has one in any frame"
         f"{'; other weights were not used' if graded else ''}."
     )
     return good

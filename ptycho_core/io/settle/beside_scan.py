@@ -13,6 +13,7 @@ from ...data.raw import Geometry
 from ...data.recording import Recording
 from ...errors import DataError, PtychoError
 from ...reader_protocol import ReadOptions
+from ...text import counted
 from .beside import Beside, read_beside
 
 __all__ = ["advice_without_positions", "with_positions_beside"]
@@ -94,10 +95,8 @@ def _by_index(
     np.add.at(mean, inverse, positions)
     mean /= times[:, None]
     if times.max() > 1:
-        notes.append(
-            f"{beside.path.name}: {int((times > 1).sum())} frames have several positions; their mean is used, as "
-            "ptychodus does."
-        )
+        those = counted(int((times > 1).sum()), "frame has", "frames have")
+        notes.append(f"{beside.path.name}: {those} several positions; their mean is used, as ptychodus does.")
     place = np.minimum(np.searchsorted(unique, numbers), len(unique) - 1)
     has_one = unique[place] == numbers
     if not has_one.any():
@@ -107,7 +106,8 @@ def _by_index(
         )
     over = int((~np.isin(unique, numbers)).sum())
     if over:
-        notes.append(f"{beside.path.name}: {over} positions are of frames that are not in {Path(name).name}; left out.")
+        those = counted(over, "position is of a frame that is", "positions are of frames that are")
+        notes.append(f"{beside.path.name}: {those} not in {Path(name).name}; left out.")
     notes.append(f"{beside.path.name}: positions were paired with frames by their numbers.")
     return np.where(has_one[:, None], mean[place], np.nan)
 

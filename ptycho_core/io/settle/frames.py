@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...data.frames import SubsetFrames
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
+from ...text import counted
 from ..number_table import read_numbers
 
 __all__ = ["chosen_frames"]
@@ -56,7 +57,8 @@ def chosen_frames(
         positions = positions[numbers]  # one a frame of the file; frames turned round take theirs with them
     elif positions is not None:
         notes.append(f"The {len(positions)} positions belong to the frames that were chosen, in their order.")
-    notes.append(f"{len(numbers)} of {M} frames are used, as given (--frames {chosen}).")
+    are = "is" if len(numbers) == 1 else "are"
+    notes.append(f"{len(numbers)} of {counted(M, 'frame')} {are} used, as given (--frames {chosen}).")
     raster = recording.raster if len(numbers) == M else None
     return numbers, replace(
         recording, frames=SubsetFrames(recording.frames, numbers), positions=positions, raster=raster

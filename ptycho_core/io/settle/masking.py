@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...data.recording import MASK_POLARITIES, Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
+from ...text import counted
 from ..planes import one_in, read_mask
 from .pixels import PixelStatistics, bright_lines, dead_and_hot, is_cut_off, marked, stuck
 from .sampling import spread_frames
@@ -124,7 +125,9 @@ def _given(
         raise DataError(f"{path}: the mask has shape {good.shape} but frames of {name} are {height}×{width}.")
     if polarity is None:
         _check_polarity(good, light, one_in(how), f"{path}: the mask")
-    notes.append(f"{path.name} was laid over the scan as a mask ({how}); it hides {int((~good).sum())} pixels.")
+    notes.append(
+        f"{path.name} was laid over the scan as a mask ({how}); it hides {counted(int((~good).sum()), 'pixel')}."
+    )
     return good
 
 
@@ -158,7 +161,7 @@ def _hide(good: NDArray[np.bool_], pixels: NDArray[np.bool_], why: str, notes: l
     n = int((pixels & good).sum())
     if n:
         good[pixels] = False
-        notes.append(f"{n} pixels were masked: {why}.")
+        notes.append(f"{counted(n, 'pixel was', 'pixels were')} masked: {why}.")
 
 
 def _hide_sometimes(
@@ -189,7 +192,8 @@ def _hide_sometimes(
             "(--offset NUMBER, above the least value); else mask those pixels (--mask FILE)."
         )
     good[pixels] = False
-    warnings.append(f"{n} pixels are NaN or negative in some frames, not in all; they were masked in every frame.")
+    those = counted(n, "pixel is", "pixels are")
+    warnings.append(f"{those} NaN or negative in some frames, not in all; masked in every frame.")
 
 
 def _hide_by_rules(

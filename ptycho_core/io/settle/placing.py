@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...data.recording import Recording
 from ...errors import ConfigError, DataError
 from ...reader_protocol import ReadOptions
+from ...text import counted
 from ..units import LENGTHS, length_unit
 from .beside_scan import advice_without_positions
 
@@ -125,5 +126,5 @@ def _raster(
     y, x = np.mgrid[: raster[0], : raster[1]].reshape(2, -1)
     notes.append(f"Positions are a raster of {raster[0]} × {raster[1]} (y, x), the x axis fastest.")
     if begun:
-        notes.append(f"Of the raster {M} frames are there; they were taken as its first.")
+        notes.append(f"Of the raster {counted(M, 'frame is', 'frames are')} there, taken as its first.")
     return np.stack([y[:M] * step_m[0], x[:M] * step_m[1]], axis=-1).astype(np.float64)
