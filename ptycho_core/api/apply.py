@@ -122,7 +122,8 @@ def _config_of(
 ) -> TrainingConfig:
     """What decides an image that a trained model makes, and that is refined afterwards or not."""
     if refinement is None:
-        return replace(trained, inference=config, refinement=RefinementConfig(engine="none"))
+        own = tuple(o for o in trained.options if o.engine == trained.backend)
+        return replace(trained, inference=config, refinement=RefinementConfig(engine="none"), options=own)
     taking_part = {name, refinement.engine}
     options = tuple(o for o in trained.options if o.engine in taking_part)
     return replace(trained, backend=name, inference=config, refinement=refinement, options=options)

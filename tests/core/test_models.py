@@ -15,7 +15,7 @@ from ptycho_core.api.apply import apply_and_report, reconstruct
 from ptycho_core.api.models import load_model, load_with_engine, save_model
 from ptycho_core.api.train import train
 from ptycho_core.bundle import Bundle, write_bundle
-from ptycho_core.config import InferenceConfig, ModelConfig
+from ptycho_core.config import InferenceConfig, ModelConfig, PlainOptions, RefinementConfig
 from ptycho_core.data.container import PtychoDataContainer, Statistics
 from ptycho_core.data.raw import RawData
 from ptycho_core.errors import ArchiveError, ConfigError, DataError
@@ -81,6 +81,16 @@ class TestReconstruct:
             reconstruct(model, tmp_path / "missing.npz", runtime=Runtime(accelerator="cuda"))
         with pytest.raises(ConfigError, match="= 33 is larger than the patches"):
             reconstruct(model, make_scan(), InferenceConfig(central_crop_px=33))
+
+    def test_settings_of_the_engine_that_refined_are_none_of_an_image_that_is_not_refined(self, model, tmp_path):
+        save_model(model, tmp_path / "model.ptycho")
+        loaded, engine = load_with_engine(tmp_path / "model.ptycho")
+        refined = RefinementConfig(engine="elsewhere", epochs=3)
+        options = (PlainOptions(engine="elsewhere", values={"alpha": 0.3}),)
+        loaded = replace(loaded, config=replace(CONFIG, refinement=refined, options=options))
+        done = apply_and_report(loaded, engine, make_scan(), InferenceConfig())
+        assert done.config.options == ()
+        assert done.config.refinement.engine == "none"
 
     def test_a_folder_of_results_goes_the_way_of_run(self, stub, model, tmp_path):
         save_model(model, tmp_path / "model.ptycho")
