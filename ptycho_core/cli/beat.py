@@ -37,6 +37,10 @@ _STAGES = {
     "half_data": "making an image of each half of the frames",
     "verdict": "judging the image",
     "report": "writing the results",
+    "inspect": "inspecting the scan",
+    "compare": "comparing the images",
+    "export": "exporting the image",
+    "conform": "asking the engine",
 }
 """Stage of a command that no step is told of under the same name → what it is in words."""
 

@@ -111,7 +111,7 @@ def execute(options: Options, session: Session) -> int:
     if options["overwrite"] and options["out"] is None:
         raise ConfigError("--overwrite says something of --out only; give --out FOLDER, or leave it out.")
     targets = _targets(options)
-    with within(limits_given(options)):
+    with session.stage("compare"), within(limits_given(options)):
         compared = compare_images(names, options["truth"], measurement=options["measurement"])
     if options["json"]:
         session.say(json_text(compared.to_mapping()))

@@ -81,7 +81,8 @@ def execute(options: Options, session: Session) -> int:
         else:
             session.say(f"engine {name} cannot be loaded: {error}")
         return 2
-    sheet = run_conformance(name, settings=settings, side=options["side"], only=options["only"])
+    with session.stage("conform"):
+        sheet = run_conformance(name, settings=settings, side=options["side"], only=options["only"])
     if options["json"]:
         tests = [dataclasses.asdict(outcome) for outcome in sheet.outcomes]
         session.say(json_text({"engine": name, "conforms": sheet.conforms, "tests": tests}))

@@ -64,11 +64,13 @@ def execute(options: Options, session: Session) -> int:
 
     export = choose_export(options["out"], options["format"])
     said = read_options({key: options[key] for key in GEOMETRY_KEYS})
-    with within(limits_given(options)):
-        stored = read_result(Path(options["result"]), Geometry(**{key: getattr(said, key) for key in GEOMETRY_KEYS}))
-    target = _target(options, export.suffixes[0])
-    for text in export_reconstruction(target, stored, format=export.name):
-        session.say(f"note      {text}")
+    with session.stage("export"):
+        with within(limits_given(options)):
+            given = Geometry(**{key: getattr(said, key) for key in GEOMETRY_KEYS})
+            stored = read_result(Path(options["result"]), given)
+        target = _target(options, export.suffixes[0])
+        for text in export_reconstruction(target, stored, format=export.name):
+            session.say(f"note      {text}")
     height, width = stored.object.shape
     session.say(f"written   {target} ({export.title}), an object of {height}×{width} pixels")
     return 0

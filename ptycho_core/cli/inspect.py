@@ -100,7 +100,7 @@ def execute(options: Options, session: Session) -> int:
     if options["suggest_mapping"]:
         from ..inspection.suggest_mapping import suggest_mapping
 
-        with within(limits_given(options)):
+        with session.stage("inspect"), within(limits_given(options)):
             session.say(suggest_mapping(options["data"]).rstrip("\n"))
         return 0
     for name in () if options["try"] else ("probe", "despite_findings"):
@@ -110,13 +110,14 @@ def execute(options: Options, session: Session) -> int:
             )
     target = _page_of(options)
     seen: list[LookedAt] = []
-    inspection = inspect_scan(
-        Path(options["data"]),
-        dialect=options["dialect"],
-        options=read_options(options),
-        further=(check_orientation,),
-        seen=None if target is None else lambda raw, facts: seen.append(_looked_at(raw, facts)),
-    )
+    with session.stage("inspect"):
+        inspection = inspect_scan(
+            Path(options["data"]),
+            dialect=options["dialect"],
+            options=read_options(options),
+            further=(check_orientation,),
+            seen=None if target is None else lambda raw, facts: seen.append(_looked_at(raw, facts)),
+        )
     code = 2 if any(finding.level == "error" for finding in inspection.findings) else 0
     mapping = inspection.to_mapping()
     if target is not None:

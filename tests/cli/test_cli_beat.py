@@ -21,6 +21,7 @@ from ptycho_core.cli.beat import AtWork, Step, beating, line_of
 from ptycho_core.cli.progress import Reporter, long_job
 from ptycho_core.cli.session import Session
 from ptycho_core.cli.signals import Stop
+from ptycho_core.errors import ConfigError
 from ptycho_core.protocol import ProgressEvent
 
 
@@ -261,6 +262,28 @@ def test_a_step_a_reading_and_a_writing_that_take_minutes_are_told_of(stub, scan
     assert [line.partition(":")[0] for line in lines] == ["reading the scan", "training", "writing the results"]
     assert capsys.readouterr().err.splitlines()[:2] == [line.rstrip("\n") for line in lines[:2]]
     assert beats() == []
+
+
+@pytest.mark.spec("CMD-18")
+@pytest.mark.parametrize(
+    ("words", "works", "said"),
+    [
+        (["inspect", "gone.npz"], "ptycho_core.inspection.examine.inspect_scan", "inspecting the scan"),
+        (["compare", "a", "b"], "ptycho_core.api.compare.compare_images", "comparing the images"),
+        (["export", "gone", "--format", "npz"], "ptycho_core.io.export.read_result", "exporting the image"),
+        (["conform", "pytorch"], "ptycho_core.testing.run_conformance", "asking the engine"),
+    ],
+)
+def test_a_command_that_only_looks_says_what_it_is_at_too(stub, ticks, monkeypatch, words, works, said):
+    lines = []
+
+    def work(*arguments: Any, **more: Any) -> Any:
+        lines.append(ticks.tick())
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(works, work)
+    assert cli.main(words) == 2
+    assert lines[0].startswith(f"{said}: 0:0")
 
 
 @pytest.mark.spec("CMD-18")
