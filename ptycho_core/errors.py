@@ -112,7 +112,7 @@ class Cancelled(PtychoError):  # noqa: N818 - it is a request that was met, no e
         results_path: folder with the results as far as there are any, or None.
         run: the ``Run`` as far as it came, where an image was made; else None.
         model: the ``TrainedModel`` of a training that was stopped: of a solver's epochs, of a network's best epoch so
-            far; None before there is one.
+            far; that of a whole training where its image was stopped; None before there is one.
         image: the best ``Image`` of the epochs that were made, of refining that was stopped; else None.
     """
 

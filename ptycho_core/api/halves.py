@@ -13,7 +13,7 @@ from ..data.results import Image, Scored
 from ..data.roles import draw_heldout
 from ..protocol import Progress
 from .refine import refine
-from .stages import Engines, image_of, of_model, train_on
+from .stages import Engines, Heard, image_of, of_model, train_on
 
 if TYPE_CHECKING:
     from ..data.findings import FourierRingCorrelation
@@ -73,7 +73,10 @@ def half_data_frc(
     trained: list[Scored] = []
     refined: list[Scored] = []
     for half, settings in half_scans(scan, config, hold_out=refiner is not None):
-        model = train_on(engines.trainer, [half], settings, runtime, progress)
+        heard = Heard(progress)
+        model = train_on(engines.trainer, [half], settings, runtime, heard)
+        if heard.wish is not None:  # in the last step: nobody wants an image of a half by itself
+            raise heard.wish
         same = of_model(half, model)
         image = image_of(engines.trainer.backend, model, same, settings.inference, runtime, progress)
         trained.append(image)

@@ -38,6 +38,7 @@ from .outcome import check_room_for_image, first_stage_name, made_run, opened_fo
 from .refining_stage import refined_or_first
 from .stages import (
     Engines,
+    Heard,
     image_of,
     need_training_frames,
     of_model,
@@ -68,6 +69,7 @@ class _Job:
         progress: the caller's.
         bundle: file of the model, once it is saved.
         cut_short: what stopped the training, of which the image is made all the same; None where it came to its end.
+        late: the wish to stop that came in its last step: it is whole, and nothing but its image is made; or None.
     """
 
     engines: Engines
@@ -78,15 +80,18 @@ class _Job:
     progress: Progress
     bundle: Path | None = None
     cut_short: Cancelled | None = None
+    late: Cancelled | None = None
 
     def train(self) -> TrainedModel:
         """Train, and save the model at once: an interruption from here on costs the image, not the training."""
+        heard = Heard(self.progress)
         try:
             with self.observer.stage("train"):
-                model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, self.progress)
+                model = train_on(self.engines.trainer, [self.scan], self.engines.config, self.runtime, heard)
         except Cancelled as error:
             self.cut_short = error
             return kept_model(error, self.observer, "the image")
+        self.late = heard.wish
         if self.folder is not None:
             with self.observer.stage("save", finishes=True):
                 self.bundle = self.folder.path / TRAINING_FOLDER / BUNDLE_NAME
@@ -260,7 +265,10 @@ def _go(
 
     try:
         first = job.image(model)
-        refined, stopped = (None, job.cut_short) if job.cut_short else job.refined(first)
+        if job.late is not None:
+            watcher.ended_early(f"training was whole when it was to stop ({job.late}); nothing follows its image")
+        wish = job.cut_short or job.late
+        refined, stopped = (None, wish) if wish else job.refined(first)
         frcs = None
         if half_data and stopped is None:
             with to_its_end():
@@ -268,7 +276,7 @@ def _go(
             frcs, stopped = job.half_data()
     except Cancelled as error:
         where = None if job.bundle is None else str(job.bundle)
-        raise Cancelled(str(error), error.checkpoint_path, model_path=where) from error
+        raise Cancelled(str(error), error.checkpoint_path, model_path=where, model=model) from error
     with to_its_end():
         stages = _stages(job, first, refined, truth, frcs)
     verdict, stopped_later = job.verdict(

@@ -12,7 +12,7 @@ from ..config_mapping import with_typed_options
 from ..data.container import PtychoDataContainer
 from ..data.raw import RawData
 from ..data.results import Scored
-from ..errors import BackendProtocolError, ConfigError, DataError
+from ..errors import BackendProtocolError, Cancelled, ConfigError, DataError
 from ..physics.corrections import support_mask
 from ..plugins.capabilities import (
     check_capabilities,
@@ -24,7 +24,15 @@ from ..plugins.generators import with_typed_model
 from ..plugins.guard import engine_at_work
 from ..plugins.registry import LoadedBackend, describe_backend, load_described, refuse_missing
 from ..plugins.returned import check_image, check_model
-from ..protocol import BackendSpec, Capabilities, Progress, ReconstructionBackend, SupportsThreadChoice, TrainedModel
+from ..protocol import (
+    BackendSpec,
+    Capabilities,
+    Progress,
+    ProgressEvent,
+    ReconstructionBackend,
+    SupportsThreadChoice,
+    TrainedModel,
+)
 from ..provenance import collect_provenance
 from ..runtime import Runtime
 from ..stopping import to_its_end
@@ -35,6 +43,7 @@ from .score import score
 
 __all__ = [
     "Engines",
+    "Heard",
     "check_crop",
     "check_number_of_scans",
     "check_support",
@@ -190,6 +199,33 @@ def check_number_of_scans(name: str, capabilities: Capabilities, n_scans: int) -
             f"engine '{name}' trains on {most} scan{'s' if most > 1 else ''} at once, and {n_scans} are "
             "given; train on one, or choose an engine that takes several."
         )
+
+
+class Heard:
+    """Hands events on, and remembers a wish to stop that came back.
+
+    A training that hears of it in its last step is whole, and returns its model as if nobody had asked; what follows
+    would then begin all the same.
+
+    Attributes:
+        wish: what came back last, or None.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.wish: Cancelled | None = None
+
+    def __call__(self, event: ProgressEvent) -> None:
+        """Hand an event on.
+
+        Raises:
+            Cancelled: what came back.
+        """
+        try:
+            self._progress(event)
+        except Cancelled as error:
+            self.wish = error
+            raise
 
 
 def train_on(

@@ -145,6 +145,56 @@ def test_at_a_console_a_stopped_network_is_an_image_like_any(raw, press, tmp_pat
     np.testing.assert_array_equal(on.image.object, straight.image.object)
 
 
+@pytest.mark.spec("NOTE-5")
+@pytest.mark.usefixtures("site")
+def test_in_its_last_step_the_training_is_whole_and_nothing_follows_its_image(raw, press, tmp_path):
+    press(6)
+    more = {"refinement": {"engine": "numpy", "epochs": 3, "positions": False}}
+    with pytest.warns(UserWarning, match=r"training was whole when it was to stop \(.*after 6 of 6\); nothing follows"):
+        done = ptycho_core.run(raw, config_of(**more), out=tmp_path / "out", half_data=True)
+    assert [stage.name for stage in done.stages] == ["network"]
+    assert done.refined is None
+    assert done.stages[0].half_data_frc is None
+    assert len(done.history["train_loss"]) == 3
+    assert done.folder == tmp_path / "out", "its results are written"
+    whole = ptycho_core.run(raw, config_of(), observer=ptycho_core.Observer())
+    np.testing.assert_array_equal(done.image.object, whole.image.object)
+
+
+@pytest.mark.usefixtures("site")
+def test_a_wish_of_a_program_in_the_last_step_of_a_training_is_met(raw, tmp_path):
+    """Once, as a progress may have it: of the image's own training, and of that of a half."""
+    wishes, seen = [6], []
+
+    def once(event):
+        seen.append(event.stage)
+        if event.stage == "train" and event.done == event.total and seen.count("train") >= wishes[0]:
+            wishes[0] = 10**6
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough") as caught:
+        ptycho_core.run(raw, config_of(), out=tmp_path / "out", half_data=True, progress=once)
+    assert caught.value.results_path == str(tmp_path / "out")
+    assert len(caught.value.run.history["train_loss"]) == 3
+    n_image = seen.count("reconstruct")
+    wishes[0], seen[:] = 7, []
+    with pytest.raises(Cancelled, match="enough") as caught:
+        ptycho_core.run(raw, config_of(), half_data=True, progress=once)
+    assert seen.count("reconstruct") == n_image, "of the half no image was made"
+    assert "no half-data FRC: enough" in caught.value.run.warnings
+
+
+@pytest.mark.usefixtures("site")
+def test_the_model_of_a_training_whose_image_is_stopped_is_handed_over(raw):
+    def stop(event):
+        if event.stage == "reconstruct":
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough") as caught:
+        ptycho_core.run(raw, config_of(), progress=stop)
+    assert len(caught.value.model.history["train_loss"]) == 3
+
+
 @pytest.mark.spec("NOTE-5", "BE-40")
 @pytest.mark.usefixtures("site")
 def test_in_its_first_epoch_it_has_a_checkpoint_only(raw, press, tmp_path):
