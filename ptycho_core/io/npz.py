@@ -125,6 +125,7 @@ def read(file: Candidate, options: ReadOptions) -> Recording:
     whole = replace(frames, measurement=resolved)
     return Recording(
         frames=whole if chosen is None else SubsetFrames(whole, chosen),
+        frame_indexes=chosen,
         positions=positions if positions is None or chosen is None else positions[chosen],
         position_unit="" if positions is None else "px",
         probe=_probe(file, frames.shape[1], notes),

@@ -479,3 +479,14 @@ def test_an_npz_of_frames_alone_takes_positions_from_beside_it_or_from_a_raster(
         read_scan(tmp_path / "frames.npz")
     raster = read_scan(tmp_path / "frames.npz", scan_step_m=(3e-7, 2e-7), raster=(2, 3), pixel_size_m=5e-8)
     np.testing.assert_allclose(np.ptp(raster.positions_px, axis=0), [6, 8])
+
+
+def test_frames_of_one_scan_of_an_npz_are_named_by_their_numbers_in_the_file(tmp_path):
+    """Positions of both scans lie beside it, numbered as its frames: the second takes none of the first."""
+    counts = np.random.default_rng(3).poisson(40.0, (9, 16, 16))
+    given = {"diff3d": counts, "measurement": "counts", "scan_index": [1, 1, 1, 2, 2, 1, 2, 2, 1]}
+    np.savez(tmp_path / "two.npz", **given)
+    raw = read_scan(tmp_path / "two.npz", entry="2", positions=product(tmp_path / "product.h5"))
+    of_second = [3, 4, 6, 7]
+    np.testing.assert_allclose(raw.positions_px, PLACES[of_second] / PIXEL)
+    np.testing.assert_array_equal(raw.read_counts(range(4)), counts[of_second])
