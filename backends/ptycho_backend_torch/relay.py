@@ -55,8 +55,8 @@ class Mailbox:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def progress(self, event: ProgressEvent) -> None:
-        """Pass an event on; raise ``Cancelled`` when the caller wants to stop."""
-        self.messages.put(("progress", (event.stage, event.done, event.total, dict(event.metrics))))
+        """Pass an event on without its image; raise ``Cancelled`` when the caller wants to stop."""
+        self.messages.put(("progress", (event.stage, event.done, event.total, dict(event.metrics), event.epoch)))
         if self.stop.is_set():
             raise Cancelled
 
@@ -115,8 +115,8 @@ class Listener:
             if kind == "end":
                 return
             if kind == "progress":
-                stage, done, total, metrics = content
-                self._report(ProgressEvent(stage=stage, done=done, total=total, metrics=metrics))
+                stage, done, total, metrics, epoch = content
+                self._report(ProgressEvent(stage=stage, done=done, total=total, metrics=metrics, epoch=epoch))
             elif self.error is None:
                 error_type, text, checkpoint_path, learnt = content
                 if error_type is Cancelled:

@@ -32,8 +32,8 @@ def test_a_strategy_that_is_none():
         train(make_scan(rows=2, columns=3), vary(strategy="rings"))
 
 
-def event(done: int) -> ProgressEvent:
-    return ProgressEvent(stage="train", done=done, total=9, metrics={"loss": 0.5})
+def event(done: int, epoch: int | None = None) -> ProgressEvent:
+    return ProgressEvent(stage="train", done=done, total=9, metrics={"loss": 0.5}, epoch=epoch)
 
 
 class Made:
@@ -52,8 +52,8 @@ def test_listener_passes_events_on():
     seen = []
     with listening(lambda got: seen.append((got, threading.current_thread() is threading.main_thread()))) as listener:
         listener.mailbox.progress(event(1))
-        listener.mailbox.progress(event(2))
-    assert seen == [(event(1), False), (event(2), False)]
+        listener.mailbox.progress(event(2, epoch=1))
+    assert seen == [(event(1), False), (event(2, epoch=1), False)]
 
 
 def hand_over(*errors, learnt=None) -> None:
