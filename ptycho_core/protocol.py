@@ -82,7 +82,7 @@ class ProgressEvent:
     Attributes:
         stage: ``train``, ``reconstruct`` or ``refine``.
         done: units done, of `total`.
-        total: units in all.
+        total: units in all; with the last one of a training that stops early, those that were done.
         metrics: the latest figures by name (``train_loss``, ``test_loss``, ``epoch``, …).
         epoch: epochs that are done, of a step that ended one where `done` counts something smaller; else None.
         image: gives the image as it stands, where the engine can: of a network, which shows one at the end of an epoch,

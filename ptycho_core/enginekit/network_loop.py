@@ -229,11 +229,13 @@ class Training:
         return None
 
     def _event(self, metrics: Mapping[str, float], epoch: int | None = None) -> ProgressEvent:
-        """What is told of a step; of one that ended an epoch, with the way to see the network so far."""
-        image = None if epoch is None else self._image()
-        return ProgressEvent(
-            stage="train", done=self.state.steps, total=self.total_steps, metrics=metrics, epoch=epoch, image=image
-        )
+        """What is told of a step; of one that ended an epoch, with the way to see the network so far.
+
+        Where patience is at its end there are no more steps than these: whoever waits for the last one sees it.
+        """
+        image, over = (None, False) if epoch is None else (self._image(), self._is_over())
+        done, total = self.state.steps, self.state.steps if over else self.total_steps
+        return ProgressEvent(stage="train", done=done, total=total, metrics=metrics, epoch=epoch, image=image)
 
     def _image(self) -> Callable[[], Image] | None:
         """Gives the image of the best epoch so far, where there is one and somebody makes images."""

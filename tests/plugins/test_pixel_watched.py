@@ -236,6 +236,23 @@ def test_the_command_writes_the_picture_every_few_epochs_and_changes_no_bit(scan
 
 
 @pytest.mark.spec("CMD-19")
+@pytest.mark.usefixtures("site")
+def test_the_last_epoch_is_shown_where_patience_ends_it(raw, scan, capsys):
+    events = []
+    config = with_typed_model(config_of(epochs=60, learning_rate=0.5, early_stopping_patience=1))
+    engine, container = ptycho_core.load_backend("pixel"), ptycho_core.ensure_container(raw, config)
+    model = engine.train([container], config, progress=events.append)
+    made = len(model.history["train_loss"])
+    assert made < 60, "or this test tests nothing"
+    assert [event.total for event in events] == [*[120] * (2 * made - 1), 2 * made]
+    assert (events[-1].done, events[-1].epoch) == (2 * made, made)
+    words = [*WORDS, "--epochs", "60", "--learning_rate", "0.5", "--early_stopping_patience", "1"]
+    assert main(["run", scan, *words, "--preview", "59", "--out", "r"]) == 0, capsys.readouterr().err
+    assert len(ptycho_core.load_model("r/model.ptycho").history["train_loss"]) < 59
+    assert Path("r/training/preview.png").is_file()
+
+
+@pytest.mark.spec("CMD-19")
 def test_an_engine_that_offers_none_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
     source = MODULES["pixel_engine"].replace(" preview=True,", "")
     assert source != MODULES["pixel_engine"]
