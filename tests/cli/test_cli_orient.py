@@ -11,12 +11,13 @@ import pytest
 
 from ptycho_core.api import prepare
 from ptycho_core.cli import main as cli
-from ptycho_core.cli.progress import _LABELS, Reporter
+from ptycho_core.cli.progress import Reporter
 from ptycho_core.config import TrainingConfig
 from ptycho_core.data.orientation import inverse_of, orient_scan, oriented, turned
 from ptycho_core.data.probe_guess import ProbeGuess
 from ptycho_core.errors import Cancelled
 from ptycho_core.io import read_scan, write_scan
+from ptycho_core.notebook.bar import LABELS
 from ptycho_core.physics.probe import probe_from_mean_pattern
 from ptycho_core.simulation import SimulationConfig, simulate_scan
 
@@ -163,7 +164,7 @@ def test_a_scan_that_was_moved_in_python_is_left_as_it_lies(raw, monkeypatch):
 @pytest.mark.spec("FIND-6")
 def test_finding_the_orientation_before_a_run_can_be_stopped(wrong, raw, monkeypatch, capsys):
     def stopped(self, event):
-        raise Cancelled(f"stopped while {_LABELS[event.stage]}")
+        raise Cancelled(f"stopped while {LABELS[event.stage]}")
 
     monkeypatch.setattr(Reporter, "__call__", stopped)
     assert cli.main(["run", wrong, "--orientation", "auto", "--preset", "quick"]) == 130
