@@ -12,12 +12,13 @@ from ..config_checks import shown
 from ..config_mapping import config_from_mapping, resolve_names, settings_from_mapping, split_settings
 from ..errors import ConfigError, suggest
 from ..io.settings_text import APPLY, READING
+from ..limits import Limits
 from ..presets import PRESETS, preset
 from ..runtime import Runtime
 from .engine_choice import with_engine
 from .fields import fields_of
 from .options import Options, Parser, merged
-from .reading_options import PROBE_AND_FINDINGS
+from .reading_options import PROBE_AND_FINDINGS, limits_given
 from .reading_options import READING as READING_OPTIONS
 from .session import Session
 from .settings_file import read_settings
@@ -131,8 +132,19 @@ def with_reading(options: Options) -> Options:
                 f"give --{name} on the command line too, if you do."
             )
         found[name] = _as_given(value, known[name], f"{path}: {READING}.{name}")
+        if name.startswith("max_") and options.get(name) is None and _allows_more(name, found[name]):
+            raise ConfigError(
+                f"{path}: {READING}.{name} = {shown(value)} lets the file of the scan cost more than usual, which "
+                f"another file cannot allow for you; give --{name} {found[name]} on the command line too, if you do."
+            )
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     return {**options, **found, **given}
+
+
+def _allows_more(name: str, value: Any) -> bool:
+    """Whether an option of what reading may cost allows more than what is usual."""
+    said, usual = (dataclasses.astuple(limits) for limits in (limits_given({name: value}), Limits()))
+    return any(one > other for one, other in zip(said, usual, strict=True))
 
 
 def _as_given(value: Any, how: Mapping[str, Any], where: str) -> Any:

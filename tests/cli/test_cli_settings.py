@@ -187,6 +187,9 @@ def test_the_command_line_goes_before_the_file(unsaid, tmp_path):
         ("reading: {epochs: 3}\n", "reading has no option 'epochs'"),
         ("reading: {no_guard: true}\n", "reading.no_guard is to trust the file"),
         ("reading: {allow_external: true}\n", "reading.allow_external is to trust the file"),
+        ("reading: {max_memory: 900000}\n", "reading.max_memory = 900000 lets the file of the scan cost more than"),
+        ("reading: {max_seconds: 1e9}\n", "reading.max_seconds = 1000000000.0 lets the file of the scan cost more"),
+        ("reading: {max_nesting: 65}\n", "reading.max_nesting = 65 lets the file of the scan cost more than usual"),
     ],
 )
 def test_what_is_wrong_in_it_is_told_by_the_name_of_the_file(tmp_path, text, said):
@@ -195,6 +198,16 @@ def test_what_is_wrong_in_it_is_told_by_the_name_of_the_file(tmp_path, text, sai
     with pytest.raises(ConfigError) as caught:
         with_reading(parse(run.build_parser(), ["scan.npz", "--config", str(path)]))
     assert f"c.yaml: {said}" in str(caught.value)
+
+
+def test_what_reading_may_cost_is_lowered_by_a_file_and_raised_by_the_command_line(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("reading: {max_memory: 300, max_canvas: 300000000}\n")
+    words = ["scan.npz", "--config", str(path)]
+    options = with_reading(parse(run.build_parser(), [*words, "--max_canvas", "300000000"]))
+    assert (options["max_memory"], options["max_canvas"]) == ("300", "300000000")
+    with pytest.raises(ConfigError, match="give --max_canvas 300000000 on the command line too, if you do"):
+        with_reading(parse(run.build_parser(), words))
 
 
 def test_a_command_that_reads_no_scan_refuses_to_be_told_how(stub, tmp_path, capsys):
