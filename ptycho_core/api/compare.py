@@ -16,6 +16,7 @@ from ..data.raw import ObjectGuess, RawData
 from ..data.results import Image, Scored
 from ..data.run import Run
 from ..errors import ConfigError, DataError, EvaluationError
+from ..text import counted
 
 if TYPE_CHECKING:
     from ..data.findings import Comparison
@@ -63,7 +64,7 @@ def compare_images(
         EvaluationError: no image can be scored: constant, or without common pixels.
     """
     if len(images) < (2 if truth is None else 1):
-        raise ConfigError(f"{len(images)} image(s) cannot be compared; give another one, or a truth.")
+        raise ConfigError(f"{counted(len(images), 'image')} cannot be compared; give another one, or a truth.")
     found = _told_apart([_placed(image, measurement) for image in images])
     reference = found[-1] if truth is None else _placed(truth, measurement)
     scores: list[Comparison | None] = []

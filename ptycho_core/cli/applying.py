@@ -15,11 +15,11 @@ from ..errors import ArchiveError, ConfigError, suggest
 from ..io.regular import check_regular
 from ..io.result_switch import where_it_lies
 from ..io.settings_text import APPLY
-from ..text import shell_words
+from ..text import one_line, shell_words
 from .options import Options
 from .settings_file import read_settings
 
-__all__ = ["applied", "with_applied"]
+__all__ = ["applied", "said_by_file", "with_applied"]
 
 _KINDS: dict[str, tuple[type, str]] = {
     "model": (str, "the path of a model bundle"),
@@ -56,6 +56,19 @@ def with_applied(options: Options) -> Options:
                 f"these settings (its SHA-256 is {held}); give {again} to apply it all the same."
             )
     return {**options, **found}
+
+
+def said_by_file(given: Options, options: Options) -> str | None:
+    """What the file of ``--config`` decided of a model, for people; None where the command line did.
+
+    Args:
+        given: on the command line.
+        options: with what the file says, see :func:`with_applied`.
+    """
+    if (given["model"], given["same_scan"]) == (options["model"], options["same_scan"]):
+        return None
+    how = ", for the scan that it was made from (--same_scan)" if options["same_scan"] else ""
+    return f"{one_line(options['model'])}{how}, as {one_line(options['config'])} says"
 
 
 def _said(path: Path) -> dict[str, Any]:

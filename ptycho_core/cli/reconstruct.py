@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..io.result_folder import default_folder
 from ..io.settings_text import APPLY, READING
-from .applying import applied, with_applied
+from .applying import applied, said_by_file, with_applied
 from .options import Options, Parser, add_out_option, add_scan_options, make_parser
 from .progress import long_job
 from .refining import add_refine_option, with_refine_option
@@ -58,7 +58,9 @@ def execute(options: Options, session: Session) -> int:
     from ..api.apply import apply_and_report, check_application
     from ..api.models import load_with_engine
 
-    options = with_applied(with_reading(with_refine_option(options)))
+    given, options = options, with_applied(with_reading(with_refine_option(options)))
+    if (said := said_by_file(given, options)) is not None:
+        session.say(f"model     {said}")
     data, bundle = Path(options["data"]), Path(options["model"])
     read: list[RawData | PtychoDataContainer] = []
 

@@ -59,8 +59,11 @@ def test_it_makes_the_same_image_again(model, words, capsys):
     first = ["reconstruct", "unsaid.npz", *HOW, "--model", model, *words, "--precision", "64", "--out", "first"]
     assert cli.main(first) == 0, capsys.readouterr().err
     assert verify_result("first") == []
+    assert "\nmodel     " not in "\n" + capsys.readouterr().out, "who types it knows it"
     again = ["reconstruct", "unsaid.npz", "--config", "first/settings.yaml", "--out", "again"]
     assert cli.main(again) == 0, capsys.readouterr().err
+    said = "for the scan that it was made from (--same_scan), as first/settings.yaml says"
+    assert f"model     solved/model.ptycho, {said}\n" in capsys.readouterr().out
     assert np.array_equal(object_of("first"), object_of("again"))
     one, two = (json.loads(Path(name, "summary.json").read_text()) for name in ("first", "again"))
     assert one["figures"] == two["figures"]
