@@ -223,9 +223,13 @@ def _train(
             training = Training(learner, data.config, runtime, backend, facts, tell, result)
             return tuple(training.run())
     except PtychoError as error:
-        if mailbox is not None:
-            stopped = isinstance(error, Cancelled) and training is not None
-            mailbox.error(error, training.so_far() if stopped else None)
+        if mailbox is not None and not isinstance(error, Cancelled):
+            mailbox.error(error, None)
+        elif mailbox is not None:
+            # all are stopped at the same step; the first that ends takes the others along, amid what they write
+            if fabric.global_rank == 0:
+                mailbox.error(error, None if training is None else training.so_far())
+            fabric.barrier()
         raise
 
 

@@ -83,6 +83,43 @@ for changes, error, words in (
         raise AssertionError(words)
 """
 
+WRITES = """
+import time
+
+import torch.distributed
+
+from ptycho_backend_torch.relay import Mailbox
+from ptycho_core.enginekit import network_loop
+from ptycho_core.errors import Cancelled
+
+write, tell = network_loop.write_checkpoint, Mailbox.error
+
+def write_slowly(path, *rest):
+    time.sleep(1 if path.name == "interrupted.ckpt" else 0)
+    write(path, *rest)
+
+def tell_slowly(self, *given):
+    with Path("told").open("a") as file:
+        print(torch.distributed.get_rank(), file=file)
+    time.sleep(1)
+    tell(self, *given)
+
+def enough(event):
+    if event.done == 8:
+        raise Cancelled("enough")
+
+network_loop.write_checkpoint, Mailbox.error = write_slowly, tell_slowly
+config = vary(devices=2, epochs=2, strategy="ddp_fork", output_dir=Path("stopped"))
+try:
+    train(engine, scan, config, held_out, progress=enough)
+except Cancelled as stopped:
+    assert Path(stopped.checkpoint_path).is_file()
+    assert len(stopped.model.history["train_loss"]) == 1
+else:
+    raise AssertionError("it went on")
+assert Path("told").read_text().split() == ["0"], "the weights are sent once"
+"""
+
 
 @pytest.mark.slow
 def test_two_devices_are_one_of_twice_the_batch(engine, tmp_path):
@@ -101,3 +138,12 @@ def test_stopping_and_failing_with_several_devices(engine, tmp_path):
     fork = engine.name == "pytorch" and "fork" in multiprocessing.get_all_start_methods()
     strategy = "ddp_fork" if fork else "auto"  # forked processes need not import everything anew
     run(engine.name, tmp_path, f"strategy = {strategy!r}\n{STOPS}", before=TWO_DEVICES[engine.name])
+
+
+@pytest.mark.slow
+@pytest.mark.spec("BE-40")
+def test_no_process_ends_while_another_writes_what_a_stop_leaves(engine, tmp_path):
+    """The first that ends has the others killed: the one that leads, amid the checkpoint or amid its last message."""
+    if engine.name != "pytorch" or "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("it has no processes, or they do not inherit what is slowed down here")
+    run(engine.name, tmp_path, WRITES)
