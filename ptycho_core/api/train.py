@@ -19,7 +19,7 @@ from .leftovers import beside_results
 from .models import BUNDLE_NAME, save_model
 from .observe import Observer
 from .outcome import opened_folder, tell_of_kept
-from .stages import Engines, check_number_of_scans, need_training_frames, provenance_of, train_on
+from .stages import Engines, Heard, check_number_of_scans, need_training_frames, provenance_of, train_on
 
 __all__ = ["train"]
 
@@ -91,11 +91,14 @@ def _train(
     files, writes = [*inputs, *files_read(made, runtime)], {BUNDLE_NAME, SETTINGS_NAME, SUMMARY_NAME}
     with opened_folder(out, overwrite, files, watcher, writes) as folder:
         runtime = beside_results(runtime, folder, watcher)
+        heard = Heard(progress)
         try:
             with watcher.stage("train"):
-                model = train_on(engines.trainer, made, engines.config, runtime, progress)
+                model = train_on(engines.trainer, made, engines.config, runtime, heard)
         except Cancelled as error:
             return kept_model(error, watcher, "the model")
+        if heard.wish is not None:
+            watcher.ended_early(f"training was whole when it was to stop ({heard.wish})")
         if folder is not None:
             kept = provenance_of(engines.config, runtime, engines.trainer, *made) | (provenance or {})
             _write_model(model, kept, folder, engines, watcher)

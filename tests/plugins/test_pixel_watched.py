@@ -159,6 +159,10 @@ def test_in_its_last_step_the_training_is_whole_and_nothing_follows_its_image(ra
     assert done.folder == tmp_path / "out", "its results are written"
     whole = ptycho_core.run(raw, config_of(), observer=ptycho_core.Observer())
     np.testing.assert_array_equal(done.image.object, whole.image.object)
+    with pytest.warns(UserWarning, match=r"training was whole when it was to stop \(.*after 6 of 6\)$"):
+        model = ptycho_core.train(raw, config_of(), out=tmp_path / "model")
+    assert len(model.history["train_loss"]) == 3
+    assert (tmp_path / "model" / "model.ptycho").is_file()
 
 
 @pytest.mark.usefixtures("site")
