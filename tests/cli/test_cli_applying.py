@@ -108,6 +108,9 @@ def test_another_model_under_its_name_is_told(model, capsys):
     words = ["reconstruct", "unsaid.npz", *HOW, "--same_scan"]
     assert cli.main([*words, "--model", model, "--out", "first"]) == 0
     assert cli.main(["run", "unsaid.npz", *HOW, "--epochs", "2", "--refine", "none", "--out", "second"]) == 0
+    shutil.copy(model, "moved.ptycho")
+    moved = ["unsaid.npz", "--config", "first/settings.yaml", "--model", "moved.ptycho"]
+    assert with_applied(parse(build_parser(), moved))["same_scan"] is True, "it is the same model"
     shutil.copy("second/model.ptycho", model)
     capsys.readouterr()
     again = ["reconstruct", "unsaid.npz", "--config", "first/settings.yaml", "--out", "again"]
@@ -118,6 +121,7 @@ def test_another_model_under_its_name_is_told(model, capsys):
     assert not Path("again").exists()
     assert cli.main([*again, "--model", model]) == 0
     assert not np.array_equal(object_of("first"), object_of("again")), "else the comparisons say nothing"
+    assert settings_in("again")["apply"]["same_scan"] is False, "that was said of the model that is gone"
 
 
 @pytest.mark.spec("CMD-23")
