@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import logging
 import threading
 import warnings
@@ -16,7 +17,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.func import functional_call
 
 from ptycho_core.enginekit.engine_threads import FixedThreads, Threads
@@ -233,6 +234,19 @@ def _train(
         raise
 
 
+def _train_aside(fabric: Fabric, **given: Any) -> tuple[Any, ...]:
+    """Train in a process that was started for it, and part from the others.
+
+    A thread by which they speak that still holds a tensor while Python ends aborts the process, and is taken for a
+    training that failed: the group must be gone before. Lightning sees to that for NCCL alone.
+    """
+    learnt = _train(fabric, **given)
+    gc.collect()  # the training is over, and what is left of it holds the group
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+    return learnt
+
+
 def fit(
     data: TrainingGroups, result: NetworkResult, facts: Mapping[str, Any], progress: Progress, threads: Threads
 ) -> Learnt:
@@ -244,16 +258,18 @@ def fit(
     """
     config, runtime, backend = result.config, result.runtime, result.engine.name
     name = strategy_of(runtime.strategy, runtime.devices)
+    aside = has_own_processes(name)
     device = choose_device(runtime.accelerator).type
     settings: dict[str, Any] = {"accelerator": device, "devices": runtime.devices, "strategy": name}
     if data.n_trained > 1 and (config.probe_trainable or config.scale_trainable) and name in _DDP:
         # a step leaves probe and scale of other scans alone; processes that share gradients would wait for theirs
         settings["strategy"] = DDPStrategy(start_method=_DDP[name], find_unused_parameters=True)
-    if has_own_processes(name):
+    if aside:
         threads = FixedThreads(runtime.threads or max(1, threads.most // runtime.devices))
     # in one piece: Lightning looks for modules in what it is given, and cannot pass through frozen values
+    train = _train_aside if aside else _train
     job = functools.partial(
-        functools.partial, _train, data=data, runtime=runtime, facts=facts, backend=backend, threads=threads
+        functools.partial, train, data=data, runtime=runtime, facts=facts, backend=backend, threads=threads
     )
     with _quiet_lightning:
         try:
@@ -262,7 +278,7 @@ def fit(
             given = ", ".join(f"{name} = {value!r}" for name, value in settings.items())
             said = " ".join(str(error).split()).rstrip(".")
             raise ConfigError(f"Lightning refuses {given}: {said}. Choose others, or leave them out.") from error
-        if not has_own_processes(name):
+        if not aside:
             return Learnt(*fabric.launch(job(progress=progress, result=result)))
         with Listener(progress, result) as listener:
             return Learnt(*fabric.launch(job(progress=listener.mailbox)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engines.engine_scripts import run
 from torch_scans import make_scan, train, vary
 
 from ptycho_backend_torch.relay import Listener, has_own_processes, strategy_of
@@ -103,3 +105,30 @@ def test_listener_carries_the_wish_to_stop():
     with pytest.raises(Cancelled, match="enough") as caught:
         work()
     assert caught.value.checkpoint_path == "here.ckpt"
+
+
+ENDS = """
+import torch.distributed
+
+from ptycho_backend_torch import training
+
+def aside(fabric, **given):
+    learnt = train_aside(fabric, **given)
+    threads = [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    Path(f"ended-{fabric.global_rank}").write_text(f"{torch.distributed.is_initialized()} {' '.join(threads)}")
+    return learnt
+
+train_aside, training._train_aside = training._train_aside, aside
+train(engine, scan, vary(devices=2, epochs=1, probe_trainable=True, strategy="ddp_fork"), held_out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="processes that do not inherit")
+def test_a_process_that_has_trained_ends_what_it_spoke_to_the_others_by(tmp_path):
+    """A thread of it that holds a tensor while Python ends aborts the process now and then."""
+    run("pytorch", tmp_path, ENDS)
+    for rank in range(2):
+        initialised, *threads = (tmp_path / f"ended-{rank}").read_text().split()
+        assert initialised == "False"
+        assert not [name for name in threads if "gloo" in name]
