@@ -37,7 +37,7 @@ def with_applied(options: Options) -> Options:
             is named at all.
     """
     said = _said(Path(options["config"])) if options["config"] else {}
-    if options["model"] is not None and _sha256(Path(options["model"])) != said.get("sha256"):
+    if options["model"] is not None and said.get("sha256") not in (None, _sha256(Path(options["model"]))):
         said = {}  # how another model was applied says nothing of this one
     found = {
         "model": options["model"] or said.get("model"),

@@ -6,6 +6,7 @@ import base64
 import importlib.metadata
 
 import cli_stub_engine
+import numpy as np
 import pytest
 from stub_engines import offer_only
 
@@ -62,3 +63,15 @@ def scan(tmp_path, tiny_simulation):
     path = tmp_path / "scan.npz"
     write_scan(path, simulate_scan(tiny_simulation).raw)
     return path
+
+
+@pytest.fixture
+def unsaid(scan):
+    """A scan that does not say what its frames are, and has a pixel that is bad."""
+    with np.load(scan) as file:
+        arrays = {name: file[name] for name in file.files if name not in ("measurement", "mask")}
+    np.savez("unsaid.npz", **arrays)
+    mask = np.ones((32, 32), bool)
+    mask[3, 5:7] = False
+    np.save("mask.npy", mask)
+    return "unsaid.npz"

@@ -33,16 +33,10 @@ def settings_in(folder: str) -> dict:
 
 
 @pytest.fixture
-def model(scan) -> str:
+def model(unsaid) -> str:
     """A solved image of the scan, which does not say what its frames are; and how it was read."""
-    with np.load(scan) as file:
-        arrays = {name: file[name] for name in file.files if name not in ("measurement", "mask")}
-    np.savez("unsaid.npz", **arrays)
-    mask = np.ones((32, 32), bool)
-    mask[3, 5:7] = False
-    np.save("mask.npy", mask)
     words = ["--backend", "numpy", "--epochs", "3", "--refine", "none", "--test_fraction", "0.2", "--seed", "4"]
-    assert cli.main(["run", "unsaid.npz", *HOW, *words, "--out", "solved"]) == 0
+    assert cli.main(["run", unsaid, *HOW, *words, "--out", "solved"]) == 0
     return "solved/model.ptycho"
 
 
@@ -101,6 +95,13 @@ def test_of_another_scan_a_network_makes_the_same_image_again(stub, scan, capsys
     assert two["frames"]["all"] == 20
     assert two["config"]["refinement"]["engine"] == "none", "what training would have refined is not what was done"
     assert "settings.yaml" in Path("first/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.spec("CMD-23")
+def test_a_file_that_names_no_model_says_how_the_given_one_is_applied(stub):
+    Path("s.yaml").write_text("apply: {same_scan: true, backend: numpy}\n")
+    found = with_applied(parse(build_parser(), ["scan.npz", "--config", "s.yaml", "--model", "m.ptycho"]))
+    assert (found["model"], found["same_scan"], found["backend"]) == ("m.ptycho", True, "numpy")
 
 
 @pytest.mark.spec("CMD-23")

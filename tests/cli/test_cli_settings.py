@@ -116,18 +116,6 @@ def object_of(folder: str) -> np.ndarray:
         return file["entry/object"][()]
 
 
-@pytest.fixture
-def unsaid(scan):
-    """A scan that does not say what its frames are, and has a pixel that is bad."""
-    with np.load(scan) as file:
-        arrays = {name: file[name] for name in file.files if name not in ("measurement", "mask")}
-    np.savez("unsaid.npz", **arrays)
-    mask = np.ones((32, 32), bool)
-    mask[3, 5:7] = False
-    np.save("mask.npy", mask)
-    return "unsaid.npz"
-
-
 HOW = ["--measurement", "counts", "--mask", "mask.npy", "--frames", "0:24:1", "--despite-findings"]
 
 
