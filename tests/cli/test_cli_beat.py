@@ -51,6 +51,7 @@ def told(seconds: float, n: int, total: int, *, first: int = 1, stage: str = "tr
 @pytest.mark.spec("CMD-18")
 def test_a_line_says_what_is_done_and_what_is_left():
     assert told(10.0, 3, 40) == "training: 3 of 40 (7 %), loss 0.3333, validation loss 2, 0:30 elapsed, about 6:10 left"
+    assert told(10.0, 3, 3) == "training: 3 of 3 (100 %), loss 0.3333, validation loss 2, 0:30 elapsed", "none is left"
     assert told(4000.0, 1, 2, stage="refine") == "refining: 1 of 2 (50 %), loss 1, validation loss 2, 1:06:40 elapsed"
 
 
